@@ -1,0 +1,267 @@
+"""Metrics, intervals and error rates, from labels and stored probabilities alone.
+
+Shapes: ``n`` images, ``S`` seeds (one model each), ``B`` bootstrap resamples. Labels are 0 (HP) or 1 (SSA),
+probabilities are those of SSA. One weighted, vectorised core serves the point estimates (every weight 1) and the
+bootstrap (weight = how often an image was drawn), so the two cannot drift apart.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+METRICS = (
+    "auroc",
+    "auprc",
+    "f1",
+    "precision",
+    "recall",
+    "specificity",
+    "accuracy",
+    "balanced_accuracy",
+    "log_loss",
+    "brier",
+    "ece",
+)
+N_VOTES = 8
+N_ECE_BINS = 15
+# Resamples worked on at a time: bounds memory to a few [block, n] arrays however many resamples are asked for.
+_BLOCK = 250
+
+
+class MetricSummary(TypedDict):
+    """One metric over the seeds; ``None`` stands for undefined, as JSON has no NaN."""
+
+    mean: float | None
+    std: float | None
+    ci95: list[float] | None
+    per_seed: list[float | None]
+
+
+class VoteRate(TypedDict):
+    """Images with one number of SSA votes, and the share of them that is misclassified, averaged over the seeds."""
+
+    votes: int
+    n_images: int
+    error_rate: float | None
+
+
+def metrics_of(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = 0.5) -> dict[str, float]:
+    """Return every metric of ``METRICS`` for one model.
+
+    An image is called SSA when its probability is above (not at) the threshold, as torchmetrics does in training.
+    ``auprc`` is average precision, ``log_loss`` and ``brier`` are means per image (probabilities clipped to
+    [eps, 1 - eps] for the logarithm, as scikit-learn does), ``ece`` compares the mean probability with the share of
+    SSA in 15 bins of equal width. Precision and F1 without a predicted SSA are 0; what needs a class that is
+    absent is NaN.
+
+    Args:
+        labels: [n], 0 or 1.
+        probabilities: [n], in 0..1.
+        threshold: in 0..1.
+
+    Raises:
+        ValueError: for other shapes, other labels, or numbers that are not probabilities (logits).
+    """
+    positive, table = _checked(labels, np.atleast_1d(np.asarray(probabilities, dtype=np.float64))[None])
+    return {name: values[0] for name, values in _metrics_per_seed(positive, table, threshold).items()}
+
+
+def crossed_bootstrap(
+    labels: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    *,
+    groups: Sequence[str] | None = None,
+    n_boot: int = 2000,
+    seed: int = 0,
+    threshold: float = 0.5,
+) -> dict[str, tuple[float, float]]:
+    """Return the 95% percentile interval of each metric's mean over seeds, ``ece`` left out.
+
+    Seeds and images are crossed, not nested: every model saw the same test images. So each resample draws the images
+    once for all seeds, and the seeds independently of them (Owen, "The pigeonhole bootstrap", 2007). Resamples in
+    which a metric is undefined, for want of one class, are left out of its interval. With one seed the interval
+    holds the uncertainty from the images only.
+
+    Args:
+        labels: [n], 0 or 1.
+        probabilities: [S, n], in 0..1.
+        groups: [n], a patient or slide of each image; whole groups are drawn then.
+        n_boot: number of resamples.
+        seed: of the resampling; the same seed gives the same intervals.
+        threshold: as in :func:`metrics_of`.
+
+    Raises:
+        ValueError: as :func:`metrics_of`.
+    """
+    positive, table = _checked(labels, probabilities)
+    n_seeds, n = table.shape
+    # unit[i] is what image i is drawn with: itself, or its group.
+    unit = np.arange(n) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    n_units = int(unit.max()) + 1
+    rng = np.random.default_rng(seed)
+    blocks: list[dict[str, FloatArray]] = []
+    for start in range(0, n_boot, _BLOCK):
+        size = min(_BLOCK, n_boot - start)
+        images = _counts(rng, size, n_units)[:, unit]
+        seeds = _counts(rng, size, n_seeds) / n_seeds
+        per_seed = _weighted_metrics(positive, table, images, threshold)
+        blocks.append({name: (values * seeds).sum(axis=1) for name, values in per_seed.items()})
+    return {name: _percentiles(np.concatenate([block[name] for block in blocks])) for name in blocks[0]}
+
+
+def summary(
+    labels: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    *,
+    groups: Sequence[str] | None = None,
+    n_boot: int = 2000,
+    seed: int = 0,
+    threshold: float = 0.5,
+) -> dict[str, MetricSummary]:
+    """Return each metric's mean, standard deviation (ddof = 1) and values over the seeds, with its 95% interval.
+
+    ``std`` is None for a single seed, ``ci95`` is None for ``ece``, and any undefined number is None.
+    Arguments and errors are those of :func:`crossed_bootstrap`.
+    """
+    positive, table = _checked(labels, probabilities)
+    per_seed = _metrics_per_seed(positive, table, threshold)
+    intervals = crossed_bootstrap(positive, table, groups=groups, n_boot=n_boot, seed=seed, threshold=threshold)
+    return {name: _summarize(per_seed[name], intervals.get(name)) for name in METRICS}
+
+
+def rates_by_votes(
+    votes: npt.ArrayLike, labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = 0.5
+) -> list[VoteRate]:
+    """Return the error rate for each number of SSA votes 0..7, averaged over the seeds; None where no image is.
+
+    Rates, not counts: 7 of 7 votes is the largest group of SSA and so leads every list of counts.
+
+    Args:
+        votes: [n], in 0..7.
+        labels: [n], 0 or 1.
+        probabilities: [S, n], in 0..1.
+        threshold: as in :func:`metrics_of`.
+    """
+    positive, table = _checked(labels, probabilities)
+    wrong = ((table > threshold) != positive).mean(axis=0)
+    n_votes = np.asarray(votes)
+    rates: list[VoteRate] = []
+    for count in range(N_VOTES):
+        chosen = wrong[n_votes == count]
+        rate = float(chosen.mean()) if chosen.size else None
+        rates.append({"votes": count, "n_images": int(chosen.size), "error_rate": rate})
+    return rates
+
+
+def _checked(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+    known = np.asarray(labels)
+    table = np.asarray(probabilities, dtype=np.float64)
+    if known.ndim != 1 or known.size == 0 or table.ndim != 2 or table.shape[1] != known.size or not table.size:
+        raise ValueError(f"labels must be [n] and probabilities [S, n], got {known.shape} and {table.shape}")
+    if not np.isin(known, (0, 1)).all():
+        raise ValueError("labels must be 0 or 1")
+    if not ((table >= 0) & (table <= 1)).all():
+        raise ValueError("probabilities must lie in 0..1 (are these logits?)")
+    return known.astype(np.bool_), table
+
+
+def _metrics_per_seed(
+    positive: npt.NDArray[np.bool_], table: FloatArray, threshold: float
+) -> Mapping[str, list[float]]:
+    weighted = _weighted_metrics(positive, table, np.ones((1, positive.size)), threshold)
+    per_seed = {name: [float(value) for value in values[0]] for name, values in weighted.items()}
+    return {**per_seed, "ece": [_calibration_error(positive, row) for row in table]}
+
+
+def _weighted_metrics(
+    positive: npt.NDArray[np.bool_], table: FloatArray, weights: FloatArray, threshold: float
+) -> dict[str, FloatArray]:
+    """Return [B, S] of every metric but ``ece``, for ``weights`` [B, n] >= 0 of the images, the same for all seeds."""
+    called = table > threshold
+    tp = weights @ (called & positive).T.astype(np.float64)
+    fp = weights @ (called & ~positive).T.astype(np.float64)
+    n_positive = weights @ positive.astype(np.float64)[:, None]
+    n_negative = weights @ (~positive).astype(np.float64)[:, None]
+    n_all = n_positive + n_negative
+    tn = n_negative - fp
+    recall = _ratio(tp, n_positive, np.nan)
+    specificity = _ratio(tn, n_negative, np.nan)
+    ranking = [_ranking_metrics(positive, row, weights) for row in table]
+    eps = np.finfo(np.float64).eps
+    of_truth = np.clip(np.where(positive, table, 1 - table), eps, 1 - eps)
+    return {
+        "auroc": np.stack([auroc for auroc, _ in ranking], axis=1),
+        "auprc": np.stack([auprc for _, auprc in ranking], axis=1),
+        "f1": _ratio(2 * tp, tp + fp + n_positive, 0.0),
+        "precision": _ratio(tp, tp + fp, 0.0),
+        "recall": recall,
+        "specificity": specificity,
+        "accuracy": (tp + tn) / n_all,
+        "balanced_accuracy": (recall + specificity) / 2,
+        "log_loss": weights @ -np.log(of_truth).T / n_all,
+        "brier": weights @ np.square(table - positive).T / n_all,
+    }
+
+
+def _ranking_metrics(
+    positive: npt.NDArray[np.bool_], probabilities: FloatArray, weights: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return AUROC and average precision, each [B], of one model; equal probabilities share one threshold.
+
+    AUROC is the trapezoid rule over the ROC curve, which counts a tied pair as half; average precision is the sum of
+    precision times the gain in recall over the thresholds, without interpolation, as scikit-learn defines it.
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    last_of_tie = np.flatnonzero(np.diff(probabilities[order], append=-1.0))
+    drawn = weights[:, order]
+    tp = np.cumsum(drawn * positive[order], axis=1)[:, last_of_tie]
+    fp = np.cumsum(drawn * ~positive[order], axis=1)[:, last_of_tie]
+    gained_tp = np.diff(tp, axis=1, prepend=0.0)
+    gained_fp = np.diff(fp, axis=1, prepend=0.0)
+    n_positive, n_negative = tp[:, -1], fp[:, -1]
+    area = (gained_fp * (tp - gained_tp / 2)).sum(axis=1)
+    precision_gains = (gained_tp * _ratio(tp, tp + fp, 0.0)).sum(axis=1)
+    return _ratio(area, n_positive * n_negative, np.nan), _ratio(precision_gains, n_positive, np.nan)
+
+
+def _calibration_error(positive: npt.NDArray[np.bool_], probabilities: FloatArray) -> float:
+    """Expected calibration error, L1, over bins of equal width (Naeini et al., AAAI 2015), of P(SSA)."""
+    bins = np.minimum((probabilities * N_ECE_BINS).astype(np.int64), N_ECE_BINS - 1)
+    gaps = np.bincount(bins, weights=probabilities - positive, minlength=N_ECE_BINS)
+    return float(np.abs(gaps).sum() / positive.size)
+
+
+def _ratio(numerator: FloatArray, denominator: FloatArray, undefined: float) -> FloatArray:
+    shape = np.broadcast_shapes(numerator.shape, denominator.shape)
+    quotient: FloatArray = np.full(shape, undefined)
+    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
+    return quotient
+
+
+def _counts(rng: np.random.Generator, n_draws: int, n_units: int) -> FloatArray:
+    """Return [n_draws, n_units]: how often each unit is drawn when as many as there are are drawn with replacement."""
+    drawn = rng.integers(n_units, size=(n_draws, n_units)) + np.arange(n_draws)[:, None] * n_units
+    return np.bincount(drawn.ravel(), minlength=n_draws * n_units).reshape(n_draws, n_units).astype(np.float64)
+
+
+def _percentiles(values: FloatArray) -> tuple[float, float]:
+    defined = values[~np.isnan(values)]
+    if not defined.size:
+        return (np.nan, np.nan)
+    low, high = np.quantile(defined, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _summarize(per_seed: Sequence[float], interval: tuple[float, float] | None) -> MetricSummary:
+    values = np.asarray(per_seed)
+    defined = not np.isnan(values).any()
+    return {
+        "mean": float(values.mean()) if defined else None,
+        "std": float(values.std(ddof=1)) if defined and values.size > 1 else None,
+        "ci95": list(interval) if interval is not None and defined else None,
+        "per_seed": [None if np.isnan(value) else float(value) for value in values],
+    }
