@@ -1,0 +1,221 @@
+"""Study definitions: `studies/*.toml`, read once by `create-study`, then kept in the storage as the record.
+
+A definition is data: `[study]` names the study, its budget, sampler and pruner; `[fixed]` holds; `[space]` is searched;
+every `[[start]]` is tried first, and the first one is the study's default, its control. It is completed when it is
+read, so that a stored definition keeps its meaning when a later version changes a default.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mhist_tune import schema
+from mhist_tune import space as spaces
+from mhist_tune.errors import DefinitionError, UsageError, did_you_mean
+from mhist_tune.hyperparameters import FIELDS, Hyperparameters
+from mhist_tune.space import Dimension
+
+
+@dataclass(frozen=True, slots=True)
+class StudyDefinition:
+    """One study, complete: together `fixed` and `space` name every hyperparameter.
+
+    Attributes:
+        name: letters, digits, `_` and `-`.
+        n_trials: the budget of the search, start entries included.
+        sampler: `name` (tpe, random, qmc, gp), `seed` and that sampler's options, all filled in.
+        pruner: `name` (none, median, percentile, successive_halving, hyperband) and its options, all filled in.
+        split_seed: cuts the validation split.
+        val_fraction: share of the train partition that validates.
+        lease_s: seconds after which a silent worker's slot may be taken over.
+        fixed: the hyperparameters that hold, JSON-safe.
+        space: the searched ones.
+        start: complete params of the trials that are tried first.
+        text: the file, verbatim, without what the command line changed.
+        sha256: of the canonical JSON of `resolved()` at creation.
+    """
+
+    name: str
+    n_trials: int
+    sampler: Mapping[str, Any]
+    pruner: Mapping[str, Any]
+    split_seed: int
+    val_fraction: float
+    lease_s: float
+    fixed: Mapping[str, Any]
+    space: Mapping[str, Dimension]
+    start: tuple[Mapping[str, Any], ...]
+    text: str
+    sha256: str
+
+    def hyperparameters(self, params: Mapping[str, Any]) -> Hyperparameters:
+        """Return what `fit` takes for a trial with `params`; ValueError where they do not fit together."""
+        return Hyperparameters.from_dict({**self.fixed, **params})
+
+    def default_params(self) -> dict[str, Any]:
+        """Return the params of the study's control: its first start entry, or else the defaults of the package."""
+        return dict(self.start[0]) if self.start else _complete({}, self.space)
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the whole definition as JSON-safe tables, nothing left to a default."""
+        study = {key: getattr(self, key) for key in ("name", *schema.STUDY_OPTIONS)}
+        return {
+            "study": {**study, "sampler": dict(self.sampler), "pruner": dict(self.pruner)},
+            "fixed": dict(self.fixed),
+            "space": {name: dimension.to_dict() for name, dimension in self.space.items()},
+            "start": [dict(entry) for entry in self.start],
+        }
+
+    def to_json(self) -> str:
+        """Return the record that `from_json` reads back, hash and verbatim text included."""
+        return json.dumps({**self.resolved(), "text": self.text, "sha256": self.sha256}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, record: str) -> "StudyDefinition":
+        """Read a stored definition; it keeps the hash that it was stored with.
+
+        Raises:
+            UsageError: another version wrote it, with something that this one does not know.
+        """
+        stored = json.loads(record)
+        text, sha256 = stored.pop("text"), stored.pop("sha256")
+        content, problems = schema.read(stored)
+        if problems:
+            raise UsageError(
+                f'study "{stored["study"]["name"]}" was created by another version of mhist-tune: {problems[0]}',
+                hint="work on it with the version that created it, or a later one",
+            )
+        return cls(
+            **content.study,
+            fixed=content.fixed,
+            space=content.space,
+            start=tuple(content.start),
+            text=text,
+            sha256=sha256,
+        )
+
+
+def packaged() -> dict[str, Path]:
+    """Return the definitions that come with the package, by name: from the wheel, or from the checkout around it."""
+    here = Path(__file__).resolve().parent
+    folder = here / "studies" if (here / "studies").is_dir() else here.parent / "studies"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    n_trials: int | None = None,
+    overrides: Mapping[str, str] | None = None,
+    weights: str | Path | None = None,
+) -> StudyDefinition:
+    """Read a packaged definition by its bare name, or a file, and put what the command line changes into it.
+
+    Args:
+        name_or_path: `vit`, or the path of a `.toml` file.
+        n_trials: replaces the file's budget.
+        overrides: hyperparameters to hold, values written as in TOML, a bare word being a string. Each moves into
+            `[fixed]` and leaves `[space]` and the start entries.
+        weights: `pretrained`, `random` or a safetensors file; kept as an absolute path, since workers start anywhere.
+
+    Raises:
+        UsageError: no such definition or file.
+        DefinitionError: with every problem of the definition.
+    """
+    path = _find(name_or_path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the study definition {path}: {error}") from error
+    tables = _read_toml(text, str(path))
+    held = {name: _value(value) for name, value in (overrides or {}).items()}
+    if weights is not None:
+        held["weights"] = str(weights) if weights in ("pretrained", "random") else str(Path(weights).resolve())
+    _hold(tables, held)
+    if n_trials is not None and isinstance(tables.get("study"), dict):
+        tables["study"]["n_trials"] = n_trials
+    return _build(tables, text, str(path))
+
+
+def parse(text: str, source: str) -> StudyDefinition:
+    """Read a definition; `source` names it in errors.
+
+    Raises:
+        DefinitionError: with every problem of the definition.
+    """
+    return _build(_read_toml(text, source), text, source)
+
+
+def _find(name_or_path: str | Path) -> Path:
+    known = packaged()
+    if not schema.NAME.fullmatch(str(name_or_path)):
+        if not Path(name_or_path).is_file():
+            raise UsageError(f"there is no study definition file {name_or_path}")
+        return Path(name_or_path)
+    if name_or_path not in known:
+        raise UsageError(
+            f'there is no study definition "{name_or_path}"{did_you_mean(str(name_or_path), known)}',
+            hint=f"packaged are {', '.join(known)}; a file of your own is named by its path, ending in .toml",
+        )
+    return known[str(name_or_path)]
+
+
+def _read_toml(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DefinitionError(source, [f"not TOML: {error}"]) from error
+
+
+def _value(text: str) -> Any:
+    try:
+        tables = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return tables["value"] if len(tables) == 1 else text
+
+
+def _hold(tables: dict[str, Any], held: Mapping[str, Any]) -> None:
+    entries = tables["start"] if isinstance(tables.get("start"), list) else []
+    for table in [tables.get("space"), *entries]:
+        if isinstance(table, dict):
+            for name in held:
+                table.pop(name, None)
+    fixed = tables.setdefault("fixed", {})
+    if isinstance(fixed, dict):
+        fixed.update(held)
+
+
+def _build(tables: Mapping[str, Any], text: str, source: str) -> StudyDefinition:
+    content, problems = schema.read(tables)
+    if problems:
+        raise DefinitionError(source, problems)
+    start = tuple(_complete(entry, content.space) for entry in content.start)
+    for params in start or (_complete({}, content.space),):
+        try:
+            complete = Hyperparameters.from_dict({**content.fixed, **params}).to_dict()
+        except ValueError as error:
+            raise DefinitionError(source, str(error).splitlines()) from error
+    definition = StudyDefinition(
+        **content.study,
+        fixed={name: value for name, value in complete.items() if name not in content.space},
+        space=content.space,
+        start=start,
+        text=text,
+        sha256="",
+    )
+    canonical = json.dumps(definition.resolved(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    object.__setattr__(definition, "sha256", hashlib.sha256(canonical.encode()).hexdigest())
+    return definition
+
+
+def _complete(entry: Mapping[str, Any], space: Mapping[str, Dimension]) -> dict[str, Any]:
+    """Fill an entry with the defaults; one that lies outside the space is moved to the nearest value in it."""
+    return {
+        name: spaces.normalize(name, entry[name]) if name in entry else dimension.nearest(FIELDS[name].default)
+        for name, dimension in space.items()
+    }

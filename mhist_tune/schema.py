@@ -1,0 +1,202 @@
+"""What a study definition may say: its tables, their keys and ranges, and every problem that a file has with them.
+
+Values are checked here and nothing is built; `definition` turns what is left into a `StudyDefinition`.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mhist_tune import space as spaces
+from mhist_tune.errors import did_you_mean
+from mhist_tune.hyperparameters import FIELDS, check
+from mhist_tune.space import Dimension
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+"""What a study may be called."""
+
+_TABLES = ("study", "fixed", "space", "start")
+_PER_STUDY = ("model", "weights", "image_size", "precision")
+"""Fields that a study settles once: it decodes the images, identifies the weights and probes the device for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """One key of `[study]`, of a sampler or of a pruner. A default of None means that it must be given."""
+
+    kind: type
+    default: Any
+    low: float | None = None
+    high: float | None = None
+
+    def problem(self, value: Any) -> str | None:
+        """Return what is wrong with `value`, or None."""
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if self.kind is bool:
+            return None if isinstance(value, bool) else f"must be true or false, got {value!r}"
+        if not is_number or (self.kind is int and not isinstance(value, int)):
+            return f"must be a {'whole ' if self.kind is int else ''}number, got {value!r}"
+        if self.low is not None and not value >= self.low:
+            return f"must be at least {self.low:g}, got {value}"
+        if self.high is not None and not value <= self.high:
+            return f"must be at most {self.high:g}, got {value}"
+        return None
+
+
+STUDY_OPTIONS = {
+    "n_trials": _Option(int, None, low=1, high=100_000),
+    "split_seed": _Option(int, 0, low=0),
+    "val_fraction": _Option(float, 0.2, low=0.05, high=0.5),
+    "lease_s": _Option(float, 60.0, low=0.1, high=3600.0),
+}
+_SAMPLERS = {
+    "tpe": {"n_startup_trials": _Option(int, 10, low=1), "n_ei_candidates": _Option(int, 24, low=1)},
+    "random": {},
+    "qmc": {"scramble": _Option(bool, True)},
+    "gp": {"n_startup_trials": _Option(int, 10, low=1)},
+}
+_SEED = {"seed": _Option(int, 0, low=0)}
+# Percentiles as in Optuna: trials within the best `percentile` percent go on. n_warmup_epochs are never judged.
+_RIVALS = {"n_startup_trials": _Option(int, 5, low=1), "n_warmup_epochs": _Option(int, 3, low=0)}
+_PRUNERS = {
+    "none": {},
+    "median": _RIVALS,
+    "percentile": {"percentile": _Option(float, 25.0, low=0.0, high=100.0), **_RIVALS},
+    "successive_halving": {"min_resource": _Option(int, 1, low=1), "reduction_factor": _Option(int, 4, low=2)},
+    "hyperband": {"min_resource": _Option(int, 1, low=1), "reduction_factor": _Option(int, 3, low=2)},
+}
+_CMA_ES = "cma-es is refused: it leaves every field with choices to chance; use tpe"
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a definition says, checked; options of `[study]` are filled in, hyperparameters are as written.
+
+    Attributes:
+        study: the arguments of `StudyDefinition` that `[study]` gives.
+        fixed: `[fixed]`.
+        space: `[space]`.
+        start: the `[[start]]` entries.
+    """
+
+    study: dict[str, Any]
+    fixed: dict[str, Any]
+    space: dict[str, Dimension]
+    start: list[dict[str, Any]]
+
+
+def read(tables: Mapping[str, Any]) -> tuple[Content, list[str]]:
+    """Return what the tables say and all that is wrong with them; the content holds only what is right."""
+    problems = [f'unknown table "{name}"{did_you_mean(name, _TABLES)}' for name in tables if name not in _TABLES]
+    study = _study(_table(tables, "study", problems), problems)
+    fixed = _fixed(_table(tables, "fixed", problems), problems)
+    written = _table(tables, "space", problems)
+    space = _space(written, problems)
+    problems += [f"{name} is in both [fixed] and [space]; keep one" for name in fixed if name in written]
+    start = _start(tables.get("start", []), fixed, written, space, problems)
+    if not written and study["n_trials"] not in (None, 1):
+        problems.append("[space] is empty, so all trials would be the same: name what to search")
+    return Content(study, fixed, space, start), problems
+
+
+def _table(tables: Mapping[str, Any], name: str, problems: list[str]) -> dict[str, Any]:
+    table = tables.get(name, {})
+    if isinstance(table, dict):
+        return table
+    problems.append(f"[{name}] must be a table, got {table!r}")
+    return {}
+
+
+def _study(table: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    name = table.get("name")
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        given = "is missing" if name is None else f"{name!r} is not one"
+        problems.append(f"[study] name {given}: letters, digits, _ and -, starting with a letter or a digit")
+    known = {**STUDY_OPTIONS, "name": None, "sampler": None, "pruner": None}
+    problems += [f'[study] unknown key "{key}"{did_you_mean(key, known)}' for key in table if key not in known]
+    own = {key: value for key, value in table.items() if key in STUDY_OPTIONS}
+    return {
+        "name": name,
+        **_options(own, STUDY_OPTIONS, "[study]", problems),
+        "sampler": _choice(table.get("sampler", {"name": "tpe"}), "sampler", _SAMPLERS, _SEED, problems),
+        "pruner": _choice(table.get("pruner", {"name": "hyperband"}), "pruner", _PRUNERS, {}, problems),
+    }
+
+
+def _choice(
+    table: object,
+    kind: str,
+    known: Mapping[str, Mapping[str, _Option]],
+    common: Mapping[str, _Option],
+    problems: list[str],
+) -> dict[str, Any]:
+    if not isinstance(table, dict) or not isinstance(table.get("name"), str):
+        problems.append(f'[study] {kind} must be a table such as {{ name = "{next(iter(known))}" }}, got {table!r}')
+        return {}
+    name = table["name"]
+    if kind == "sampler" and name.replace("-", "").replace("_", "").lower() in ("cmaes", "cma"):
+        problems.append(f"[study] {_CMA_ES}")
+        return {}
+    if name not in known:
+        problems.append(f'[study] unknown {kind} "{name}"{did_you_mean(name, known)}; known are {", ".join(known)}')
+        return {}
+    options = {key: value for key, value in table.items() if key != "name"}
+    return {"name": name, **_options(options, {**common, **known[name]}, f"[study] {kind} {name}:", problems)}
+
+
+def _options(table: Mapping[str, Any], known: Mapping[str, _Option], where: str, problems: list[str]) -> dict[str, Any]:
+    problems += [f'{where} unknown key "{key}"{did_you_mean(key, known)}' for key in table if key not in known]
+    problems += [f"{where} {key} is missing" for key in known if known[key].default is None and key not in table]
+    values = {key: table.get(key, option.default) for key, option in known.items()}
+    for key, value in table.items():
+        if key in known and (problem := known[key].problem(value)):
+            problems.append(f"{where} {key} {problem}")
+        elif key in known:
+            values[key] = known[key].kind(value)
+    return values
+
+
+def _fixed(table: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    problems += [_at("[fixed]", name, problem) for name, value in table.items() if (problem := check(name, value))]
+    return {name: value for name, value in table.items() if not check(name, value)}
+
+
+def _space(table: dict[str, Any], problems: list[str]) -> dict[str, Dimension]:
+    space = {}
+    for name, entry in table.items():
+        if name in _PER_STUDY:
+            problems.append(_at("[space]", name, "is settled once for the whole study; put it in [fixed]"))
+            continue
+        try:
+            space[name] = spaces.parse(name, entry)
+        except ValueError as error:
+            problems.append(_at("[space]", name, str(error)))
+    return space
+
+
+def _start(
+    entries: object,
+    fixed: Mapping[str, Any],
+    written: Mapping[str, Any],
+    space: Mapping[str, Dimension],
+    problems: list[str],
+) -> list[dict[str, Any]]:
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        problems.append("start must be written as tables, each under [[start]]")
+        return []
+    for i, entry in enumerate(entries, 1):
+        for name, value in entry.items():
+            problem = check(name, value)
+            if problem is None and name not in written:
+                held = "[fixed]" if name in fixed else "the package's default"
+                problem = f"is not in [space], every trial takes it from {held}"
+            elif problem is None and name in space and not space[name].contains(spaces.normalize(name, value)):
+                problem = f"{value!r} is outside its space, {space[name]}"
+            if problem:
+                problems.append(_at(f"[[start]] {i}:", name, problem))
+    return entries
+
+
+def _at(where: str, name: str, problem: str) -> str:
+    return f"{where} {problem}" if name not in FIELDS else f"{where} {name}: {problem}"
