@@ -1,0 +1,78 @@
+"""Commands about a data set in MHIST's layout."""
+
+from pathlib import Path
+
+import click
+
+from mhist_tune.cli.options import follow_up, json_option
+
+
+@click.group("data")
+def data_command() -> None:
+    """Check, make and show data sets in MHIST's layout."""
+
+
+@data_command.command("check")
+@click.argument("root", type=click.Path(path_type=Path), metavar="DIR")
+@json_option
+def check_command(root: Path, as_json: bool) -> None:
+    """Check the files of both partitions and print counts.
+
+    \b
+    Example:
+      mhist-tune data check MHIST
+    """
+    import json
+    from dataclasses import asdict
+
+    from mhist_tune.errors import DataError
+    from mhist_tune.integrity import check, to_text
+
+    report = check(root)
+    click.echo(json.dumps(asdict(report), indent=2) if as_json else to_text(report))
+    if report.problems:
+        n = len(report.problems)
+        raise DataError(f"{n} problem{'s' if n != 1 else ''} found under {root}", hint="see the list above")
+    follow_up(f"mhist-tune create-study vit --data {root}")
+
+
+@data_command.command("synthesize")
+@click.argument("root", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--n-images", default=400, show_default=True, type=click.IntRange(24, 3152), help="Images in all.")
+@click.option("--image-size", default=224, show_default=True, type=click.IntRange(32, 1024), metavar="PX", help="Edge.")
+@click.option("--seed", default=0, show_default=True, type=int, help="Another seed, another set.")
+def synthesize_command(root: Path, n_images: int, image_size: int, seed: int) -> None:
+    """Write a generated H&E-like data set in MHIST's layout.
+
+    \b
+    Example:
+      mhist-tune data synthesize generated --n-images 400 --image-size 64
+    """
+    from mhist_tune.errors import DataError
+    from mhist_tune.synthesize import synthesize
+
+    if (root / "annotations.csv").exists():
+        raise DataError(f"{root} already holds a data set", hint="choose another folder")
+    synthesize(root, n_images=n_images, image_size=image_size, seed=seed)
+    click.echo(f"wrote {n_images} generated images to {root}")
+    follow_up(f"mhist-tune data check {root}")
+
+
+@data_command.command("show")
+@click.argument("root", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--output", default=Path(), type=click.Path(path_type=Path), metavar="DIR", help="Where to write.")
+@click.option("--seed", default=0, show_default=True, type=int, help="Which images are shown.")
+def show_command(root: Path, output: Path, seed: int) -> None:
+    """Write a contact sheet of train images and the histogram of votes.
+
+    \b
+    Example:
+      mhist-tune data show MHIST --output figures
+    """
+    from mhist_tune.integrity import contact_sheet, vote_histogram
+
+    output.mkdir(parents=True, exist_ok=True)
+    contact_sheet(root, output / "contact-sheet.png", seed=seed)
+    vote_histogram(root, output / "votes.png")
+    for name in ("contact-sheet.png", "votes.png"):
+        click.echo(output / name)

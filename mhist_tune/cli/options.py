@@ -1,0 +1,78 @@
+"""Options and arguments that several commands share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from mhist_tune.errors import UsageError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DEFAULT_STORAGE = "sqlite:///storage/mhist-tune.db"
+
+
+def storage_option(command: Command) -> Command:
+    """Add --storage: option, then environment, then default."""
+    return click.option(
+        "--storage",
+        "storage_url",
+        envvar="MHIST_TUNE_STORAGE",
+        default=DEFAULT_STORAGE,
+        show_default=True,
+        metavar="URL",
+        help="Database of the studies (or MHIST_TUNE_STORAGE).",
+    )(command)
+
+
+def data_option(command: Command) -> Command:
+    """Add --data: option, then environment."""
+    return click.option(
+        "--data",
+        "data_root",
+        envvar="MHIST_TUNE_DATA",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Folder with annotations.csv and images/ (or MHIST_TUNE_DATA).",
+    )(command)
+
+
+def devices_options(command: Command) -> Command:
+    """Add --devices and --per-device."""
+    command = click.option(
+        "--per-device",
+        default=1,
+        show_default=True,
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Workers per device.",
+    )(command)
+    return click.option(
+        "--devices",
+        default="all",
+        show_default=True,
+        metavar="all|cpu|0,1",
+        help="Devices to work on, one worker each.",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """Add --json."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
+
+
+def required_data(data_root: Path | None) -> Path:
+    """Return the data folder.
+
+    Raises:
+        UsageError: none was given.
+    """
+    if data_root is None:
+        raise UsageError("no data set was named", hint="--data DIR or MHIST_TUNE_DATA")
+    return data_root
+
+
+def follow_up(text: str) -> None:
+    """Name the next command, on stderr."""
+    click.echo(f"next: {text}", err=True)

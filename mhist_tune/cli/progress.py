@@ -1,0 +1,69 @@
+"""How a running worker is shown: bars on a terminal, one key=value line per event elsewhere."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from mhist_tune.execution import Emit
+from mhist_tune.worker import format_event
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Emit]:
+    """Yield what receives the events of a worker, drawn on stderr."""
+    if not sys.stderr.isatty():
+        yield _write_line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.fields[title]}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        tasks: dict[tuple[str, str, int], TaskID] = {}
+
+        def draw(event: str, /, **fields: Any) -> None:
+            key = (fields.get("study", ""), fields.get("stage", ""), fields.get("slot", -1))
+            if event == "trial":
+                title = f"{fields['study']} {fields['stage']} trial {fields['trial']}"
+                tasks[key] = bars.add_task("", total=float(fields["epochs"]), title=title, note="")
+            elif event == "step" and key in tasks:
+                done = fields["epoch"] + fields["n_done"] / max(1, fields["n_images"])
+                bars.update(tasks[key], completed=done)
+            elif event == "epoch" and key in tasks:
+                bars.update(tasks[key], completed=float(fields["epoch"]), note=_epoch_note(fields))
+            elif event in ("done", "lost", "error"):
+                if key in tasks:
+                    bars.remove_task(tasks.pop(key))
+                console.print(_ended(event, fields), highlight=False, markup=False)
+            elif event in ("setting", "left"):
+                console.print(format_event(event, fields), highlight=False, markup=False)
+
+        yield draw
+
+
+def _write_line(event: str, /, **fields: Any) -> None:
+    if event != "step":
+        click.echo(format_event(event, fields), err=True)
+
+
+def _epoch_note(fields: Mapping[str, Any]) -> str:
+    score = f"val F1 {fields['val_f1']:.3f}" if "val_f1" in fields else f"loss {fields['train_loss']:.3f}"
+    return f"epoch {fields['epoch']}/{fields['epochs']}  {score}  {fields['images_per_s']:.0f} images/s"
+
+
+def _ended(event: str, fields: Mapping[str, Any]) -> str:
+    head = f"{fields['study']} {fields['stage']} slot {fields['slot']}"
+    if event == "done":
+        value = fields.get("value")
+        score = "" if value is None else f" {value:.3f}"
+        return f"{head}: {fields['state']}{score} {fields.get('reason', '')}".rstrip()
+    return f"{head}: {'lease lost to another worker' if event == 'lost' else fields['error']}"

@@ -1,0 +1,152 @@
+"""Commands that read."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mhist_tune.cli.options import follow_up, json_option, storage_option
+
+if TYPE_CHECKING:
+    from mhist_tune.storage import Storage
+
+_WATCH_S = 2.0
+
+
+@click.command("report")
+@click.argument("name")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where to write; below the storage folder by default.",
+)
+@json_option
+@storage_option
+def report_command(name: str, output: Path | None, as_json: bool, storage_url: str) -> None:
+    """Recompute every number from the stored predictions, print the table and write the files.
+
+    \b
+    Example:
+      mhist-tune report vit --output vit-report
+    """
+    print_report(storage_url, name, output=output, as_json=as_json)
+
+
+def print_report(storage_url: str, name: str, *, output: Path | None, as_json: bool) -> None:
+    """Write a study's report and print it, as a table or as JSON."""
+    from mhist_tune import report
+    from mhist_tune.storage import open_storage
+
+    with open_storage(storage_url, create=False) as storage:
+        folder = output or storage.root / "reports" / name
+        result = report.write(storage, name, folder)
+    click.echo(json.dumps(result, indent=2) if as_json else report.to_table(result))
+    follow_up(f"open {folder / 'report.md'}")
+
+
+@click.command("status")
+@click.argument("name", required=False)
+@click.option("--watch", is_flag=True, help="Refresh every two seconds until interrupted.")
+@json_option
+@storage_option
+def status_command(name: str | None, watch: bool, as_json: bool, storage_url: str) -> None:
+    """Show slots, workers and the best trial of one study, or of all.
+
+    \b
+    Example:
+      mhist-tune status vit --watch
+    """
+    from mhist_tune import status, studies
+    from mhist_tune.storage import open_storage
+
+    with open_storage(storage_url, create=False) as storage:
+        while True:
+            chosen = [studies.load_study(storage, name)] if name else studies.list_studies(storage)
+            found = [status.of_study(storage, study) for study in chosen]
+            if as_json:
+                click.echo(json.dumps(found[0] if name else found, indent=2))
+            else:
+                if watch and sys.stdout.isatty():
+                    click.clear()
+                click.echo("\n\n".join(status.to_text(one) for one in found) or "no studies")
+            if not watch:
+                return
+            time.sleep(_WATCH_S)
+
+
+@click.command("studies")
+@json_option
+@storage_option
+def studies_command(as_json: bool, storage_url: str) -> None:
+    """List the studies of a storage and the definitions that can be created.
+
+    \b
+    Example:
+      mhist-tune studies
+    """
+    from mhist_tune import definition
+    from mhist_tune.storage import open_storage
+
+    with open_storage(storage_url) as storage:
+        found = _study_rows(storage)
+    packaged = sorted(definition.packaged())
+    if as_json:
+        click.echo(json.dumps({"studies": found, "definitions": packaged}, indent=2))
+        return
+    for row in found:
+        best = "" if row["best_value"] is None else f"  best val F1 {row['best_value']:.3f}"
+        click.echo(f"{row['name']}  {row['state']}  {row['done']}/{row['slots']} trials{best}")
+    if not found:
+        click.echo(f"no studies in {storage.url_safe}")
+    follow_up(f"mhist-tune create-study {{{'|'.join(packaged)}}}")
+
+
+def _study_rows(storage: "Storage") -> list[dict[str, Any]]:
+    from mhist_tune import status, studies
+
+    rows = []
+    for study in studies.list_studies(storage):
+        found = status.of_study(storage, study)
+        search = found["stages"]["search"]
+        rows.append(
+            {
+                "name": study.name,
+                "state": study.state,
+                "slots": sum(search.values()),
+                "done": search.get("done", 0),
+                "best_value": (found["best"] or {}).get("value"),
+            }
+        )
+    return rows
+
+
+@click.command("best-trial")
+@click.argument("name")
+@json_option
+@storage_option
+def best_trial_command(name: str, as_json: bool, storage_url: str) -> None:
+    """Show the trial with the best validation F1 and its hyperparameters.
+
+    \b
+    Example:
+      mhist-tune best-trial vit --json
+    """
+    from mhist_tune import status, studies
+    from mhist_tune.errors import UsageError
+    from mhist_tune.storage import open_storage
+
+    with open_storage(storage_url, create=False) as storage:
+        best = status.best(storage, studies.load_study(storage, name))
+    if best is None:
+        raise UsageError(f"no trial of {name} is complete yet", hint=f"mhist-tune worker {name}")
+    if as_json:
+        click.echo(json.dumps(best, indent=2))
+    else:
+        click.echo(f"trial {best['number']}  val F1 {best['value']:.3f} at epoch {best['best_epoch']}")
+        for field, value in best["params"].items():
+            click.echo(f"  {field} = {value}")
+    follow_up(f"mhist-tune retrain {name}")

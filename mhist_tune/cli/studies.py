@@ -1,0 +1,151 @@
+"""Commands that make and change studies."""
+
+from pathlib import Path
+
+import click
+
+from mhist_tune.cli.options import data_option, follow_up, required_data, storage_option
+from mhist_tune.errors import UsageError
+
+
+@click.command("create-study")
+@click.argument("name_or_file", metavar="NAME|FILE.toml")
+@click.option("--n-trials", type=click.IntRange(min=1), help="Search slots instead of the definition's number.")
+@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Fix a hyperparameter; repeatable.")
+@click.option("--weights", metavar="FILE", help="Local safetensors file instead of the definition's weights.")
+@storage_option
+@data_option
+def create_study_command(
+    name_or_file: str,
+    n_trials: int | None,
+    settings: tuple[str, ...],
+    weights: str | None,
+    storage_url: str,
+    data_root: Path | None,
+) -> None:
+    """Create a study from a packaged definition or a TOML file.
+
+    \b
+    Example:
+      mhist-tune create-study vit --data MHIST --n-trials 40
+      mhist-tune create-study vit --data MHIST --set epochs=20 --set image_size=112
+    """
+    from mhist_tune import definition
+    from mhist_tune.creation import create
+    from mhist_tune.storage import open_storage
+
+    root = required_data(data_root)
+    loaded = definition.load(name_or_file, n_trials=n_trials, overrides=parse_settings(settings), weights=weights)
+    with open_storage(storage_url) as storage:
+        study = create(storage, loaded, root)
+        click.echo(definition.render(study.definition))
+        follow_up(f"mhist-tune worker {study.name} --data {root}")
+
+
+def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
+    """Return FIELD=VALUE pairs as a mapping.
+
+    Raises:
+        UsageError: a pair has no equals sign.
+    """
+    for setting in settings:
+        if "=" not in setting:
+            raise UsageError(f"--set {setting}: expected FIELD=VALUE", hint="for example --set epochs=20")
+    return dict(setting.split("=", 1) for setting in settings)
+
+
+@click.command("extend")
+@click.argument("name")
+@click.option("--n-trials", required=True, type=click.IntRange(min=1), metavar="N", help="How many trials more.")
+@storage_option
+def extend_command(name: str, n_trials: int, storage_url: str) -> None:
+    """Add search slots to a study.
+
+    \b
+    Example:
+      mhist-tune extend vit --n-trials 20
+    """
+    from mhist_tune import ledger, studies
+    from mhist_tune.storage import open_storage
+
+    with open_storage(storage_url, create=False) as storage:
+        study = studies.load_study(storage, name)
+        ledger.add_slots(storage, study, "search", [{}] * n_trials)
+        n_slots = sum(ledger.counts(storage, study, "search").values())
+    click.echo(f"{name} has {n_slots} search slots")
+    follow_up(f"mhist-tune worker {name}")
+
+
+def _set_state(name: str, storage_url: str, state: str) -> None:
+    from mhist_tune import ledger, studies
+    from mhist_tune.storage import open_storage
+
+    with open_storage(storage_url, create=False) as storage:
+        study = studies.load_study(storage, name)
+        studies.set_state(storage, study, state)
+        if state == "stopped":
+            ledger.cancel_free(storage, study)
+
+
+@click.command("pause")
+@click.argument("name")
+@storage_option
+def pause_command(name: str, storage_url: str) -> None:
+    """Let workers claim no further slot of a study; running trials end as they would.
+
+    \b
+    Example:
+      mhist-tune pause vit
+    """
+    _set_state(name, storage_url, "paused")
+    follow_up(f"mhist-tune continue {name}")
+
+
+@click.command("continue")
+@click.argument("name")
+@storage_option
+def continue_command(name: str, storage_url: str) -> None:
+    """Let workers claim slots of a paused or stopped study again.
+
+    \b
+    Example:
+      mhist-tune continue vit
+    """
+    _set_state(name, storage_url, "active")
+    follow_up(f"mhist-tune worker {name}")
+
+
+@click.command("stop")
+@click.argument("name")
+@storage_option
+def stop_command(name: str, storage_url: str) -> None:
+    """Cancel the slots that nobody has begun; running trials end as they would.
+
+    \b
+    Example:
+      mhist-tune stop vit
+    """
+    _set_state(name, storage_url, "stopped")
+    follow_up(f"mhist-tune retrain {name}")
+
+
+@click.command("delete-study")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@storage_option
+def delete_study_command(name: str, yes: bool, storage_url: str) -> None:
+    """Delete a study with all its records.
+
+    \b
+    Example:
+      mhist-tune delete-study demo --yes
+    """
+    from mhist_tune import studies
+    from mhist_tune.storage import open_storage
+
+    with open_storage(storage_url, create=False) as storage:
+        study = studies.load_study(storage, name)
+        if not yes:
+            click.confirm(f"Delete {name} with all its trials and predictions?", abort=True, err=True)
+        studies.delete_study(storage, study)
+    click.echo(f"deleted {name}")

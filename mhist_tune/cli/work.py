@@ -1,0 +1,173 @@
+"""Commands that train."""
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mhist_tune.cli.options import data_option, devices_options, follow_up, required_data, storage_option
+
+if TYPE_CHECKING:
+    from mhist_tune.storage import Storage
+    from mhist_tune.studies import Study
+
+STAGES_OF_RETRAIN = ("retrain",)
+
+
+@click.command("worker")
+@click.argument("name", required=False)
+@click.option("--wait", is_flag=True, help="Stay for more when no slot is left.")
+@devices_options
+@storage_option
+@data_option
+def worker_command(
+    name: str | None, wait: bool, devices: str, per_device: int, storage_url: str, data_root: Path | None
+) -> None:
+    """Join the work on one study, or on every study that has slots; leave when none is left.
+
+    \b
+    Example:
+      mhist-tune worker vit --data MHIST --devices 0,1
+    """
+    _work(storage_url, required_data(data_root), name, devices, per_device, wait=wait)
+    if name:
+        follow_up(f"mhist-tune retrain {name}")
+
+
+@click.command("run")
+@click.argument("name_or_file", metavar="NAME|FILE.toml")
+@devices_options
+@storage_option
+@data_option
+def run_command(name_or_file: str, devices: str, per_device: int, storage_url: str, data_root: Path | None) -> None:
+    """Create the study if missing, search, retrain with ten seeds, report; run it again to resume.
+
+    \b
+    Example:
+      mhist-tune run vit --data MHIST
+    """
+    from mhist_tune import definition
+    from mhist_tune.creation import create
+    from mhist_tune.errors import StudyNotFoundError
+    from mhist_tune.storage import open_storage
+    from mhist_tune.studies import load_study
+
+    root = required_data(data_root)
+    with open_storage(storage_url) as storage:
+        try:
+            study = load_study(storage, name_or_file)
+        except StudyNotFoundError:
+            study = create(storage, definition.load(name_or_file), root)
+    _main_job(storage_url, study.name, root, devices, per_device)
+
+
+@click.command("retrain")
+@click.argument("name")
+@click.option("--trial", type=click.IntRange(min=0), metavar="N", help="This trial instead of the best one.")
+@click.option("--n-seeds", default=10, show_default=True, type=click.IntRange(min=2), help="Trainings.")
+@click.option("--again", metavar="REASON", help="Open the test partition for another trial or other seeds.")
+@devices_options
+@storage_option
+@data_option
+def retrain_command(
+    name: str,
+    trial: int | None,
+    n_seeds: int,
+    again: str | None,
+    devices: str,
+    per_device: int,
+    storage_url: str,
+    data_root: Path | None,
+) -> None:
+    """Retrain the best trial on the whole train partition and open the test partition, recorded.
+
+    \b
+    Example:
+      mhist-tune retrain vit --data MHIST
+    """
+    root = required_data(data_root)
+    _open_test(storage_url, name, root, trial, n_seeds, again)
+    _work(storage_url, root, name, devices, per_device, stages=STAGES_OF_RETRAIN)
+    follow_up(f"mhist-tune report {name}")
+
+
+@click.command("demo")
+@click.option("--devices", default="all", show_default=True, metavar="all|cpu|0,1", help="Devices to work on.")
+@storage_option
+def demo_command(devices: str, storage_url: str) -> None:
+    """Run the whole main job on generated images, minutes on a laptop.
+
+    \b
+    Example:
+      mhist-tune demo
+    """
+    from mhist_tune import definition
+    from mhist_tune.creation import create
+    from mhist_tune.storage import open_storage
+    from mhist_tune.synthesize import synthesize
+
+    with open_storage(storage_url) as storage:
+        root = storage.root / "demo-images"
+        if not (root / "annotations.csv").exists():
+            synthesize(root, n_images=160, image_size=64, seed=0)
+        study = create(storage, definition.load("demo"), root)
+    per_device = 1
+    _main_job(storage_url, study.name, root, devices, per_device)
+
+
+def _main_job(storage_url: str, name: str, root: Path, devices: str, per_device: int) -> None:
+    """Search, retrain the best trial with ten seeds, and print the report."""
+    from mhist_tune.cli.show import print_report
+
+    _work(storage_url, root, name, devices, per_device, stages=("search",))
+    _open_test(storage_url, name, root, None, 10, None)
+    _work(storage_url, root, name, devices, per_device, stages=STAGES_OF_RETRAIN)
+    print_report(storage_url, name, output=None, as_json=False)
+
+
+def _open_test(storage_url: str, name: str, root: Path, trial: int | None, n_seeds: int, again: str | None) -> None:
+    from mhist_tune.retrain import open_test
+    from mhist_tune.storage import open_storage
+    from mhist_tune.studies import load_study
+
+    with open_storage(storage_url, create=False) as storage:
+        study = load_study(storage, name)
+        open_test(storage, study, data_root=root, trial=trial, n_seeds=n_seeds, again=again)
+
+
+def _work(
+    storage_url: str,
+    root: Path,
+    name: str | None,
+    devices: str,
+    per_device: int,
+    *,
+    stages: tuple[str, ...] | None = None,
+    wait: bool = False,
+) -> None:
+    """Run workers in this terminal; end with 128 + the signal's number when one asks to stop."""
+    from mhist_tune.cli.progress import progress
+    from mhist_tune.execution import Interrupted
+    from mhist_tune.storage import open_storage
+    from mhist_tune.worker import WORK, WorkerOptions, parse_devices, run_workers, stop_on_signals
+
+    with open_storage(storage_url, create=name is None) as storage:
+        _require(storage, name)
+    options = WorkerOptions(storage_url, root, name, stages or tuple(WORK), wait)
+    names = [device for device in parse_devices(devices) for _ in range(per_device)]
+    try:
+        with stop_on_signals() as stop, progress() as emit:
+            run_workers(options, names, emit, stop)
+    except Interrupted as interrupted:
+        click.echo(
+            f"stopped by {signal.Signals(interrupted.signum).name}; run the same command again to resume", err=True
+        )
+        raise SystemExit(128 + interrupted.signum) from None
+
+
+def _require(storage: "Storage", name: str | None) -> "Study | None":
+    """Load the named study, so that a wrong name ends before any worker starts."""
+    from mhist_tune.studies import load_study
+
+    return load_study(storage, name) if name else None

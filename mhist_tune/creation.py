@@ -1,0 +1,55 @@
+"""Creating a study: everything that can be wrong with it is found before anything is written."""
+
+from pathlib import Path
+from typing import Any
+
+from mhist_tune import dataset, models, studies
+from mhist_tune.annotations import read_annotations
+from mhist_tune.definition import StudyDefinition
+from mhist_tune.splits import split_train
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+
+
+def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> Study:
+    """Check the definition against the models and the data, cut the validation split, and store the study.
+
+    The same definition again changes nothing and returns the study.
+
+    Raises:
+        UsageError: a model, a dropout placement or the weights are not to be had, or the name is taken.
+        DataError: the data set is missing or damaged.
+    """
+    for params in _corners(definition):
+        models.check(definition.hyperparameters(params))
+    hp = definition.hyperparameters(definition.default_params())
+    weights_sha256 = models.weights_identity(hp.weights)
+    train = read_annotations(data_root, "train")
+    train_indices, val_indices = split_train(
+        train.votes, train.labels, train.groups, val_fraction=definition.val_fraction, seed=definition.split_seed
+    )
+    groups = train.groups or (None,) * len(train.names)
+    rows = [
+        [name, int(label), int(votes), group]
+        for name, label, votes, group in zip(train.names, train.labels, train.votes, groups, strict=True)
+    ]
+    return studies.create_study(
+        storage,
+        definition,
+        dataset={"fingerprint": dataset.fingerprint(data_root), "weights_sha256": weights_sha256},
+        image_sets={
+            "train": [rows[index] for index in train_indices],
+            "val": [rows[index] for index in val_indices],
+        },
+    )
+
+
+def _corners(definition: StudyDefinition) -> list[dict[str, Any]]:
+    """Return params that together name every value of each categorical dimension once, the rest at its default."""
+    default = definition.default_params()
+    corners = [default]
+    for name, dimension in definition.space.items():
+        corners += [
+            {**default, name: choice} for choice in getattr(dimension, "choices", ()) if choice != default[name]
+        ]
+    return corners

@@ -1,0 +1,130 @@
+"""Whether a trial goes on: a pure function of recorded scores, so that every decision can be repeated and explained.
+
+Optuna's own pruners answer once and differently when they are asked again (successive halving stores the rung before
+it answers), which a resumed trial would do. Here a trial's score at an epoch is the best value it has reached so far,
+since that is the study's objective; its rivals are all other trials that have recorded the same epoch.
+"""
+
+import math
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided for one trial after one epoch, and why.
+
+    Attributes:
+        prune: whether the trial ends here.
+        epoch: the epoch that was judged, 1-based.
+        value: the trial's best value so far.
+        threshold: what the value had to reach; None where nothing was compared.
+        n_rivals: how many other trials were compared with.
+        reason: the same in words.
+    """
+
+    prune: bool
+    epoch: int
+    value: float
+    threshold: float | None
+    n_rivals: int
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-safe record."""
+        return asdict(self)
+
+
+def decide(
+    pruner: Mapping[str, Any],
+    *,
+    slot: int,
+    epoch: int,
+    n_epochs: int,
+    value: float,
+    values_at: Callable[[int], Mapping[int, float]],
+) -> Decision:
+    """Judge the trial of `slot` after `epoch`.
+
+    Args:
+        pruner: a study definition's complete `pruner` table.
+        slot: the trial's slot; with Hyperband it also fixes the bracket.
+        epoch: the epoch just recorded, 1-based.
+        n_epochs: the configured number of epochs.
+        value: the trial's best value up to `epoch`.
+        values_at: gives the best value so far of every slot that has recorded an epoch; read only where it is needed.
+    """
+    name = pruner["name"]
+    if epoch >= n_epochs or not _is_judged(pruner, slot, epoch, n_epochs):
+        return Decision(False, epoch, value, None, 0, "not a decision point")
+    rivals = {other: score for other, score in values_at(epoch).items() if other != slot}
+    if name == "hyperband":
+        bracket = _bracket(pruner, slot, n_epochs)
+        rivals = {other: score for other, score in rivals.items() if _bracket(pruner, other, n_epochs) == bracket}
+    if name in ("median", "percentile"):
+        return _against_percentile(pruner, epoch, value, list(rivals.values()))
+    return _against_rung(pruner, epoch, value, list(rivals.values()))
+
+
+def _is_judged(pruner: Mapping[str, Any], slot: int, epoch: int, n_epochs: int) -> bool:
+    match pruner["name"]:
+        case "none":
+            return False
+        case "median" | "percentile":
+            return epoch > int(pruner["n_warmup_epochs"])
+        case "hyperband":
+            return epoch in _rungs(pruner, _bracket(pruner, slot, n_epochs), n_epochs)
+        case _:
+            return epoch in _rungs(pruner, 0, n_epochs)
+
+
+def _against_percentile(pruner: Mapping[str, Any], epoch: int, value: float, rivals: list[float]) -> Decision:
+    """Stop below the given percentile of the rivals (Golovin et al. 2017, the median rule, for 50)."""
+    percentile = 50.0 if pruner["name"] == "median" else float(pruner["percentile"])
+    if len(rivals) < max(1, int(pruner["n_startup_trials"])):
+        return Decision(False, epoch, value, None, len(rivals), "too few rivals at this epoch")
+    threshold = float(np.percentile(rivals, percentile))
+    verb = "below" if value < threshold else "not below"
+    reason = (
+        f"{value:.3f} is {verb} {threshold:.3f}, percentile {percentile:g} of {len(rivals)} rivals at epoch {epoch}"
+    )
+    return Decision(value < threshold, epoch, value, threshold, len(rivals), reason)
+
+
+def _against_rung(pruner: Mapping[str, Any], epoch: int, value: float, rivals: list[float]) -> Decision:
+    """Go on only among the best 1/reduction_factor at this rung (ASHA's rule, Li et al. 2020, without pausing)."""
+    n_promoted = max(1, (len(rivals) + 1) // int(pruner["reduction_factor"]))
+    ranked = sorted([*rivals, value], reverse=True)
+    threshold = ranked[n_promoted - 1]
+    verb = "among" if value >= threshold else "not among"
+    reason = f"{value:.3f} is {verb} the best {n_promoted} of {len(ranked)} at rung {epoch} (from {threshold:.3f})"
+    return Decision(value < threshold, epoch, value, threshold, len(rivals), reason)
+
+
+def _rungs(pruner: Mapping[str, Any], bracket: int, n_epochs: int) -> set[int]:
+    factor = int(pruner["reduction_factor"])
+    rung = int(pruner["min_resource"]) * factor**bracket
+    rungs = set()
+    while rung < n_epochs:
+        rungs.add(rung)
+        rung *= factor
+    return rungs
+
+
+def _bracket(pruner: Mapping[str, Any], slot: int, n_epochs: int) -> int:
+    """Spread slots over Hyperband's brackets in proportion to their trials (Li et al. 2018, algorithm 1)."""
+    factor = int(pruner["reduction_factor"])
+    n_brackets = 1
+    while int(pruner["min_resource"]) * factor**n_brackets <= n_epochs:
+        n_brackets += 1
+    budgets = [math.ceil(n_brackets * factor**left / (left + 1)) for left in reversed(range(n_brackets))]
+    point = zlib.crc32(str(slot).encode()) % sum(budgets)
+    for bracket, budget in enumerate(budgets):
+        point -= budget
+        if point < 0:
+            return bracket
+    raise AssertionError("the point lies within the sum of the budgets")

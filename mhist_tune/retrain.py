@@ -1,0 +1,159 @@
+"""Retraining with many seeds on the whole train partition, and the only door to the test partition.
+
+`open_test` writes the opening to the database before any test image is read; it fixes the trial and the seeds.
+Resuming that set is the same opening, any other set needs a reason.
+"""
+
+import getpass
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from mhist_tune import __version__, holdout, ledger, records, search, selection
+from mhist_tune.dataset import ImageSet
+from mhist_tune.errors import DataError, UsageError
+from mhist_tune.execution import Session, SlotRun
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+from mhist_tune.train import predict
+
+STAGE = "retrain"
+
+
+def open_test(
+    storage: Storage,
+    study: Study,
+    *,
+    data_root: Path,
+    trial: int | None,
+    n_seeds: int,
+    again: str | None,
+) -> int:
+    """Record the opening of the test partition for one trial and its seeds, and add one slot for each; return its id.
+
+    Asked for the same trial and seeds again it changes nothing and returns the same opening.
+
+    Args:
+        trial: the number of the search trial; the best one if None.
+        n_seeds: how many seeds, 0 to n_seeds - 1.
+        again: why the test partition is opened once more for another trial or other seeds.
+
+    Raises:
+        UsageError: the trial is not complete, or another opening stands and no reason is given.
+        DataError: the test images are missing or damaged.
+    """
+    slots = ledger.slots(storage, study, search.STAGE)
+    if trial is None:
+        unfinished = [slot for slot in slots if slot.state in ("free", "leased", "paused")]
+        if unfinished:
+            raise UsageError(
+                f"the search of {study.name} has {len(unfinished)} unfinished slots, so its best trial is not known",
+                hint=f"finish it: mhist-tune worker {study.name}, or choose: mhist-tune retrain {study.name} --trial N",
+            )
+        best = selection.best_slot(storage, study)
+        if best is None:
+            raise UsageError(f"no trial of {study.name} is complete", hint=f"mhist-tune worker {study.name}")
+        chosen = best
+    else:
+        found = [slot for slot in slots if slot.trial_number == trial]
+        if not found or (found[0].outcome or {}).get("state") != "COMPLETE":
+            raise UsageError(
+                f"trial {trial} of {study.name} is not a complete trial", hint=f"mhist-tune status {study.name}"
+            )
+        chosen = found[0]
+    seeds = list(range(n_seeds))
+    fixed_set = {"trial": chosen.trial_number, "seeds": seeds}
+    openings = records.openings(storage, study)
+    for opening in openings:
+        if opening.payload == fixed_set:
+            return opening.id
+    if openings and not again:
+        raise UsageError(
+            f"the test partition was opened for another trial or other seeds of {study.name}",
+            hint="look at it again only with a reason: --again REASON",
+        )
+    return records.record_opening(
+        storage,
+        study,
+        by=f"{getpass.getuser()}: mhist-tune retrain",
+        code_version=__version__,
+        reason=again or "first opening",
+        payload=fixed_set,
+        fingerprint=holdout.test_fingerprint(data_root),
+        slots=[_payload(study, slots, chosen, seed) for seed in seeds],
+        stage=STAGE,
+    )
+
+
+def _payload(study: Study, slots: Sequence[ledger.SlotRow], chosen: ledger.SlotRow, seed: int) -> dict[str, Any]:
+    """Return what one retraining slot needs; the stop epoch is the median best epoch over equal configurations."""
+    outcome = chosen.outcome or {}
+    same = [
+        (slot.outcome or {})["best_epoch"]
+        for slot in slots
+        if (slot.outcome or {}).get("state") == "COMPLETE" and (slot.outcome or {})["params"] == outcome["params"]
+    ]
+    return {
+        "trial": chosen.trial_number,
+        "params": outcome["params"],
+        "seed": seed,
+        "stop_epoch": int(statistics.median_low(same)),
+        "best_epoch": outcome["best_epoch"],
+        "stopped_epoch": outcome["stopped_epoch"],
+        "configured_epochs": study.definition.hyperparameters(outcome["params"]).epochs,
+    }
+
+
+def run(run: SlotRun) -> Mapping[str, Any]:
+    """Train one seed on the whole train partition, predict the test partition once, and store its probabilities."""
+    session, payload = run.session, run.claim.payload
+    run.ensure_trial(lambda: _template(session.study, run.claim.slot, run.claim.token, payload))
+    hp = session.hyperparameters(payload["params"])
+    result = run.fit(hp, session.train, None, seed=payload["seed"], stop_epoch=payload["stop_epoch"])
+    if isinstance(result, dict):  # diverged: the seed is recorded as such and has no predictions
+        return {**result, "state": "FAIL"}
+    test = _load_test(session)
+    probabilities = predict(result.state_dict, hp, test, device=session.device)
+    records.record_predictions(session.storage, run.claim, "test", probabilities)
+    return {
+        "state": "COMPLETE",
+        "value": result.history[-1].metrics["train_loss"],
+        "best_epoch": result.best_epoch,
+        "stopped_epoch": len(result.history),
+    }
+
+
+def _load_test(session: Session) -> ImageSet:
+    """Load the test partition under the opening that stands, and store its labels and votes beside the predictions."""
+    storage, study = session.storage, session.study
+    fingerprint = holdout.test_fingerprint(session.data_root)
+    if any(opening.fingerprint != fingerprint for opening in records.openings(storage, study)):
+        raise DataError(
+            f"the test partition under {session.data_root} is not the one that {study.name} was opened with",
+            hint="use the same copy of the data set on every worker",
+        )
+    test = holdout.load_test(
+        session.data_root,
+        image_size=study.definition.hyperparameters({}).image_size,
+        cache_dir=session.cache_dir,
+    )
+    groups = test.groups or [None] * len(test.names)
+    rows = [
+        [name, int(label), int(votes), group]
+        for name, label, votes, group in zip(test.names, test.labels.tolist(), test.votes.tolist(), groups, strict=True)
+    ]
+    records.save_image_set(storage, study, "test", rows)
+    return test
+
+
+def _template(study: Study, slot: int, token: int, payload: Mapping[str, Any]) -> FrozenTrial:
+    distributions = {name: dimension.distribution() for name, dimension in study.definition.space.items()}
+    return create_trial(
+        state=TrialState.RUNNING,
+        params={name: payload["params"][name] for name in distributions},
+        distributions=distributions,
+        user_attrs={"slot": slot, "token": token, "seed": payload["seed"], "trial": payload["trial"]},
+    )

@@ -1,0 +1,98 @@
+"""What a search slot does: ask the sampler, train on the split, prune on the validation F1 of each epoch."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from mhist_tune import records, studies
+from mhist_tune.execution import SlotRun, derive_seed
+from mhist_tune.pruning import Decision, decide
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+from mhist_tune.train import EpochResult
+
+STAGE = "search"
+
+
+def run(run: SlotRun) -> Mapping[str, Any]:
+    """Train the trial of one search slot and return its outcome: COMPLETE with its best value, or PRUNED."""
+    session, claim = run.session, run.claim
+    definition = session.study.definition
+    trial_id = run.ensure_trial(lambda: _template(claim.slot, claim.token, claim.payload))
+    params = _suggest(session.storage, session.study, claim.slot, trial_id)
+    hp = session.hyperparameters(params)
+
+    def judge(result: EpochResult) -> Decision:
+        return decide(
+            definition.pruner,
+            slot=claim.slot,
+            epoch=result.epoch,
+            n_epochs=hp.epochs,
+            value=result.best_value,
+            values_at=lambda epoch: records.values_at(session.storage, session.study, STAGE, epoch),
+        )
+
+    seed = derive_seed(definition.sampler["seed"], "train", claim.slot)
+    result = run.fit(hp, session.subset("train"), session.subset("val"), seed=seed, judge=judge)
+    if isinstance(result, dict):
+        return {"params": params, **result}
+    return {
+        "state": "COMPLETE",
+        "value": result.best_value,
+        "best_value": result.best_value,
+        "best_epoch": result.best_epoch,
+        "stopped_epoch": len(result.history),
+        "params": params,
+    }
+
+
+def make_sampler(options: Mapping[str, Any], slot: int) -> BaseSampler:
+    """Return the sampler of one slot, seeded from (study seed, slot), so that it does not depend on who asks."""
+    rest = {name: value for name, value in options.items() if name not in ("name", "seed")}
+    seed = derive_seed(options["seed"], "sampler", slot)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match options["name"]:
+            case "tpe":
+                return optuna.samplers.TPESampler(seed=seed, **rest)
+            case "gp":
+                return optuna.samplers.GPSampler(seed=seed, **rest)
+            case "qmc":  # its points are one sequence over all slots, so the seed is the study's
+                return optuna.samplers.QMCSampler(seed=options["seed"], warn_independent_sampling=False, **rest)
+            case _:
+                return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _template(slot: int, token: int, payload: Mapping[str, Any]) -> FrozenTrial:
+    fixed = {"fixed_params": payload["params"]} if payload.get("params") else {}
+    return create_trial(state=TrialState.RUNNING, user_attrs={"slot": slot, "token": token}, system_attrs=fixed)
+
+
+def _suggest(storage: Storage, study: Study, slot: int, trial_id: int) -> dict[str, Any]:
+    """Return the trial's params; those that are not stored yet (all, unless a worker was killed here) are suggested."""
+    distributions = {name: dimension.distribution() for name, dimension in study.definition.space.items()}
+    stored = storage.optuna.get_trial(trial_id).params
+    if distributions.keys() <= stored.keys():
+        return {name: stored[name] for name in distributions}
+    sampler = make_sampler(study.definition.sampler, slot)
+    optuna_study = optuna.load_study(
+        study_name=studies.optuna_name(study, STAGE), storage=storage.optuna, sampler=sampler
+    )
+    trial = Trial(optuna_study, trial_id)
+    return {name: _suggest_one(trial, name, distribution) for name, distribution in distributions.items()}
+
+
+def _suggest_one(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
+    match distribution:
+        case optuna.distributions.FloatDistribution():
+            return trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
+        case optuna.distributions.IntDistribution():
+            return trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log)
+        case optuna.distributions.CategoricalDistribution():
+            return trial.suggest_categorical(name, distribution.choices)
+    raise AssertionError(f"a space has no {type(distribution).__name__}")

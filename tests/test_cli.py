@@ -1,0 +1,143 @@
+"""The command line: light help, a frozen set of options, and one clear line for every mistake."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+
+from mhist_tune.cli import COMMANDS, cli
+
+HEAVY = {
+    "torch",
+    "torchvision",
+    "timm",
+    "torchmetrics",
+    "optuna",
+    "sqlalchemy",
+    "numpy",
+    "sklearn",
+    "scipy",
+    "PIL",
+    "rich",
+}
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def every_command() -> list[tuple[str, ...]]:
+    """Return the path of every command and subcommand."""
+    context = click.Context(cli)
+    paths: list[tuple[str, ...]] = [()]
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        paths.append((name,))
+        if isinstance(command, click.Group):
+            paths += [(name, sub) for sub in command.list_commands(context)]
+    return paths
+
+
+@pytest.mark.parametrize("path", every_command(), ids=" ".join)
+def test_help_loads_nothing_heavy(path: tuple[str, ...]) -> None:
+    """No --help imports a numerical library, and each shows an example and exits 0."""
+    code = (
+        "import sys\n"
+        "from mhist_tune.cli import main\n"
+        f"try:\n    main({[*path, '--help']!r})\n"
+        f"finally:\n    print('LOADED', sorted({HEAVY!r} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "LOADED []" in done.stdout
+    assert "Example:" in done.stdout or path == ("data",)
+
+
+def test_options_are_frozen() -> None:
+    """A new option is a decision: most knobs belong into a study definition."""
+    context = click.Context(cli)
+    found = {}
+    for path in every_command()[1:]:
+        command = cli.get_command(context, path[0])
+        if len(path) == 2:
+            assert isinstance(command, click.Group)
+            command = command.get_command(context, path[1])
+        assert command is not None
+        options = [opt for param in command.params if isinstance(param, click.Option) for opt in param.opts]
+        found[" ".join(path)] = sorted(options)
+
+    work = ["--data", "--devices", "--per-device", "--storage"]
+    assert found == {
+        "demo": ["--devices", "--storage"],
+        "create-study": ["--data", "--n-trials", "--set", "--storage", "--weights"],
+        "worker": sorted([*work, "--wait"]),
+        "run": work,
+        "retrain": sorted([*work, "--again", "--n-seeds", "--trial"]),
+        "report": ["--json", "--output", "--storage"],
+        "status": ["--json", "--storage", "--watch"],
+        "studies": ["--json", "--storage"],
+        "best-trial": ["--json", "--storage"],
+        "extend": ["--n-trials", "--storage"],
+        "pause": ["--storage"],
+        "continue": ["--storage"],
+        "stop": ["--storage"],
+        "delete-study": ["--storage", "--yes"],
+        "dashboard": ["--host", "--port", "--read-only", "--storage"],
+        "data": [],
+        "data check": ["--json"],
+        "data synthesize": ["--image-size", "--n-images", "--seed"],
+        "data show": ["--output", "--seed"],
+    }
+
+
+def test_mistakes_are_one_line_with_the_pinned_exit_code(run: Run, tmp_path: Path, generated: Path) -> None:
+    """Each mistake ends with its code and an error line on stderr, shows no traceback and leaves no study behind."""
+    bad = tmp_path / "bad.toml"
+    bad.write_text(
+        '[study]\nname = "bad"\n[fixed]\nmodel = "test_resnet"\n[space]\nlearning_rate = {low = 1.0, high = 0.1}\n'
+    )
+    unknown = tmp_path / "unknown.toml"
+    unknown.write_text('[study]\nname = "unknown"\n[fixed]\ndrop_rat = 0.1\n')
+    missing_column = tmp_path / "missing"
+    missing_column.mkdir()
+    (missing_column / "annotations.csv").write_text("Image Name,Majority Vote Label,Partition\nA.png,HP,train\n")
+    read_only = tmp_path / "file"
+    read_only.write_text("")
+    no_server = "postgresql://nobody:sesame@127.0.0.1:9/none"
+    mistakes = [
+        (["create-stud", "vit"], 2),
+        (["create-study", "vti", "--data", str(generated)], 2),
+        (["create-study", "demo"], 2),
+        (["create-study", str(bad), "--data", str(generated)], 2),
+        (["create-study", str(unknown), "--data", str(generated)], 2),
+        (["create-study", "demo", "--set", "epochs", "--data", str(generated)], 2),
+        (["create-study", "demo", "--set", "epochs=0", "--data", str(generated)], 2),
+        (["create-study", "demo", "--set", "dropout_placement=head+last2", "--data", str(generated)], 2),
+        (["create-study", "demo", "--set", "weights=pretrained", "--data", str(generated)], 2),
+        (["create-study", "demo", "--data", str(tmp_path / "nowhere")], 3),
+        (["create-study", "demo", "--data", str(missing_column)], 3),
+        (["worker", "nothing", "--data", str(generated)], 2),
+        (["worker", "demo", "--devices", "7", "--data", str(generated)], 2),
+        (["status", "nothing"], 2),
+        (["studies", "--storage", f"sqlite:///{read_only}/storage.db"], 4),
+    ]
+    for arguments, code in mistakes:
+        got, _, err = run(*arguments)
+
+        assert got == code, (arguments, err)
+        assert "rror" in err
+        assert "Traceback" not in err
+    assert json.loads(run("studies", "--json")[1])["studies"] == []
+    got, out, err = run("status", "--storage", no_server)
+    assert got == 4
+    assert "sesame" not in out + err
+
+
+def test_a_wrong_command_names_the_nearest(run: Run) -> None:
+    """`retrian` is answered with `retrain`."""
+    code, _, err = run("retrian")
+
+    assert code == 2
+    assert "retrain" in err
