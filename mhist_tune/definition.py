@@ -219,3 +219,26 @@ def _complete(entry: Mapping[str, Any], space: Mapping[str, Dimension]) -> dict[
         name: spaces.normalize(name, entry[name]) if name in entry else dimension.nearest(FIELDS[name].default)
         for name, dimension in space.items()
     }
+
+
+def render(definition: StudyDefinition) -> str:
+    """Return the complete definition as TOML, nothing left to a default; `parse` gives the same one back."""
+    tables = definition.resolved()
+    lines = [f"# sha256 {definition.sha256}"]
+    for name in ("study", "fixed", "space"):
+        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in tables[name].items())]
+    for entry in tables["start"]:
+        lines += ["", "[[start]]", *(f"{key} = {_toml(value)}" for key, value in entry.items())]
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_key(key)} = {_toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _key(key: str) -> str:
+    return key if schema.NAME.fullmatch(key) else json.dumps(key, ensure_ascii=False)

@@ -89,6 +89,16 @@ def test_json_round_trip_keeps_everything() -> None:
     assert StudyDefinition.from_json(study.to_json()) == study
 
 
+@pytest.mark.parametrize("name", ["demo", "fcnn", "resnet18", "vit"])
+def test_render_is_read_back(name: str) -> None:
+    """What create-study shows is TOML that means the same study, hash and all."""
+    study = definitions.load(name, overrides={"model_options": '{ "a.b" = [1, true], c = "\\"q\\"" }'})
+    shown = definitions.render(study)
+
+    assert definitions.parse(shown, "shown").sha256 == study.sha256
+    assert 'precision = "auto"' in shown
+
+
 def test_the_hash_is_of_the_content() -> None:
     """Comments and number spelling do not change the hash; a value does, and so does a start entry."""
     sha256 = definitions.parse(GOOD, "vit.toml").sha256
