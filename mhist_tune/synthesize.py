@@ -8,8 +8,8 @@ area: class and colour are nearly unrelated, and staining varies from image to i
 
 import csv
 import os
-import shutil
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
@@ -21,6 +21,7 @@ from PIL import Image
 from mhist_tune.annotations import (
     CSV_NAME,
     IMAGE_FOLDER,
+    MHIST_VOTES,
     MIN_POSITIVE_VOTES,
     N_ANNOTATORS,
     NEGATIVE_CLASS,
@@ -29,11 +30,6 @@ from mhist_tune.annotations import (
 )
 from mhist_tune.errors import DataError, UsageError
 
-MHIST_VOTES = {
-    "train": (537, 497, 302, 209, 151, 106, 154, 219),
-    "test": (186, 208, 124, 99, 65, 62, 96, 137),
-}
-"""Images of MHIST with 0..7 votes for SSA, in each partition (counted in its annotations.csv)."""
 MIN_IMAGES = 24
 MAX_IMAGES = sum(sum(counts) for counts in MHIST_VOTES.values())
 MIN_IMAGE_SIZE = 16
@@ -58,25 +54,27 @@ def synthesize(root: Path, *, n_images: int = 400, image_size: int = 224, seed: 
 
     Raises:
         UsageError: ``n_images`` outside 24..3152 or ``image_size`` below 16.
-        DataError: ``root`` exists and is not an empty folder, or cannot be written.
+        DataError: ``root`` holds a table or images already, or cannot be written.
     """
     if not MIN_IMAGES <= n_images <= MAX_IMAGES:
         raise UsageError(f"the number of images must be from {MIN_IMAGES} to {MAX_IMAGES}, got {n_images}")
     if image_size < MIN_IMAGE_SIZE:
         raise UsageError(f"the image size must be at least {MIN_IMAGE_SIZE} px, got {image_size}")
-    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
-        raise DataError(f"{root} is not an empty folder", hint="name a new folder; nothing is overwritten")
+    taken = next((root / name for name in (CSV_NAME, IMAGE_FOLDER) if (root / name).exists()), None)
+    if taken is not None:
+        raise DataError(f"{taken} is there already", hint="choose another folder; nothing is overwritten")
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=root) as folder:
+            partial = Path(folder)
+            _write(partial, n_images=n_images, image_size=image_size, seed=seed)
+            # The table comes last: a folder that has one is complete.
+            for name in (IMAGE_FOLDER, CSV_NAME):
+                (partial / name).replace(root / name)
     except OSError as error:
-        raise DataError(f"cannot write to {root.parent}: {error.strerror}") from error
-    try:
-        _write(partial, n_images=n_images, image_size=image_size, seed=seed)
-        partial.chmod(0o755)
-        partial.replace(root)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        raise DataError(
+            f"cannot write to {root}: {error.strerror}", hint="choose a folder that can be written"
+        ) from error
 
 
 def vote_plan(n_images: int) -> list[tuple[str, int]]:
@@ -90,7 +88,7 @@ def vote_plan(n_images: int) -> list[tuple[str, int]]:
     ]
 
 
-def _apportion(total: int, weights: "tuple[int, ...] | list[int]") -> list[int]:
+def _apportion(total: int, weights: Sequence[int]) -> list[int]:
     shares = np.asarray(weights) * total / sum(weights)
     counts = np.floor(shares).astype(int)
     largest = np.argsort(counts - shares, kind="stable")
