@@ -1,0 +1,282 @@
+"""The ledger of slots: each is one unit of a study's budget, claimed by one worker at a time and finished once.
+
+A claim raises the slot's token; every later write names the token and is refused when it is no longer the slot's.
+"""
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import ColumnElement, Connection, Row
+
+from mhist_tune import studies, tables
+from mhist_tune.leases import Claim, LeaseObserver, SlotKey, StaleTokenError, is_held, is_slot, renew
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+
+__all__ = [
+    "Claim",
+    "SlotRow",
+    "StaleTokenError",
+    "add_slots",
+    "attach_trial",
+    "cancel_free",
+    "claim",
+    "counts",
+    "decide",
+    "finish",
+    "release",
+    "renew",
+    "slots",
+]
+
+_ADDED = "slots_added"
+
+
+@dataclass(frozen=True)
+class SlotRow:
+    """A slot as it is stored.
+
+    Attributes:
+        state: free, leased, paused, done or cancelled.
+        owner: who holds it, or held it last; None if nobody ever did.
+        expires_at: end of the lease, epoch seconds; None if it is not leased.
+        attempts: how often it has been claimed.
+        priority: the higher, the sooner it is claimed.
+        outcome: what was decided, None before.
+    """
+
+    stage: str
+    slot: int
+    state: str
+    payload: dict[str, Any]
+    trial_id: int | None
+    trial_number: int | None
+    token: int
+    owner: str | None
+    expires_at: float | None
+    attempts: int
+    priority: int
+    outcome: dict[str, Any] | None
+
+
+def claim(
+    storage: Storage, study: Study, stages: Sequence[str], *, worker: str, observer: LeaseObserver
+) -> Claim | None:
+    """Claim a free slot, or one whose holder is gone; None if there is nothing to claim now.
+
+    Free slots come first: by stage in the given order, then by priority, then by number. Nothing is claimed of a study
+    that is paused or stopped. Call it again and again while others hold slots, best at least twice in a lease, since
+    a lease can be taken over only after it was watched (`LeaseObserver`).
+
+    Args:
+        storage: where the study is.
+        study: its lease length counts.
+        stages: those to serve.
+        worker: the name under which the slot is held.
+        observer: this process's, the same in every call.
+    """
+    asked_at = observer.clock()
+    is_any_free, leases = storage.read(lambda connection: _survey(connection, study, stages))
+    abandoned = observer.abandoned(
+        study.uuid,
+        leases,
+        lease_s=study.definition.lease_s,
+        asked_at=asked_at,
+        n_interruptions=storage.n_interruptions,
+    )
+    if not is_any_free and not abandoned:
+        return None
+    nonce = f"{worker}:{uuid.uuid4().hex}"
+
+    def work(connection: Connection) -> Claim | None:
+        # run a second time after a lost answer, the nonce finds what the first commit did
+        mine = connection.execute(_slots(study, stages).where(tables.slots.c.owner == nonce)).first()
+        if mine is not None:
+            return _claim(mine)
+        free = _slots(study, stages).where(tables.slots.c.state == "free").limit(1).with_for_update(skip_locked=True)
+        row = connection.execute(free).first()
+        if row is not None:
+            return _take(storage, connection, study, row, nonce)
+        for stage, slot in abandoned:
+            token, expires_at = leases[stage, slot]
+            same = _slots(study, [stage]).where(
+                tables.slots.c.slot == slot,
+                tables.slots.c.state == "leased",
+                tables.slots.c.token == token,
+                tables.slots.c.expires_at == expires_at,
+            )
+            row = connection.execute(same.with_for_update(skip_locked=True)).first()
+            if row is not None:
+                return _take(storage, connection, study, row, nonce)
+        return None
+
+    return storage.transaction(work)
+
+
+def release(storage: Storage, claim: Claim) -> bool:
+    """Give the slot back, free for anyone; False if the claim no longer holds."""
+    return _end(storage, claim, "free")
+
+
+def finish(storage: Storage, claim: Claim) -> bool:
+    """Mark the slot as done; False if the claim no longer holds."""
+    return _end(storage, claim, "done")
+
+
+def attach_trial(storage: Storage, claim: Claim, trial_id: int, number: int) -> bool:
+    """Store the slot's Optuna trial; False if the claim no longer holds or the slot has another trial."""
+    column = tables.slots.c.trial_id
+    is_mine = sqlalchemy.or_(column.is_(None), column == trial_id)
+    values = {"trial_id": trial_id, "trial_number": number}
+    update = sqlalchemy.update(tables.slots).where(is_held(claim), is_mine).values(values)
+    return storage.transaction(lambda connection: connection.execute(update).rowcount == 1)
+
+
+def decide(storage: Storage, claim: Claim, outcome: dict[str, Any]) -> bool:
+    """Store what came of the slot; the first outcome stands.
+
+    Returns:
+        Whether `outcome` is now the slot's, and the claim holds.
+    """
+    update = sqlalchemy.update(tables.slots).where(is_held(claim), tables.slots.c.outcome.is_(None))
+    query = sqlalchemy.select(tables.slots.c.outcome).where(is_held(claim))
+
+    def work(connection: Connection) -> bool:
+        if connection.execute(update.values(outcome=outcome)).rowcount == 1:
+            return True
+        row = connection.execute(query).first()
+        return row is not None and row.outcome == json.loads(json.dumps(outcome))
+
+    return storage.transaction(work)
+
+
+def add_slots(
+    storage: Storage,
+    study: Study,
+    stage: str,
+    payloads: Sequence[Mapping[str, Any]],
+    priority: int = 0,
+    *,
+    key: str | None = None,
+) -> list[int]:
+    """Add one free slot for each payload, and return their numbers.
+
+    Args:
+        storage: where the study is.
+        study: the study.
+        stage: the slots' stage.
+        payloads: JSON, what each slot is to do.
+        priority: the higher, the sooner they are claimed.
+        key: slots of one key are added once; later calls return the first ones. Every call has its own by default.
+    """
+    key = key or uuid.uuid4().hex
+
+    def work(connection: Connection) -> list[int]:
+        studies.lock_study(connection, study)
+        events = tables.events
+        query = sqlalchemy.select(events.c.detail).where(events.c.study == study.uuid, events.c.stage == stage)
+        for detail in connection.execute(query.where(events.c.kind == _ADDED)).scalars():
+            if detail["key"] == key:
+                return list(detail["slots"])
+        added = studies.insert_slots(connection, study.uuid, stage, payloads, priority=priority)
+        detail = {"key": key, "slots": added}
+        row = {"study": study.uuid, "stage": stage, "at": storage.clock, "kind": _ADDED, "detail": detail}
+        connection.execute(sqlalchemy.insert(events).values(row))
+        return added
+
+    return storage.transaction(work)
+
+
+def cancel_free(storage: Storage, study: Study, stage: str | None = None) -> int:
+    """Cancel the free slots of a stage, or of all, and return how many these were."""
+    condition = _of(study, None if stage is None else [stage])
+    update = sqlalchemy.update(tables.slots).where(condition, tables.slots.c.state == "free")
+    return storage.transaction(lambda connection: connection.execute(update.values(state="cancelled")).rowcount)
+
+
+def counts(storage: Storage, study: Study, stage: str) -> dict[str, int]:
+    """Return how many slots of a stage are in each state; states without slots are left out."""
+    state = tables.slots.c.state
+    n_slots = sqlalchemy.func.count().label("n_slots")
+    query = sqlalchemy.select(state, n_slots).where(_of(study, [stage])).group_by(state)
+    rows = storage.read(lambda connection: connection.execute(query).all())
+    return {row.state: row.n_slots for row in rows}
+
+
+def slots(storage: Storage, study: Study, stage: str) -> list[SlotRow]:
+    """Return all slots of a stage by number."""
+    rows = storage.read(lambda connection: connection.execute(_slots(study, [stage])).all())
+    rows = sorted(rows, key=lambda row: row.slot)
+    return [SlotRow(**{name: getattr(row, name) for name in SlotRow.__dataclass_fields__}) for row in rows]
+
+
+def _survey(
+    connection: Connection, study: Study, stages: Sequence[str]
+) -> tuple[bool, dict[SlotKey, tuple[int, float | None]]]:
+    state = connection.execute(
+        sqlalchemy.select(tables.studies.c.state).where(tables.studies.c.uuid == study.uuid)
+    ).scalar()
+    if state != "active":
+        return False, {}
+    is_free, is_leased = tables.slots.c.state == "free", tables.slots.c.state == "leased"
+    free = connection.execute(_slots(study, stages).where(is_free).limit(1)).first()
+    leased = connection.execute(_slots(study, stages).where(is_leased)).all()
+    return free is not None, {(row.stage, row.slot): (row.token, row.expires_at) for row in leased}
+
+
+def _take(storage: Storage, connection: Connection, study: Study, row: Row[Any], nonce: str) -> Claim | None:
+    """Take over a slot that is still as it was read: one row changed means that it is ours."""
+    table = tables.slots
+    same = sqlalchemy.and_(_of(study, [row.stage]), table.c.slot == row.slot, table.c.token == row.token)
+    values = {
+        "token": row.token + 1,
+        "state": "leased",
+        "owner": nonce,
+        "expires_at": storage.clock + study.definition.lease_s,
+        "attempts": row.attempts + 1,
+    }
+    is_unchanged = sqlalchemy.and_(
+        table.c.state == row.state,
+        table.c.expires_at.is_not_distinct_from(row.expires_at),  # a renewal keeps the token
+    )
+    update = sqlalchemy.update(table).where(same, is_unchanged).values(values)
+    if connection.execute(update).rowcount != 1:
+        return None
+    return _claim(connection.execute(_slots(study, [row.stage]).where(table.c.owner == nonce)).one())
+
+
+def _end(storage: Storage, claim: Claim, state: str) -> bool:
+    table = tables.slots
+    is_mine = sqlalchemy.and_(is_slot(claim), table.c.token == claim.token, table.c.state.in_(("leased", state)))
+    update = sqlalchemy.update(table).where(is_mine).values(state=state, expires_at=None)
+    return storage.transaction(lambda connection: connection.execute(update).rowcount == 1)
+
+
+def _of(study: Study, stages: Sequence[str] | None) -> ColumnElement[bool]:
+    condition = tables.slots.c.study == study.uuid
+    return condition if stages is None else sqlalchemy.and_(condition, tables.slots.c.stage.in_(stages))
+
+
+def _slots(study: Study, stages: Sequence[str]) -> sqlalchemy.Select[Any]:
+    """Return the query for slots in the order in which they are claimed."""
+    table = tables.slots
+    rank = sqlalchemy.case({stage: index for index, stage in enumerate(stages)}, value=table.c.stage)
+    return sqlalchemy.select(table).where(_of(study, stages)).order_by(rank, table.c.priority.desc(), table.c.slot)
+
+
+def _claim(row: Row[Any]) -> Claim:
+    return Claim(
+        study_uuid=row.study,
+        stage=row.stage,
+        slot=row.slot,
+        token=row.token,
+        payload=row.payload,
+        trial_id=row.trial_id,
+        trial_number=row.trial_number,
+        attempts=row.attempts,
+        outcome=row.outcome,
+    )

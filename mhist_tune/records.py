@@ -1,0 +1,308 @@
+"""What workers write down: epochs with their decisions, predictions and images, and the entries of `journal`.
+
+Writes that belong to a slot are fenced: they happen only while the claim holds, and the first writer wins.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy
+from sqlalchemy import Connection
+
+from mhist_tune import studies, tables
+from mhist_tune.errors import DataError
+from mhist_tune.journal import (
+    EventRow,
+    OpeningRow,
+    event,
+    events,
+    heartbeat_worker,
+    openings,
+    record_opening,
+    workers,
+)
+from mhist_tune.leases import Claim, fence, is_held
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+
+__all__ = [
+    "EpochRow",
+    "EventRow",
+    "FloatArray",
+    "ImageRows",
+    "OpeningRow",
+    "epochs",
+    "event",
+    "events",
+    "heartbeat_worker",
+    "image_set",
+    "openings",
+    "predictions",
+    "record_decision",
+    "record_epoch",
+    "record_opening",
+    "record_predictions",
+    "save_image_set",
+    "values_at",
+    "workers",
+]
+
+FloatArray = npt.NDArray[np.float64]
+
+_STORED = np.dtype("<f8")
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One recorded epoch.
+
+    Attributes:
+        epoch: 1-based.
+        token: of the claim that recorded it.
+        value: the objective after this epoch.
+        best_value: the best objective up to and with this epoch.
+        metrics: everything that was measured.
+        decision: whether to prune, with its reason; None if nothing was decided.
+        recorded_at: epoch seconds.
+    """
+
+    epoch: int
+    token: int
+    value: float | None
+    best_value: float | None
+    metrics: dict[str, float | None]
+    decision: dict[str, Any] | None
+    recorded_at: float
+
+
+@dataclass(frozen=True)
+class ImageRows:
+    """The images of a stored set, in the order of the stored probabilities; each [n].
+
+    Attributes:
+        labels: 0 or 1, int64.
+        votes: 0 to 7, int64.
+        groups: patients or slides; None if they are not known.
+    """
+
+    names: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    votes: npt.NDArray[np.int64]
+    groups: tuple[str, ...] | None
+
+
+def record_epoch(
+    storage: Storage,
+    claim: Claim,
+    *,
+    epoch: int,
+    value: float,
+    best_value: float | None,
+    metrics: Mapping[str, float | None],
+    predictions: npt.ArrayLike | None = None,
+    image_set: str = "val",
+) -> bool:
+    """Record an epoch, with its predictions where it is the best one so far, unless it is recorded already.
+
+    Args:
+        storage: where the slot is.
+        claim: must still hold.
+        epoch: 1-based.
+        value: the objective after this epoch, finite.
+        best_value: the best objective so far.
+        metrics: all that was measured; what is not finite is stored as null.
+        predictions: probability of SSA for each image of `image_set`, [n] in [0, 1]; replaces an earlier epoch's.
+        image_set: the stored images that the predictions are for.
+
+    Returns:
+        False if the epoch was there already, which then stays as it is.
+
+    Raises:
+        StaleTokenError: the claim no longer holds.
+        ValueError: a value out of range, or predictions that do not fit the images.
+    """
+    if epoch < 1 or not math.isfinite(value):
+        raise ValueError(f"an epoch is at least 1 and its value finite, got epoch {epoch} with {value}")
+    slots, table = tables.slots.c, tables.epochs
+    measured = {name: None if one is None or not math.isfinite(one) else one for name, one in metrics.items()}
+    source = sqlalchemy.select(
+        slots.study,
+        slots.stage,
+        slots.slot,
+        sqlalchemy.literal(epoch),
+        slots.token,
+        sqlalchemy.literal(value, sqlalchemy.Double),
+        sqlalchemy.literal(best_value, sqlalchemy.Double),
+        sqlalchemy.literal(measured, tables.Json),
+        storage.clock,
+    ).where(is_held(claim))
+    columns = ["study", "stage", "slot", "epoch", "token", "value", "best_value", "metrics", "recorded_at"]
+    insert = storage.insert_new(table).from_select(columns, source.with_for_update(read=True))
+    blob = None if predictions is None else _blob(predictions)
+
+    def work(connection: Connection) -> bool:
+        if connection.execute(insert.returning(table.c.epoch)).first() is None:
+            fence(connection, claim)
+            return False
+        if blob is not None:
+            _insert_predictions(connection, storage, claim, image_set, epoch, blob)
+        return True
+
+    return storage.transaction(work)
+
+
+def record_decision(storage: Storage, claim: Claim, epoch: int, decision: dict[str, Any]) -> dict[str, Any]:
+    """Store what was decided after a recorded epoch, and return the decision that stands: the first one.
+
+    Raises:
+        StaleTokenError: the claim no longer holds.
+        ValueError: the epoch is not recorded.
+    """
+    table = tables.epochs
+    is_epoch = sqlalchemy.and_(_is_slot(table, claim), table.c.epoch == epoch)
+    update = sqlalchemy.update(table).where(is_epoch, table.c.decision.is_(None)).values(decision=decision)
+
+    def work(connection: Connection) -> dict[str, Any] | None:
+        fence(connection, claim)
+        connection.execute(update)
+        return connection.execute(sqlalchemy.select(table.c.decision).where(is_epoch)).scalar()
+
+    stored = storage.transaction(work)
+    if stored is None:
+        raise ValueError(f"epoch {epoch} of slot {claim.slot} of {claim.stage} is not recorded")
+    return stored
+
+
+def epochs(storage: Storage, study: Study, stage: str, slot: int) -> list[EpochRow]:
+    """Return the recorded epochs of a slot, the first one first."""
+    table = tables.epochs
+    query = sqlalchemy.select(*(table.c[name] for name in EpochRow.__dataclass_fields__))
+    query = query.where(table.c.study == study.uuid, table.c.stage == stage, table.c.slot == slot)
+    rows = storage.read(lambda connection: connection.execute(query.order_by(table.c.epoch)).all())
+    return [EpochRow(**row._mapping) for row in rows]
+
+
+def values_at(storage: Storage, study: Study, stage: str, epoch: int) -> dict[int, float]:
+    """Return the best value up to an epoch, by slot, of every slot of the stage that has recorded that epoch."""
+    table = tables.epochs
+    query = sqlalchemy.select(table.c.slot, table.c.best_value).where(
+        table.c.study == study.uuid, table.c.stage == stage, table.c.epoch == epoch, table.c.best_value.is_not(None)
+    )
+    rows = storage.read(lambda connection: connection.execute(query).all())
+    return {row.slot: row.best_value for row in rows}
+
+
+def record_predictions(storage: Storage, claim: Claim, image_set: str, probabilities: npt.ArrayLike) -> bool:
+    """Store a slot's final predictions for a stored image set; False if there are some already, which stay.
+
+    Args:
+        storage: where the slot is.
+        claim: must still hold.
+        image_set: the stored images that the predictions are for.
+        probabilities: of SSA, [n] in [0, 1].
+
+    Raises:
+        StaleTokenError: the claim no longer holds.
+        ValueError: the predictions do not fit the images.
+    """
+    blob = _blob(probabilities)
+
+    def work(connection: Connection) -> bool:
+        fence(connection, claim)
+        return _insert_predictions(connection, storage, claim, image_set, None, blob)
+
+    return storage.transaction(work)
+
+
+def predictions(storage: Storage, study: Study, stage: str, image_set: str) -> dict[int, FloatArray]:
+    """Return the stored probabilities of SSA, [n] each, by slot."""
+    table = tables.predictions
+    query = sqlalchemy.select(table.c.slot, table.c.probabilities).where(
+        table.c.study == study.uuid, table.c.stage == stage, table.c.image_set == image_set
+    )
+    rows = storage.read(lambda connection: connection.execute(query.order_by(table.c.slot)).all())
+    return {slot: np.frombuffer(blob, dtype=_STORED).astype(np.float64) for slot, blob in rows}
+
+
+def image_set(storage: Storage, study: Study, name: str) -> ImageRows:
+    """Return a stored image set.
+
+    Raises:
+        KeyError: the study has none of that name.
+    """
+    table = tables.image_sets
+    query = sqlalchemy.select(table.c.rows).where(table.c.study == study.uuid, table.c.image_set == name)
+    rows = storage.read(lambda connection: connection.execute(query).scalar())
+    if rows is None:
+        raise KeyError(f"study {study.name} has no image set {name!r}")
+    groups = tuple(row[3] for row in rows)
+    return ImageRows(
+        names=tuple(row[0] for row in rows),
+        labels=np.array([row[1] for row in rows], dtype=np.int64),
+        votes=np.array([row[2] for row in rows], dtype=np.int64),
+        groups=None if any(group is None for group in groups) else groups,
+    )
+
+
+def save_image_set(storage: Storage, study: Study, name: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Store an image set as rows [name, label, votes, group or None]; the same again changes nothing.
+
+    Raises:
+        DataError: the study has other images under that name.
+    """
+    wanted = [list(row) for row in rows]
+    table = tables.image_sets
+    query = sqlalchemy.select(table.c.rows).where(table.c.study == study.uuid, table.c.image_set == name)
+
+    def work(connection: Connection) -> bool:
+        studies.lock_study(connection, study)
+        stored = connection.execute(query).scalar()
+        if stored is None:
+            studies.insert_image_set(connection, study.uuid, name, wanted)
+        return stored is None or stored == wanted
+
+    if not storage.transaction(work):
+        raise DataError(
+            f'the "{name}" images of {study.name} are not those that were stored before',
+            hint="use the same copy of the data set on every worker",
+        )
+
+
+def _is_slot(table: sqlalchemy.Table, claim: Claim) -> sqlalchemy.ColumnElement[bool]:
+    return sqlalchemy.and_(table.c.study == claim.study_uuid, table.c.stage == claim.stage, table.c.slot == claim.slot)
+
+
+def _blob(probabilities: npt.ArrayLike) -> bytes:
+    array = np.asarray(probabilities, dtype=_STORED)
+    if array.ndim != 1 or not bool(np.all((array >= 0) & (array <= 1))):  # also false for NaN
+        raise ValueError(f"probabilities are one row of numbers from 0 to 1, got shape {array.shape}")
+    return array.tobytes()
+
+
+def _insert_predictions(
+    connection: Connection, storage: Storage, claim: Claim, image_set: str, epoch: int | None, blob: bytes
+) -> bool:
+    table, sets = tables.predictions, tables.image_sets
+    query = sqlalchemy.select(sets.c.n_images).where(sets.c.study == claim.study_uuid, sets.c.image_set == image_set)
+    n_images, n_given = connection.execute(query).scalar(), len(blob) // _STORED.itemsize
+    if n_images != n_given:
+        raise ValueError(f'{n_given} predictions for the image set "{image_set}", which has {n_images} images')
+    insert = storage.insert(table).values(
+        study=claim.study_uuid,
+        stage=claim.stage,
+        slot=claim.slot,
+        image_set=image_set,
+        epoch=epoch,
+        token=claim.token,
+        probabilities=blob,
+    )
+    upsert = insert.on_conflict_do_update(
+        index_elements=list(table.primary_key),
+        set_={name: insert.excluded[name] for name in ("epoch", "token", "probabilities")},
+        where=insert.excluded.epoch > table.c.epoch,
+    )
+    return connection.execute(upsert.returning(table.c.slot)).first() is not None

@@ -1,0 +1,294 @@
+"""The database: one SQLite file or one PostgreSQL database, with Optuna's tables and ours (`tables`) side by side.
+
+SQLite runs in WAL mode with short write transactions, which carries about sixteen workers on one machine; PostgreSQL
+carries many machines. Whatever the database does not do at once (a restart, a dead connection, a deadlock, a lock) is
+tried again for ten minutes, so callers see either success or a StorageError.
+"""
+
+import functools
+import logging
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import sqlalchemy
+from sqlalchemy import Connection, Engine, Table
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+
+from mhist_tune import __version__, tables
+from mhist_tune.errors import StorageError
+from mhist_tune.transient import is_contention, is_transient
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage, RDBStorage
+
+T = TypeVar("T")
+
+RETRY_S = 600.0
+"""How long an operation is tried again while the database is away."""
+
+_OPEN_RETRY_S = 60.0
+_SQLITE_TIMEOUT_S = 60
+_SCHEMA_LOCK = 0x6D68697374  # "mhist": the advisory lock under which the tables are made
+_CLOCKS = {
+    "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
+    "postgresql": "extract(epoch from clock_timestamp())::double precision",
+}
+_POSTGRESQL_TIMEOUTS = "-c statement_timeout=30000 -c lock_timeout=10000 -c idle_in_transaction_session_timeout=60000"
+
+
+class Storage:
+    """An open database; use one in each process, and close it (it is a context manager).
+
+    Attributes:
+        engine: SQLAlchemy's engine.
+        url_safe: the URL without its password, for people to see.
+        root: the folder for checkpoints, cache, logs and reports: where the SQLite file lies, or else `./storage`.
+        clock: an SQL expression, epoch seconds of the database's clock.
+        n_interruptions: how often this process found the database away or locked; whoever times another worker's
+            silence starts again when it changes.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self.dialect = url.get_backend_name()
+        self.url_safe = _hide_passwords(url)
+        self.root = Path(url.database or "").parent if self.dialect == "sqlite" else Path("storage").resolve()
+        self.clock = sqlalchemy.literal_column(_CLOCKS[self.dialect], sqlalchemy.Double)
+        self.n_interruptions = 0
+        self._rdb: RDBStorage | None = None
+        self.engine: Engine = sqlalchemy.create_engine(url, **self._engine_options())
+
+    def __enter__(self) -> "Storage":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @functools.cached_property
+    def optuna(self) -> "BaseStorage":
+        """Optuna's view of the same database, with a pool of its own and the same settings; cached in this process.
+
+        Its operations are not tried again by themselves, see `retrying`.
+        """
+        from optuna.storages import RDBStorage, get_storage
+
+        logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.WARNING)  # "A new study created in RDB"
+        self._rdb = RDBStorage(self._url.render_as_string(hide_password=False), self._engine_options())
+        return get_storage(self._rdb)
+
+    def close(self) -> None:
+        """Close all connections; the storage opens new ones when it is used again."""
+        self.engine.dispose()
+        if self._rdb is not None:
+            self._rdb.remove_session()
+            self._rdb.engine.dispose()
+
+    def transaction(self, work: Callable[[Connection], T], *, retry_s: float = RETRY_S) -> T:
+        """Run `work` in one write transaction, commit, and return its result.
+
+        The transaction is tried again for `retry_s` seconds after a lost connection, a deadlock or a lock. The answer
+        to a commit can be lost as well, so `work` must be such that running it twice does no harm.
+
+        Raises:
+            StorageError: the database stayed away, or refuses (a full disk, a missing right).
+        """
+        return self.retrying(lambda: self._run("BEGIN IMMEDIATE", work), retry_s=retry_s)
+
+    def read(self, work: Callable[[Connection], T], *, retry_s: float = RETRY_S) -> T:
+        """Run `work`, which only reads, and return its result; tried again like a transaction."""
+        return self.retrying(lambda: self._run("BEGIN", work), retry_s=retry_s)
+
+    def retrying(self, action: Callable[[], T], *, retry_s: float = RETRY_S) -> T:
+        """Call `action`, which must be harmless when run twice, until the database does it; also for Optuna's calls.
+
+        Raises:
+            StorageError: as in `transaction`.
+        """
+        return self._retry(action, retry_s, is_transient)
+
+    def now(self) -> float:
+        """Return the database's clock, in epoch seconds."""
+        return float(self.read(lambda connection: connection.execute(sqlalchemy.select(self.clock)).scalar_one()))
+
+    def insert_new(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+        """Return an INSERT that leaves a row with the same key as it is."""
+        return self.insert(table).on_conflict_do_nothing()
+
+    def insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+        """Return an INSERT of this database's dialect, which knows ON CONFLICT."""
+        return sqlite.insert(table) if self.dialect == "sqlite" else postgresql.insert(table)
+
+    def _engine_options(self) -> dict[str, Any]:
+        pool = {"pool_size": 2, "max_overflow": 2, "pool_pre_ping": True, "pool_recycle": 1800}
+        if self.dialect == "sqlite":
+            return {
+                **pool,
+                "connect_args": {"timeout": _SQLITE_TIMEOUT_S},
+                "pool_events": [(_set_up_sqlite, "connect")],
+            }
+        return {
+            **pool,
+            "connect_args": {
+                "connect_timeout": 10,
+                "keepalives": 1,
+                "keepalives_idle": 30,
+                "keepalives_interval": 10,
+                "keepalives_count": 3,
+                "application_name": "mhist-tune",
+                "options": _POSTGRESQL_TIMEOUTS,
+            },
+        }
+
+    def _run(self, begin: str, work: Callable[[Connection], T]) -> T:
+        with self.engine.connect() as connection:
+            if self.dialect == "sqlite":  # the driver begins late, and a lock taken late is a deadlock
+                connection.exec_driver_sql(begin)
+            result = work(connection)
+            connection.commit()
+        return result
+
+    def _retry(self, action: Callable[[], T], retry_s: float, is_worth_it: Callable[[DBAPIError], bool]) -> T:
+        jitter = random.Random()  # training owns the global generator
+        deadline = time.monotonic() + retry_s
+        delay_s = 0.02
+        while True:
+            try:
+                return action()
+            except Exception as error:
+                cause = error if isinstance(error, DBAPIError) else error.__cause__  # Optuna wraps what it catches
+                if not isinstance(cause, DBAPIError):
+                    raise
+                if not is_worth_it(cause):
+                    if isinstance(cause, (OperationalError, InterfaceError)):
+                        raise self._error(cause) from error
+                    raise
+                self.n_interruptions += 1
+                if time.monotonic() + delay_s > deadline:
+                    raise self._error(cause) from error
+            time.sleep(delay_s * jitter.uniform(0.5, 1.0))
+            delay_s = min(2 * delay_s, 5.0)
+
+    def _error(self, error: DBAPIError) -> StorageError:
+        lines = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
+        reason = lines[0].rstrip(".")
+        if self._url.password:
+            reason = reason.replace(str(self._url.password), "***")
+        if self.dialect == "sqlite":
+            hint = f"the folder {self.root} must exist and be writable, or choose another place with --storage"
+        else:
+            hint = "is the server running, and are host, user, password and database in --storage right?"
+        return StorageError(f"cannot use the storage {self.url_safe}: {reason}", hint=hint)
+
+    def _open(self, create: bool) -> None:
+        """Check the tables, and make them if they are missing; safe while other processes do the same."""
+        version = self._retry(lambda: self._run("BEGIN", _schema_version), _OPEN_RETRY_S, is_contention)
+        if version is None:
+            if not create:
+                raise StorageError(
+                    f"there are no studies in {self.url_safe}", hint="mhist-tune create-study makes the first one"
+                )
+            self._retry(self._create_tables, _OPEN_RETRY_S, is_contention)
+        elif version != tables.SCHEMA_VERSION:
+            raise StorageError(
+                f"{self.url_safe} has tables of version {version}, this mhist-tune knows {tables.SCHEMA_VERSION}",
+                hint="use the version of mhist-tune that made it, or another storage",
+            )
+
+    def _create_tables(self) -> None:
+        # The version row comes last, so its presence tells that everything is there.
+        if self.dialect == "sqlite":
+            # A write lock of ours would keep out Optuna, which has connections of its own: its tables are made by
+            # whoever comes first, and the others try again.
+            _ = self.optuna
+            self._run("BEGIN IMMEDIATE", self._create_own_tables)
+            return
+        with self.engine.connect() as connection:
+            connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+            if _schema_version(connection) is None:
+                _ = self.optuna
+                self._create_own_tables(connection)
+            connection.commit()
+
+    def _create_own_tables(self, connection: Connection) -> None:
+        tables.metadata.create_all(connection)
+        row = {"version": tables.SCHEMA_VERSION, "created_by": __version__}
+        connection.execute(self.insert_new(tables.schema).values(row))
+
+
+def open_storage(url: str, *, create: bool = True) -> Storage:
+    """Open the database at `url`: `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/DATABASE`.
+
+    Args:
+        url: SQLAlchemy's form; a relative SQLite path starts from the working directory.
+        create: make the folder, the file and the tables where they are missing.
+
+    Raises:
+        StorageError: unreachable, read-only, not there (without `create`), or of another version.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise StorageError("the storage URL cannot be read", hint=_FORMS) from None
+    dialect = parsed.get_backend_name()
+    if dialect not in _CLOCKS:
+        raise StorageError(f'there is no storage of the kind "{dialect}"', hint=_FORMS)
+    if dialect == "sqlite":
+        parsed = _sqlite_file(parsed, create)
+    elif parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    storage = Storage(parsed)
+    try:
+        storage._open(create)
+    except BaseException:
+        storage.close()
+        raise
+    return storage
+
+
+_FORMS = "sqlite:///storage/mhist-tune.db, or postgresql://USER:PASSWORD@HOST/DATABASE"
+
+
+def _sqlite_file(url: URL, create: bool) -> URL:
+    if not url.database or url.database == ":memory:":
+        raise StorageError("a storage in memory cannot be shared by workers", hint=_FORMS)
+    path = Path(url.database).absolute()
+    if create:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"cannot make the storage folder {path.parent}: {error.strerror}",
+                hint="choose another place with --storage",
+            ) from error
+    elif not path.is_file():
+        raise StorageError(f"there is no storage {path}", hint="mhist-tune create-study makes one; or see --storage")
+    return url.set(database=str(path))
+
+
+def _hide_passwords(url: URL) -> str:
+    secret = {name: "***" for name in url.query if "password" in name}
+    return url.update_query_dict(secret).render_as_string(hide_password=True).replace("+psycopg", "", 1)
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    try:
+        if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = NORMAL")  # a power cut can lose the last commits, a kill cannot
+    finally:
+        cursor.close()
+
+
+def _schema_version(connection: Connection) -> int | None:
+    if not sqlalchemy.inspect(connection).has_table(tables.schema.name):
+        return None
+    return connection.execute(sqlalchemy.select(tables.schema.c.version)).scalar()

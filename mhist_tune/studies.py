@@ -1,0 +1,263 @@
+"""Studies: the stored definition, the images of its splits, its budget of slots, and Optuna's studies beside it."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy
+from sqlalchemy import Connection, Row
+
+from mhist_tune import optuna_studies, tables
+from mhist_tune.definition import StudyDefinition
+from mhist_tune.errors import DataError, StudyExistsError, StudyNotFoundError, did_you_mean
+from mhist_tune.storage import Storage
+
+if TYPE_CHECKING:
+    import optuna
+
+STAGES = ("search", "confirm", "retrain")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as it was when it was read.
+
+    Attributes:
+        uuid: 32 hexadecimal digits; a name that is used again gets another one.
+        dataset: what it was created with: fingerprints and the weight file's hash.
+        settings: what was settled once, later, by whichever worker came first.
+        state: active, paused or stopped.
+        created_at: epoch seconds.
+    """
+
+    uuid: str
+    name: str
+    definition: StudyDefinition
+    dataset: dict[str, Any]
+    settings: dict[str, Any]
+    state: str
+    created_at: float
+
+
+def create_study(
+    storage: Storage,
+    definition: StudyDefinition,
+    *,
+    dataset: dict[str, Any],
+    image_sets: Mapping[str, Sequence[Sequence[Any]]],
+) -> Study:
+    """Store a study with its images and its search slots, and return it; the same again changes nothing.
+
+    All of it is one transaction; Optuna's study follows, and is made by the next call if this one is killed between.
+
+    Args:
+        storage: where to.
+        definition: the resolved definition; its start entries become the payload `params` of the first slots.
+        dataset: JSON; its `fingerprint` must be the same when a study is created again.
+        image_sets: by name, the rows [name, label, votes, group or None] in the order that probabilities will have.
+
+    Raises:
+        StudyExistsError: the name is taken by another definition, or by an Optuna study that is not ours.
+        DataError: the study exists, for other images.
+    """
+    new_uuid = uuid.uuid4().hex
+
+    def insert(connection: Connection) -> None:
+        row = {
+            "uuid": new_uuid,
+            "name": definition.name,
+            "definition": definition.to_json(),
+            "sha256": definition.sha256,
+            "dataset": dataset,
+            "settings": {},
+            "state": "active",
+            "created_at": storage.clock,
+        }
+        if not connection.execute(
+            storage.insert_new(tables.studies).values(row), execution_options={"preserve_rowcount": True}
+        ).rowcount:
+            return
+        for name, rows in image_sets.items():
+            insert_image_set(connection, new_uuid, name, rows)
+        payloads: list[dict[str, Any]] = [{"params": dict(entry)} for entry in definition.start]
+        payloads += [{}] * (definition.n_trials - len(payloads))
+        insert_slots(connection, new_uuid, "search", payloads[: definition.n_trials])
+
+    names = [optuna_name(definition.name, stage) for stage in STAGES]
+    if _find(storage, definition.name) is None:
+        foreign = [name for name in names if optuna_studies.is_foreign(storage, name, None)]
+        # found a second time: somebody else has just created this very study
+        if foreign and _find(storage, definition.name) is None:
+            raise optuna_studies.foreign_error(storage, foreign[0])
+        storage.transaction(insert)
+    study = load_study(storage, definition.name)
+    if study.definition.sha256 != definition.sha256:
+        raise StudyExistsError(
+            f'study "{study.name}" exists with another definition',
+            hint=f"give the new one another name, or delete the old one: mhist-tune delete-study {study.name}",
+        )
+    if study.dataset.get("fingerprint") != dataset.get("fingerprint"):
+        raise DataError(
+            f'study "{study.name}" was created with other images',
+            hint="point --data to the same copy of the data set, or give the new study another name",
+        )
+    optuna_study_id(storage, study, "search")
+    return study
+
+
+def insert_image_set(connection: Connection, study_uuid: str, name: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Insert an image set, which must be new."""
+    values = {"study": study_uuid, "image_set": name, "n_images": len(rows), "rows": [list(row) for row in rows]}
+    connection.execute(sqlalchemy.insert(tables.image_sets).values(values))
+
+
+def insert_slots(
+    connection: Connection, study_uuid: str, stage: str, payloads: Sequence[Mapping[str, Any]], *, priority: int = 0
+) -> list[int]:
+    """Insert free slots numbered after the last one of the stage, and return their numbers; needs `lock_study`."""
+    slots = tables.slots
+    last = sqlalchemy.select(sqlalchemy.func.max(slots.c.slot)).where(slots.c.study == study_uuid)
+    highest = connection.execute(last.where(slots.c.stage == stage)).scalar()
+    first = 0 if highest is None else highest + 1
+    rows = [
+        {
+            "study": study_uuid,
+            "stage": stage,
+            "slot": first + index,
+            "payload": dict(payload),
+            "token": 0,
+            "state": "free",
+            "attempts": 0,
+            "priority": priority,
+        }
+        for index, payload in enumerate(payloads)
+    ]
+    if rows:
+        connection.execute(sqlalchemy.insert(slots), rows)
+    return [first + index for index in range(len(rows))]
+
+
+def lock_study(connection: Connection, study: Study) -> Row[Any]:
+    """Return the study's row, locked until the transaction ends.
+
+    Raises:
+        StudyNotFoundError: it was deleted meanwhile.
+    """
+    query = sqlalchemy.select(tables.studies).where(tables.studies.c.uuid == study.uuid).with_for_update()
+    row = connection.execute(query).first()
+    if row is None:
+        raise StudyNotFoundError(f'study "{study.name}" was deleted')
+    return row
+
+
+def load_study(storage: Storage, name: str) -> Study:
+    """Return the study of that name.
+
+    Raises:
+        StudyNotFoundError: there is none.
+    """
+    row = _find(storage, name)
+    if row is None:
+        query = sqlalchemy.select(tables.studies.c.name)
+        known = storage.read(lambda connection: list(connection.execute(query).scalars()))
+        raise StudyNotFoundError(
+            f'there is no study "{name}" in {storage.url_safe}{did_you_mean(name, known)}',
+            hint="mhist-tune studies lists them" if known else f"create it: mhist-tune create-study {name}",
+        )
+    return _study(row)
+
+
+def list_studies(storage: Storage) -> list[Study]:
+    """Return all studies, the oldest first."""
+    query = sqlalchemy.select(tables.studies).order_by(tables.studies.c.created_at, tables.studies.c.name)
+    return [_study(row) for row in storage.read(lambda connection: connection.execute(query).all())]
+
+
+def delete_study(storage: Storage, study: Study) -> None:
+    """Delete a study with all its records, here and in Optuna's tables; killed between, run it again."""
+    # Optuna's first: as long as our rows stand, the study can be found and deleted again.
+    for stage in STAGES:
+        optuna_studies.delete(storage, optuna_name(study, stage), study.uuid)
+
+    def work(connection: Connection) -> None:
+        for table in tables.OF_A_STUDY:
+            connection.execute(sqlalchemy.delete(table).where(table.c.study == study.uuid))
+        connection.execute(sqlalchemy.delete(tables.studies).where(tables.studies.c.uuid == study.uuid))
+
+    storage.transaction(work)
+
+
+def set_setting(storage: Storage, study: Study, key: str, value: Any) -> Study:
+    """Settle one setting, unless it is settled already, and return the study with the one that stands.
+
+    Args:
+        storage: where the study is.
+        study: as it was read.
+        key: the setting's name.
+        value: JSON.
+    """
+
+    def work(connection: Connection) -> Study:
+        row = lock_study(connection, study)
+        if key not in row.settings:
+            _update(connection, study, settings={**row.settings, key: value})
+        return _study(lock_study(connection, study))
+
+    return storage.transaction(work)
+
+
+def set_state(storage: Storage, study: Study, state: str) -> None:
+    """Set a study to active, paused or stopped; slots are claimed only while it is active."""
+    if state not in tables.STUDY_STATES:
+        raise ValueError(f"a study is {', '.join(tables.STUDY_STATES)}, not {state!r}")
+    storage.transaction(lambda connection: _update(connection, study, state=state))
+
+
+def optuna_name(study: Study | str, stage: str) -> str:
+    """Return the name of the Optuna study of a stage: `NAME`, `NAME.confirm`, `NAME.retrain`."""
+    name = study if isinstance(study, str) else study.name
+    return name if stage == "search" else f"{name}.{stage}"
+
+
+def optuna_study_id(storage: Storage, study: Study, stage: str) -> int:
+    """Return Optuna's id of the study of a stage, which is made (direction: maximize) if it is missing.
+
+    Raises:
+        StudyExistsError: an Optuna study of that name is not ours.
+    """
+    return optuna_studies.ensure(storage, optuna_name(study, stage), study.uuid)
+
+
+def optuna_study(storage: Storage, study: Study, stage: str) -> "optuna.Study":
+    """Return Optuna's study of a stage with Optuna's default sampler and pruner; made if missing.
+
+    Raises:
+        StudyExistsError: an Optuna study of that name is not ours.
+    """
+    import optuna
+
+    optuna_study_id(storage, study, stage)
+    name = optuna_name(study, stage)
+    return storage.retrying(lambda: optuna.load_study(study_name=name, storage=storage.optuna))
+
+
+def _find(storage: Storage, name: str) -> Row[Any] | None:
+    query = sqlalchemy.select(tables.studies).where(tables.studies.c.name == name)
+    return storage.read(lambda connection: connection.execute(query).first())
+
+
+def _study(row: Row[Any]) -> Study:
+    return Study(
+        uuid=row.uuid,
+        name=row.name,
+        definition=StudyDefinition.from_json(row.definition),
+        dataset=row.dataset,
+        settings=row.settings,
+        state=row.state,
+        created_at=row.created_at,
+    )
+
+
+def _update(connection: Connection, study: Study, **values: Any) -> None:
+    connection.execute(sqlalchemy.update(tables.studies).where(tables.studies.c.uuid == study.uuid).values(values))

@@ -1,0 +1,28 @@
+"""Which errors of a database pass by themselves, so that the same statement is worth another try."""
+
+import sqlite3
+
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+
+_SQLITE_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_CONTENTION = ("40001", "40P01", "55P03", "57014")  # serialization, deadlock, lock time-out, statement time-out
+_AWAY = ("08", "53", "57", "25P03")  # connection, resources, operator intervention, idle in a transaction
+
+
+def is_contention(error: DBAPIError) -> bool:
+    """Tell whether others are in the way, who will be gone; includes losing the race to make a table."""
+    if isinstance(error.orig, sqlite3.Error):
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+        is_race = isinstance(error, IntegrityError) or "already exists" in str(error.orig)
+        return code in _SQLITE_BUSY or is_race
+    return getattr(error.orig, "sqlstate", None) in _CONTENTION
+
+
+def is_transient(error: DBAPIError) -> bool:
+    """Tell whether the same statement may work later: contention, or the database is away for a while."""
+    if isinstance(error.orig, sqlite3.Error):
+        return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _SQLITE_BUSY
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:  # psycopg: the connection was refused, or was lost without a word from the server
+        return isinstance(error, (OperationalError, InterfaceError))
+    return state in _CONTENTION or state.startswith(_AWAY)
