@@ -18,7 +18,7 @@ _DPI = 150
 
 
 def roc(labels: npt.ArrayLike, probabilities: npt.ArrayLike, path: Path) -> None:
-    """Draw one thin ROC line per seed and their mean, and write it to ``path``.
+    """Draw one thin ROC line per seed and their mean, and write it to `path`.
 
     The mean is vertical: the sensitivities of all seeds averaged at each false positive rate.
 
@@ -45,10 +45,10 @@ def roc(labels: npt.ArrayLike, probabilities: npt.ArrayLike, path: Path) -> None
 
 
 def error_rates(rates: Sequence[VoteRate], path: Path) -> None:
-    """Draw the error rate for each number of SSA votes 0..7 with the number of images, and write it to ``path``.
+    """Draw the error rate for each number of SSA votes 0..7 with the number of images, and write it to `path`.
 
     Args:
-        rates: as from :func:`mhist_tune.statistics.rates_by_votes`.
+        rates: as from `statistics.rates_by_votes`.
         path: of the PNG file.
     """
     figure, axes = _figure(width=6.4, height=4.0)

@@ -1,6 +1,6 @@
 """Metrics, intervals and error rates, from labels and stored probabilities alone.
 
-Shapes: ``n`` images, ``S`` seeds (one model each), ``B`` bootstrap resamples. Labels are 0 (HP) or 1 (SSA),
+Shapes: `n` images, `S` seeds (one model each), `B` bootstrap resamples. Labels are 0 (HP) or 1 (SSA),
 probabilities are those of SSA. One weighted, vectorised core serves the point estimates (every weight 1) and the
 bootstrap (weight = how often an image was drawn), so the two cannot drift apart.
 """
@@ -33,7 +33,7 @@ _BLOCK = 250
 
 
 class MetricSummary(TypedDict):
-    """One metric over the seeds; ``None`` stands for undefined, as JSON has no NaN."""
+    """One metric over the seeds; `None` stands for undefined, as JSON has no NaN."""
 
     mean: float | None
     std: float | None
@@ -50,11 +50,11 @@ class VoteRate(TypedDict):
 
 
 def metrics_of(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = 0.5) -> dict[str, float]:
-    """Return every metric of ``METRICS`` for one model.
+    """Return every metric of `METRICS` for one model.
 
     An image is called SSA when its probability is above (not at) the threshold, as torchmetrics does in training.
-    ``auprc`` is average precision, ``log_loss`` and ``brier`` are means per image (probabilities clipped to
-    [eps, 1 - eps] for the logarithm, as scikit-learn does), ``ece`` compares the mean probability with the share of
+    `auprc` is average precision, `log_loss` and `brier` are means per image (probabilities clipped to
+    [eps, 1 - eps] for the logarithm, as scikit-learn does), `ece` compares the mean probability with the share of
     SSA in 15 bins of equal width. Precision and F1 without a predicted SSA are 0; what needs a class that is
     absent is NaN.
 
@@ -79,7 +79,7 @@ def crossed_bootstrap(
     seed: int = 0,
     threshold: float = 0.5,
 ) -> dict[str, tuple[float, float]]:
-    """Return the 95% percentile interval of each metric's mean over seeds, ``ece`` left out.
+    """Return the 95% percentile interval of each metric's mean over seeds, `ece` left out.
 
     Seeds and images are crossed, not nested: every model saw the same test images. So each resample draws the images
     once for all seeds, and the seeds independently of them (Owen, "The pigeonhole bootstrap", 2007). Resamples in
@@ -92,10 +92,10 @@ def crossed_bootstrap(
         groups: [n], a patient or slide of each image; whole groups are drawn then.
         n_boot: number of resamples.
         seed: of the resampling; the same seed gives the same intervals.
-        threshold: as in :func:`metrics_of`.
+        threshold: as in `metrics_of`.
 
     Raises:
-        ValueError: as :func:`metrics_of`.
+        ValueError: as `metrics_of`.
     """
     positive, table = _checked(labels, probabilities)
     n_seeds, n = table.shape
@@ -124,8 +124,8 @@ def summary(
 ) -> dict[str, MetricSummary]:
     """Return each metric's mean, standard deviation (ddof = 1) and values over the seeds, with its 95% interval.
 
-    ``std`` is None for a single seed, ``ci95`` is None for ``ece``, and any undefined number is None.
-    Arguments and errors are those of :func:`crossed_bootstrap`.
+    `std` is None for a single seed, `ci95` is None for `ece`, and any undefined number is None.
+    Arguments and errors are those of `crossed_bootstrap`.
     """
     positive, table = _checked(labels, probabilities)
     per_seed = _metrics_per_seed(positive, table, threshold)
@@ -144,7 +144,7 @@ def rates_by_votes(
         votes: [n], in 0..7.
         labels: [n], 0 or 1.
         probabilities: [S, n], in 0..1.
-        threshold: as in :func:`metrics_of`.
+        threshold: as in `metrics_of`.
     """
     positive, table = _checked(labels, probabilities)
     wrong = ((table > threshold) != positive).mean(axis=0)
@@ -180,7 +180,7 @@ def _metrics_per_seed(
 def _weighted_metrics(
     positive: npt.NDArray[np.bool_], table: FloatArray, weights: FloatArray, threshold: float
 ) -> dict[str, FloatArray]:
-    """Return [B, S] of every metric but ``ece``, for ``weights`` [B, n] >= 0 of the images, the same for all seeds."""
+    """Return [B, S] of every metric but `ece`, for `weights` [B, n] >= 0 of the images, the same for all seeds."""
     called = table > threshold
     tp = weights @ (called & positive).T.astype(np.float64)
     fp = weights @ (called & ~positive).T.astype(np.float64)

@@ -1,0 +1,319 @@
+import csv
+import json
+import statistics as by_hand
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import f1_score, log_loss, roc_auc_score
+
+from mhist_tune import ledger, records, report, studies
+from mhist_tune.definition import parse
+from mhist_tune.errors import StudyNotFoundError, UsageError
+from mhist_tune.leases import LeaseObserver
+from mhist_tune.statistics import crossed_bootstrap
+from mhist_tune.storage import open_storage
+
+DEFINITION = """
+[study]
+name = "tiny"
+n_trials = 1
+
+[fixed]
+model = "fcnn"
+weights = "random"
+image_size = 8
+
+[space]
+learning_rate = { low = 1e-4, high = 1e-2, log = true }
+"""
+PINNED = {
+    "study",
+    "trial",
+    "n_seeds",
+    "seeds",
+    "metrics",
+    "by_votes",
+    "test_openings",
+    "training_speed",
+    "dataset_fingerprint",
+    "versions",
+    "predictions",
+}
+METRICS = {"auroc", "auprc", "f1", "precision", "recall", "specificity", "accuracy", "balanced_accuracy"} | {
+    "log_loss",
+    "brier",
+    "ece",
+}
+VOTES = np.arange(40) % 8
+LABELS = (VOTES >= 4).astype(int)
+EPOCHS = [
+    {"train_loss": 0.7, "elapsed_s": 2.0, "images_per_s": 50.0, "peak_memory_bytes": 1000.0},
+    {"train_loss": 0.6, "elapsed_s": 1.0, "images_per_s": 80.0, "peak_memory_bytes": 3000.0},
+]
+
+
+@pytest.fixture
+def storage(tmp_path):
+    with open_storage(f"sqlite:///{tmp_path / 'tiny.db'}") as opened:
+        yield opened
+
+
+@pytest.fixture
+def study(storage):
+    rows = [["train.png", 0, 1, None]]
+    image_sets = {"train": rows, "val": rows}
+    return studies.create_study(
+        storage, parse(DEFINITION, "tiny"), dataset={"fingerprint": "f" * 64}, image_sets=image_sets
+    )
+
+
+def open_test(storage, study, *, trial=3, seeds=(0, 1, 2), reason="first opening"):
+    """Record an opening with one slot per seed, as retrain does."""
+    payload = {"params": {"learning_rate": 1e-3}, "best_epoch": 2, "stopped_epoch": 4, "configured_epochs": 9}
+    return records.record_opening(
+        storage,
+        study,
+        by="test",
+        code_version="0.1.0",
+        reason=reason,
+        payload={"trial": trial, "seeds": list(seeds)},
+        fingerprint="e" * 64,
+        slots=[{**payload, "trial": trial, "seed": seed, "stop_epoch": 2} for seed in seeds],
+    )
+
+
+def retrain(storage, study, *, n_slots, groups=None, epochs=EPOCHS, votes=VOTES):
+    """Finish slots with made-up predictions, and return these, by seed."""
+    rows = [
+        [f"{index:02}.png", int(n_votes >= 4), int(n_votes), None if groups is None else groups[index]]
+        for index, n_votes in enumerate(votes)
+    ]
+    records.save_image_set(storage, study, "test", rows)
+    made_up = {}
+    for _ in range(n_slots):
+        claim = ledger.claim(storage, study, ["retrain"], worker="w", observer=LeaseObserver())
+        for epoch, metrics in enumerate(epochs, start=1):
+            records.record_epoch(storage, claim, epoch=epoch, value=0.5, best_value=None, metrics=metrics)
+        rng = np.random.default_rng(claim.slot)
+        probabilities = np.clip(np.asarray(votes) / 7 + 0.3 * rng.normal(size=len(votes)), 0.01, 0.99)
+        records.record_predictions(storage, claim, "test", probabilities)
+        ledger.decide(storage, claim, {"state": "COMPLETE"})
+        assert ledger.finish(storage, claim)
+        made_up[claim.payload["seed"]] = probabilities
+    return made_up
+
+
+def test_document_has_every_pinned_key_and_is_json(storage, study):
+    """The pinned keys are there, the metrics have their four numbers, and the document is strict JSON."""
+    open_test(storage, study)
+    retrain(storage, study, n_slots=3)
+    document = report.build(storage, "tiny")
+    assert set(document) >= PINNED
+    assert set(document["metrics"]) == METRICS
+    assert all(set(one) == {"mean", "std", "ci95", "per_seed"} for one in document["metrics"].values())
+    assert [name for name, one in document["metrics"].items() if one["ci95"] is None] == ["ece"]
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert document["study"] == "tiny"
+    assert document["seeds"] == [0, 1, 2]
+    assert document["n_seeds"] == 3
+    assert document["complete"] is True
+    assert document["dataset_fingerprint"] == "f" * 64
+    assert document["versions"]["mhist-tune"]
+    assert document["trial"] == {
+        "number": 3,
+        "params": {"learning_rate": 1e-3},
+        "best_epoch": 2,
+        "stopped_epoch": 4,
+        "configured_epochs": 9,
+    }
+
+
+def test_numbers_are_recomputed_from_the_stored_predictions(storage, study):
+    """Each seed's AUROC, F1 and loss are scikit-learn's on what was stored; the loss is the mean per image."""
+    open_test(storage, study)
+    stored = retrain(storage, study, n_slots=3)
+    metrics = report.build(storage, "tiny")["metrics"]
+    for index, p in enumerate(stored.values()):
+        assert metrics["auroc"]["per_seed"][index] == pytest.approx(roc_auc_score(LABELS, p))
+        assert metrics["f1"]["per_seed"][index] == pytest.approx(f1_score(LABELS, p > 0.5))
+        assert metrics["log_loss"]["per_seed"][index] == pytest.approx(log_loss(LABELS, p))
+    aurocs = metrics["auroc"]["per_seed"]
+    assert metrics["auroc"]["mean"] == pytest.approx(by_hand.mean(aurocs))
+    assert metrics["auroc"]["std"] == pytest.approx(by_hand.stdev(aurocs))
+    assert metrics["auroc"]["ci95"][0] <= metrics["auroc"]["mean"] <= metrics["auroc"]["ci95"][1]
+
+
+def test_error_rates_by_votes_come_from_the_test_images(storage, study):
+    """Eight rows, five images each, and the mean of the rates is one minus the mean accuracy."""
+    open_test(storage, study)
+    retrain(storage, study, n_slots=3)
+    document = report.build(storage, "tiny")
+    assert [(rate["votes"], rate["n_images"]) for rate in document["by_votes"]] == [(votes, 5) for votes in range(8)]
+    mean_rate = by_hand.mean(rate["error_rate"] for rate in document["by_votes"])
+    assert mean_rate == pytest.approx(1 - document["metrics"]["accuracy"]["mean"])
+
+
+def test_training_speed_sums_the_epochs_of_the_reported_seeds(storage, study):
+    """Two seeds of 100 + 80 images in 2 + 1 seconds trained at 60 images/s; memory is the highest."""
+    open_test(storage, study, seeds=(0, 1))
+    retrain(storage, study, n_slots=2)
+    assert report.build(storage, "tiny")["training_speed"] == {
+        "images_per_s": pytest.approx(60.0),
+        "n_epochs": 4,
+        "elapsed_s": pytest.approx(6.0),
+        "peak_memory_bytes": 3000,
+    }
+
+
+def test_training_speed_without_a_memory_counter_is_null(storage, study):
+    """On a device that measures no memory the peak is null, and the report is still written."""
+    open_test(storage, study, seeds=(0,))
+    retrain(storage, study, n_slots=1, epochs=[{**EPOCHS[0], "peak_memory_bytes": None}])
+    document = report.write(storage, "tiny", storage.root / "report")
+    assert document["training_speed"]["peak_memory_bytes"] is None
+    assert document["training_speed"]["images_per_s"] == pytest.approx(50.0)
+
+
+def test_nothing_retrained_is_a_usage_error_that_names_the_command(storage, study):
+    """Before the opening, and before its first seed is done, there is no report but a hint."""
+    for _ in range(2):
+        with pytest.raises(UsageError, match="no retraining of tiny has finished") as caught:
+            report.build(storage, "tiny")
+        assert caught.value.hint == "mhist-tune retrain tiny"
+        open_test(storage, study)
+
+
+def test_unknown_study_is_refused(storage):
+    """A study that is not there is the storage's own error."""
+    with pytest.raises(StudyNotFoundError):
+        report.build(storage, "tiny")
+
+
+def test_a_partly_finished_set_is_reported_as_such(storage, study):
+    """Two of three seeds: the report is about the two, and says in the JSON and the table that it is not complete."""
+    open_test(storage, study)
+    stored = retrain(storage, study, n_slots=2)
+    document = report.build(storage, "tiny")
+    assert document["complete"] is False
+    assert (document["n_seeds"], document["n_seeds_planned"]) == (2, 3)
+    assert document["seeds"] == list(stored)
+    assert "only 2 of 3 seeds have finished" in report.to_table(document)
+
+
+def test_a_seed_that_diverged_leaves_the_report_incomplete(storage, study):
+    """A slot that is done without predictions is not silently left out of the count."""
+    open_test(storage, study, seeds=(0, 1))
+    retrain(storage, study, n_slots=1)
+    claim = ledger.claim(storage, study, ["retrain"], worker="w", observer=LeaseObserver())
+    ledger.decide(storage, claim, {"state": "FAIL"})
+    assert ledger.finish(storage, claim)
+    document = report.build(storage, "tiny")
+    assert (document["n_seeds"], document["n_seeds_planned"], document["complete"]) == (1, 2, False)
+
+
+def test_every_opening_is_listed_and_the_newest_finished_one_reported(storage, study):
+    """Two openings appear with when, by whom and why; their seeds are never mixed, an unfinished one not reported."""
+    first = open_test(storage, study, trial=3, seeds=(0, 1))
+    retrain(storage, study, n_slots=2)
+    second = open_test(storage, study, trial=5, seeds=(0,), reason="trial 3 was misread")
+    assert report.build(storage, "tiny")["opening"] == first
+    retrain(storage, study, n_slots=1)
+    document = report.build(storage, "tiny")
+    assert document["opening"] == second
+    assert document["trial"]["number"] == 5
+    assert document["n_seeds"] == 1
+    assert document["metrics"]["auroc"]["std"] is None
+    openings = document["test_openings"]
+    assert [one["trial"] for one in openings] == [3, 5]
+    assert [one["seeds"] for one in openings] == [[0, 1], [0]]
+    assert openings[1]["reason"] == "trial 3 was misread"
+    assert openings[0]["by"] == "test"
+    assert openings[0]["opened_at"].endswith("+00:00")
+    table = report.to_table(document)
+    assert "opened 2 times" in table
+    assert "trial 3 was misread" in table
+
+
+def test_table_has_the_method_reports_columns_one_row_per_seed_mean_and_std(storage, study):
+    """The columns stand in the method report's order, and the cells are the document's numbers."""
+    open_test(storage, study)
+    retrain(storage, study, n_slots=3)
+    document = report.build(storage, "tiny")
+    lines = [line.split() for line in report.to_table(document).splitlines()]
+    start = lines.index(["Loss", "Precision", "Recall", "Specificity", "F1", "Accuracy", "AUROC"])
+    rows = {" ".join(line[:-7]): line[-7:] for line in lines[start + 1 : start + 6]}
+    assert list(rows) == ["seed 0", "seed 1", "seed 2", "mean", "std"]
+    metrics = document["metrics"]
+    assert rows["seed 1"][0] == f"{metrics['log_loss']['per_seed'][1]:.3f}"
+    assert rows["mean"][4] == f"{metrics['f1']['mean']:.3f}"
+    assert rows["std"][6] == f"{metrics['auroc']['std']:.3f}"
+
+
+def test_groups_are_resampled_whole_and_named(storage, study):
+    """With groups the intervals are those of whole groups, not of single images, and the report says so."""
+    open_test(storage, study)
+    groups = [f"slide{index // 8}" for index in range(40)]
+    stored = np.stack(list(retrain(storage, study, n_slots=3, groups=groups).values()))
+    document = report.build(storage, "tiny")
+    assert document["resampled_by"] == "group"
+    assert document["metrics"]["auroc"]["ci95"] == list(crossed_bootstrap(LABELS, stored, groups=groups)["auroc"])
+    assert document["metrics"]["auroc"]["ci95"] != list(crossed_bootstrap(LABELS, stored)["auroc"])
+    assert "whole groups" in report.to_table(document)
+    assert "independent" not in report.to_table(document)
+
+
+def test_write_leaves_the_files_that_the_document_names(storage, study, tmp_path):
+    """JSON twin, Markdown with figures that exist, and a CSV that holds the stored probabilities exactly."""
+    open_test(storage, study)
+    stored = retrain(storage, study, n_slots=3)
+    folder = tmp_path / "reports" / "tiny"
+    document = report.write(storage, "tiny", folder)
+    assert json.loads((folder / "report.json").read_text()) == document
+    assert document["predictions"] == str(folder / "predictions.csv")
+    with (folder / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["seed", "image_name", "label", "votes", "probability"]
+    assert len(rows) == 3 * 40
+    for seed, probabilities in stored.items():
+        mine = [row for row in rows if row["seed"] == str(seed)]
+        assert [float(row["probability"]) for row in mine] == probabilities.tolist()
+        assert [int(row["label"]) for row in mine] == LABELS.tolist()
+        assert [int(row["votes"]) for row in mine] == VOTES.tolist()
+        assert mine[0]["image_name"] == "00.png"
+    text = (folder / "report.md").read_text()
+    assert "| mean |" in text
+    assert "learning_rate = 0.001" in text
+    for figure in ("roc.png", "votes.png"):
+        assert f"]({figure})" in text
+        with Image.open(folder / figure) as image:
+            assert image.format == "PNG"
+
+
+def test_report_of_a_test_partition_with_one_class_is_written(storage, study, tmp_path):
+    """Without SSA images there is no ROC figure and AUROC is null, but the report stands."""
+    open_test(storage, study, seeds=(0, 1))
+    retrain(storage, study, n_slots=2, votes=[0, 1, 2, 3])
+    document = report.write(storage, "tiny", tmp_path / "report")
+    assert document["metrics"]["auroc"]["mean"] is None
+    assert not (tmp_path / "report" / "roc.png").exists()
+    assert "roc.png" not in (tmp_path / "report" / "report.md").read_text()
+    assert report.to_table(document).count(" -") >= 4
+
+
+def test_folder_that_cannot_be_written_is_a_usage_error(storage, study, tmp_path):
+    """A file in the folder's place gives one clear line and the option to change."""
+    open_test(storage, study, seeds=(0,))
+    retrain(storage, study, n_slots=1)
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(UsageError, match="cannot write the report") as caught:
+        report.write(storage, "tiny", tmp_path / "taken")
+    assert "--output" in caught.value.hint
+
+
+def test_report_imports_no_torch():
+    """A report can be made where torch cannot be loaded, in a process that never loads it."""
+    code = "import sys, mhist_tune.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
