@@ -1,0 +1,27 @@
+FROM python:3.12-slim
+
+# Where torch and torchvision come from; empty means PyPI, whose Linux wheels carry CUDA.
+# https://download.pytorch.org/whl/cpu makes an image for CPUs, several GB smaller.
+ARG TORCH_INDEX_URL=""
+
+RUN useradd --create-home --uid 1000 mhist
+
+WORKDIR /opt/mhist-tune
+COPY pyproject.toml ./
+# The dependencies make a layer of their own, so that a change of the code rebuilds in seconds.
+RUN if [ -n "$TORCH_INDEX_URL" ]; then pip install --no-cache-dir --index-url "$TORCH_INDEX_URL" torch torchvision; fi \
+    && python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+    && pip install --no-cache-dir -r requirements.txt
+COPY README.md LICENSE ./
+COPY mhist_tune mhist_tune
+COPY studies studies
+RUN pip install --no-cache-dir --no-deps .
+
+# New volumes take over the owner of these folders.
+WORKDIR /srv/mhist
+RUN mkdir storage /run/credentials && chown mhist: storage /run/credentials
+# Downloaded weights outlive the container, and workers share them.
+ENV HF_HOME=/srv/mhist/storage/hub PYTHONUNBUFFERED=1
+USER mhist
+ENTRYPOINT ["mhist-tune"]
+CMD ["--help"]

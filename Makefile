@@ -1,0 +1,49 @@
+# PYTHON is only used to make .venv; everything else runs in it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Made after a complete installation, without and with the development tools; older than pyproject.toml, they are made again.
+INSTALLED := $(VENV)/.installed
+DEVELOPED := $(VENV)/.installed-dev
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help setup demo test check bench clean
+.DELETE_ON_ERROR:
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## the whole main job on generated images
+	$(BIN)/mhist-tune demo
+
+setup: $(DEVELOPED) ## .venv with the package, editable, and the development tools
+
+# One thread for each process: tests that start several would otherwise fight over the cores.
+test: setup check ## make check and the tests: no network, no GPU, no data set
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+check: setup ## format, lint, types, import contracts
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED) ## images per second of real training over the bare training step
+	$(BIN)/python bench/throughput.py
+
+clean: ## remove .venv, caches and build outputs; studies in storage/ stay
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find mhist_tune tests bench -name __pycache__ -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'error: mhist-tune needs Python 3.11 or newer, $(PYTHON) is none; hint: make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo 'error: $(PYTHON) cannot make virtual environments; hint: apt install python3-venv' >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -e .
+	@touch $@
+
+$(DEVELOPED): $(INSTALLED)
+	$(PIP) install -e '.[dev]'
+	@touch $@
