@@ -83,7 +83,7 @@ def _choose_groups(
             if nearer or (holds[group] & ~holds[taken].any(axis=0)).any():
                 taken[group] = True
                 missing -= counts[group]
-        distance = float(missing @ missing)
-        if distance < least and holds[~taken].any(axis=0).all():
+        distance = float(missing @ missing) if holds[~taken].any(axis=0).all() else np.inf
+        if distance <= least:
             least, chosen = distance, taken
     return np.asarray(chosen[group_of])
