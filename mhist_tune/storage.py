@@ -18,11 +18,11 @@ import sqlalchemy
 from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from mhist_tune import __version__, tables
 from mhist_tune.errors import StorageError
-from mhist_tune.transient import is_contention, is_transient
+from mhist_tune.transient import is_contention, is_refusal, is_transient
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage, RDBStorage
@@ -167,7 +167,7 @@ class Storage:
                 if not isinstance(cause, DBAPIError):
                     raise
                 if not is_worth_it(cause):
-                    if isinstance(cause, (OperationalError, InterfaceError)):
+                    if is_refusal(cause):
                         raise self._error(cause) from error
                     raise
                 self.n_interruptions += 1
@@ -279,13 +279,13 @@ def _hide_passwords(url: URL) -> str:
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:
-    cursor = connection.cursor()
     try:
-        if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = NORMAL")  # a power cut can lose the last commits, a kill cannot
-    finally:
-        cursor.close()
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            connection.execute("PRAGMA journal_mode = WAL").close()
+        connection.execute("PRAGMA synchronous = NORMAL").close()  # a power cut can lose commits, a kill cannot
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _schema_version(connection: Connection) -> int | None:

@@ -1,8 +1,8 @@
-"""Which errors of a database pass by themselves, so that the same statement is worth another try."""
+"""Which errors of a database pass by themselves, which are for the user, and which (the rest) are ours."""
 
 import sqlite3
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 
 _SQLITE_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _CONTENTION = ("40001", "40P01", "55P03", "57014")  # serialization, deadlock, lock time-out, statement time-out
@@ -26,3 +26,9 @@ def is_transient(error: DBAPIError) -> bool:
     if state is None:  # psycopg: the connection was refused, or was lost without a word from the server
         return isinstance(error, (OperationalError, InterfaceError))
     return state in _CONTENTION or state.startswith(_AWAY)
+
+
+def is_refusal(error: DBAPIError) -> bool:
+    """Tell whether the database cannot do what is asked, as with a full disk, a missing right or a damaged file."""
+    # SQLite raises the bare class for a damaged file; its subclasses are mostly mistakes in a statement
+    return isinstance(error, (OperationalError, InterfaceError)) or type(error) is DatabaseError

@@ -1,0 +1,87 @@
+"""Fixtures for tests that need a database: both kinds, real ones, a fresh one for each test."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mhist_tune import definition, studies
+from mhist_tune.storage import Storage, open_storage
+from mhist_tune.studies import Study
+from tests.postgres import PostgresServer
+
+DEFINITION = """
+[study]
+name = "{name}"
+n_trials = {n_trials}
+lease_s = {lease_s}
+
+[space]
+learning_rate = {{ low = {low}, high = 1e-1, log = true }}
+{start}
+"""
+
+IMAGE_SETS = {
+    "train": [["a.png", 0, 0, "p1"], ["b.png", 1, 7, "p2"]],
+    "val": [["c.png", 0, 2, "p3"], ["d.png", 1, 5, "p4"], ["e.png", 0, 3, "p4"]],
+}
+
+MakeStudy = Callable[..., Study]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the whole run, started when a test first needs it."""
+    server = PostgresServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database, of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/storage/mhist-tune.db"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    url = server.new_database()
+    yield url
+    server.drop_database(url)
+
+
+@pytest.fixture
+def storage(storage_url: str) -> Iterator[Storage]:
+    """An open storage without studies, of each kind."""
+    with open_storage(storage_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def make_definition() -> Callable[..., definition.StudyDefinition]:
+    """A function that returns a small study definition."""
+
+    def make(
+        name: str = "small",
+        *,
+        n_trials: int = 3,
+        lease_s: float = 0.5,
+        low: float = 1e-5,
+        start: tuple[float, ...] = (),
+    ) -> definition.StudyDefinition:
+        entries = "\n".join(f"[[start]]\nlearning_rate = {rate}" for rate in start)
+        text = DEFINITION.format(name=name, n_trials=n_trials, lease_s=lease_s, low=low, start=entries)
+        return definition.parse(text, "test")
+
+    return make
+
+
+@pytest.fixture
+def make_study(storage: Storage, make_definition: Callable[..., definition.StudyDefinition]) -> MakeStudy:
+    """A function that stores such a study, with two train and three validation images."""
+
+    def make(name: str = "small", **options: object) -> Study:
+        return studies.create_study(
+            storage, make_definition(name, **options), dataset={"fingerprint": "f"}, image_sets=IMAGE_SETS
+        )
+
+    return make

@@ -1,0 +1,103 @@
+"""What the tests of the storage start as processes of their own: `python ledger_process.py VERB URL [ARGUMENTS]`.
+
+Each prints `{"event": "ready"}`, waits for a line on its input so that several start at once, and prints what it does
+as JSON lines.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+
+from mhist_tune import definition, ledger, records, studies
+from mhist_tune.leases import LeaseKeeper, LeaseObserver
+from mhist_tune.ledger import Claim
+from mhist_tune.storage import Storage, open_storage
+from mhist_tune.studies import Study
+
+N_EPOCHS = 4
+EPOCH_S = 0.01
+POLL_S = 0.05
+
+
+def say(event: str, **fields: Any) -> None:
+    """Print one line; it is out before anything else happens."""
+    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+    sys.stdout.flush()
+
+
+def open_tables(url: str) -> None:
+    """Open a storage, which makes the tables."""
+    open_storage(url).close()
+
+
+def create(url: str, path: str, image_sets: str, kill_before: str) -> None:
+    """Create a study, and be killed before the first statement that contains `kill_before`."""
+
+    def watch(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if kill_before in statement:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with open_storage(url) as storage:
+        sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", watch)
+        what = definition.parse(Path(path).read_text(), "test")
+        studies.create_study(storage, what, dataset={"fingerprint": "f"}, image_sets=json.loads(image_sets))
+
+
+def claim_all(url: str, name: str) -> None:
+    """Claim slots until none is free, and say which."""
+    with open_storage(url) as storage:
+        study, observer = studies.load_study(storage, name), LeaseObserver()
+        while claim := ledger.claim(storage, study, ["search"], worker=str(os.getpid()), observer=observer):
+            say("claimed", slot=claim.slot)
+
+
+def work(url: str, name: str) -> None:
+    """Work as a worker does until nothing is left, and say which epochs were recorded."""
+    with open_storage(url) as storage:
+        study, observer = studies.load_study(storage, name), LeaseObserver()
+        while _is_pending(storage, study):
+            claim = ledger.claim(storage, study, ["search"], worker=str(os.getpid()), observer=observer)
+            if claim is None:
+                threading.Event().wait(POLL_S)
+                continue
+            try:
+                with LeaseKeeper(storage, claim, study.definition.lease_s):
+                    _run(storage, study, claim)
+            except ledger.StaleTokenError:
+                say("lost", slot=claim.slot)
+
+
+def _run(storage: Storage, study: Study, claim: Claim) -> None:
+    trial_id = claim.trial_id or 1000 + claim.slot
+    if not ledger.attach_trial(storage, claim, trial_id, claim.slot):
+        raise ledger.StaleTokenError(claim)
+    n_done = len(records.epochs(storage, study, "search", claim.slot))
+    for epoch in range(n_done + 1, N_EPOCHS + 1):
+        threading.Event().wait(EPOCH_S)  # an epoch takes a while, so that several are under way
+        value = claim.slot + epoch / 10
+        probabilities = [0.1 * epoch] * 3
+        if records.record_epoch(
+            storage, claim, epoch=epoch, value=value, best_value=value, metrics={}, predictions=probabilities
+        ):
+            say("epoch", slot=claim.slot, epoch=epoch, token=claim.token)
+    ledger.decide(storage, claim, {"value": value if n_done < N_EPOCHS else claim.slot + N_EPOCHS / 10})
+    ledger.finish(storage, claim)
+
+
+def _is_pending(storage: Storage, study: Study) -> bool:
+    counts = ledger.counts(storage, study, "search")
+    return bool(counts.get("free", 0) + counts.get("leased", 0))
+
+
+if __name__ == "__main__":
+    verb = {"open": open_tables, "create": create, "claim": claim_all, "work": work}[sys.argv[1]]
+    say("ready")
+    sys.stdin.readline()
+    verb(*sys.argv[2:])
+    say("end")

@@ -1,0 +1,288 @@
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy
+
+from mhist_tune import ledger, records, tables
+from mhist_tune.errors import DataError
+from mhist_tune.leases import LeaseObserver
+from mhist_tune.ledger import Claim, StaleTokenError
+from mhist_tune.storage import Storage, open_storage
+from mhist_tune.studies import Study
+
+MakeStudy = Callable[..., Study]
+
+
+def claim_of(storage: Storage, study: Study) -> Claim:
+    """Claim a search slot."""
+    claim = ledger.claim(storage, study, ["search"], worker="w", observer=LeaseObserver())
+    assert claim is not None
+    return claim
+
+
+@pytest.fixture
+def study(make_study: MakeStudy) -> Study:
+    """A study with two slots and three validation images."""
+    return make_study(n_trials=2, lease_s=60)
+
+
+@pytest.fixture
+def claim(storage: Storage, study: Study) -> Claim:
+    """Its slot 0, held."""
+    return claim_of(storage, study)
+
+
+@pytest.fixture
+def stale(storage: Storage, study: Study) -> Claim:
+    """Its slot 0, held no longer: it was released and claimed again."""
+    old = claim_of(storage, study)
+    ledger.release(storage, old)
+    assert claim_of(storage, study).token == 2
+    return old
+
+
+def record(storage: Storage, claim: Claim, epoch: int, value: float, **options: Any) -> bool:
+    """Record an epoch whose value is its best."""
+    return records.record_epoch(
+        storage, claim, epoch=epoch, value=value, best_value=value, **{"metrics": {"val_f1": value}, **options}
+    )
+
+
+def n_rows(storage: Storage, table: sqlalchemy.Table) -> int:
+    """Count the rows of a table."""
+    query = sqlalchemy.select(sqlalchemy.func.count()).select_from(table)
+    return storage.read(lambda connection: connection.execute(query).scalar_one())
+
+
+def test_an_epoch_is_stored_with_all_that_was_measured(storage: Storage, study: Study, claim: Claim) -> None:
+    """Value, best value, metrics and predictions come back exactly; what is not finite is null."""
+    probabilities = np.array([0.1, 1 / 3, 1.0])
+    metrics = {"val_f1": 0.1 + 0.2, "val_auroc": float("nan"), "train_loss": float("inf"), "memory": None}
+
+    is_new = records.record_epoch(
+        storage, claim, epoch=1, value=0.1 + 0.2, best_value=0.7, metrics=metrics, predictions=probabilities
+    )
+
+    assert is_new
+    (row,) = records.epochs(storage, study, "search", 0)
+    assert (row.epoch, row.token, row.value, row.best_value, row.decision) == (1, 1, 0.1 + 0.2, 0.7, None)
+    assert row.metrics == {"val_f1": 0.1 + 0.2, "val_auroc": None, "train_loss": None, "memory": None}
+    assert abs(row.recorded_at - storage.now()) < 60
+    stored = records.predictions(storage, study, "search", "val")
+    assert list(stored) == [0]
+    assert stored[0].dtype == np.float64
+    np.testing.assert_array_equal(stored[0], probabilities)
+
+
+def test_the_first_record_of_an_epoch_stands(storage: Storage, study: Study, claim: Claim) -> None:
+    """The same epoch again, as after a resume, changes neither its row nor its predictions."""
+    assert record(storage, claim, 1, 0.5, predictions=[0.1, 0.2, 0.3])
+
+    assert not record(storage, claim, 1, 0.9, predictions=[0.9, 0.9, 0.9])
+
+    assert [row.value for row in records.epochs(storage, study, "search", 0)] == [0.5]
+    assert records.predictions(storage, study, "search", "val")[0].tolist() == [0.1, 0.2, 0.3]
+
+
+def test_predictions_are_those_of_the_newest_best_epoch(storage: Storage, study: Study, claim: Claim) -> None:
+    """A later best epoch replaces them; an epoch without any, or an earlier one recorded late, does not."""
+    record(storage, claim, 2, 0.5, predictions=[0.2, 0.2, 0.2])
+    record(storage, claim, 3, 0.6, predictions=[0.3, 0.3, 0.3])
+    record(storage, claim, 4, 0.4)
+    record(storage, claim, 1, 0.3, predictions=[0.1, 0.1, 0.1])
+
+    assert records.predictions(storage, study, "search", "val")[0].tolist() == [0.3, 0.3, 0.3]
+
+
+def test_a_stale_token_records_nothing(storage: Storage, study: Study, stale: Claim) -> None:
+    """Epochs, decisions and predictions of a worker that lost its slot are refused."""
+    with pytest.raises(StaleTokenError):
+        record(storage, stale, 1, 0.5, predictions=[0.1, 0.2, 0.3])
+    with pytest.raises(StaleTokenError):
+        records.record_decision(storage, stale, 1, {"prune": True})
+    with pytest.raises(StaleTokenError):
+        records.record_predictions(storage, stale, "val", [0.1, 0.2, 0.3])
+
+    assert n_rows(storage, tables.epochs) == 0
+    assert n_rows(storage, tables.predictions) == 0
+
+
+def test_a_stale_token_is_told_even_of_an_epoch_that_is_there(storage: Storage, study: Study) -> None:
+    """Whoever lost the slot learns it, also where the new holder has recorded the same epoch."""
+    old = claim_of(storage, study)
+    ledger.release(storage, old)
+    record(storage, claim_of(storage, study), 1, 0.5)
+
+    with pytest.raises(StaleTokenError):
+        record(storage, old, 1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"predictions": [0.1, 0.2]}, "2 predictions .* 3 images"),
+        ({"predictions": [0.1, 0.2, 0.3], "image_set": "nowhere"}, "None images"),
+        ({"predictions": [0.1, 0.2, 1.5]}, "from 0 to 1"),
+        ({"predictions": [0.1, 0.2, float("nan")]}, "from 0 to 1"),
+        ({"predictions": [[0.1, 0.2, 0.3]]}, "shape"),
+        ({"epoch": 0}, "at least 1"),
+        ({"value": float("nan")}, "finite"),
+    ],
+)
+def test_what_does_not_fit_is_refused_as_a_whole(
+    storage: Storage, study: Study, claim: Claim, options: dict[str, Any], message: str
+) -> None:
+    """Wrong predictions or values are an error, and the epoch is not recorded without them either."""
+    with pytest.raises(ValueError, match=message):
+        record(storage, claim, **{"epoch": 1, "value": 0.5, **options})
+
+    assert n_rows(storage, tables.epochs) == 0
+
+
+def test_the_first_decision_stands(storage: Storage, study: Study, claim: Claim) -> None:
+    """Judged again, an epoch keeps its decision; an epoch that is not recorded cannot be judged."""
+    record(storage, claim, 1, 0.5)
+
+    assert records.record_decision(storage, claim, 1, {"prune": False}) == {"prune": False}
+    assert records.record_decision(storage, claim, 1, {"prune": True}) == {"prune": False}
+    with pytest.raises(ValueError, match="not recorded"):
+        records.record_decision(storage, claim, 2, {"prune": True})
+
+    assert [row.decision for row in records.epochs(storage, study, "search", 0)] == [{"prune": False}]
+
+
+def test_values_at_an_epoch_are_the_best_so_far_by_slot(storage: Storage, study: Study, claim: Claim) -> None:
+    """Only slots that recorded that very epoch count."""
+    other = claim_of(storage, study)
+    for one, epoch, best in ((claim, 1, 0.5), (claim, 2, 0.7), (other, 1, 0.4)):
+        records.record_epoch(storage, one, epoch=epoch, value=0.1, best_value=best, metrics={})
+
+    assert records.values_at(storage, study, "search", 1) == {0: 0.5, 1: 0.4}
+    assert records.values_at(storage, study, "search", 2) == {0: 0.7}
+    assert records.values_at(storage, study, "retrain", 1) == {}
+
+
+def test_final_predictions_are_stored_once(storage: Storage, study: Study, claim: Claim) -> None:
+    """A slot's predictions of a set stay as they were first stored; each set has its own."""
+    records.save_image_set(storage, study, "test", [["t.png", 1, 6, None]])
+
+    assert records.record_predictions(storage, claim, "test", np.array([0.25], dtype=np.float32))
+    assert not records.record_predictions(storage, claim, "test", [0.5])
+    with pytest.raises(ValueError, match="1 images"):
+        records.record_predictions(storage, claim, "test", [0.5, 0.5])
+
+    assert records.predictions(storage, study, "search", "test")[0].tolist() == [0.25]
+    assert records.predictions(storage, study, "search", "val") == {}
+
+
+def test_an_image_set_is_kept_in_its_order(storage: Storage, study: Study) -> None:
+    """Names, labels, votes and groups come back; without a group for each image there are no groups."""
+    val = records.image_set(storage, study, "val")
+    records.save_image_set(storage, study, "test", [["t.png", 1, 6, None], ["s.png", 0, 1, "p"]])
+
+    assert val.names == ("c.png", "d.png", "e.png")
+    assert (val.labels.tolist(), val.votes.tolist(), val.groups) == ([0, 1, 0], [2, 5, 3], ("p3", "p4", "p4"))
+    assert records.image_set(storage, study, "test").names == ("t.png", "s.png")
+    assert records.image_set(storage, study, "test").groups is None
+    with pytest.raises(KeyError, match="nowhere"):
+        records.image_set(storage, study, "nowhere")
+
+
+def test_other_images_under_the_same_name_are_refused(storage: Storage, study: Study) -> None:
+    """Saved again it must be the very same set."""
+    rows = [["t.png", 1, 6, None]]
+    records.save_image_set(storage, study, "test", rows)
+    records.save_image_set(storage, study, "test", rows)
+
+    with pytest.raises(DataError, match="test"):
+        records.save_image_set(storage, study, "test", [["t.png", 0, 1, None]])
+
+    assert records.image_set(storage, study, "test").labels.tolist() == [1]
+
+
+def open_for(storage: Storage, study: Study, payload: dict[str, Any]) -> int:
+    """Record an opening with two slots."""
+    return records.record_opening(
+        storage,
+        study,
+        by="me",
+        code_version="1.0",
+        reason="first",
+        payload=payload,
+        fingerprint="f",
+        slots=[{"seed": 0}, {"seed": 1}],
+    )
+
+
+def test_an_opening_is_recorded_with_its_slots(storage: Storage, study: Study) -> None:
+    """Each slot knows its opening; the same opening again adds nothing, another one does."""
+    first = open_for(storage, study, {"trial": 3})
+    assert open_for(storage, study, {"trial": 3}) == first
+    second = open_for(storage, study, {"trial": 4})
+
+    opened = records.openings(storage, study)
+    assert [(one.id, one.payload) for one in opened] == [(first, {"trial": 3}), (second, {"trial": 4})]
+    assert (opened[0].by, opened[0].code_version, opened[0].reason, opened[0].fingerprint) == (
+        "me",
+        "1.0",
+        "first",
+        "f",
+    )
+    assert abs(opened[0].opened_at - storage.now()) < 60
+    assert [(slot.slot, slot.payload) for slot in ledger.slots(storage, study, "retrain")] == [
+        (0, {"seed": 0, "opening": first}),
+        (1, {"seed": 1, "opening": first}),
+        (2, {"seed": 0, "opening": second}),
+        (3, {"seed": 1, "opening": second}),
+    ]
+
+
+def test_two_who_open_at_once_share_the_opening(storage: Storage, storage_url: str, study: Study) -> None:
+    """The test partition is opened once for one purpose, whoever asks."""
+    barrier, ids = threading.Barrier(3), []
+
+    def ask() -> None:
+        with open_storage(storage_url) as own:
+            barrier.wait()
+            ids.append(open_for(own, study, {"trial": 3}))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(ids) == 3
+    assert len(set(ids)) == 1
+    assert len(ledger.slots(storage, study, "retrain")) == 2
+
+
+def test_a_worker_is_one_row_that_moves_on(storage: Storage, study: Study) -> None:
+    """A heartbeat replaces what is known of a worker, but for when it started."""
+    records.heartbeat_worker(storage, "w1", study=study.uuid, device="cpu", state="training", slot=0, epoch=1)
+    (first,) = records.workers(storage, study)
+    records.heartbeat_worker(storage, "w1", study=study.uuid, device="cpu", state="waiting", memory_bytes=2**40)
+    records.heartbeat_worker(storage, "w2", study=None, device="cpu", state="waiting")
+
+    (second,) = records.workers(storage, study)
+    assert (first["slot"], first["epoch"], first["state"]) == (0, 1, "training")
+    assert (second["slot"], second["epoch"], second["state"]) == (None, None, "waiting")
+    assert second["memory_bytes"] == 2**40
+    assert second["started_at"] == first["started_at"]
+    assert second["seen_at"] > first["seen_at"]
+    assert [row["worker"] for row in records.workers(storage)] == ["w2", "w1"]
+
+
+def test_events_are_kept_in_their_order_and_found_by_kind_and_place(storage: Storage, study: Study) -> None:
+    """Each filter narrows the list."""
+    records.event(storage, study, kind="error", stage="search", slot=0, detail={"error": "a"})
+    records.event(storage, study, kind="note")
+    records.event(storage, study, kind="error", stage="search", slot=1, detail={"error": "b"})
+
+    assert [event.detail for event in records.events(storage, study)] == [{"error": "a"}, {}, {"error": "b"}]
+    assert [event.slot for event in records.events(storage, study, kind="error")] == [0, 1]
+    (event,) = records.events(storage, study, kind="error", stage="search", slot=1)
+    assert event.detail == {"error": "b"}
