@@ -1,0 +1,238 @@
+"""Images per second of real training epochs, over those of the bare training step on resident random tensors.
+
+A real epoch is `mhist_tune.train.fit` with everything that a study has it do: random oversampling, augmentation,
+micro-batches, reporting and checkpoints; there is no validation. The bare step is forward, loss, backward and optimizer
+of the same model, batch size, precision and determinism on one batch that never changes: the most that can be had.
+
+Both take turns in one process, an epoch each, after one of each to warm up; `ratio` is the median over the turns.
+Random weights train as fast as any, so no weights are needed, and generated images serve as well as real ones.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from mhist_tune.checkpoint import CheckpointStore
+from mhist_tune.dataset import ImageSet, load_train
+from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.models import create_model
+from mhist_tune.optim import build_optimizer
+from mhist_tune.synthesize import synthesize
+from mhist_tune.train import CheckpointSlot, EpochResult, fit, resolve_precision
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured, and the least ratio that is good enough."""
+
+    model: str
+    image_size: int
+    batch_size: int
+    goal: float
+
+
+SETTINGS = {
+    setting.model: setting
+    for setting in (
+        Setting("resnet18", 224, 32, 0.95),
+        Setting("vit_small_patch14_dinov2", 112, 32, 0.95),
+        Setting("test_vit", 160, 32, 0.90),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row; rates in images per second are medians over the turns."""
+
+    model: str
+    image_size: int
+    batch_size: int
+    precision: str
+    n_images: int
+    n_rounds: int
+    fit_images_per_s: float
+    bare_images_per_s: float
+    ratio: float
+    goal: float
+
+
+class _EnoughError(Exception):
+    """The last turn is over."""
+
+
+def measure(
+    setting: Setting, images: ImageSet, *, weights: str, n_rounds: int, device: torch.device, folder: Path
+) -> Result:
+    """Measure one setting on `images`, all of which are of its size; checkpoints go to `folder`."""
+    hp = Hyperparameters(
+        model=setting.model,
+        weights=weights,
+        image_size=setting.image_size,
+        epochs=n_rounds + 2,  # one to warm up, and one that is never reached, since the last epoch always saves
+        effective_batch_size=setting.batch_size,
+        micro_batch_size=setting.batch_size,
+        sampling="random_over",
+        augmentation="flip_rotate",
+    )
+    hp = replace(hp, precision=resolve_precision(hp, device))
+    run_bare = bare_epoch(hp, device)
+    fit_rates: list[float] = []
+    bare_rates: list[float] = []
+    n_in_epoch = 0
+    started = time.perf_counter()
+
+    def on_step(n_done: int, n_images: int) -> None:
+        nonlocal n_in_epoch
+        n_in_epoch = n_images
+
+    def on_epoch(result: EpochResult) -> None:
+        nonlocal started
+        fit_rates.append(n_in_epoch / (time.perf_counter() - started))
+        bare_rates.append(run_bare(n_in_epoch))
+        if result.epoch > n_rounds:
+            raise _EnoughError
+        started = time.perf_counter()
+
+    checkpoint = CheckpointSlot(CheckpointStore(folder), setting.model, 1)
+    with contextlib.suppress(_EnoughError):
+        fit(hp, images, None, seed=0, device=device, checkpoint=checkpoint, on_epoch=on_epoch, on_step=on_step)
+    ratios = [real / bare for real, bare in zip(fit_rates[1:], bare_rates[1:], strict=True)]
+    return Result(
+        model=setting.model,
+        image_size=setting.image_size,
+        batch_size=setting.batch_size,
+        precision=hp.precision,
+        n_images=n_in_epoch,
+        n_rounds=n_rounds,
+        fit_images_per_s=statistics.median(fit_rates[1:]),
+        bare_images_per_s=statistics.median(bare_rates[1:]),
+        ratio=statistics.median(ratios),
+        goal=setting.goal,
+    )
+
+
+def bare_epoch(hp: Hyperparameters, device: torch.device) -> Callable[[int], float]:
+    """Return a function that trains on about as many images as it is told and returns images per second."""
+    model = create_model(hp).to(device).train()
+    optimizer = build_optimizer(model, hp)
+    images = torch.randn(hp.micro_batch_size, 3, hp.image_size, hp.image_size, device=device)
+    labels = (torch.arange(hp.micro_batch_size, device=device) % 2).float()
+
+    def synchronize() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    def run(n_images: int) -> float:
+        n_steps = max(1, round(n_images / hp.micro_batch_size))
+        synchronize()
+        started = time.perf_counter()
+        for _ in range(n_steps):
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(device.type, torch.bfloat16, enabled=hp.precision == "bf16"):
+                logits = model(images).reshape(-1)
+            binary_cross_entropy_with_logits(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        synchronize()
+        return n_steps * hp.micro_batch_size / (time.perf_counter() - started)
+
+    return run
+
+
+def balanced_epoch(images: ImageSet, n_images: int) -> ImageSet:
+    """Return images, a third of the rarer class, of which random oversampling makes an epoch of `n_images`."""
+    labels = images.labels.numpy()
+    common, rare = sorted((np.flatnonzero(labels == label) for label in (0, 1)), key=len, reverse=True)
+    n_common, n_rare = n_images // 2, n_images // 4
+    if len(common) < n_common or len(rare) < n_rare:
+        sys.exit(f"error: an epoch of {n_images} needs {n_common} and {n_rare} train images of the two classes")
+    return images.take(np.sort(np.concatenate([common[:n_common], rare[:n_rare]])))
+
+
+def machine(device: torch.device) -> dict[str, object]:
+    """Return what a reader needs to know about where the numbers come from."""
+    models = [line.partition(":")[2].strip() for line in _cpu_lines() if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.processor(),
+        "n_cores": os.cpu_count(),
+        "n_threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _cpu_lines() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=SETTINGS, action="append", help="only this one; may be given again")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="a data set in MHIST's layout instead of a generated one"
+    )
+    parser.add_argument("--weights", default="random", metavar="FILE", help=".safetensors file of the one model")
+    parser.add_argument("--n-images", type=int, default=256, help="images in an epoch, a multiple of 32 (default: 256)")
+    parser.add_argument("--n-rounds", type=int, default=5, help="turns that are counted (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    arguments = parser.parse_args()
+    if arguments.n_images < 32 or arguments.n_images % 32 or arguments.n_rounds < 1:
+        parser.error("--n-images must be a multiple of 32 and --n-rounds at least 1")
+    if arguments.weights != "random" and len(arguments.model or []) != 1:
+        parser.error("--weights needs one --model")
+    return arguments
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = _arguments()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    results = []
+    with tempfile.TemporaryDirectory() as temporary:
+        root = arguments.data or Path(temporary) / "images"
+        if not arguments.data:
+            root.mkdir()
+            # Twice the epoch, so that MHIST's shares of partitions and classes leave enough of the rarer class.
+            synthesize(root, n_images=max(96, min(3152, 2 * arguments.n_images)), image_size=224, seed=0)
+        for name in arguments.model or SETTINGS:
+            setting = SETTINGS[name]
+            sys.stderr.write(f"measuring {name} at {setting.image_size} px on {device}\n")
+            images = load_train(root, image_size=setting.image_size, cache_dir=Path(temporary) / "cache")
+            result = measure(
+                setting,
+                balanced_epoch(images, arguments.n_images),
+                weights=arguments.weights,
+                n_rounds=arguments.n_rounds,
+                device=device,
+                folder=Path(temporary) / "checkpoints",
+            )
+            results.append(result)
+    if arguments.json:
+        document = {"machine": machine(device), "results": [asdict(result) for result in results]}
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        return
+    sys.stdout.write(f"{'model':<26}{'px':>5}{'precision':>11}{'fit':>9}{'bare':>9}{'ratio':>8}{'goal':>7}\n")
+    for result in results:
+        sys.stdout.write(
+            f"{result.model:<26}{result.image_size:>5}{result.precision:>11}{result.fit_images_per_s:>9.1f}"
+            f"{result.bare_images_per_s:>9.1f}{result.ratio:>8.3f}{result.goal:>7.2f}\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""The benchmarks run; what they measure is for people to look at."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[1] / "bench"
+
+
+def throughput(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, BENCH / "throughput.py", *arguments]
+    return subprocess.run(command, text=True, capture_output=True, timeout=300)
+
+
+def test_throughput_prints_one_document() -> None:
+    """The document has the machine and one result with rates, their ratio and the goal; progress is not in it."""
+    result = throughput("--model", "test_vit", "--n-images", "64", "--n-rounds", "1", "--json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert set(document) == {"machine", "results"}
+    assert document["machine"]["n_threads"] >= 1
+    (row,) = document["results"]
+    assert (row["model"], row["n_images"], row["goal"]) == ("test_vit", 64, 0.9)
+    assert row["precision"] in ("fp32", "bf16")
+    assert row["ratio"] == pytest.approx(row["fit_images_per_s"] / row["bare_images_per_s"])
+
+
+@pytest.mark.parametrize("arguments", [("--n-images", "33"), ("--weights", "a.safetensors")])
+def test_wrong_arguments_measure_nothing(arguments: tuple[str, ...]) -> None:
+    """A wrong argument ends with a usage error before any work."""
+    result = throughput(*arguments)
+    assert result.returncode == 2
+    assert "measuring" not in result.stderr
