@@ -34,7 +34,7 @@ def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server for the whole run, started when a test first needs it."""
     server = PostgresServer()
     yield server
-    server.stop()
+    server.remove()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -37,7 +37,7 @@ class PostgresServer:
                 os.chown(self._folder, self._identity["user"], self._identity["group"])
             self._bin = self._binaries()
             self._initialise()
-            self._port = self._start()
+            self._start_anywhere()
         except BaseException:
             shutil.rmtree(self._folder)
             raise
@@ -54,9 +54,19 @@ class PostgresServer:
         with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
 
-    def stop(self) -> None:
-        """Stop the server and remove its data."""
+    def start(self) -> None:
+        """Start the server again, where it was."""
+        settings = {**_SETTINGS, "unix_socket_directories": str(self._folder), "port": self._port}
+        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+        self._run("pg_ctl", "start", "-w", "-D", self._data, "-l", self._folder / "log", "-o", options)
+
+    def crash(self) -> None:
+        """Stop the server at once, whatever is going on; its data stay."""
         self._run("pg_ctl", "stop", "--pgdata", self._data, "--mode", "immediate", "-w")
+
+    def remove(self) -> None:
+        """Stop the server and remove its data."""
+        self.crash()
         shutil.rmtree(self._folder)
 
     @property
@@ -94,18 +104,15 @@ class PostgresServer:
         self._run("initdb", "--pgdata", self._data, f"--pwfile={password_file}", *options)
         password_file.unlink()
 
-    def _start(self) -> int:
-        settings = {**_SETTINGS, "unix_socket_directories": str(self._folder)}
+    def _start_anywhere(self) -> None:
         for attempt in range(1, _N_STARTS + 1):
-            port = _free_port()
-            options = " ".join(f"-c {name}={value}" for name, value in {**settings, "port": port}.items())
+            self._port = _free_port()
             try:
-                self._run("pg_ctl", "start", "-w", "-D", self._data, "-l", self._folder / "log", "-o", options)
-                return port
+                self.start()
+                return
             except RuntimeError:  # somebody took the port meanwhile
                 if attempt == _N_STARTS:
                     raise
-        raise AssertionError
 
     def _run(self, name: str, *arguments: str | Path) -> None:
         # A pipe would be inherited by the server and never close: the output goes to a file.

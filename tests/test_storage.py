@@ -221,6 +221,28 @@ def test_a_database_that_stays_away_is_a_storage_error(postgres: PostgresServer)
         assert str(storage._url.password) not in str(caught.value)
 
 
+def test_work_goes_on_after_the_server_was_restarted() -> None:
+    """A server that crashes and comes back while a transaction is tried costs time, and nothing else."""
+    server = PostgresServer()
+    try:
+        with open_storage(server.new_database()) as storage:
+            storage.transaction(insert_marker)
+            refused = threading.Event()
+            sqlalchemy.event.listen(storage.engine, "handle_error", lambda context: refused.set())
+            thread = threading.Thread(target=lambda: storage.transaction(insert_marker))
+
+            server.crash()
+            thread.start()
+            assert refused.wait(30)
+            server.start()
+            thread.join(60)
+
+            assert storage.n_interruptions > 0
+            assert n_markers(storage) == 2
+    finally:
+        server.remove()
+
+
 def test_a_write_waits_for_another_writer(storage_url: str) -> None:
     """While another connection holds SQLite's write lock, a transaction waits and then succeeds."""
     with open_storage(storage_url) as storage, open_storage(storage_url) as other:
