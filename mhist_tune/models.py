@@ -114,6 +114,7 @@ def check(hp: Hyperparameters) -> None:
         ) from error
 
 
+@functools.lru_cache(maxsize=64)
 def input_statistics(hp: Hyperparameters) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Return the mean and the standard deviation per channel (of images in 0..1) that the model was trained with."""
     if hp.model == FCNN:
@@ -127,17 +128,19 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
-def weights_identity(path: Path | str) -> str:
-    """Return the SHA-256 of a weight file, as hex.
+def weights_identity(weights: str) -> str | None:
+    """Return the SHA-256 (hex) of the weight file that `hp.weights` names, None where it names no file.
 
     Raises:
         UsageError: if there is no such file.
     """
+    if weights in ("pretrained", "random"):
+        return None
     try:
-        with Path(path).open("rb") as file:
+        with Path(weights).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UsageError(f"cannot read the weights {path}: {error.strerror}", hint=WEIGHTS_HINT) from error
+        raise UsageError(f"cannot read the weights {weights}: {error.strerror}", hint=WEIGHTS_HINT) from error
 
 
 def _build(hp: Hyperparameters, **source: Any) -> nn.Module:

@@ -221,10 +221,11 @@ def test_a_file_of_another_width_is_refused(tmp_path: Path) -> None:
 
 
 def test_weights_identity(tmp_path: Path) -> None:
-    """The identity is the SHA-256 of the file; no file is a usage error."""
+    """The identity is the SHA-256 of the file; a word has none, and no file is a usage error."""
     path = tmp_path / "w.safetensors"
     path.write_bytes(b"weights")
 
-    assert models.weights_identity(path) == hashlib.sha256(b"weights").hexdigest()
+    assert models.weights_identity(str(path)) == hashlib.sha256(b"weights").hexdigest()
+    assert models.weights_identity("pretrained") is None
     with pytest.raises(UsageError, match="cannot read the weights"):
-        models.weights_identity(tmp_path / "absent")
+        models.weights_identity(str(tmp_path / "absent.safetensors"))

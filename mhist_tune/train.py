@@ -1,0 +1,337 @@
+"""Training one model: the method itself, without a word about studies, databases or the command line.
+
+Every random choice of epoch e comes from (seed, e) alone: which images, their order, their augmentation, their
+dropout. A run therefore resumes from the end of any epoch, and how an epoch is cut into micro-batches changes only
+dropout and BatchNorm.
+"""
+
+import dataclasses
+import math
+import resource
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from mhist_tune.augment import draw_warps, normalize, warp
+from mhist_tune.checkpoint import CheckpointSlot as CheckpointSlot
+from mhist_tune.dataset import ImageSet
+from mhist_tune.forward import evaluate, logits_of, probabilities_of, reproducible, statistics_on
+from mhist_tune.forward import resolve_precision as resolve_precision
+from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.metrics import binary_metrics
+from mhist_tune.models import create_model, has_batch_norm
+from mhist_tune.optim import build_optimizer, build_scheduler
+from mhist_tune.sampling import epoch_indices, plan_updates
+
+# Saving may take this share of the training time; the epochs since the last save are trained again after a kill.
+SAVING_SHARE = 0.02
+_INIT, _AUGMENTATION, _DROPOUT = range(3)
+
+
+class Diverged(Exception):
+    """A loss or a weight is no longer a finite number after `epoch`."""
+
+    def __init__(self, epoch: int, message: str) -> None:
+        super().__init__(f"{message} in epoch {epoch}")
+        self.epoch = epoch
+
+
+@dataclass(frozen=True, eq=False)
+class EpochResult:
+    """One finished epoch.
+
+    Attributes:
+        epoch: 1-based.
+        metrics: train_loss (mean per image), learning_rate, elapsed_s (training and validation), images_per_s (of
+            training), peak_memory_bytes (of the device; of the process on a CPU) and, with validation, val_loss,
+            val_f1, val_precision, val_recall, val_specificity, val_accuracy, val_auroc (None with one class only).
+        is_best: val_f1 is higher than in every epoch before; never without validation.
+        probabilities: float64 [n_val] of this epoch where it is the best so far, else None.
+        best_value: highest val_f1 so far, None without validation.
+        best_epoch: the epoch of `best_value`; without validation the last one.
+    """
+
+    epoch: int
+    metrics: dict[str, float | None]
+    is_best: bool
+    probabilities: NDArray[np.float64] | None
+    best_value: float | None
+    best_epoch: int
+
+
+@dataclass(eq=False)
+class FitResult:
+    """A finished run; `state_dict` holds the weights of the best epoch (without validation the last), on the device."""
+
+    history: list[EpochResult]
+    best_epoch: int
+    best_value: float | None
+    state_dict: dict[str, Tensor]
+    stopped: Literal["epochs", "patience"]
+
+
+def fit(
+    hp: Hyperparameters,
+    train: ImageSet,
+    val: ImageSet | None,
+    *,
+    seed: int,
+    device: torch.device,
+    checkpoint: CheckpointSlot | None,
+    on_epoch: Callable[[EpochResult], None],
+    on_step: Callable[[int, int], None],
+    stop_epoch: int | None = None,
+) -> FitResult:
+    """Train one model, or the rest of it where the checkpoint holds its beginning.
+
+    Args:
+        hp: with a resolved precision.
+        train: images to train on; those with `hp.exclude_votes` are left out here. Images that lie on `device`
+            already are used in place.
+        val: images to choose the best epoch on, and to stop early; None to train to the end.
+        seed: of this run; reaches initial weights, sampling, augmentation and dropout.
+        device: where the model and all images live.
+        checkpoint: where the run's state is kept, None for nowhere.
+        on_epoch: hears each epoch after it was saved; on resuming, first every epoch of the checkpoint again. May
+            raise to end the run.
+        on_step: hears (images done, images in this epoch) after each micro-batch. May raise to end the run.
+        stop_epoch: end after this epoch of the schedule of `hp.epochs`.
+
+    Raises:
+        Diverged: a loss or weight is not finite; found at the end of the epoch.
+        ValueError: the precision is not resolved, no image is left, or the checkpoint is of another run.
+        UsageError: the model cannot be built.
+        StorageError: the checkpoint cannot be written.
+    """
+    with reproducible(device):
+        run = _Run(hp, train, val, seed=seed, device=device, n_epochs=stop_epoch or hp.epochs)
+        run.start(checkpoint.load() if checkpoint else None)
+        for result in run.history:
+            on_epoch(result)
+        saved_at, save_s = time.perf_counter(), 0.0
+        while run.stopped is None:
+            result = run.next_epoch(on_step)
+            if checkpoint and (run.stopped or save_s <= SAVING_SHARE * (time.perf_counter() - saved_at)):
+                started = time.perf_counter()
+                checkpoint.save(run.state(), epoch=result.epoch)
+                saved_at = time.perf_counter()
+                save_s = saved_at - started
+            on_epoch(result)
+        return run.result()
+
+
+def predict(
+    state_dict: Mapping[str, Tensor],
+    hp: Hyperparameters,
+    images: ImageSet,
+    *,
+    device: torch.device,
+    batch_size: int | None = None,
+) -> NDArray[np.float64]:
+    """Return the probability of the positive class of each image, float64 [n], strictly between 0 and 1.
+
+    Args:
+        state_dict: weights as in `FitResult`.
+        hp: the run's hyperparameters, with a resolved precision.
+        images: at `hp.image_size`.
+        batch_size: images in one pass; a multiple of the micro-batch if None.
+    """
+    with reproducible(device):
+        model = create_model(dataclasses.replace(hp, weights="random"))
+        model.load_state_dict(state_dict)
+        model.to(device)
+        logits = evaluate(model, images.images, hp, batch_size=batch_size)
+    return probabilities_of(logits).cpu().numpy()
+
+
+class _Run:
+    """Everything that changes from epoch to epoch, and the data that it changes on."""
+
+    def __init__(
+        self,
+        hp: Hyperparameters,
+        train: ImageSet,
+        val: ImageSet | None,
+        *,
+        seed: int,
+        device: torch.device,
+        n_epochs: int,
+    ) -> None:
+        if hp.precision == "auto":
+            raise ValueError('precision "auto" is not resolved')
+        self.hp, self.seed, self.device, self.n_epochs = hp, seed, device, n_epochs
+        self.kept = np.flatnonzero(~np.isin(train.votes.cpu().numpy(), hp.exclude_votes))
+        if not self.kept.size:
+            raise ValueError("no training image is left; exclude_votes leaves none")
+        self.kept_labels = train.labels.cpu().numpy()[self.kept]
+        self.images = train.images.to(device, non_blocking=True)
+        self.labels = train.labels.to(device, non_blocking=True)
+        self.val_images = None if val is None else val.images.to(device, non_blocking=True)
+        self.val_labels = None if val is None else val.labels.cpu().double()
+        self.statistics = statistics_on(device, hp)
+        self.history: list[EpochResult] = []
+        self.best_weights: dict[str, Tensor] = {}
+
+    def start(self, saved: Mapping[str, Any] | None) -> None:
+        """Build the model, fresh or as it was after the last saved epoch."""
+        torch.manual_seed(_derive(self.seed, 0, _INIT))
+        # A saved model needs neither a download nor the weight file.
+        hp = dataclasses.replace(self.hp, weights="random") if saved else self.hp
+        self.model = create_model(hp).to(self.device)
+        self.is_coupled = has_batch_norm(self.model)
+        self.optimizer = build_optimizer(self.model, self.hp)
+        self.scheduler = build_scheduler(self.optimizer, self.hp)
+        if not saved:
+            return
+        if saved["identity"] != self._identity():
+            raise ValueError(f"the checkpoint is of another run: {saved['identity']} instead of {self._identity()}")
+        self.model.load_state_dict(saved["model"])
+        moments = {int(index): moment for index, moment in saved["optimizer"]["state"].items()}
+        self.optimizer.load_state_dict({**saved["optimizer"], "state": moments})
+        self.scheduler.load_state_dict(saved["scheduler"])
+        self.history = [_result_from(item) for item in saved["history"]]
+        weights = saved["best_model"] or saved["model"]
+        self.best_weights = {name: tensor.to(self.device) for name, tensor in weights.items()}
+
+    def state(self) -> dict[str, Any]:
+        """Return what `start` needs to go on after the last epoch, as dicts, lists, plain values and tensors."""
+        last = self.history[-1]
+        optimizer = self.optimizer.state_dict()
+        return {
+            "identity": self._identity(),
+            "model": self.model.state_dict(),
+            "best_model": None if last.best_epoch == last.epoch else self.best_weights,
+            "optimizer": {**optimizer, "state": {str(index): item for index, item in optimizer["state"].items()}},
+            "scheduler": self.scheduler.state_dict(),
+            "history": [_result_to(result) for result in self.history],
+        }
+
+    @property
+    def stopped(self) -> Literal["epochs", "patience"] | None:
+        """Why the run is over, None while it is not."""
+        if not self.history:
+            return None
+        last = self.history[-1]
+        if last.epoch >= self.n_epochs:
+            return "epochs"
+        return "patience" if last.epoch - last.best_epoch >= self.hp.patience else None
+
+    def result(self) -> FitResult:
+        last = self.history[-1]
+        assert self.stopped is not None
+        weights = self.model.state_dict() if last.best_value is None else self.best_weights
+        return FitResult(self.history, last.best_epoch, last.best_value, weights, self.stopped)
+
+    def next_epoch(self, on_step: Callable[[int, int], None]) -> EpochResult:
+        """Train one epoch, judge it, and add it to the history."""
+        started = time.perf_counter()
+        epoch = len(self.history) + 1
+        best_value = self.history[-1].best_value if self.history else None
+        best_epoch = self.history[-1].best_epoch if self.history else 0
+        learning_rate = self.optimizer.param_groups[0]["lr"]
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        n_images, train_loss = self._train_epoch(epoch, on_step)
+        self.scheduler.step()
+        trained_s = time.perf_counter() - started
+        metrics: dict[str, float | None] = {"train_loss": train_loss}
+        probabilities = None
+        if self.val_images is None or self.val_labels is None:
+            best_epoch = epoch
+        else:
+            logits = evaluate(self.model, self.val_images, self.hp).cpu()
+            if not bool(logits.isfinite().all()):
+                raise Diverged(epoch, "a validation logit is not finite")
+            val_probabilities = probabilities_of(logits)
+            metrics["val_loss"] = float(F.binary_cross_entropy_with_logits(logits, self.val_labels))
+            for name, value in binary_metrics(val_probabilities, self.val_labels).items():
+                metrics[f"val_{name}"] = None if math.isnan(value) else value
+            val_f1 = metrics["val_f1"]
+            if val_f1 is not None and (best_value is None or val_f1 > best_value):
+                best_value, best_epoch = val_f1, epoch
+                probabilities = val_probabilities.numpy()
+                self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        metrics["learning_rate"] = learning_rate
+        metrics["elapsed_s"] = time.perf_counter() - started
+        metrics["images_per_s"] = n_images / trained_s
+        metrics["peak_memory_bytes"] = _peak_memory_bytes(self.device)
+        result = EpochResult(epoch, metrics, probabilities is not None, probabilities, best_value, best_epoch)
+        self.history.append(result)
+        return result
+
+    def _train_epoch(self, epoch: int, on_step: Callable[[int, int], None]) -> tuple[int, float]:
+        """Return the number of images and their mean loss. Nothing in here waits for the device but the last lines."""
+        hp, device = self.hp, self.device
+        order = self.kept[epoch_indices(self.kept_labels, hp.sampling, seed=self.seed, epoch=epoch)]
+        n_images = len(order)
+        generator = torch.Generator().manual_seed(_derive(self.seed, epoch, _AUGMENTATION))
+        height, width = self.images.shape[-2:]
+        warps = draw_warps(n_images, hp.augmentation, hp.augmentation_prob, generator, height=height, width=width)
+        indices = torch.from_numpy(order).to(device, non_blocking=True)
+        warps = None if warps is None else warps.to(device, non_blocking=True)
+        torch.manual_seed(_derive(self.seed, epoch, _DROPOUT))
+        loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.model.train()
+        updates = plan_updates(
+            n_images,
+            effective_batch_size=hp.effective_batch_size,
+            micro_batch_size=hp.micro_batch_size,
+            is_coupled=self.is_coupled,
+        )
+        for update in updates:
+            n_in_update = update[-1].stop - update[0].start
+            self.optimizer.zero_grad(set_to_none=True)
+            for part in update:
+                images = warp(self.images[indices[part]], None if warps is None else warps[part])
+                logits = logits_of(self.model, normalize(images, *self.statistics), hp.precision)
+                loss = F.binary_cross_entropy_with_logits(logits, self.labels[indices[part]], reduction="sum")
+                torch.autograd.backward(loss / n_in_update)
+                loss_sum += loss.detach()
+                on_step(part.stop, n_images)
+            self.optimizer.step()
+        # A gradient that was not finite leaves weights that are not, so that both need one look only.
+        weights_norm = get_total_norm(list(self.model.parameters()))
+        mean_loss, norm = torch.stack([loss_sum / n_images, weights_norm.double()]).tolist()
+        if not math.isfinite(mean_loss):
+            raise Diverged(epoch, f"the training loss became {mean_loss}")
+        if not math.isfinite(norm):
+            raise Diverged(epoch, "a weight is not finite")
+        return n_images, mean_loss
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what must agree for a checkpoint to be of this run; where the first weights lay is not part of it."""
+        hp = self.hp.to_dict()
+        del hp["weights"]
+        if not self.is_coupled:
+            del hp["micro_batch_size"]
+        n_val = 0 if self.val_labels is None else len(self.val_labels)
+        return {"hyperparameters": hp, "seed": self.seed, "n_train": len(self.kept), "n_val": n_val}
+
+
+def _derive(seed: int, epoch: int, purpose: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch, purpose]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _peak_memory_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _result_to(result: EpochResult) -> dict[str, Any]:
+    plain = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    has_any = result.probabilities is not None
+    return {**plain, "probabilities": torch.from_numpy(result.probabilities) if has_any else None}
+
+
+def _result_from(plain: Mapping[str, Any]) -> EpochResult:
+    probabilities = plain["probabilities"]
+    return EpochResult(**{**plain, "probabilities": None if probabilities is None else probabilities.numpy()})

@@ -1,0 +1,82 @@
+"""Tests of mhist_tune.forward."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from mhist_tune.augment import normalize
+from mhist_tune.forward import evaluate, logits_of, probabilities_of, reproducible, resolve_precision, statistics_on
+from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.models import create_model
+
+CPU = torch.device("cpu")
+
+
+def hyperparameters(model: str = "test_vit", **options: Any) -> Hyperparameters:
+    return Hyperparameters(**{"model": model, "weights": "random", "image_size": 32, "precision": "fp32"} | options)
+
+
+def images(n: int = 10) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, generator=generator)
+
+
+def model_of(hp: Hyperparameters) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return create_model(hp)
+
+
+@pytest.mark.parametrize("model", ["test_vit", "test_resnet", "fcnn"])
+def test_evaluation_does_not_depend_on_the_batch(model: str) -> None:
+    """Dropout and batch statistics are off, inputs are normalized, and the batch size is only a resource."""
+    hp = hyperparameters(model, dropout_placement="head")
+    built = model_of(hp)
+
+    logits = evaluate(built, images(), hp, batch_size=3)
+
+    expected = built.eval()(normalize(images().float() / 255, *statistics_on(CPU, hp))).flatten().detach()
+    assert logits.dtype == torch.float64
+    torch.testing.assert_close(logits, expected.double(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(evaluate(built, images(), hp), logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["test_vit", "test_resnet", "fcnn"])
+def test_bf16_keeps_the_head_in_float32(model: str) -> None:
+    """Logits in bf16 are near those in fp32 but not equal, and finer than bf16 itself."""
+    built = model_of(hyperparameters(model)).eval()
+    inputs = images().float() / 255
+
+    with torch.inference_mode():
+        fp32, bf16 = logits_of(built, inputs, "fp32"), logits_of(built, inputs, "bf16")
+
+    assert bf16.dtype == torch.float32
+    torch.testing.assert_close(fp32, bf16, atol=0.05, rtol=0.05)
+    assert not torch.equal(fp32, bf16)
+    assert not torch.equal(bf16, bf16.bfloat16().float())
+
+
+def test_probabilities_stay_inside_the_open_interval() -> None:
+    """Huge logits give neither 0 nor 1, so that they never pass for classes and the log loss stays finite."""
+    probabilities = probabilities_of(torch.tensor([-1e6, -1.0, 0.0, 1e6], dtype=torch.float64))
+
+    assert 0 < probabilities[0] < probabilities[1] < probabilities[2] < probabilities[3] < 1
+    assert probabilities[2] == 0.5
+
+
+def test_precision_is_resolved_once() -> None:
+    """A chosen precision is kept; auto becomes one of the two."""
+    assert resolve_precision(hyperparameters(precision="bf16"), CPU) == "bf16"
+    assert resolve_precision(hyperparameters("test_resnet", precision="auto"), CPU) in ("fp32", "bf16")
+
+
+def test_a_reproducible_block_leaves_the_random_state_alone() -> None:
+    """What is drawn inside does not move the generator outside, even when the block fails."""
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    with pytest.raises(KeyError), reproducible(CPU):
+        torch.manual_seed(9)
+        raise KeyError
+
+    assert torch.equal(torch.rand(1), expected)
