@@ -23,7 +23,6 @@ def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> St
     for params in _corners(definition):
         models.check(definition.hyperparameters(params))
     hp = definition.hyperparameters(definition.default_params())
-    weights_sha256 = models.weights_identity(hp.weights)
     train = read_annotations(data_root, "train")
     train_indices, val_indices = split_train(
         train.votes, train.labels, train.groups, val_fraction=definition.val_fraction, seed=definition.split_seed
@@ -36,7 +35,7 @@ def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> St
     return studies.create_study(
         storage,
         definition,
-        dataset={"fingerprint": dataset.fingerprint(data_root), "weights_sha256": weights_sha256},
+        dataset={"fingerprint": dataset.fingerprint(data_root), "weights_sha256": models.weights_identity(hp.weights)},
         image_sets={
             "train": [rows[index] for index in train_indices],
             "val": [rows[index] for index in val_indices],

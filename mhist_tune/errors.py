@@ -1,12 +1,12 @@
 """Everything that mhist-tune raises for its user, in one tree.
 
-    MhistTuneError              exit 1   a run failed
-    ├── UsageError              exit 2   the command or the study definition is wrong
-    │   ├── DefinitionError              all problems of one definition at once
-    │   ├── StudyNotFoundError
-    │   └── StudyExistsError             the name is taken by another definition
-    ├── DataError               exit 3   the data set is missing, damaged or another one
-    └── StorageError            exit 4   the database or the storage folder cannot be used
+MhistTuneError              exit 1   a run failed
+├── UsageError              exit 2   the command or the study definition is wrong
+│   ├── DefinitionError              all problems of one definition at once
+│   ├── StudyNotFoundError
+│   └── StudyExistsError             the name is taken by another definition
+├── DataError               exit 3   the data set is missing, damaged or another one
+└── StorageError            exit 4   the database or the storage folder cannot be used
 """
 
 import difflib

@@ -7,12 +7,13 @@ claims the slot next finds how far this went and goes on from there.
 
 import contextlib
 import hashlib
-import math
+import itertools
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from mhist_tune import ledger, records, studies
+from mhist_tune import journal, ledger, records, studies
 from mhist_tune.checkpoint import CheckpointStore
 from mhist_tune.dataset import ImageSet
 from mhist_tune.errors import MhistTuneError
@@ -149,22 +150,26 @@ class SlotRun:
 
         The template is a RUNNING trial whose user attribute `slot` is the slot's number.
         """
-        session, claim = self.session, self.claim
-        optuna_storage = session.storage.optuna
+        storage, claim = self.session.storage, self.claim
         if claim.trial_id is not None:
             return claim.trial_id
-        study_id = studies.optuna_study_id(session.storage, session.study, claim.stage)
-        trial_id = None
-        if claim.token > 1:
-            running = optuna_storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
-            trial_id = next((t._trial_id for t in running if t.user_attrs.get("slot") == claim.slot), None)
-        if trial_id is None:
-            trial_id = optuna_storage.create_new_trial(study_id, template_trial=template())
-        self._trial_id = trial_id
-        self.trial_number = optuna_storage.get_trial(trial_id).number
-        if not ledger.attach_trial(session.storage, claim, trial_id, self.trial_number):
+        study_id = studies.optuna_study_id(storage, self.session.study, claim.stage)
+        attempts = itertools.count(claim.token)
+
+        def adopt_or_create() -> FrozenTrial:
+            # a first claim has no orphan, unless the answer to its own creation was lost
+            if next(attempts) > 1:
+                running = storage.optuna.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
+                orphan = next((trial for trial in running if trial.user_attrs.get("slot") == claim.slot), None)
+                if orphan is not None:
+                    return orphan
+            return storage.optuna.get_trial(storage.optuna.create_new_trial(study_id, template_trial=template()))
+
+        trial = storage.retrying(adopt_or_create)
+        self._trial_id, self.trial_number = trial._trial_id, trial.number
+        if not ledger.attach_trial(storage, claim, trial._trial_id, trial.number):
             raise StaleTokenError(claim)
-        return trial_id
+        return trial._trial_id
 
     def fit(
         self,
@@ -223,7 +228,7 @@ class SlotRun:
             metrics=result.metrics,
             predictions=result.probabilities,
         )
-        session.storage.optuna.set_trial_intermediate_value(self._trial_id, result.epoch, value)
+        session.storage.retrying(partial(self._mirror, result.epoch, value))
         self._epoch = result.epoch
         if is_new:
             session.emit("epoch", **self._where(), epochs=n_epochs, best_epoch=result.best_epoch, **result.metrics)
@@ -232,6 +237,9 @@ class SlotRun:
             decision = records.record_decision(session.storage, claim, result.epoch, judge(result).to_dict())
             if decision["prune"]:
                 raise _Pruned(decision)
+
+    def _mirror(self, epoch: int, value: float) -> None:
+        self.session.storage.optuna.set_trial_intermediate_value(self._trial_id, epoch, value)
 
     def _on_step(self, n_done: int, n_images: int) -> None:
         self.session.stop.check()
@@ -243,7 +251,7 @@ class SlotRun:
             self.session.emit("step", **self._where(), n_done=n_done, n_images=n_images)
 
     def _heartbeat(self, metrics: Mapping[str, float | None]) -> None:
-        records.heartbeat_worker(
+        journal.heartbeat_worker(
             self.session.storage,
             self.session.worker,
             study=self.session.study.uuid,
@@ -276,16 +284,7 @@ class SlotRun:
         storage, claim = self.session.storage, self.claim
         if not ledger.decide(storage, claim, dict(outcome)):
             raise StaleTokenError(claim)
-        trial = storage.optuna.get_trial(self._trial_id)
-        if not trial.state.is_finished():
-            for name in ("best_epoch", "stopped_epoch", "reason"):
-                if outcome.get(name) is not None:
-                    storage.optuna.set_trial_user_attr(self._trial_id, name, outcome[name])
-            value = outcome.get("value")
-            values = None if value is None or not math.isfinite(value) else [value]
-            # a worker that lost this slot between its decision and now has written the same outcome
-            with contextlib.suppress(UpdateFinishedTrialError):
-                storage.optuna.set_trial_state_values(self._trial_id, TrialState[outcome["state"]], values)
+        storage.retrying(lambda: self._tell(outcome))
         if not ledger.finish(storage, claim):
             raise StaleTokenError(claim)
         CheckpointStore(storage.root / "checkpoints").remove(checkpoint_key(self.session.study, claim))
@@ -293,6 +292,18 @@ class SlotRun:
             name: outcome[name] for name in ("state", "value", "best_epoch", "reason") if outcome.get(name) is not None
         }
         self.session.emit("done", **self._where(), **shown)
+
+    def _tell(self, outcome: Mapping[str, Any]) -> None:
+        optuna_storage, value = self.session.storage.optuna, outcome.get("value")
+        if optuna_storage.get_trial(self._trial_id).state.is_finished():
+            return
+        # a worker that lost this slot after its decision may write the same outcome at the same time
+        with contextlib.suppress(UpdateFinishedTrialError):
+            for name in ("best_epoch", "stopped_epoch", "reason"):
+                if outcome.get(name) is not None:
+                    optuna_storage.set_trial_user_attr(self._trial_id, name, outcome[name])
+            values = None if value is None else [value]
+            optuna_storage.set_trial_state_values(self._trial_id, TrialState[outcome["state"]], values)
 
 
 def checkpoint_key(study: Study, claim: Claim) -> str:
@@ -310,22 +321,23 @@ def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Mapping[s
         Interrupted: a signal asked to stop; the slot is free.
     """
     storage, name = session.storage, session.study.name
-    where = {"stage": claim.stage, "slot": claim.slot}
+    stage, slot = claim.stage, claim.slot
     with LeaseKeeper(storage, claim, session.study.definition.lease_s) as keeper:
         run = SlotRun(session, claim, keeper)
         try:
             run.conclude(claim.outcome or work(run))
         except StaleTokenError:
-            session.emit("lost", study=name, **where)
+            session.emit("lost", study=name, stage=stage, slot=slot)
         except (Interrupted, MhistTuneError):
             ledger.release(storage, claim)
             raise
         except Exception as error:
             summary = f"{type(error).__name__}: {error}"
             detail = {"error": summary, "traceback": traceback.format_exc()}
-            records.event(storage, session.study, kind="error", detail=detail, **where)
-            session.emit("error", study=name, **where, error=summary)
-            if len(records.events(storage, session.study, kind="error", **where)) < N_ATTEMPTS_AFTER_ERRORS:
+            journal.event(storage, session.study, kind="error", stage=stage, slot=slot, detail=detail)
+            session.emit("error", study=name, stage=stage, slot=slot, error=summary)
+            errors = journal.events(storage, session.study, kind="error", stage=stage, slot=slot)
+            if len(errors) < N_ATTEMPTS_AFTER_ERRORS:
                 ledger.release(storage, claim)
             else:
                 run.conclude({"state": "FAIL", "value": None, "reason": summary})

@@ -83,15 +83,16 @@ def _is_judged(pruner: Mapping[str, Any], slot: int, epoch: int, n_epochs: int) 
 
 
 def _against_percentile(pruner: Mapping[str, Any], epoch: int, value: float, rivals: list[float]) -> Decision:
-    """Stop below the given percentile of the rivals (Golovin et al. 2017, the median rule, for 50)."""
+    """Keep what reaches the best `percentile` percent of the rivals, as Optuna does; 50 is the median rule.
+
+    Golovin et al. 2017, section 3.2.
+    """
     percentile = 50.0 if pruner["name"] == "median" else float(pruner["percentile"])
     if len(rivals) < max(1, int(pruner["n_startup_trials"])):
         return Decision(False, epoch, value, None, len(rivals), "too few rivals at this epoch")
-    threshold = float(np.percentile(rivals, percentile))
+    threshold = float(np.percentile(rivals, 100.0 - percentile))
     verb = "below" if value < threshold else "not below"
-    reason = (
-        f"{value:.3f} is {verb} {threshold:.3f}, percentile {percentile:g} of {len(rivals)} rivals at epoch {epoch}"
-    )
+    reason = f"{value:.3f} is {verb} {threshold:.3f}, the best {percentile:g}% of {len(rivals)} rivals at epoch {epoch}"
     return Decision(value < threshold, epoch, value, threshold, len(rivals), reason)
 
 

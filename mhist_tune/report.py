@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mhist_tune import __version__, ledger, plots, records, statistics, studies
+from mhist_tune import __version__, journal, ledger, plots, records, statistics, studies
 from mhist_tune.errors import UsageError
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -113,7 +113,7 @@ def _build(storage: Storage, study_name: str) -> tuple[dict[str, Any], _Evidence
             f"no retraining of {study_name} has finished, so there is nothing to report",
             hint=f"mhist-tune retrain {study_name}",
         )
-    openings = records.openings(storage, study)
+    openings = journal.openings(storage, study)
     with_results = {slot.payload["opening"] for slot in finished}
     opening = next(row.id for row in reversed(openings) if row.id in with_results)
     n_planned = sum(slot.payload["opening"] == opening for slot in slots)

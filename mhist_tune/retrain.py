@@ -12,7 +12,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mhist_tune import __version__, holdout, ledger, records, search, selection
+from mhist_tune import __version__, holdout, journal, ledger, records, search, selection
 from mhist_tune.dataset import ImageSet
 from mhist_tune.errors import DataError, UsageError
 from mhist_tune.execution import Session, SlotRun
@@ -66,7 +66,7 @@ def open_test(
         chosen = found[0]
     seeds = list(range(n_seeds))
     fixed_set = {"trial": chosen.trial_number, "seeds": seeds}
-    openings = records.openings(storage, study)
+    openings = journal.openings(storage, study)
     for opening in openings:
         if opening.payload == fixed_set:
             return opening.id
@@ -75,7 +75,7 @@ def open_test(
             f"the test partition was opened for another trial or other seeds of {study.name}",
             hint="look at it again only with a reason: --again REASON",
         )
-    return records.record_opening(
+    return journal.record_opening(
         storage,
         study,
         by=f"{getpass.getuser()}: mhist-tune retrain",
@@ -130,7 +130,7 @@ def _load_test(session: Session) -> ImageSet:
     """Load the test partition under the opening that stands, and store its labels and votes beside the predictions."""
     storage, study = session.storage, session.study
     fingerprint = holdout.test_fingerprint(session.data_root)
-    if any(opening.fingerprint != fingerprint for opening in records.openings(storage, study)):
+    if any(opening.fingerprint != fingerprint for opening in journal.openings(storage, study)):
         raise DataError(
             f"the test partition under {session.data_root} is not the one that {study.name} was opened with",
             hint="use the same copy of the data set on every worker",

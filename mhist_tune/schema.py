@@ -57,7 +57,7 @@ _SAMPLERS = {
     "gp": {"n_startup_trials": _Option(int, 10, low=1)},
 }
 _SEED = {"seed": _Option(int, 0, low=0)}
-# Trials among the worst `percentile` percent of n_startup_trials rivals or more end; n_warmup_epochs are never judged.
+# The best `percentile` percent of n_startup_trials rivals or more go on; n_warmup_epochs are never judged.
 _RIVALS = {"n_startup_trials": _Option(int, 5, low=1), "n_warmup_epochs": _Option(int, 3, low=0)}
 _PRUNERS = {
     "none": {},

@@ -28,6 +28,7 @@ def run(run: SlotRun) -> Mapping[str, Any]:
     hp = session.hyperparameters(params)
 
     def judge(result: EpochResult) -> Decision:
+        assert result.best_value is not None  # there is a validation split
         return decide(
             definition.pruner,
             slot=claim.slot,
@@ -76,15 +77,20 @@ def _template(slot: int, token: int, payload: Mapping[str, Any]) -> FrozenTrial:
 def _suggest(storage: Storage, study: Study, slot: int, trial_id: int) -> dict[str, Any]:
     """Return the trial's params; those that are not stored yet (all, unless a worker was killed here) are suggested."""
     distributions = {name: dimension.distribution() for name, dimension in study.definition.space.items()}
-    stored = storage.optuna.get_trial(trial_id).params
-    if distributions.keys() <= stored.keys():
-        return {name: stored[name] for name in distributions}
-    sampler = make_sampler(study.definition.sampler, slot)
-    optuna_study = optuna.load_study(
-        study_name=studies.optuna_name(study, STAGE), storage=storage.optuna, sampler=sampler
-    )
-    trial = Trial(optuna_study, trial_id)
-    return {name: _suggest_one(trial, name, distribution) for name, distribution in distributions.items()}
+
+    def suggest() -> dict[str, Any]:
+        stored = storage.optuna.get_trial(trial_id).params
+        if distributions.keys() <= stored.keys():
+            return {name: stored[name] for name in distributions}
+        optuna_study = optuna.load_study(
+            study_name=studies.optuna_name(study, STAGE),
+            storage=storage.optuna,
+            sampler=make_sampler(study.definition.sampler, slot),
+        )
+        trial = Trial(optuna_study, trial_id)
+        return {name: _suggest_one(trial, name, distribution) for name, distribution in distributions.items()}
+
+    return storage.retrying(suggest)
 
 
 def _suggest_one(trial: Trial, name: str, distribution: BaseDistribution) -> Any:

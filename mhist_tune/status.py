@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mhist_tune import ledger, records, selection
+from mhist_tune import journal, ledger, selection
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
@@ -24,7 +24,7 @@ def of_study(storage: Storage, study: Study) -> dict[str, Any]:
     states = [slot.outcome["state"] for slot in slots if slot.outcome is not None]
     now = storage.now()
     workers = [
-        worker for worker in records.workers(storage, study) if now - worker["seen_at"] < 2 * study.definition.lease_s
+        worker for worker in journal.workers(storage, study) if now - worker["seen_at"] < 2 * study.definition.lease_s
     ]
     return {
         "study": study.name,
@@ -34,7 +34,7 @@ def of_study(storage: Storage, study: Study) -> dict[str, Any]:
         "trials": {state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")},
         "best": best(storage, study),
         "workers": [{**worker, "age_s": now - worker["seen_at"]} for worker in workers],
-        "test_openings": len(records.openings(storage, study)),
+        "test_openings": len(journal.openings(storage, study)),
     }
 
 
@@ -48,11 +48,8 @@ def to_text(found: dict[str, Any]) -> str:
     trials = ", ".join(f"{n} {state.lower()}" for state, n in found["trials"].items() if n)
     if trials:
         lines.append(f"  trials: {trials}")
-    if found["best"]:
-        best_trial = found["best"]
-        lines.append(
-            f"  best: trial {best_trial['number']}, val F1 {best_trial['value']:.3f} at epoch {best_trial['best_epoch']}"
-        )
+    if top := found["best"]:
+        lines.append(f"  best: trial {top['number']}, val F1 {top['value']:.3f} at epoch {top['best_epoch']}")
     for worker in found["workers"]:
         speed = f", {worker['images_per_s']:.0f} images/s" if worker["images_per_s"] else ""
         lines.append(

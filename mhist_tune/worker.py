@@ -28,6 +28,7 @@ WORK: Mapping[str, Callable[[SlotRun], Mapping[str, Any]]] = {search.STAGE: sear
 """What is done in each stage, in the order in which slots are claimed."""
 
 _POLL_S = 1.0
+_N_CPU_WORKERS = 8  # each holds its own model and about a gigabyte of libraries
 _FORWARD_S = 0.2
 
 
@@ -48,24 +49,31 @@ class WorkerOptions:
     wait: bool = False
 
 
-def parse_devices(text: str) -> list[str]:
-    """Return torch device names for `all`, `cpu`, or indices such as `0,1`.
+def parse_devices(text: str, per_device: int | None) -> list[str]:
+    """Return one torch device name per worker, for `all`, `cpu`, or indices such as `0,1`.
+
+    Args:
+        text: the devices.
+        per_device: workers on each; None for one on a GPU and one per core on a CPU, where two one-thread workers
+            finish more trials than one with two threads.
 
     Raises:
         UsageError: no such device on this machine.
     """
     n_cuda = torch.cuda.device_count()
     if text == "cpu" or (text == "all" and n_cuda == 0):
-        return ["cpu"]
-    if text == "all":
-        return [f"cuda:{index}" for index in range(n_cuda)]
-    indices = text.split(",")
+        return ["cpu"] * (per_device or min(_n_cores(), _N_CPU_WORKERS))
+    indices = [str(index) for index in range(n_cuda)] if text == "all" else text.split(",")
     if not all(index.isdecimal() and int(index) < n_cuda for index in indices):
         raise UsageError(
             f"--devices {text}: this machine has {n_cuda} CUDA devices",
             hint="--devices all, --devices cpu or --devices 0,1",
         )
-    return [f"cuda:{int(index)}" for index in indices]
+    return [f"cuda:{int(index)}" for index in indices for _ in range(per_device or 1)]
+
+
+def _n_cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def run_workers(options: WorkerOptions, devices: Sequence[str], emit: Emit, stop: StopRequest) -> None:
@@ -77,7 +85,7 @@ def run_workers(options: WorkerOptions, devices: Sequence[str], emit: Emit, stop
         Interrupted: a signal asked to stop; every slot is free.
         MhistTuneError: what ended a worker process.
     """
-    n_threads = max(1, len(os.sched_getaffinity(0)) // len(devices))
+    n_threads = max(1, _n_cores() // len(devices))
     if len(devices) == 1:
         serve(options, devices[0], n_threads, emit, stop)
         return
@@ -173,16 +181,23 @@ def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop:
         MhistTuneError: the study, the data or the storage cannot be used.
     """
     torch.set_num_threads(n_threads)
-    storage = open_storage(options.storage_url)
     worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-    log_path = storage.root / "logs" / f"{worker}.log"
-    emit = _tee(emit, log_path)
-    emit("worker", worker=worker, device=device, threads=n_threads, log=str(log_path))
+    with open_storage(options.storage_url) as storage:
+        log_path = storage.root / "logs" / f"{worker}.log"
+        with _logged(emit, log_path) as emit:
+            emit("worker", worker=worker, device=device, threads=n_threads, log=str(log_path))
+            _claim_and_run(storage, options, device, worker, emit, stop)
+            emit("left", worker=worker, reason="no slot is left")
+
+
+def _claim_and_run(
+    storage: Storage, options: WorkerOptions, device: str, worker: str, emit: Emit, stop: StopRequest
+) -> None:
     observer = LeaseObserver()
     sessions: dict[str, Session] = {}
     while True:
         stop.check()
-        is_pending, has_worked = False, False
+        is_pending, claim = False, None
         for study in _studies(storage, options.study):
             counts = [ledger.counts(storage, study, stage) for stage in options.stages]
             if study.state != "active" or not any(count.get("free", 0) + count.get("leased", 0) for count in counts):
@@ -193,14 +208,11 @@ def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop:
             claim = ledger.claim(storage, study, options.stages, worker=worker, observer=observer)
             if claim is not None:
                 run_slot(sessions[study.uuid], claim, WORK[claim.stage])
-                has_worked = True
                 break
-        if has_worked:
-            continue
-        if not is_pending and not options.wait:
-            emit("left", worker=worker, reason="no slot is left")
-            return
-        stop.wait(_POLL_S)
+        if claim is None:
+            if not is_pending and not options.wait:
+                return
+            stop.wait(_POLL_S)
 
 
 def _studies(storage: Storage, name: str | None) -> list[Study]:
@@ -224,8 +236,7 @@ def _open_session(
             hint="point --data to the same copy of the data set",
         )
     hp = study.definition.hyperparameters(study.definition.default_params())
-    identity = models.weights_identity(hp.weights)
-    if identity != study.dataset["weights_sha256"]:
+    if models.weights_identity(hp.weights) != study.dataset["weights_sha256"]:
         raise DataError(
             f"{hp.weights} is not the weight file that {study.name} was created with",
             hint=f"its sha256 must be {study.dataset['weights_sha256']}",
@@ -250,14 +261,15 @@ def format_event(event: str, fields: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-def _tee(emit: Emit, log_path: Path) -> Emit:
-    """Write each event but steps to the worker's log file as well."""
+@contextlib.contextmanager
+def _logged(emit: Emit, log_path: Path) -> Iterator[Emit]:
+    """Yield what hands each event on, and writes all but steps to the worker's log file as well."""
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    log = log_path.open("a", buffering=1)
+    with log_path.open("a", buffering=1) as log:
 
-    def tee(event: str, /, **fields: Any) -> None:
-        if event != "step":
-            log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {format_event(event, fields)}\n")
-        emit(event, **fields)
+        def tee(event: str, /, **fields: Any) -> None:
+            if event != "step":
+                log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {format_event(event, fields)}\n")
+            emit(event, **fields)
 
-    return tee
+        yield tee

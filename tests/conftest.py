@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from mhist_tune import definition, studies
+from mhist_tune.cli import main
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
+from mhist_tune.synthesize import synthesize
 from tests.postgres import PostgresServer
 
 DEFINITION = """
@@ -26,6 +28,7 @@ IMAGE_SETS = {
     "val": [["c.png", 0, 2, "p3"], ["d.png", 1, 5, "p4"], ["e.png", 0, 3, "p4"]],
 }
 
+Run = Callable[..., tuple[int, str, str]]
 MakeStudy = Callable[..., Study]
 
 
@@ -85,3 +88,38 @@ def make_study(storage: Storage, make_definition: Callable[..., definition.Study
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty generated images of 32 px in MHIST's layout; to be read only."""
+    root = tmp_path_factory.mktemp("generated") / "images"
+    synthesize(root, n_images=60, image_size=32, seed=0)
+    return root
+
+
+@pytest.fixture
+def storage_url_sqlite(tmp_path: Path) -> str:
+    """The URL of a SQLite storage that is not there yet."""
+    return f"sqlite:///{tmp_path}/storage/mhist-tune.db"
+
+
+@pytest.fixture
+def run(
+    storage_url_sqlite: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Run:
+    """A function that runs one command line on a fresh SQLite storage: exit code, stdout, stderr."""
+    monkeypatch.setenv("MHIST_TUNE_STORAGE", storage_url_sqlite)
+    monkeypatch.delenv("MHIST_TUNE_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        try:
+            main(arguments)
+            code = 0
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else 0
+        return code, *capfd.readouterr()
+
+    return call

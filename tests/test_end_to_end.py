@@ -52,10 +52,10 @@ def test_search_retrain_report(run: Run, definition: Path, generated: Path, tmp_
     """Create, search, retrain with three seeds, report: every pinned key is there and AUROC is scikit-learn's own."""
     data = ("--data", str(generated))
     assert run("create-study", str(definition), *data)[0] == 0
-    assert run("worker", "tiny", "--devices", "cpu", *data)[0] == 0
+    assert run("worker", "tiny", "--devices", "cpu", "--per-device", "1", *data)[0] == 0
     status = json.loads(run("status", "tiny", "--json")[1])
     best = json.loads(run("best-trial", "tiny", "--json")[1])
-    assert run("retrain", "tiny", "--n-seeds", "3", "--devices", "cpu", *data)[0] == 0
+    assert run("retrain", "tiny", "--n-seeds", "3", "--devices", "cpu", "--per-device", "1", *data)[0] == 0
     code, out, _ = run("report", "tiny", "--json", "--output", str(tmp_path / "report"))
     report = json.loads(out)
 
@@ -74,7 +74,7 @@ def test_search_retrain_report(run: Run, definition: Path, generated: Path, tmp_
 
 def test_a_second_opening_needs_a_reason(run: Run, definition: Path, generated: Path) -> None:
     """The same trial and seeds are the same opening; another set is refused without --again, and recorded with it."""
-    data = ("--data", str(generated), "--devices", "cpu")
+    data = ("--data", str(generated), "--devices", "cpu", "--per-device", "1")
     run("create-study", str(definition), "--n-trials", "2", *data[:2])
     run("worker", "tiny", *data)
     assert run("retrain", "tiny", "--n-seeds", "2", *data)[0] == 0
@@ -96,7 +96,7 @@ def test_search_does_not_notice_a_missing_test_partition(
         name, *_, partition = line.split(",")[:4]
         if partition == "test":
             (root / "images" / name).unlink()
-    data = ("--data", str(root), "--devices", "cpu")
+    data = ("--data", str(root), "--devices", "cpu", "--per-device", "1")
     assert run("create-study", str(definition), *data[:2])[0] == 0
     assert run("worker", "tiny", *data)[0] == 0
 
@@ -117,7 +117,7 @@ def test_other_images_are_refused(run: Run, definition: Path, generated: Path, t
     )
     shutil.copy(next(path for path in (other / "images").iterdir() if path.name != changed), other / "images" / changed)
 
-    assert run("worker", "tiny", "--devices", "cpu", "--data", str(other))[0] == 3
+    assert run("worker", "tiny", "--devices", "cpu", "--per-device", "1", "--data", str(other))[0] == 3
     assert json.loads(run("status", "tiny", "--json")[1])["stages"]["search"] == {"free": 4}
 
 
@@ -132,7 +132,7 @@ def test_a_name_belongs_to_one_definition(run: Run, definition: Path, generated:
 
 def worker_process(generated: Path, storage: str, *more: str) -> subprocess.Popen[str]:
     """Start a real worker whose events are lines on its stderr."""
-    command = [sys.executable, "-m", "mhist_tune", "worker", "tiny", "--devices", "cpu", *more]
+    command = [sys.executable, "-m", "mhist_tune", "worker", "tiny", "--devices", "cpu", "--per-device", "1", *more]
     environment = {**os.environ, "MHIST_TUNE_STORAGE": storage, "MHIST_TUNE_DATA": str(generated)}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -150,7 +150,7 @@ def wait_for(process: subprocess.Popen[str], word: str) -> None:
 def test_a_stopped_worker_is_resumed(
     run: Run, definition: Path, generated: Path, storage_url_sqlite: str, tmp_path: Path, signum: int, code: int
 ) -> None:
-    """Killed or asked to stop in the middle of a trial and started again, the search records what an undisturbed one does."""
+    """Killed or stopped in the middle of a trial and started again, the search records what an undisturbed one does."""
     text = DEFINITION.replace('name = "median", n_startup_trials = 2, n_warmup_epochs = 1', 'name = "none"')
     definition.write_text(text)
     data = ("--data", str(generated))
@@ -161,10 +161,10 @@ def test_a_stopped_worker_is_resumed(
     process.communicate()
 
     assert process.returncode == code
-    assert run("worker", "tiny", "--devices", "cpu", *data)[0] == 0
+    assert run("worker", "tiny", "--devices", "cpu", "--per-device", "1", *data)[0] == 0
     undisturbed = f"sqlite:///{tmp_path}/undisturbed/study.db"
     run("create-study", str(definition), *data, "--storage", undisturbed)
-    run("worker", "tiny", "--devices", "cpu", *data, "--storage", undisturbed)
+    run("worker", "tiny", "--devices", "cpu", "--per-device", "1", *data, "--storage", undisturbed)
     first = json.loads(run("status", "tiny", "--json")[1])
     second = json.loads(run("status", "tiny", "--json", "--storage", undisturbed)[1])
     assert first["trials"] == second["trials"] == {"COMPLETE": 4, "PRUNED": 0, "FAIL": 0}

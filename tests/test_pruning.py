@@ -35,11 +35,11 @@ def test_median_waits_for_the_warm_up() -> None:
 
 
 def test_percentile_uses_its_own_percentile() -> None:
-    """At percentile 25 only the worst quarter ends."""
+    """As in Optuna, percentile 25 keeps the best quarter."""
     pruner = {"name": "percentile", "percentile": 25.0, "n_startup_trials": 3, "n_warmup_epochs": 0}
 
-    assert not judge(pruner, 0.4, [0.3, 0.5, 0.7]).prune
-    assert judge(pruner, 0.2, [0.3, 0.5, 0.7]).prune
+    assert judge(pruner, 0.55, [0.3, 0.5, 0.7]).prune
+    assert not judge(pruner, 0.65, [0.3, 0.5, 0.7]).prune
 
 
 @pytest.mark.parametrize(("value", "prune"), [(0.7, True), (0.85, False), (0.95, False)])

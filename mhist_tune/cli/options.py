@@ -42,18 +42,12 @@ def devices_options(command: Command) -> Command:
     """Add --devices and --per-device."""
     command = click.option(
         "--per-device",
-        default=1,
-        show_default=True,
         type=click.IntRange(min=1),
         metavar="N",
-        help="Workers per device.",
+        help="Workers per device.  [default: 1 on a GPU, one per core up to 8 on a CPU]",
     )(command)
     return click.option(
-        "--devices",
-        default="all",
-        show_default=True,
-        metavar="all|cpu|0,1",
-        help="Devices to work on, one worker each.",
+        "--devices", default="all", show_default=True, metavar="all|cpu|0,1", help="Devices to work on."
     )(command)
 
 

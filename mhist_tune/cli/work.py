@@ -22,7 +22,7 @@ STAGES_OF_RETRAIN = ("retrain",)
 @storage_option
 @data_option
 def worker_command(
-    name: str | None, wait: bool, devices: str, per_device: int, storage_url: str, data_root: Path | None
+    name: str | None, wait: bool, devices: str, per_device: int | None, storage_url: str, data_root: Path | None
 ) -> None:
     """Join the work on one study, or on every study that has slots; leave when none is left.
 
@@ -40,7 +40,9 @@ def worker_command(
 @devices_options
 @storage_option
 @data_option
-def run_command(name_or_file: str, devices: str, per_device: int, storage_url: str, data_root: Path | None) -> None:
+def run_command(
+    name_or_file: str, devices: str, per_device: int | None, storage_url: str, data_root: Path | None
+) -> None:
     """Create the study if missing, search, retrain with ten seeds, report; run it again to resume.
 
     \b
@@ -76,7 +78,7 @@ def retrain_command(
     n_seeds: int,
     again: str | None,
     devices: str,
-    per_device: int,
+    per_device: int | None,
     storage_url: str,
     data_root: Path | None,
 ) -> None:
@@ -112,11 +114,10 @@ def demo_command(devices: str, storage_url: str) -> None:
         if not (root / "annotations.csv").exists():
             synthesize(root, n_images=160, image_size=64, seed=0)
         study = create(storage, definition.load("demo"), root)
-    per_device = 1
-    _main_job(storage_url, study.name, root, devices, per_device)
+    _main_job(storage_url, study.name, root, devices, None)
 
 
-def _main_job(storage_url: str, name: str, root: Path, devices: str, per_device: int) -> None:
+def _main_job(storage_url: str, name: str, root: Path, devices: str, per_device: int | None) -> None:
     """Search, retrain the best trial with ten seeds, and print the report."""
     from mhist_tune.cli.show import print_report
 
@@ -141,7 +142,7 @@ def _work(
     root: Path,
     name: str | None,
     devices: str,
-    per_device: int,
+    per_device: int | None,
     *,
     stages: tuple[str, ...] | None = None,
     wait: bool = False,
@@ -155,10 +156,9 @@ def _work(
     with open_storage(storage_url, create=name is None) as storage:
         _require(storage, name)
     options = WorkerOptions(storage_url, root, name, stages or tuple(WORK), wait)
-    names = [device for device in parse_devices(devices) for _ in range(per_device)]
     try:
         with stop_on_signals() as stop, progress() as emit:
-            run_workers(options, names, emit, stop)
+            run_workers(options, parse_devices(devices, per_device), emit, stop)
     except Interrupted as interrupted:
         click.echo(
             f"stopped by {signal.Signals(interrupted.signum).name}; run the same command again to resume", err=True
