@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -82,6 +82,7 @@ def create_model(hp: Hyperparameters) -> nn.Module:
             raise UsageError(
                 f'cannot load the weights "{hp.weights}" into {hp.model}: {_first_line(error)}', hint=WEIGHTS_HINT
             ) from error
+        _renew_head(model)
     _place_dropout(model, hp)
     return model
 
@@ -160,6 +161,17 @@ def _blueprint(hp: Hyperparameters) -> nn.Module:
     """Return the model of a run as shapes only."""
     with torch.device("meta"):
         return _build(hp, pretrained=False)
+
+
+def _renew_head(model: nn.Module) -> None:
+    """Draw the head's weights as a new torch layer's, uniform in +-1/sqrt(inputs).
+
+    timm starts some heads (EfficientNet's) uniform in +-1/sqrt(outputs), which for one logit is +-1: the first losses
+    are then so large that they wash the pretrained weights out.
+    """
+    head = cast(Any, model).get_classifier()
+    if isinstance(head, nn.Linear):
+        head.reset_parameters()
 
 
 @functools.lru_cache(maxsize=64)

@@ -229,3 +229,12 @@ def test_weights_identity(tmp_path: Path) -> None:
     assert models.weights_identity("pretrained") is None
     with pytest.raises(UsageError, match="cannot read the weights"):
         models.weights_identity(str(tmp_path / "absent.safetensors"))
+
+
+@pytest.mark.parametrize("model", ["test_efficientnet", "test_resnet", "test_vit"])
+def test_a_new_head_starts_with_small_logits(model: str) -> None:
+    """No head starts so large that its first losses wash the features out, as timm's EfficientNet heads would."""
+    torch.manual_seed(0)
+    head = models.create_model(Hyperparameters(model=model, weights="random", image_size=64)).get_classifier()
+
+    assert head.weight.abs().max() <= head.in_features**-0.5
