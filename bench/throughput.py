@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +27,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mhist_tune.checkpoint import CheckpointStore
 from mhist_tune.dataset import ImageSet, load_train
+from mhist_tune.forward import MEMORY_FORMATS, ready
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model
 from mhist_tune.optim import build_optimizer
 from mhist_tune.synthesize import synthesize
-from mhist_tune.train import CheckpointSlot, EpochResult, fit, resolve_precision
+from mhist_tune.train import CheckpointSlot, EpochResult, fit, resolve
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def measure(
         sampling="random_over",
         augmentation="flip_rotate",
     )
-    hp = replace(hp, precision=resolve_precision(hp, device))
+    hp = resolve(hp, device)
     run_bare = bare_epoch(hp, device)
     fit_rates: list[float] = []
     bare_rates: list[float] = []
@@ -127,9 +128,11 @@ def measure(
 
 def bare_epoch(hp: Hyperparameters, device: torch.device) -> Callable[[int], float]:
     """Return a function that trains on about as many images as it is told and returns images per second."""
-    model = create_model(hp).to(device).train()
+    model = ready(create_model(hp), hp, device).train()
     optimizer = build_optimizer(model, hp)
-    images = torch.randn(hp.micro_batch_size, 3, hp.image_size, hp.image_size, device=device)
+    images = torch.randn(hp.micro_batch_size, 3, hp.image_size, hp.image_size, device=device).contiguous(
+        memory_format=MEMORY_FORMATS[hp.memory_format]
+    )
     labels = (torch.arange(hp.micro_batch_size, device=device) % 2).float()
 
     def synchronize() -> None:

@@ -114,11 +114,9 @@ class Session:
         return self._subsets[image_set]
 
     def hyperparameters(self, params: Mapping[str, Any]) -> Hyperparameters:
-        """Return what `fit` takes: the definition's fixed fields, these params, and the study's probed precision."""
-        fixed = self.study.definition.hyperparameters(params).to_dict()
-        if fixed["precision"] == "auto":
-            fixed["precision"] = self.study.settings["precision"]
-        return Hyperparameters.from_dict(fixed)
+        """Return what `fit` takes: the definition's fixed fields, these params, and what was probed for the study."""
+        fields = self.study.definition.hyperparameters(params).to_dict()
+        return Hyperparameters.from_dict({**fields, **self.study.settings["probed"]})
 
 
 def derive_seed(*parts: object) -> int:

@@ -135,6 +135,9 @@ class Hyperparameters:
     precision: Literal["auto", "fp32", "bf16"] = _declare(
         "auto", "Number format of the forward pass; auto takes the faster one of the device."
     )
+    memory_format: Literal["auto", "contiguous", "channels_last"] = _declare(
+        "auto", "Order of the images and convolution weights in memory; auto takes the faster one of the device."
+    )
 
     def __post_init__(self) -> None:
         problems = []

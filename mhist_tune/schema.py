@@ -17,7 +17,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """What a study may be called."""
 
 _TABLES = ("study", "fixed", "space", "start")
-_PER_STUDY = ("model", "weights", "image_size", "precision")
+_PER_STUDY = ("model", "weights", "image_size", "precision", "memory_format")
 """Fields that a study settles once: it decodes the images, identifies the weights and probes the device for them."""
 
 

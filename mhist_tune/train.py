@@ -23,8 +23,8 @@ from torch.nn.utils import get_total_norm
 from mhist_tune.augment import draw_warps, normalize, warp
 from mhist_tune.checkpoint import CheckpointSlot as CheckpointSlot
 from mhist_tune.dataset import ImageSet
-from mhist_tune.forward import evaluate, logits_of, probabilities_of, reproducible, statistics_on
-from mhist_tune.forward import resolve_precision as resolve_precision
+from mhist_tune.forward import evaluate, logits_of, probabilities_of, ready, reproducible, statistics_on
+from mhist_tune.forward import resolve as resolve
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.metrics import binary_metrics
 from mhist_tune.models import create_model, has_batch_norm
@@ -93,7 +93,7 @@ def fit(
     """Train one model, or the rest of it where the checkpoint holds its beginning.
 
     Args:
-        hp: with a resolved precision.
+        hp: resolved, see `forward.resolve`.
         train: images to train on; those with `hp.exclude_votes` are left out here. Images that lie on `device`
             already are used in place.
         val: images to choose the best epoch on, and to stop early; None to train to the end.
@@ -107,7 +107,7 @@ def fit(
 
     Raises:
         Diverged: a loss or weight is not finite; found at the end of the epoch.
-        ValueError: the precision is not resolved, no image is left, or the checkpoint is of another run.
+        ValueError: hp is not resolved, no image is left, or the checkpoint is of another run.
         UsageError: the model cannot be built.
         StorageError: the checkpoint cannot be written.
     """
@@ -140,15 +140,14 @@ def predict(
 
     Args:
         state_dict: weights as in `FitResult`.
-        hp: the run's hyperparameters, with a resolved precision.
+        hp: the run's hyperparameters, resolved.
         images: at `hp.image_size`.
         batch_size: images in one pass; a multiple of the micro-batch if None.
     """
     with reproducible(device):
         model = create_model(dataclasses.replace(hp, weights="random"))
         model.load_state_dict(state_dict)
-        model.to(device)
-        logits = evaluate(model, images.images, hp, batch_size=batch_size)
+        logits = evaluate(ready(model, hp, device), images.images, hp, batch_size=batch_size)
     return probabilities_of(logits).cpu().numpy()
 
 
@@ -165,8 +164,8 @@ class _Run:
         device: torch.device,
         n_epochs: int,
     ) -> None:
-        if hp.precision == "auto":
-            raise ValueError('precision "auto" is not resolved')
+        if "auto" in (hp.precision, hp.memory_format):
+            raise ValueError("precision or memory_format is not resolved")
         self.hp, self.seed, self.device, self.n_epochs = hp, seed, device, n_epochs
         self.kept = np.flatnonzero(~np.isin(train.votes.cpu().numpy(), hp.exclude_votes))
         if not self.kept.size:
@@ -185,7 +184,7 @@ class _Run:
         torch.manual_seed(_derive(self.seed, 0, _INIT))
         # A saved model needs neither a download nor the weight file.
         hp = dataclasses.replace(self.hp, weights="random") if saved else self.hp
-        self.model = create_model(hp).to(self.device)
+        self.model = ready(create_model(hp), hp, self.device)
         self.is_coupled = has_batch_norm(self.model)
         self.optimizer = build_optimizer(self.model, self.hp)
         self.scheduler = build_scheduler(self.optimizer, self.hp)
@@ -291,7 +290,7 @@ class _Run:
             self.optimizer.zero_grad(set_to_none=True)
             for part in update:
                 images = warp(self.images[indices[part]], None if warps is None else warps[part])
-                logits = logits_of(self.model, normalize(images, *self.statistics), hp.precision)
+                logits = logits_of(self.model, normalize(images, *self.statistics), hp)
                 loss = F.binary_cross_entropy_with_logits(logits, self.labels[indices[part]], reduction="sum")
                 torch.autograd.backward(loss / n_in_update)
                 loss_sum += loss.detach()

@@ -1,6 +1,7 @@
 """Worker processes: one per device, each claiming slots until none is left in any stage it serves."""
 
 import contextlib
+import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -22,12 +23,14 @@ from mhist_tune.execution import Emit, Interrupted, Session, SlotRun, StopReques
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
-from mhist_tune.train import resolve_precision
+from mhist_tune.train import resolve
 
 WORK: Mapping[str, Callable[[SlotRun], Mapping[str, Any]]] = {search.STAGE: search.run, retrain.STAGE: retrain.run}
 """What is done in each stage, in the order in which slots are claimed."""
 
 _POLL_S = 1.0
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEPT_BYTES = 2**30
 _N_CPU_WORKERS = 8  # each holds its own model and about a gigabyte of libraries
 _FORWARD_S = 0.2
 
@@ -181,6 +184,8 @@ def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop:
         MhistTuneError: the study, the data or the storage cannot be used.
     """
     torch.set_num_threads(n_threads)
+    if device == "cpu":
+        _keep_freed_memory()
     worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     with open_storage(options.storage_url) as storage:
         log_path = storage.root / "logs" / f"{worker}.log"
@@ -188,6 +193,14 @@ def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop:
             emit("worker", worker=worker, device=device, threads=n_threads, log=str(log_path))
             _claim_and_run(storage, options, device, worker, emit, stop)
             emit("left", worker=worker, reason="no slot is left")
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep the memory of freed tensors, which it would hand back and fault in again in every step."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+            libc.mallopt(option, _KEPT_BYTES)
 
 
 def _claim_and_run(
@@ -242,9 +255,11 @@ def _open_session(
             hint=f"its sha256 must be {study.dataset['weights_sha256']}",
         )
     torch_device = torch.device(device)
-    if hp.precision == "auto" and "precision" not in study.settings:
-        study = studies.set_setting(storage, study, "precision", resolve_precision(hp, torch_device))
-        emit("setting", study=study.name, precision=study.settings["precision"])
+    if "probed" not in study.settings:
+        settled = resolve(hp, torch_device)
+        probed = {"precision": settled.precision, "memory_format": settled.memory_format}
+        study = studies.set_setting(storage, study, "probed", probed)
+    emit("setting", study=study.name, **study.settings["probed"])
     cache_dir = storage.root / "cache"
     train = dataset.load_train(options.data_root, image_size=hp.image_size, cache_dir=cache_dir)
     return Session(storage, study, options.data_root, cache_dir, train, torch_device, worker, emit, stop)

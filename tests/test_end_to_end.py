@@ -29,6 +29,7 @@ weights = "random"
 image_size = 32
 epochs = 3
 precision = "fp32"
+memory_format = "contiguous"
 augmentation = "flip"
 
 [space]

@@ -1,12 +1,13 @@
 """Tests of mhist_tune.forward."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from mhist_tune.augment import normalize
-from mhist_tune.forward import evaluate, logits_of, probabilities_of, reproducible, resolve_precision, statistics_on
+from mhist_tune.forward import evaluate, logits_of, probabilities_of, ready, reproducible, resolve, statistics_on
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model
 
@@ -14,7 +15,8 @@ CPU = torch.device("cpu")
 
 
 def hyperparameters(model: str = "test_vit", **options: Any) -> Hyperparameters:
-    return Hyperparameters(**{"model": model, "weights": "random", "image_size": 32, "precision": "fp32"} | options)
+    fixed = {"weights": "random", "image_size": 32, "precision": "fp32", "memory_format": "contiguous"}
+    return Hyperparameters(**{"model": model} | fixed | options)
 
 
 def images(n: int = 10) -> torch.Tensor:
@@ -44,11 +46,12 @@ def test_evaluation_does_not_depend_on_the_batch(model: str) -> None:
 @pytest.mark.parametrize("model", ["test_vit", "test_resnet", "fcnn"])
 def test_bf16_keeps_the_head_in_float32(model: str) -> None:
     """Logits in bf16 are near those in fp32 but not equal, and finer than bf16 itself."""
-    built = model_of(hyperparameters(model)).eval()
+    hp = hyperparameters(model)
+    built = model_of(hp).eval()
     inputs = images().float() / 255
 
     with torch.inference_mode():
-        fp32, bf16 = logits_of(built, inputs, "fp32"), logits_of(built, inputs, "bf16")
+        fp32, bf16 = (logits_of(built, inputs, replace(hp, precision=name)) for name in ("fp32", "bf16"))
 
     assert bf16.dtype == torch.float32
     torch.testing.assert_close(fp32, bf16, atol=0.05, rtol=0.05)
@@ -64,10 +67,31 @@ def test_probabilities_stay_inside_the_open_interval() -> None:
     assert probabilities[2] == 0.5
 
 
-def test_precision_is_resolved_once() -> None:
-    """A chosen precision is kept; auto becomes one of the two."""
-    assert resolve_precision(hyperparameters(precision="bf16"), CPU) == "bf16"
-    assert resolve_precision(hyperparameters("test_resnet", precision="auto"), CPU) in ("fp32", "bf16")
+def test_only_what_is_auto_is_probed() -> None:
+    """A chosen precision and memory format are kept; auto becomes a legal one, and nothing else changes."""
+    chosen = hyperparameters(precision="bf16", memory_format="channels_last")
+    free = hyperparameters("test_resnet", precision="auto", memory_format="auto")
+
+    settled = resolve(free, CPU)
+
+    assert resolve(chosen, CPU) == chosen
+    assert settled.precision in ("fp32", "bf16")
+    assert settled.memory_format in ("contiguous", "channels_last")
+    assert settled == replace(free, precision=settled.precision, memory_format=settled.memory_format)
+
+
+def test_channels_last_gives_the_same_logits() -> None:
+    """The memory format changes the order of additions, not the model."""
+    hp = hyperparameters("test_resnet")
+    inputs = images().float() / 255
+    model = model_of(hp).eval()
+    with torch.inference_mode():
+        expected = logits_of(model, inputs, hp)
+        last = replace(hp, memory_format="channels_last")
+        got = logits_of(ready(model, last, CPU), inputs, last)
+
+    assert model.conv1[0].weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_reproducible_block_leaves_the_random_state_alone() -> None:

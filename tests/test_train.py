@@ -52,6 +52,7 @@ def hyperparameters(**options: Any) -> Hyperparameters:
         "dropout_placement": "head+last1",
         "sampling": "random_over",
         "precision": "fp32",
+        "memory_format": "contiguous",
     }
     return Hyperparameters(**defaults | options)
 
@@ -151,10 +152,19 @@ def test_resumed_equals_uninterrupted(
     assert comparable(heard) == comparable(uninterrupted.history)
 
 
-def test_resumed_equals_uninterrupted_with_batch_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
+def test_resumed_equals_uninterrupted_with_batch_norm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_format: str
+) -> None:
     """Running statistics are part of the checkpoint, also where the best epoch is not the last."""
     monkeypatch.setattr(train, "SAVING_SHARE", 1e9)
-    hp = hyperparameters(model="test_resnet", dropout_placement="none", optimizer="adam", weight_decay=0.01)
+    hp = hyperparameters(
+        model="test_resnet",
+        dropout_placement="none",
+        optimizer="adam",
+        weight_decay=0.01,
+        memory_format=memory_format,
+    )
     with pytest.raises(Stopped):
         trained(hp, checkpoint=slot_in(tmp_path), on_epoch=stop_after(2))
 
