@@ -1,0 +1,30 @@
+"""The documents name what is there, and nothing that is not."""
+
+import re
+from pathlib import Path
+
+from mhist_tune import definition
+from mhist_tune.cli import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_architecture_names_every_module() -> None:
+    """A new module takes its place on the map, and one that is gone leaves it."""
+    table = (ROOT / "ARCHITECTURE.md").read_text().partition("| module | purpose |")[2].partition("\n\n")[0]
+    named = {
+        name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.partition("|")[2].partition("|")[0])
+    }
+    modules = {
+        path.stem for path in (ROOT / "mhist_tune").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+
+    assert named == modules - {"__init__", "__main__"}
+
+
+def test_the_readme_shows_every_study_and_only_real_commands() -> None:
+    """Each packaged definition has its line, and each command in a code block exists."""
+    readme = (ROOT / "README.md").read_text()
+
+    assert all(f"`{name}`" in readme or f"{name}.toml" in readme for name in definition.packaged())
+    assert set(re.findall(r"mhist-tune ([a-z-]+)", readme)) <= set(COMMANDS)
