@@ -1,6 +1,7 @@
 """Everything that mhist-tune raises for its user, in one tree.
 
 MhistTuneError              exit 1   a run failed
+├── DeviceError                      the device failed; a new process may be able to use it
 ├── UsageError              exit 2   the command or the study definition is wrong
 │   ├── DefinitionError              all problems of one definition at once
 │   ├── StudyNotFoundError
@@ -26,6 +27,10 @@ class MhistTuneError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+
+
+class DeviceError(MhistTuneError):
+    """The device failed, or its memory ran out; no trial is to blame, and a new process may be able to go on."""
 
 
 class UsageError(MhistTuneError):

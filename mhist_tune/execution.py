@@ -6,31 +6,28 @@ claims the slot next finds how far this went and goes on from there.
 """
 
 import contextlib
-import hashlib
+import dataclasses
 import itertools
-import threading
+import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from mhist_tune import journal, ledger, records, studies
+from mhist_tune import journal, ledger, memory, records, studies
 from mhist_tune.checkpoint import CheckpointStore
 from mhist_tune.dataset import ImageSet
-from mhist_tune.errors import MhistTuneError
+from mhist_tune.errors import DeviceError, MhistTuneError, StorageError
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.leases import LeaseKeeper
 from mhist_tune.ledger import Claim, StaleTokenError
+from mhist_tune.outbox import Outbox
 from mhist_tune.pruning import Decision
-from mhist_tune.storage import Storage
+from mhist_tune.session import Interrupted, Session
 from mhist_tune.studies import Study
 from mhist_tune.train import CheckpointSlot, Diverged, EpochResult, FitResult, fit
 
@@ -38,91 +35,15 @@ N_ATTEMPTS_AFTER_ERRORS = 3
 """How often a trial that fails by itself is tried before it is recorded as FAIL."""
 
 _STEP_EVENT_S = 0.5
-
-
-class Emit(Protocol):
-    """Receives what happens, as an event's name and its fields; the command line decides how to show it."""
-
-    def __call__(self, event: str, /, **fields: Any) -> None:
-        """Take one event."""
-
-
-class Interrupted(Exception):
-    """The worker was asked to stop by a signal; its slot has been freed."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"interrupted by signal {signum}")
-        self.signum = signum
-
-
-class StopRequest:
-    """A signal's wish to stop, heard between two training steps."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self.signum = 0
-
-    def set(self, signum: int) -> None:
-        """Ask to stop."""
-        self.signum = signum
-        self._event.set()
-
-    def check(self) -> None:
-        """Raise Interrupted if a stop was asked for."""
-        if self._event.is_set():
-            raise Interrupted(self.signum)
-
-    def wait(self, timeout_s: float) -> None:
-        """Wait up to `timeout_s` seconds, and raise Interrupted as soon as a stop is asked for."""
-        self._event.wait(timeout_s)
-        self.check()
+_ANSWER_S = 2.0  # how long training waits for the report of an epoch; after that it goes on and the report waits
+_LISTEN_S = 0.2
+_RELEASE_S = 5.0
 
 
 class _Pruned(Exception):
     def __init__(self, decision: Mapping[str, Any]) -> None:
         super().__init__(decision["reason"])
         self.decision = decision
-
-
-@dataclass(frozen=True)
-class Session:
-    """What one worker process holds while it serves one study.
-
-    Attributes:
-        train: the whole train partition.
-        cache_dir: where decoded partitions are kept.
-        emit: receives events for whoever watches.
-    """
-
-    storage: Storage
-    study: Study
-    data_root: Path
-    cache_dir: Path
-    train: ImageSet
-    device: torch.device
-    worker: str
-    emit: Emit
-    stop: StopRequest
-    _subsets: dict[str, ImageSet] = field(default_factory=dict)
-
-    def subset(self, image_set: str) -> ImageSet:
-        """Return the images of a stored set (`train` or `val`) in their stored order."""
-        if image_set not in self._subsets:
-            position = {name: index for index, name in enumerate(self.train.names)}
-            names = records.image_set(self.storage, self.study, image_set).names
-            self._subsets[image_set] = self.train.take(np.array([position[name] for name in names], dtype=np.int64))
-        return self._subsets[image_set]
-
-    def hyperparameters(self, params: Mapping[str, Any]) -> Hyperparameters:
-        """Return what `fit` takes: the definition's fixed fields, these params, and what was probed for the study."""
-        fields = self.study.definition.hyperparameters(params).to_dict()
-        return Hyperparameters.from_dict({**fields, **self.study.settings["probed"]})
-
-
-def derive_seed(*parts: object) -> int:
-    """Return a seed in [0, 2**31) that depends on all parts and on nothing else."""
-    text = ":".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
 class SlotRun:
@@ -179,26 +100,71 @@ class SlotRun:
         stop_epoch: int | None = None,
         judge: Callable[[EpochResult], Decision] | None = None,
     ) -> FitResult | dict[str, Any]:
-        """Train with fenced reports; return the result, or the outcome that ended it early (pruned or diverged)."""
-        session = self.session
-        session.emit("trial", **self._where(), epochs=stop_epoch or hp.epochs, attempt=self.claim.attempts)
+        """Train with fenced reports; return the result, or the outcome that ended it early (pruned or diverged).
+
+        Reports are sent in order while training goes on, so that a database that is away delays nothing but them.
+        Out of memory, the run goes on from its checkpoint with half the micro-batch.
+
+        Raises:
+            MhistTuneError: out of memory, and the micro-batch cannot be halved.
+        """
+        session, n_epochs = self.session, stop_epoch or hp.epochs
         store = CheckpointStore(session.storage.root / "checkpoints")
+        checkpoint = CheckpointSlot(store, checkpoint_key(session.study, self.claim), self.claim.token)
+        session.emit("trial", **self._where(), epochs=n_epochs, attempt=self.claim.attempts)
         try:
-            return fit(
-                hp,
-                train,
-                val,
-                seed=seed,
-                device=session.device,
-                checkpoint=CheckpointSlot(store, checkpoint_key(session.study, self.claim), self.claim.token),
-                on_epoch=lambda result: self._on_epoch(result, stop_epoch or hp.epochs, judge),
-                on_step=self._on_step,
-                stop_epoch=stop_epoch,
-            )
+            while True:
+                try:
+                    report = partial(self._report, n_epochs=n_epochs, judge=judge)
+                    with Outbox[EpochResult](report) as outbox:
+                        fitted = fit(
+                            hp,
+                            train,
+                            val,
+                            seed=seed,
+                            device=session.device,
+                            checkpoint=checkpoint,
+                            on_epoch=partial(self._on_epoch, outbox),
+                            on_step=partial(self._on_step, outbox),
+                            stop_epoch=stop_epoch,
+                        )
+                        self._await(outbox, math.inf)
+                    return fitted
+                except (RuntimeError, MemoryError) as error:
+                    if not memory.is_out_of_memory(error):
+                        raise
+                # Only here, behind the handler, the failed run is gone from memory: the error's traceback held it.
+                hp = self._with_less_memory(hp)
         except _Pruned as pruned:
             return self._ended_early(str(pruned), decision=dict(pruned.decision))
         except Diverged as diverged:
             return self._ended_early(f"diverged: {diverged}")
+
+    def _with_less_memory(self, hp: Hyperparameters) -> Hyperparameters:
+        session, device = self.session, self.session.device
+        n_images = min(hp.micro_batch_size, hp.effective_batch_size)
+        detail = {"device": str(device), "micro_batch_size": n_images}
+        journal.event(
+            session.storage,
+            session.study,
+            kind="out of memory",
+            stage=self.claim.stage,
+            slot=self.claim.slot,
+            detail=detail,
+        )
+        memory.free(device)
+        if n_images > 1 and not memory.is_coupled(hp):
+            session.emit("memory", **self._where(), micro_batch_size=n_images // 2)
+            return dataclasses.replace(hp, micro_batch_size=n_images // 2)
+        fitting = memory.fitting_micro_batch_size(hp, device)
+        raise MhistTuneError(
+            f"trial {self.trial_number} of {session.study.name} does not fit into the memory of {device} with "
+            f"{n_images} images at once; its slot is free again",
+            hint="this needs a device with more free memory"
+            if fitting is None
+            else f"use a device with more free memory, or a study with micro_batch_size = {fitting}, which would fit: "
+            "with BatchNorm it is part of the method and stays as it is",
+        )
 
     def _ended_early(self, reason: str, **details: Any) -> dict[str, Any]:
         rows = records.epochs(self.session.storage, self.session.study, self.claim.stage, self.claim.slot)
@@ -213,7 +179,35 @@ class SlotRun:
             **details,
         }
 
-    def _on_epoch(self, result: EpochResult, n_epochs: int, judge: Callable[[EpochResult], Decision] | None) -> None:
+    def _on_epoch(self, outbox: Outbox[EpochResult], result: EpochResult) -> None:
+        self._epoch = result.epoch
+        was_late = outbox.n_waiting > 0
+        outbox.put(result)
+        if not was_late and not self._await(outbox, _ANSWER_S):
+            self.session.emit("waiting", **self._where(), reason="no answer from the database; training goes on")
+
+    def _await(self, outbox: Outbox[EpochResult], timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while not outbox.wait(_LISTEN_S):
+            self._check(outbox)
+            if time.monotonic() > deadline:
+                return False
+        return True
+
+    def _check(self, outbox: Outbox[EpochResult]) -> None:
+        self.session.stop.check()
+        if self._keeper.lost.is_set():
+            raise StaleTokenError(self.claim)
+        outbox.check()
+
+    def _on_step(self, outbox: Outbox[EpochResult], n_done: int, n_images: int) -> None:
+        self._check(outbox)
+        now = time.monotonic()
+        if now - self._last_step_event >= _STEP_EVENT_S:
+            self._last_step_event = now
+            self.session.emit("step", **self._where(), n_done=n_done, n_images=n_images)
+
+    def _report(self, result: EpochResult, *, n_epochs: int, judge: Callable[[EpochResult], Decision] | None) -> None:
         session, claim = self.session, self.claim
         value = result.metrics.get("val_f1", result.metrics["train_loss"])
         assert value is not None
@@ -227,10 +221,10 @@ class SlotRun:
             predictions=result.probabilities,
         )
         session.storage.retrying(partial(self._mirror, result.epoch, value))
-        self._epoch = result.epoch
         if is_new:
-            session.emit("epoch", **self._where(), epochs=n_epochs, best_epoch=result.best_epoch, **result.metrics)
-            self._heartbeat(result.metrics)
+            shown = {**self._where(), "epoch": result.epoch, "epochs": n_epochs, "best_epoch": result.best_epoch}
+            session.emit("epoch", **shown, **result.metrics)
+            self._heartbeat(result)
         if judge is not None:
             decision = records.record_decision(session.storage, claim, result.epoch, judge(result).to_dict())
             if decision["prune"]:
@@ -239,16 +233,7 @@ class SlotRun:
     def _mirror(self, epoch: int, value: float) -> None:
         self.session.storage.optuna.set_trial_intermediate_value(self._trial_id, epoch, value)
 
-    def _on_step(self, n_done: int, n_images: int) -> None:
-        self.session.stop.check()
-        if self._keeper.lost.is_set():
-            raise StaleTokenError(self.claim)
-        now = time.monotonic()
-        if now - self._last_step_event >= _STEP_EVENT_S:
-            self._last_step_event = now
-            self.session.emit("step", **self._where(), n_done=n_done, n_images=n_images)
-
-    def _heartbeat(self, metrics: Mapping[str, float | None]) -> None:
+    def _heartbeat(self, result: EpochResult) -> None:
         journal.heartbeat_worker(
             self.session.storage,
             self.session.worker,
@@ -257,9 +242,9 @@ class SlotRun:
             stage=self.claim.stage,
             slot=self.claim.slot,
             trial_number=self.trial_number,
-            epoch=self._epoch,
-            images_per_s=metrics.get("images_per_s"),
-            memory_bytes=metrics.get("peak_memory_bytes"),
+            epoch=result.epoch,
+            images_per_s=result.metrics.get("images_per_s"),
+            memory_bytes=result.metrics.get("peak_memory_bytes"),
             state="training",
         )
 
@@ -283,9 +268,10 @@ class SlotRun:
         if not ledger.decide(storage, claim, dict(outcome)):
             raise StaleTokenError(claim)
         storage.retrying(lambda: self._tell(outcome))
+        # Before the slot is done: killed here, the next holder of the slot removes them, afterwards nobody would.
+        CheckpointStore(storage.root / "checkpoints").remove(checkpoint_key(self.session.study, claim))
         if not ledger.finish(storage, claim):
             raise StaleTokenError(claim)
-        CheckpointStore(storage.root / "checkpoints").remove(checkpoint_key(self.session.study, claim))
         shown = {
             name: outcome[name] for name in ("state", "value", "best_epoch", "reason") if outcome.get(name) is not None
         }
@@ -313,10 +299,12 @@ def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Mapping[s
     """Run a claimed slot to its end with `work`, which returns the outcome.
 
     A lease lost on the way ends the run quietly, a stop request frees the slot, and an error is recorded with its
-    traceback and the slot freed, until it has failed `N_ATTEMPTS_AFTER_ERRORS` times and becomes FAIL.
+    traceback and the slot freed, until it has failed `N_ATTEMPTS_AFTER_ERRORS` times and becomes FAIL. What is the
+    machine's fault (its database, disk, memory or device) is nobody's score: it frees the slot and ends the worker.
 
     Raises:
         Interrupted: a signal asked to stop; the slot is free.
+        MhistTuneError: this worker cannot go on; the slot is free, or will be when its lease has run out.
     """
     storage, name = session.storage, session.study.name
     stage, slot = claim.stage, claim.slot
@@ -326,10 +314,17 @@ def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Mapping[s
             run.conclude(claim.outcome or work(run))
         except StaleTokenError:
             session.emit("lost", study=name, stage=stage, slot=slot)
+        except StorageError as error:
+            _release(session, claim)
+            kept = f"{error}; trial {run.trial_number} of {name} keeps its checkpoint and is resumed from it"
+            raise StorageError(kept, hint=error.hint) from error
         except (Interrupted, MhistTuneError):
-            ledger.release(storage, claim)
+            _release(session, claim)
             raise
         except Exception as error:
+            if fault := memory.device_fault(error):
+                _release(session, claim)
+                raise DeviceError(f"{session.device} {fault}: {error}".splitlines()[0]) from error
             summary = f"{type(error).__name__}: {error}"
             detail = {"error": summary, "traceback": traceback.format_exc()}
             journal.event(storage, session.study, kind="error", stage=stage, slot=slot, detail=detail)
@@ -339,3 +334,9 @@ def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Mapping[s
                 ledger.release(storage, claim)
             else:
                 run.conclude({"state": "FAIL", "value": None, "reason": summary})
+
+
+def _release(session: Session, claim: Claim) -> None:
+    """Free the slot if the database is there; if not, the lease runs out by itself."""
+    with contextlib.suppress(Interrupted, StorageError):
+        ledger.release(session.storage, claim, retry_s=_RELEASE_S)

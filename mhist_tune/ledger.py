@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Row
 
 from mhist_tune import studies, tables
 from mhist_tune.leases import Claim, LeaseObserver, SlotKey, StaleTokenError, is_held, is_slot, renew
-from mhist_tune.storage import Storage
+from mhist_tune.storage import RETRY_S, Storage
 from mhist_tune.studies import Study
 
 __all__ = [
@@ -117,14 +117,14 @@ def claim(
     return storage.transaction(work)
 
 
-def release(storage: Storage, claim: Claim) -> bool:
+def release(storage: Storage, claim: Claim, *, retry_s: float = RETRY_S) -> bool:
     """Give the slot back, free for anyone; False if the claim no longer holds."""
-    return _end(storage, claim, "free")
+    return _end(storage, claim, "free", retry_s)
 
 
 def finish(storage: Storage, claim: Claim) -> bool:
     """Mark the slot as done; False if the claim no longer holds."""
-    return _end(storage, claim, "done")
+    return _end(storage, claim, "done", RETRY_S)
 
 
 def attach_trial(storage: Storage, claim: Claim, trial_id: int, number: int) -> bool:
@@ -249,11 +249,11 @@ def _take(storage: Storage, connection: Connection, study: Study, row: Row[Any],
     return _claim(connection.execute(_slots(study, [row.stage]).where(table.c.owner == nonce)).one())
 
 
-def _end(storage: Storage, claim: Claim, state: str) -> bool:
+def _end(storage: Storage, claim: Claim, state: str, retry_s: float) -> bool:
     table = tables.slots
     is_mine = sqlalchemy.and_(is_slot(claim), table.c.token == claim.token, table.c.state.in_(("leased", state)))
     update = sqlalchemy.update(table).where(is_mine).values(state=state, expires_at=None)
-    return storage.transaction(lambda connection: connection.execute(update).rowcount == 1)
+    return storage.transaction(lambda connection: connection.execute(update).rowcount == 1, retry_s=retry_s)
 
 
 def _of(study: Study, stages: Sequence[str] | None) -> ColumnElement[bool]:

@@ -15,7 +15,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from mhist_tune import __version__, holdout, journal, ledger, records, search, selection
 from mhist_tune.dataset import ImageSet
 from mhist_tune.errors import DataError, UsageError
-from mhist_tune.execution import Session, SlotRun
+from mhist_tune.execution import SlotRun
+from mhist_tune.session import Session
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 from mhist_tune.train import predict

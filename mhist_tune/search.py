@@ -10,8 +10,9 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from mhist_tune import records, studies
-from mhist_tune.execution import SlotRun, derive_seed
+from mhist_tune.execution import SlotRun
 from mhist_tune.pruning import Decision, decide
+from mhist_tune.session import derive_seed
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 from mhist_tune.train import EpochResult

@@ -33,6 +33,7 @@ RETRY_S = 600.0
 """How long an operation is tried again while the database is away."""
 
 _OPEN_RETRY_S = 60.0
+_UNINTERRUPTED_S = 2.0  # contention passes in less, so that even an interrupted worker gets its slot freed
 _SQLITE_TIMEOUT_S = 60
 _SCHEMA_LOCK = 0x6D68697374  # "mhist": the advisory lock under which the tables are made
 _CLOCKS = {
@@ -52,6 +53,7 @@ class Storage:
         clock: an SQL expression, epoch seconds of the database's clock.
         n_interruptions: how often this process found the database away or locked; whoever times another worker's
             silence starts again when it changes.
+        interrupt: called while an operation waits for the database; it may raise to end the waiting.
     """
 
     def __init__(self, url: URL) -> None:
@@ -61,6 +63,7 @@ class Storage:
         self.root = Path(url.database or "").parent if self.dialect == "sqlite" else Path("storage").resolve()
         self.clock = sqlalchemy.literal_column(_CLOCKS[self.dialect], sqlalchemy.Double)
         self.n_interruptions = 0
+        self.interrupt: Callable[[], None] = lambda: None
         self._rdb: RDBStorage | None = None
         self.engine: Engine = sqlalchemy.create_engine(url, **self._engine_options())
 
@@ -157,7 +160,7 @@ class Storage:
 
     def _retry(self, action: Callable[[], T], retry_s: float, is_worth_it: Callable[[DBAPIError], bool]) -> T:
         jitter = random.Random()  # training owns the global generator
-        deadline = time.monotonic() + retry_s
+        started = time.monotonic()
         delay_s = 0.02
         while True:
             try:
@@ -171,8 +174,11 @@ class Storage:
                         raise self._error(cause) from error
                     raise
                 self.n_interruptions += 1
-                if time.monotonic() + delay_s > deadline:
+                waited_s = time.monotonic() - started
+                if waited_s + delay_s > retry_s:
                     raise self._error(cause) from error
+                if waited_s > _UNINTERRUPTED_S:
+                    self.interrupt()
             time.sleep(delay_s * jitter.uniform(0.5, 1.0))
             delay_s = min(2 * delay_s, 5.0)
 

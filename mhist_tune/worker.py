@@ -1,16 +1,12 @@
-"""Worker processes: one per device, each claiming slots until none is left in any stage it serves."""
+"""One worker process: it claims slots until none is left in any stage it serves."""
 
 import contextlib
 import ctypes
-import multiprocessing
-import multiprocessing.connection
 import os
-import signal
 import socket
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +14,10 @@ from typing import Any
 import torch
 
 from mhist_tune import dataset, ledger, models, retrain, search, studies
-from mhist_tune.errors import DataError, MhistTuneError, UsageError
-from mhist_tune.execution import Emit, Interrupted, Session, SlotRun, StopRequest, run_slot
+from mhist_tune.errors import DataError, UsageError
+from mhist_tune.execution import SlotRun, run_slot
 from mhist_tune.leases import LeaseObserver
+from mhist_tune.session import Emit, Session, StopRequest
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from mhist_tune.train import resolve
@@ -32,7 +29,6 @@ _POLL_S = 1.0
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES = 2**30
 _N_CPU_WORKERS = 8  # each holds its own model and about a gigabyte of libraries
-_FORWARD_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ def parse_devices(text: str, per_device: int | None) -> list[str]:
     """
     n_cuda = torch.cuda.device_count()
     if text == "cpu" or (text == "all" and n_cuda == 0):
-        return ["cpu"] * (per_device or min(_n_cores(), _N_CPU_WORKERS))
+        return ["cpu"] * (per_device or min(n_cores(), _N_CPU_WORKERS))
     indices = [str(index) for index in range(n_cuda)] if text == "all" else text.split(",")
     if not all(index.isdecimal() and int(index) < n_cuda for index in indices):
         raise UsageError(
@@ -75,105 +71,9 @@ def parse_devices(text: str, per_device: int | None) -> list[str]:
     return [f"cuda:{int(index)}" for index in indices for _ in range(per_device or 1)]
 
 
-def _n_cores() -> int:
+def n_cores() -> int:
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-def run_workers(options: WorkerOptions, devices: Sequence[str], emit: Emit, stop: StopRequest) -> None:
-    """Serve with one process per entry of `devices`; a single one runs in this process.
-
-    Local CPU processes divide the cores among them. Each process has a log file below `logs/` in the storage folder.
-
-    Raises:
-        Interrupted: a signal asked to stop; every slot is free.
-        MhistTuneError: what ended a worker process.
-    """
-    n_threads = max(1, _n_cores() // len(devices))
-    if len(devices) == 1:
-        serve(options, devices[0], n_threads, emit, stop)
-        return
-    context = multiprocessing.get_context("spawn")
-    processes: dict[multiprocessing.connection.Connection, Any] = {}
-    for device in devices:
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_child, args=(options, device, n_threads, theirs))
-        process.start()
-        theirs.close()
-        processes[ours] = process
-    errors = _forward(processes, emit, stop)
-    if stop.signum:
-        raise Interrupted(stop.signum)
-    if errors:
-        raise errors[0]
-
-
-def _forward(
-    processes: dict[multiprocessing.connection.Connection, Any], emit: Emit, stop: StopRequest
-) -> list[MhistTuneError]:
-    """Hand on the events of the processes until all have ended; return what ended them if it was an error."""
-    errors: list[MhistTuneError] = []
-    open_connections = dict(processes)
-    is_told = False
-    while open_connections:
-        if stop.signum and not is_told:
-            is_told = True
-            for process in processes.values():
-                process.terminate()
-        for connection in multiprocessing.connection.wait(list(open_connections), timeout=_FORWARD_S):
-            assert isinstance(connection, multiprocessing.connection.Connection)
-            try:
-                event, fields = connection.recv()
-            except EOFError:
-                process = open_connections.pop(connection)
-                process.join()
-                if process.exitcode not in (0, 143) and not errors:
-                    errors.append(MhistTuneError(f"a worker process ended with exit code {process.exitcode}"))
-                continue
-            if event == "failed":
-                errors.append(fields["error"])
-            else:
-                emit(event, **fields)
-    return errors
-
-
-def _child(
-    options: WorkerOptions, device: str, n_threads: int, connection: multiprocessing.connection.Connection
-) -> None:
-    os.setsid()  # Ctrl-C in a terminal reaches the parent alone, which then asks every child once
-    lock = threading.Lock()
-    with stop_on_signals() as stop:
-
-        def emit(event: str, /, **fields: Any) -> None:
-            with lock:
-                try:
-                    connection.send((event, fields))
-                except BrokenPipeError:  # the parent is gone: end as if it had asked to
-                    stop.set(signal.SIGTERM)
-
-        try:
-            serve(options, device, n_threads, emit, stop)
-        except Interrupted:
-            raise SystemExit(128 + stop.signum) from None
-        except MhistTuneError as error:
-            emit("failed", error=error)
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Yield a request that SIGTERM and SIGINT set; a second signal ends the process at once."""
-    stop = StopRequest()
-
-    def handle(signum: int, _: object) -> None:
-        if stop.signum:
-            os._exit(128 + signum)
-        stop.set(signum)
-
-    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop: StopRequest) -> None:
@@ -188,6 +88,7 @@ def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop:
         _keep_freed_memory()
     worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     with open_storage(options.storage_url) as storage:
+        storage.interrupt = stop.check
         log_path = storage.root / "logs" / f"{worker}.log"
         with _logged(emit, log_path) as emit:
             emit("worker", worker=worker, device=device, threads=n_threads, log=str(log_path))

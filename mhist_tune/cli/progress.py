@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mhist_tune.execution import Emit
+from mhist_tune.session import Emit
 from mhist_tune.worker import format_event
 
 

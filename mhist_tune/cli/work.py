@@ -1,5 +1,6 @@
 """Commands that train."""
 
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,10 +150,12 @@ def _work(
 ) -> None:
     """Run workers in this terminal; end with 128 + the signal's number when one asks to stop."""
     from mhist_tune.cli.progress import progress
-    from mhist_tune.execution import Interrupted
+    from mhist_tune.session import Interrupted
     from mhist_tune.storage import open_storage
-    from mhist_tune.worker import WORK, WorkerOptions, parse_devices, run_workers, stop_on_signals
+    from mhist_tune.supervisor import run_workers, stop_on_signals
+    from mhist_tune.worker import WORK, WorkerOptions, parse_devices
 
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not reproducible
     with open_storage(storage_url, create=name is None) as storage:
         _require(storage, name)
     options = WorkerOptions(storage_url, root, name, stages or tuple(WORK), wait)

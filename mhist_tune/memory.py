@@ -1,0 +1,67 @@
+"""Memory that ran out: how it is recognized, and what would have fitted."""
+
+import dataclasses
+import gc
+
+import torch
+import torch.nn.functional as F
+
+from mhist_tune.forward import logits_of, reproducible
+from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.models import create_model, has_batch_norm
+from mhist_tune.optim import build_optimizer
+
+# torch has an error of its own kind only for its GPU allocator; the CPU's, CUDA's and cuBLAS's tell by their text.
+_MARKS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that the device or the machine has no memory left."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(mark in str(error).lower() for mark in _MARKS)
+
+
+def device_fault(error: BaseException) -> str | None:
+    """Return what is wrong with the device or its memory, if that is what the error says; no trial is to blame."""
+    if is_out_of_memory(error):
+        return "has no memory left"
+    return "failed" if isinstance(error, torch.AcceleratorError) else None
+
+
+def free(device: torch.device) -> None:
+    """Give back what nothing refers to any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def is_coupled(hp: Hyperparameters) -> bool:
+    """Say whether the micro-batch is part of the method, since the model has BatchNorm."""
+    return has_batch_norm(create_model(dataclasses.replace(hp, weights="random")))
+
+
+def fitting_micro_batch_size(hp: Hyperparameters, device: torch.device) -> int | None:
+    """Return the largest of 1/2, 1/4, ... of the micro-batch with which a real update fits; None if none does."""
+    n_images = min(hp.micro_batch_size, hp.effective_batch_size) // 2
+    while n_images:
+        try:
+            _update_once(hp, n_images, device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return n_images
+        free(device)
+        n_images //= 2
+    return None
+
+
+def _update_once(hp: Hyperparameters, n_images: int, device: torch.device) -> None:
+    with reproducible(device):
+        model = create_model(dataclasses.replace(hp, weights="random")).to(device)
+        # In evaluation mode BatchNorm takes one image as well, and what is kept for the gradient is the same.
+        model.train(n_images > 1)
+        images = torch.zeros(n_images, 3, hp.image_size, hp.image_size, device=device)
+        torch.autograd.backward(F.softplus(logits_of(model, images, hp.precision)).sum())
+        build_optimizer(model, hp).step()

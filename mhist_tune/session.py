@@ -1,0 +1,96 @@
+"""What one worker process holds while it serves one study, and how it hears that it should stop."""
+
+import hashlib
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from mhist_tune import records
+from mhist_tune.dataset import ImageSet
+from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+
+
+class Emit(Protocol):
+    """Receives what happens, as an event's name and its fields; the command line decides how to show it."""
+
+    def __call__(self, event: str, /, **fields: Any) -> None:
+        """Take one event."""
+
+
+class Interrupted(Exception):
+    """The worker was asked to stop by a signal; its slot has been freed."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"interrupted by signal {signum}")
+        self.signum = signum
+
+
+class StopRequest:
+    """A signal's wish to stop, heard between two training steps and while the database is away."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.signum = 0
+
+    def set(self, signum: int) -> None:
+        """Ask to stop."""
+        self.signum = signum
+        self._event.set()
+
+    def check(self) -> None:
+        """Raise Interrupted if a stop was asked for."""
+        if self._event.is_set():
+            raise Interrupted(self.signum)
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait up to `timeout_s` seconds, and raise Interrupted as soon as a stop is asked for."""
+        self._event.wait(timeout_s)
+        self.check()
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one worker process holds while it serves one study.
+
+    Attributes:
+        train: the whole train partition.
+        cache_dir: where decoded partitions are kept.
+        emit: receives events for whoever watches.
+    """
+
+    storage: Storage
+    study: Study
+    data_root: Path
+    cache_dir: Path
+    train: ImageSet
+    device: torch.device
+    worker: str
+    emit: Emit
+    stop: StopRequest
+    _subsets: dict[str, ImageSet] = field(default_factory=dict)
+
+    def subset(self, image_set: str) -> ImageSet:
+        """Return the images of a stored set (`train` or `val`) in their stored order."""
+        if image_set not in self._subsets:
+            position = {name: index for index, name in enumerate(self.train.names)}
+            names = records.image_set(self.storage, self.study, image_set).names
+            self._subsets[image_set] = self.train.take(np.array([position[name] for name in names], dtype=np.int64))
+        return self._subsets[image_set]
+
+    def hyperparameters(self, params: Mapping[str, Any]) -> Hyperparameters:
+        """Return what `fit` takes: the definition's fixed fields, these params, and what was probed for the study."""
+        fields = self.study.definition.hyperparameters(params).to_dict()
+        return Hyperparameters.from_dict({**fields, **self.study.settings["probed"]})
+
+
+def derive_seed(*parts: object) -> int:
+    """Return a seed in [0, 2**31) that depends on all parts and on nothing else."""
+    text = ":".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1

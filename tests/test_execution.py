@@ -1,0 +1,160 @@
+"""One slot to its end: trials that diverge, fail or do not fit, and a database, disk or worker that goes away."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mhist_tune import forward, journal, ledger, memory, records, search, studies, train
+from mhist_tune.ledger import SlotRow
+from mhist_tune.records import EpochRow
+from mhist_tune.storage import open_storage
+
+Run = Callable[..., tuple[int, str, str]]
+
+DEFINITION = """
+[study]
+name = "small"
+n_trials = 1
+lease_s = 2.0
+pruner = {{ name = "none" }}
+
+[fixed]
+model = "{model}"
+weights = "random"
+image_size = 32
+epochs = 3
+precision = "fp32"
+augmentation = "none"
+effective_batch_size = 16
+micro_batch_size = 16
+{more}
+
+[space]
+drop_rate = {{ low = 0.1, high = 0.5 }}
+"""
+
+Work = Callable[..., tuple[int, str]]
+Recorded = Callable[[], tuple[SlotRow, list[EpochRow], list[journal.EventRow]]]
+
+
+@pytest.fixture
+def work(run: Run, generated: Path, tmp_path: Path) -> Work:
+    """A function that creates a study of one trial and works on it: exit code and stderr."""
+
+    def call(model: str = "fcnn", more: str = "") -> tuple[int, str]:
+        (tmp_path / "small.toml").write_text(DEFINITION.format(model=model, more=more))
+        code, _, err = run("create-study", "small.toml", "--data", str(generated))
+        assert code == 0, err
+        code, _, err = run("worker", "small", "--devices", "cpu", "--per-device", "1", "--data", str(generated))
+        return code, err
+
+    return call
+
+
+@pytest.fixture
+def recorded(storage_url_sqlite: str) -> Recorded:
+    """A function that returns the study's only slot, its epochs and its events."""
+
+    def call() -> tuple[SlotRow, list[EpochRow], list[journal.EventRow]]:
+        with open_storage(storage_url_sqlite) as storage:
+            study = studies.load_study(storage, "small")
+            [slot] = ledger.slots(storage, study, "search")
+            return slot, records.epochs(storage, study, "search", 0), journal.events(storage, study)
+
+    return call
+
+
+def test_a_diverged_trial_is_pruned_with_its_reason(work: Work, recorded: Recorded) -> None:
+    """Weights that overflow end the trial as PRUNED, which says so, and use up its slot."""
+    code, _ = work(more="learning_rate = 10.0\nweight_decay = 1e38")
+    slot, _, _ = recorded()
+
+    assert code == 0
+    assert slot.state == "done"
+    assert slot.outcome is not None
+    assert slot.outcome["state"] == "PRUNED"
+    assert slot.outcome["reason"].startswith("diverged: ")
+    assert "epoch 1" in slot.outcome["reason"]
+
+
+def test_a_failing_trial_is_retried_twice_from_its_checkpoint(
+    work: Work, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug after the second epoch is met three times, the first epoch trained once; then FAIL, with tracebacks."""
+    judged = []
+
+    def buggy(*args: object, epoch: int, **kwargs: object) -> None:
+        judged.append(epoch)
+        if epoch == 2:
+            raise ZeroDivisionError("a bug")
+        return decide(*args, epoch=epoch, **kwargs)
+
+    decide = search.decide
+    monkeypatch.setattr(search, "decide", buggy)
+    monkeypatch.setattr(train, "SAVING_SHARE", 1e9)  # a checkpoint after every epoch
+    code, _ = work()
+    slot, epochs, events = recorded()
+
+    assert code == 0
+    assert (slot.state, slot.attempts) == ("done", 3)
+    assert slot.outcome == {"state": "FAIL", "value": None, "reason": "ZeroDivisionError: a bug"}
+    assert [(row.epoch, row.token) for row in epochs] == [(1, 1), (2, 1)]
+    assert judged == [1, 2] * 3
+    errors = [event.detail["traceback"] for event in events if event.kind == "error"]
+    assert len(errors) == 3
+    assert all("in buggy" in traceback for traceback in errors)
+
+
+@pytest.fixture
+def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that takes four images at once with gradients; for more torch's own allocator fails."""
+
+    def limited(model: torch.nn.Module, images: Tensor, precision: str) -> Tensor:
+        if len(images) > 4 and torch.is_grad_enabled():
+            torch.empty(2**60)
+        return logits_of(model, images, precision)
+
+    logits_of = forward.logits_of
+    monkeypatch.setattr(train, "logits_of", limited)
+    monkeypatch.setattr(memory, "logits_of", limited)
+
+
+def test_out_of_memory_halves_the_micro_batch(work: Work, recorded: Recorded, small_memory: None) -> None:
+    """Without BatchNorm the trial goes on with 8, then 4 images at once, and ends as COMPLETE."""
+    code, err = work()
+    slot, epochs, events = recorded()
+
+    assert code == 0
+    assert slot.outcome is not None
+    assert slot.outcome["state"] == "COMPLETE"
+    assert [row.epoch for row in epochs] == [1, 2, 3]
+    assert [event.detail["micro_batch_size"] for event in events if event.kind == "out of memory"] == [16, 8]
+    assert "micro_batch_size=4" in err
+
+
+def test_out_of_memory_with_batch_norm_returns_the_slot(work: Work, recorded: Recorded, small_memory: None) -> None:
+    """With BatchNorm nothing is changed or scored: the slot is free, and the one line says what would fit."""
+    code, err = work(model="test_resnet")
+    slot, epochs, _ = recorded()
+
+    assert code == 1
+    assert (slot.state, slot.outcome, epochs) == ("free", None, [])
+    assert "micro_batch_size = 4" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+)
+def test_every_shortage_of_memory_is_recognized(error: Exception) -> None:
+    """Allocators of torch, CUDA and Python; the CPU's own text is met in the tests above."""
+    assert memory.is_out_of_memory(error)
+    assert not memory.is_out_of_memory(RuntimeError("shape mismatch"))
