@@ -8,6 +8,8 @@ MhistTuneError              exit 1   a run failed
 │   └── StudyExistsError             the name is taken by another definition
 ├── DataError               exit 3   the data set is missing, damaged or another one
 └── StorageError            exit 4   the database or the storage folder cannot be used
+    ├── DiskFullError                no space is left for a checkpoint
+    └── NoStorageError               nothing is there yet
 """
 
 import difflib
@@ -67,6 +69,14 @@ class StorageError(MhistTuneError):
     """The database or the storage folder cannot be reached or written."""
 
     exit_code = 4
+
+
+class DiskFullError(StorageError):
+    """No space is left in the storage folder; some may be made."""
+
+
+class NoStorageError(StorageError):
+    """There is no database yet, or one without our tables."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -112,6 +112,7 @@ class SlotRun:
         store = CheckpointStore(session.storage.root / "checkpoints")
         checkpoint = CheckpointSlot(store, checkpoint_key(session.study, self.claim), self.claim.token)
         session.emit("trial", **self._where(), epochs=n_epochs, attempt=self.claim.attempts)
+        self._heartbeat(0, {})
         try:
             while True:
                 try:
@@ -224,7 +225,7 @@ class SlotRun:
         if is_new:
             shown = {**self._where(), "epoch": result.epoch, "epochs": n_epochs, "best_epoch": result.best_epoch}
             session.emit("epoch", **shown, **result.metrics)
-            self._heartbeat(result)
+            self._heartbeat(result.epoch, result.metrics)
         if judge is not None:
             decision = records.record_decision(session.storage, claim, result.epoch, judge(result).to_dict())
             if decision["prune"]:
@@ -233,7 +234,7 @@ class SlotRun:
     def _mirror(self, epoch: int, value: float) -> None:
         self.session.storage.optuna.set_trial_intermediate_value(self._trial_id, epoch, value)
 
-    def _heartbeat(self, result: EpochResult) -> None:
+    def _heartbeat(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
         journal.heartbeat_worker(
             self.session.storage,
             self.session.worker,
@@ -242,9 +243,9 @@ class SlotRun:
             stage=self.claim.stage,
             slot=self.claim.slot,
             trial_number=self.trial_number,
-            epoch=result.epoch,
-            images_per_s=result.metrics.get("images_per_s"),
-            memory_bytes=result.metrics.get("peak_memory_bytes"),
+            epoch=epoch,
+            images_per_s=metrics.get("images_per_s"),
+            memory_bytes=metrics.get("peak_memory_bytes"),
             state="training",
         )
 

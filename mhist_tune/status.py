@@ -1,12 +1,17 @@
 """Where a study stands: slots, trials, workers, and its best trial."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from mhist_tune import journal, ledger, selection
+from mhist_tune import journal, ledger, records, selection
+from mhist_tune.ledger import SlotRow
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
 STAGES = ("search", "retrain")
+
+_N_TIMED = 20  # finished trials whose mean time tells how long the rest will take
+_SHOWN = ("worker", "host", "device", "images_per_s", "memory_bytes")
 
 
 def best(storage: Storage, study: Study) -> dict[str, Any] | None:
@@ -20,12 +25,9 @@ def best(storage: Storage, study: Study) -> dict[str, Any] | None:
 
 def of_study(storage: Storage, study: Study) -> dict[str, Any]:
     """Return a JSON-safe summary of a study."""
-    slots = ledger.slots(storage, study, "search")
-    states = [slot.outcome["state"] for slot in slots if slot.outcome is not None]
-    now = storage.now()
-    workers = [
-        worker for worker in journal.workers(storage, study) if now - worker["seen_at"] < 2 * study.definition.lease_s
-    ]
+    slots = {stage: ledger.slots(storage, study, stage) for stage in STAGES}
+    states = [slot.outcome["state"] for slot in slots["search"] if slot.outcome is not None]
+    workers = _workers(storage, study, [slot for stage in STAGES for slot in slots[stage]])
     return {
         "study": study.name,
         "state": study.state,
@@ -33,9 +35,54 @@ def of_study(storage: Storage, study: Study) -> dict[str, Any]:
         "stages": {stage: ledger.counts(storage, study, stage) for stage in STAGES},
         "trials": {state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")},
         "best": best(storage, study),
-        "workers": [{**worker, "age_s": now - worker["seen_at"]} for worker in workers],
+        "workers": workers,
+        "time_left_s": _time_left_s(storage, study, slots["search"], workers),
         "test_openings": len(journal.openings(storage, study)),
     }
+
+
+def _workers(storage: Storage, study: Study, slots: Sequence[SlotRow]) -> list[dict[str, Any]]:
+    """Return whoever holds a lease that has not run out, with what it last said about itself."""
+    now, lease_s = storage.now(), study.definition.lease_s
+    said = {worker["worker"]: worker for worker in journal.workers(storage, study)}
+    found = []
+    for slot in slots:
+        if slot.state != "leased" or slot.expires_at is None or slot.expires_at < now:
+            continue
+        name = (slot.owner or "").rpartition(":")[0]
+        last = said.get(name, {})
+        is_this_slot = (last.get("stage"), last.get("slot")) == (slot.stage, slot.slot)
+        found.append(
+            {
+                **{key: last.get(key) for key in _SHOWN},
+                "worker": name,
+                "stage": slot.stage,
+                "slot": slot.slot,
+                "trial_number": slot.trial_number,
+                "epoch": last.get("epoch") if is_this_slot else None,
+                "lease_age_s": max(0.0, now + lease_s - slot.expires_at),
+            }
+        )
+    return found
+
+
+def _time_left_s(
+    storage: Storage, study: Study, slots: Sequence[SlotRow], workers: Sequence[dict[str, Any]]
+) -> float | None:
+    """Return how long those at work will need for the rest of the search; None if nobody is, or nothing is known."""
+    n_workers = sum(worker["stage"] == "search" for worker in workers)
+    done = [slot for slot in slots if slot.state == "done"][-_N_TIMED:]
+    if not n_workers or not done:
+        return None
+
+    def spent_s(slot: SlotRow) -> float:
+        rows = records.epochs(storage, study, "search", slot.slot)
+        return sum(row.metrics.get("elapsed_s") or 0.0 for row in rows)
+
+    mean_s = sum(spent_s(slot) for slot in done) / len(done)
+    n_free = sum(slot.state == "free" for slot in slots)
+    rest_s = sum(max(0.0, mean_s - spent_s(slot)) for slot in slots if slot.state == "leased")
+    return (n_free * mean_s + rest_s) / n_workers
 
 
 def to_text(found: dict[str, Any]) -> str:
@@ -51,10 +98,21 @@ def to_text(found: dict[str, Any]) -> str:
     if top := found["best"]:
         lines.append(f"  best: trial {top['number']}, val F1 {top['value']:.3f} at epoch {top['best_epoch']}")
     for worker in found["workers"]:
+        progress = "" if worker["epoch"] is None else f", epoch {worker['epoch']}"
         speed = f", {worker['images_per_s']:.0f} images/s" if worker["images_per_s"] else ""
+        memory = f", {worker['memory_bytes'] / 1e9:.1f} GB" if worker["memory_bytes"] else ""
         lines.append(
-            f"  worker {worker['worker']} on {worker['device']}: {worker['stage']} trial {worker['trial_number']}, "
-            f"epoch {worker['epoch']}{speed}, seen {worker['age_s']:.0f} s ago"
+            f"  {worker['worker']} on {worker['device'] or 'a device unknown yet'}: {worker['stage']} trial "
+            f"{worker['trial_number']}{progress}{speed}{memory}, lease {worker['lease_age_s']:.0f} s old"
         )
+    if (left_s := found["time_left_s"]) is not None:
+        lines.append(f"  time left: about {_duration(left_s)}")
     lines.append(f"  test partition opened {found['test_openings']} times")
     return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

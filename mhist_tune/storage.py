@@ -21,7 +21,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from mhist_tune import __version__, tables
-from mhist_tune.errors import StorageError
+from mhist_tune.errors import NoStorageError, StorageError
+from mhist_tune.filesystems import network_file_system
 from mhist_tune.transient import is_contention, is_refusal, is_transient
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ class Storage:
         version = self._retry(lambda: self._run("BEGIN", _schema_version), _OPEN_RETRY_S, is_contention)
         if version is None:
             if not create:
-                raise StorageError(
+                raise NoStorageError(
                     f"there are no studies in {self.url_safe}", hint="mhist-tune create-study makes the first one"
                 )
             self._retry(self._create_tables, _OPEN_RETRY_S, is_contention)
@@ -266,6 +267,11 @@ def _sqlite_file(url: URL, create: bool) -> URL:
     if not url.database or url.database == ":memory:":
         raise StorageError("a storage in memory cannot be shared by workers", hint=_FORMS)
     path = Path(url.database).absolute()
+    if kind := network_file_system(path):
+        raise StorageError(
+            f"{path.parent} is on a network file system ({kind}), where SQLite loses data",
+            hint="choose a local folder with --storage, or share a database: postgresql://USER@HOST/DATABASE",
+        )
     if create:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -275,7 +281,7 @@ def _sqlite_file(url: URL, create: bool) -> URL:
                 hint="choose another place with --storage",
             ) from error
     elif not path.is_file():
-        raise StorageError(f"there is no storage {path}", hint="mhist-tune create-study makes one; or see --storage")
+        raise NoStorageError(f"there is no storage {path}", hint="mhist-tune create-study makes one; or see --storage")
     return url.set(database=str(path))
 
 

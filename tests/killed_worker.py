@@ -1,21 +1,35 @@
-"""A real command that is killed at one place: `python killed_worker.py MODULE:NAME N ARGUMENTS...`.
-
-The function of that name is replaced by one that sends SIGKILL to its own process when it is called for the Nth time;
-the arguments are mhist-tune's.
-"""
+"""A real command that is killed at one place, in a process of its own."""
 
 import importlib
 import itertools
+import multiprocessing
 import os
 import signal
-import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from mhist_tune.cli import main
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["mhist_tune.supervisor"])  # torch is imported once for all of them
 
 
-def kill_in(place: str, n: int) -> None:
-    """Let the Nth call of a function or method be the end of this process."""
+def run_killed(place: str, n: int, arguments: Sequence[str]) -> int | None:
+    """Run mhist-tune with SIGKILL in place of the Nth call of MODULE:NAME, and return the exit code."""
+    process = _SERVER.Process(target=_run, args=(place, n, list(arguments), Path.cwd()))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def _run(place: str, n: int, arguments: list[str], folder: Path) -> None:
+    from mhist_tune.cli import main
+
+    os.chdir(folder)
+    _kill_in(place, n)
+    main(arguments)
+
+
+def _kill_in(place: str, n: int) -> None:
     module_name, _, path = place.partition(":")
     *owners, name = path.split(".")
     holder: Any = importlib.import_module(module_name)
@@ -29,8 +43,3 @@ def kill_in(place: str, n: int) -> None:
         return original(*args, **kwargs)
 
     setattr(holder, name, instead)
-
-
-if __name__ == "__main__":
-    kill_in(sys.argv[1], int(sys.argv[2]))
-    main(sys.argv[3:])

@@ -89,6 +89,7 @@ def test_options_are_frozen() -> None:
         "data check": ["--json"],
         "data synthesize": ["--image-size", "--n-images", "--seed"],
         "data show": ["--output", "--seed"],
+        "doctor": ["--data", "--json", "--storage"],
     }
 
 

@@ -1,8 +1,8 @@
 """A worker is killed between every two of its writes; the next one leaves the same records as an undisturbed one."""
 
+import contextlib
+import io
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 from mhist_tune import ledger, records, studies
+from mhist_tune.cli import main
 from mhist_tune.storage import open_storage
+from tests.killed_worker import run_killed
 
 Run = Callable[..., tuple[int, str, str]]
 
 DEFINITION = """
 [study]
 name = "tiny"
-n_trials = 2
+n_trials = 7
 sampler = { name = "random", seed = 3 }
 pruner = { name = "none" }
 lease_s = 1.0
@@ -43,65 +45,63 @@ GAPS = {
     "final state and removed checkpoints": ("mhist_tune.checkpoint:CheckpointStore.remove", 1),
     "removed checkpoints and ledger": ("mhist_tune.ledger:finish", 1),
 }
-"""Between which two writes the worker dies, and the function that would make the second one."""
+"""Between which two writes the worker dies, and the function (at its Nth call) that would make the second one."""
 
 WORK = ("--devices", "cpu", "--per-device", "1")
 
 
 def what_is_recorded(url: str, folder: Path) -> dict[str, Any]:
-    """Return all that a finished search leaves behind, without times and names of workers."""
+    """Return all that a finished search leaves behind, by the gap of each slot, without times and names of workers."""
     with open_storage(url) as storage:
         study = studies.load_study(storage, "tiny")
-        slots = ledger.slots(storage, study, "search")
         trials = studies.optuna_study(storage, study, "search").get_trials()
-        return {
-            "slots": [(slot.state, slot.trial_number, slot.outcome) for slot in slots],
-            "epochs": [
-                [
+        predictions = records.predictions(storage, study, "search", "val")
+        found = {
+            gap: {
+                "slot": (slot.state, slot.trial_number, slot.outcome),
+                "epochs": [
                     (row.epoch, row.value, row.metrics["train_loss"])
-                    for row in records.epochs(storage, study, "search", n)
-                ]
-                for n in range(len(slots))
-            ],
-            "predictions": {
-                slot: values.tolist() for slot, values in records.predictions(storage, study, "search", "val").items()
-            },
-            "trials": [(t.state.name, t.values, t.params, t.intermediate_values) for t in trials],
-            "checkpoints": [str(path) for path in (folder / "storage" / "checkpoints").rglob("*.safetensors")],
+                    for row in records.epochs(storage, study, "search", slot.slot)
+                ],
+                "predictions": predictions[slot.slot].tolist(),
+                "trials": [
+                    (trial.number, trial.state.name, trial.values, trial.params, trial.intermediate_values)
+                    for trial in trials
+                    if trial.user_attrs["slot"] == slot.slot
+                ],
+            }
+            for gap, slot in zip(GAPS, ledger.slots(storage, study, "search"), strict=True)
         }
+    checkpoints = folder / "storage" / "checkpoints"
+    return {**found, "checkpoints": [str(path) for path in checkpoints.rglob("*.safetensors")]}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, generated: Path) -> dict[str, Any]:
     """The records of a search in which nobody was killed."""
     folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "tiny.toml").write_text(DEFINITION)
     url = f"sqlite:///{folder}/storage/mhist-tune.db"
-    return create_and_work(url, folder, generated)
-
-
-def create_and_work(url: str, folder: Path, generated: Path) -> dict[str, Any]:
-    definition = folder / "tiny.toml"
-    definition.write_text(DEFINITION)
-    for arguments in (["create-study", str(definition)], ["worker", "tiny", *WORK]):
-        command = [sys.executable, "-m", "mhist_tune", *arguments, "--data", str(generated), "--storage", url]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    for arguments in (["create-study", str(folder / "tiny.toml")], ["worker", "tiny", *WORK]):
+        main_quietly([*arguments, "--data", str(generated), "--storage", url])
     return what_is_recorded(url, folder)
 
 
-@pytest.mark.parametrize("gap", GAPS)
+def main_quietly(arguments: list[str]) -> None:
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        main(arguments)
+
+
 def test_nothing_is_left_to_clean(
-    gap: str, run: Run, storage_url: str, generated: Path, tmp_path: Path, undisturbed: dict[str, Any]
+    run: Run, storage_url: str, generated: Path, tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
-    """The slot of a worker killed in the gap is finished by the next one, with one trial, as if nothing had been."""
+    """The slots of workers killed in each gap are finished by another one, with one trial each, as if nothing was."""
     common = ("--data", str(generated), "--storage", storage_url)
     (tmp_path / "tiny.toml").write_text(DEFINITION)
-    run("create-study", "tiny.toml", *common)
-    place, n = GAPS[gap]
-    script = Path(__file__).with_name("killed_worker.py")
-    command = [sys.executable, str(script), place, str(n), "worker", "tiny", *WORK, *common]
-    killed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run("create-study", "tiny.toml", *common)[0] == 0
+    for gap, (place, n) in GAPS.items():
+        assert run_killed(place, n, ["worker", "tiny", *WORK, *common]) == -signal.SIGKILL, gap
 
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
     code, _, err = run("worker", "tiny", *WORK, *common)
     assert code == 0, err
     assert what_is_recorded(storage_url, tmp_path) == undisturbed

@@ -133,9 +133,7 @@ def test_repeated_crashes_end_with_one_line(start: Callable[..., Worker], storag
     assert "Traceback" not in rest
 
 
-def test_training_goes_on_while_the_database_restarts(
-    start: Callable[..., Worker], postgres: PostgresServer
-) -> None:
+def test_training_goes_on_while_the_database_restarts(start: Callable[..., Worker], postgres: PostgresServer) -> None:
     """PostgreSQL is gone in the middle of a trial: the next epochs wait, and each is recorded once, in order."""
     url = postgres.new_database()
     worker = start(url, "--per-device", "1", epochs=60)

@@ -30,6 +30,7 @@ COMMANDS = {
     "delete-study": "studies",
     "dashboard": "serve",
     "data": "data",
+    "doctor": "diagnose",
 }
 """Each command and the module of this package that holds it."""
 

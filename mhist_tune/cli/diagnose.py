@@ -1,0 +1,32 @@
+"""The command that looks at the machine itself."""
+
+import json
+from pathlib import Path
+
+import click
+
+from mhist_tune.cli.options import data_option, follow_up, json_option, storage_option
+
+
+@click.command("doctor")
+@json_option
+@storage_option
+@data_option
+def doctor_command(as_json: bool, storage_url: str, data_root: Path | None) -> None:
+    """Check Python, torch and its devices, the data set, the database and the folders; exit 1 if something fails.
+
+    \b
+    Example:
+      mhist-tune doctor --data MHIST
+    """
+    from dataclasses import asdict
+
+    from mhist_tune.doctor import examine, to_text
+    from mhist_tune.errors import MhistTuneError
+
+    checks = examine(storage_url, data_root)
+    click.echo(json.dumps({"checks": [asdict(check) for check in checks]}, indent=2) if as_json else to_text(checks))
+    failed = [check.name for check in checks if check.state == "fail"]
+    if failed:
+        raise MhistTuneError(f"failed: {', '.join(failed)}", hint="see the list above")
+    follow_up("mhist-tune studies")
