@@ -5,12 +5,13 @@ two newest generations of a key are kept, so that a torn or damaged one falls ba
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mhist_tune.errors import StorageError
+from mhist_tune.errors import DiskFullError, StorageError
 
 FORMAT = "mhist-tune checkpoint 1"
 N_KEPT = 2
@@ -43,7 +44,8 @@ class CheckpointStore:
         """Write the state of a run after `epoch`, under the lease `token`, and drop all but two generations.
 
         Raises:
-            StorageError: if the folder cannot be written; nothing half-written stays.
+            DiskFullError: no space is left.
+            StorageError: the folder cannot be written. Nothing half-written stays.
         """
         folder = self._folder_of(key)
         path = folder / f"epoch-{epoch:05d}.token-{token:05d}.safetensors"
@@ -62,6 +64,8 @@ class CheckpointStore:
                 partial.unlink(missing_ok=True)
             self._drop_old(folder, token)
         except (OSError, SafetensorError) as error:
+            if _is_full(error):
+                raise DiskFullError(f"no space is left for the checkpoint {path}", hint="free some space") from error
             raise StorageError(
                 f"cannot write the checkpoint {path}: {error}", hint="free some space or make the folder writable"
             ) from error
@@ -93,21 +97,36 @@ class CheckpointStore:
                 path.unlink(missing_ok=True)
 
 
+def _give_up(error: DiskFullError) -> None:
+    raise error
+
+
 @dataclass(frozen=True, slots=True)
 class CheckpointSlot:
-    """The checkpoints of one run under one lease: what `train.fit` sees of a store."""
+    """The checkpoints of one run under one lease: what `train.fit` sees of a store.
+
+    Attributes:
+        on_full: waits for space; called before every further try to save; it raises to end them.
+    """
 
     store: CheckpointStore
     key: str
     token: int
+    on_full: Callable[[DiskFullError], None] = _give_up
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest intact state, or None."""
         return self.store.load(self.key)
 
     def save(self, state: Mapping[str, Any], *, epoch: int) -> None:
-        """Write the state after `epoch`."""
-        self.store.save(self.key, state, epoch=epoch, token=self.token)
+        """Write the state after `epoch`, as soon as there is space for it."""
+        while True:
+            try:
+                self.store.save(self.key, state, epoch=epoch, token=self.token)
+            except DiskFullError as error:
+                self.on_full(error)
+            else:
+                return
 
 
 def _generations(folder: Path) -> list[Path]:
@@ -162,6 +181,12 @@ def _digest(key: str, text: str, tensors: dict[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
     return digest.hexdigest()
+
+
+def _is_full(error: Exception) -> bool:
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    # safetensors passes the system's error on as text
+    return getattr(error, "errno", None) in codes or any(f"(os error {code})" in str(error) for code in codes)
 
 
 def _sync(path: Path) -> None:

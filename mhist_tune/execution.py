@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mhist_tune import journal, ledger, memory, records, studies
 from mhist_tune.checkpoint import CheckpointStore
 from mhist_tune.dataset import ImageSet
-from mhist_tune.errors import DeviceError, MhistTuneError, StorageError
+from mhist_tune.errors import DeviceError, DiskFullError, MhistTuneError, StorageError
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.leases import LeaseKeeper
 from mhist_tune.ledger import Claim, StaleTokenError
@@ -38,6 +38,7 @@ _STEP_EVENT_S = 0.5
 _ANSWER_S = 2.0  # how long training waits for the report of an epoch; after that it goes on and the report waits
 _LISTEN_S = 0.2
 _RELEASE_S = 5.0
+_DISK_S = 10.0
 
 
 class _Pruned(Exception):
@@ -63,6 +64,7 @@ class SlotRun:
         self._keeper = keeper
         self._epoch = 0
         self._last_step_event = 0.0
+        self._is_disk_full = False
 
     def ensure_trial(self, template: Callable[[], FrozenTrial]) -> int:
         """Return the Optuna trial id of this slot: stored, or adopted by its tag, or created from `template`.
@@ -110,7 +112,8 @@ class SlotRun:
         """
         session, n_epochs = self.session, stop_epoch or hp.epochs
         store = CheckpointStore(session.storage.root / "checkpoints")
-        checkpoint = CheckpointSlot(store, checkpoint_key(session.study, self.claim), self.claim.token)
+        key = checkpoint_key(session.study, self.claim)
+        checkpoint = CheckpointSlot(store, key, self.claim.token, self._wait_for_space)
         session.emit("trial", **self._where(), epochs=n_epochs, attempt=self.claim.attempts)
         self._heartbeat(0, {})
         try:
@@ -181,7 +184,7 @@ class SlotRun:
         }
 
     def _on_epoch(self, outbox: Outbox[EpochResult], result: EpochResult) -> None:
-        self._epoch = result.epoch
+        self._epoch, self._is_disk_full = result.epoch, False
         was_late = outbox.n_waiting > 0
         outbox.put(result)
         if not was_late and not self._await(outbox, _ANSWER_S):
@@ -194,6 +197,15 @@ class SlotRun:
             if time.monotonic() > deadline:
                 return False
         return True
+
+    def _wait_for_space(self, error: DiskFullError) -> None:
+        """Wait a while; the lease is kept meanwhile."""
+        if not self._is_disk_full:
+            self._is_disk_full = True
+            self.session.emit("paused", **self._where(), reason=f"{error}; training goes on when some is free")
+        self.session.stop.wait(_DISK_S)
+        if self._keeper.lost.is_set():
+            raise StaleTokenError(self.claim)
 
     def _check(self, outbox: Outbox[EpochResult]) -> None:
         self.session.stop.check()

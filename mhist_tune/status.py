@@ -70,7 +70,7 @@ def _time_left_s(
     storage: Storage, study: Study, slots: Sequence[SlotRow], workers: Sequence[dict[str, Any]]
 ) -> float | None:
     """Return how long those at work will need for the rest of the search; None if nobody is, or nothing is known."""
-    n_workers = sum(worker["stage"] == "search" for worker in workers)
+    n_workers = len([worker for worker in workers if worker["stage"] == "search"])
     done = [slot for slot in slots if slot.state == "done"][-_N_TIMED:]
     if not n_workers or not done:
         return None
@@ -112,7 +112,7 @@ def to_text(found: dict[str, Any]) -> str:
 
 
 def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
+    if seconds < 60:
         return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,13 +1,15 @@
 """One slot to its end: trials that diverge, fail or do not fit, and a database, disk or worker that goes away."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from mhist_tune import forward, journal, ledger, memory, records, search, studies, train
+from mhist_tune import checkpoint, execution, forward, journal, ledger, memory, records, search, studies, train
 from mhist_tune.ledger import SlotRow
 from mhist_tune.records import EpochRow
 from mhist_tune.storage import open_storage
@@ -144,6 +146,29 @@ def test_out_of_memory_with_batch_norm_returns_the_slot(work: Work, recorded: Re
     assert (slot.state, slot.outcome, epochs) == ("free", None, [])
     assert "micro_batch_size = 4" in err
     assert "Traceback" not in err
+
+
+def test_a_full_disk_pauses_the_trial(work: Work, recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two checkpoints fail for want of space: the worker says so once, waits, and ends the trial as if nothing was."""
+    failures = iter([OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error: (os error 28)")])
+
+    def save_file(*args: object, **kwargs: object) -> None:
+        if error := next(failures, None):
+            raise error
+        real_save_file(*args, **kwargs)
+
+    real_save_file = checkpoint.save_file
+    monkeypatch.setattr(checkpoint, "save_file", save_file)
+    monkeypatch.setattr(execution, "_DISK_S", 0.01)
+    code, err = work()
+    slot, epochs, _ = recorded()
+
+    assert code == 0
+    assert slot.outcome is not None
+    assert slot.outcome["state"] == "COMPLETE"
+    assert [row.epoch for row in epochs] == [1, 2, 3]
+    assert err.count("event=paused") == 1
+    assert "no space is left" in err
 
 
 @pytest.mark.parametrize(
