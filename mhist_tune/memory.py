@@ -63,5 +63,5 @@ def _update_once(hp: Hyperparameters, n_images: int, device: torch.device) -> No
         # In evaluation mode BatchNorm takes one image as well, and what is kept for the gradient is the same.
         model.train(n_images > 1)
         images = torch.zeros(n_images, 3, hp.image_size, hp.image_size, device=device)
-        torch.autograd.backward(F.softplus(logits_of(model, images, hp.precision)).sum())
+        torch.autograd.backward(F.softplus(logits_of(model, images, hp)).sum())
         build_optimizer(model, hp).step()

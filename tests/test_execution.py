@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from mhist_tune import checkpoint, execution, forward, journal, ledger, memory, records, search, studies, train
+from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.ledger import SlotRow
 from mhist_tune.records import EpochRow
 from mhist_tune.storage import open_storage
@@ -114,10 +115,10 @@ def test_a_failing_trial_is_retried_twice_from_its_checkpoint(
 def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device that takes four images at once with gradients; for more torch's own allocator fails."""
 
-    def limited(model: torch.nn.Module, images: Tensor, precision: str) -> Tensor:
+    def limited(model: torch.nn.Module, images: Tensor, hp: Hyperparameters) -> Tensor:
         if len(images) > 4 and torch.is_grad_enabled():
             torch.empty(2**60)
-        return logits_of(model, images, precision)
+        return logits_of(model, images, hp)
 
     logits_of = forward.logits_of
     monkeypatch.setattr(train, "logits_of", limited)
