@@ -6,7 +6,7 @@ import gc
 import torch
 import torch.nn.functional as F
 
-from mhist_tune.forward import logits_of, reproducible
+from mhist_tune.forward import logits_of, ready, reproducible
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model, has_batch_norm
 from mhist_tune.optim import build_optimizer
@@ -59,7 +59,7 @@ def fitting_micro_batch_size(hp: Hyperparameters, device: torch.device) -> int |
 
 def _update_once(hp: Hyperparameters, n_images: int, device: torch.device) -> None:
     with reproducible(device):
-        model = create_model(dataclasses.replace(hp, weights="random")).to(device)
+        model = ready(create_model(dataclasses.replace(hp, weights="random")), hp, device)
         # In evaluation mode BatchNorm takes one image as well, and what is kept for the gradient is the same.
         model.train(n_images > 1)
         images = torch.zeros(n_images, 3, hp.image_size, hp.image_size, device=device)
