@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mhist_tune.augment import normalize, warp
+from mhist_tune.augment import normalize
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model, input_statistics
+from mhist_tune.warps import warp
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 EVALUATION_FACTOR = 4  # without gradients a batch of this many micro-batches takes less memory than one in training

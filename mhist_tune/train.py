@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from mhist_tune.augment import draw_warps, normalize, warp
+from mhist_tune.augment import draw, normalize
 from mhist_tune.checkpoint import CheckpointSlot as CheckpointSlot
 from mhist_tune.dataset import ImageSet
 from mhist_tune.forward import evaluate, logits_of, probabilities_of, ready, reproducible, statistics_on
@@ -273,9 +273,9 @@ class _Run:
         n_images = len(order)
         generator = torch.Generator().manual_seed(_derive(self.seed, epoch, _AUGMENTATION))
         height, width = self.images.shape[-2:]
-        warps = draw_warps(n_images, hp.augmentation, hp.augmentation_prob, generator, height=height, width=width)
+        is_new = torch.zeros(n_images, dtype=torch.bool)
+        augmentation = draw(hp, is_new, generator, height=height, width=width).to(device)
         indices = torch.from_numpy(order).to(device, non_blocking=True)
-        warps = None if warps is None else warps.to(device, non_blocking=True)
         torch.manual_seed(_derive(self.seed, epoch, _DROPOUT))
         loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.model.train()
@@ -289,8 +289,8 @@ class _Run:
             n_in_update = update[-1].stop - update[0].start
             self.optimizer.zero_grad(set_to_none=True)
             for part in update:
-                images = warp(self.images[indices[part]], None if warps is None else warps[part])
-                logits = logits_of(self.model, normalize(images, *self.statistics), hp)
+                images = augmentation.apply(self.images[indices[part]], part)
+                logits = logits_of(self.model, normalize(images, *self.statistics), hp.precision)
                 loss = F.binary_cross_entropy_with_logits(logits, self.labels[indices[part]], reduction="sum")
                 torch.autograd.backward(loss / n_in_update)
                 loss_sum += loss.detach()
