@@ -23,13 +23,15 @@ from torch.nn.utils import get_total_norm
 from mhist_tune.augment import draw, normalize
 from mhist_tune.checkpoint import CheckpointSlot as CheckpointSlot
 from mhist_tune.dataset import ImageSet
-from mhist_tune.forward import evaluate, logits_of, probabilities_of, ready, reproducible, statistics_on
-from mhist_tune.forward import resolve as resolve
-from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.features import image_features
+from mhist_tune.forward import evaluate, logits_of, probabilities_of, reproducible, statistics_on
+from mhist_tune.forward import resolve_precision as resolve_precision
+from mhist_tune.hyperparameters import N_ANNOTATORS, Hyperparameters
 from mhist_tune.metrics import binary_metrics
 from mhist_tune.models import create_model, has_batch_norm
 from mhist_tune.optim import build_optimizer, build_scheduler
-from mhist_tune.sampling import epoch_indices, plan_updates
+from mhist_tune.sampling import plan, plan_updates
+from mhist_tune.subsets import training_indices
 
 # Saving may take this share of the training time; the epochs since the last save are trained again after a kill.
 SAVING_SHARE = 0.02
@@ -69,13 +71,23 @@ class EpochResult:
 
 @dataclass(eq=False)
 class FitResult:
-    """A finished run; `state_dict` holds the weights of the best epoch (without validation the last), on the device."""
+    """A finished run.
+
+    Attributes:
+        history: every epoch.
+        best_epoch, best_value: as in the last `EpochResult`.
+        state_dict: the weights of the best epoch (without validation the last), on the device.
+        stopped: why it ended.
+        sampling: what epochs were drawn from, JSON-safe: `n_train` images, `n_cleaned` of them removed as Tomek links,
+            `features_sha256` of what neighbours were found by, `fallback`, why adasyn drew uniformly; None without.
+    """
 
     history: list[EpochResult]
     best_epoch: int
     best_value: float | None
     state_dict: dict[str, Tensor]
     stopped: Literal["epochs", "patience"]
+    sampling: dict[str, Any]
 
 
 def fit(
@@ -93,9 +105,9 @@ def fit(
     """Train one model, or the rest of it where the checkpoint holds its beginning.
 
     Args:
-        hp: resolved, see `forward.resolve`.
-        train: images to train on; those with `hp.exclude_votes` are left out here. Images that lie on `device`
-            already are used in place.
+        hp: with a resolved precision.
+        train: images to train on; those with `hp.exclude_votes`, and beyond `hp.n_per_class`, are left out here.
+            Images that lie on `device` already are used in place.
         val: images to choose the best epoch on, and to stop early; None to train to the end.
         seed: of this run; reaches initial weights, sampling, augmentation and dropout.
         device: where the model and all images live.
@@ -107,8 +119,8 @@ def fit(
 
     Raises:
         Diverged: a loss or weight is not finite; found at the end of the epoch.
-        ValueError: hp is not resolved, no image is left, or the checkpoint is of another run.
-        UsageError: the model cannot be built.
+        ValueError: the precision is not resolved, or the checkpoint is of another run.
+        UsageError: the model cannot be built, no image is left, or a class has fewer than `hp.n_per_class`.
         StorageError: the checkpoint cannot be written.
     """
     with reproducible(device):
@@ -167,12 +179,12 @@ class _Run:
         if "auto" in (hp.precision, hp.memory_format):
             raise ValueError("precision or memory_format is not resolved")
         self.hp, self.seed, self.device, self.n_epochs = hp, seed, device, n_epochs
-        self.kept = np.flatnonzero(~np.isin(train.votes.cpu().numpy(), hp.exclude_votes))
-        if not self.kept.size:
-            raise ValueError("no training image is left; exclude_votes leaves none")
-        self.kept_labels = train.labels.cpu().numpy()[self.kept]
+        labels = train.labels.cpu().numpy()
+        self.kept = training_indices(hp, votes=train.votes.cpu().numpy(), labels=labels, names=train.names)
         self.images = train.images.to(device, non_blocking=True)
-        self.labels = train.labels.to(device, non_blocking=True)
+        targets = train.labels if hp.labels == "majority" else train.votes.float() / N_ANNOTATORS
+        self.targets = targets.to(device, non_blocking=True)
+        self.sampling = plan(hp.sampling, labels[self.kept], lambda: image_features(self.images)[self.kept])
         self.val_images = None if val is None else val.images.to(device, non_blocking=True)
         self.val_labels = None if val is None else val.labels.cpu().double()
         self.statistics = statistics_on(device, hp)
@@ -227,7 +239,7 @@ class _Run:
         last = self.history[-1]
         assert self.stopped is not None
         weights = self.model.state_dict() if last.best_value is None else self.best_weights
-        return FitResult(self.history, last.best_epoch, last.best_value, weights, self.stopped)
+        return FitResult(self.history, last.best_epoch, last.best_value, weights, self.stopped, self._sampling_record())
 
     def next_epoch(self, on_step: Callable[[int, int], None]) -> EpochResult:
         """Train one epoch, judge it, and add it to the history."""
@@ -269,11 +281,12 @@ class _Run:
     def _train_epoch(self, epoch: int, on_step: Callable[[int, int], None]) -> tuple[int, float]:
         """Return the number of images and their mean loss. Nothing in here waits for the device but the last lines."""
         hp, device = self.hp, self.device
-        order = self.kept[epoch_indices(self.kept_labels, hp.sampling, seed=self.seed, epoch=epoch)]
+        drawn = self.sampling.draw(seed=self.seed, epoch=epoch)
+        order = self.kept[drawn.indices]
         n_images = len(order)
         generator = torch.Generator().manual_seed(_derive(self.seed, epoch, _AUGMENTATION))
         height, width = self.images.shape[-2:]
-        is_new = torch.zeros(n_images, dtype=torch.bool)
+        is_new = torch.from_numpy(drawn.is_new)
         augmentation = draw(hp, is_new, generator, height=height, width=width).to(device)
         indices = torch.from_numpy(order).to(device, non_blocking=True)
         torch.manual_seed(_derive(self.seed, epoch, _DROPOUT))
@@ -291,7 +304,7 @@ class _Run:
             for part in update:
                 images = augmentation.apply(self.images[indices[part]], part)
                 logits = logits_of(self.model, normalize(images, *self.statistics), hp.precision)
-                loss = F.binary_cross_entropy_with_logits(logits, self.labels[indices[part]], reduction="sum")
+                loss = F.binary_cross_entropy_with_logits(logits, self.targets[indices[part]], reduction="sum")
                 torch.autograd.backward(loss / n_in_update)
                 loss_sum += loss.detach()
                 on_step(part.stop, n_images)
@@ -304,6 +317,14 @@ class _Run:
         if not math.isfinite(norm):
             raise Diverged(epoch, "a weight is not finite")
         return n_images, mean_loss
+
+    def _sampling_record(self) -> dict[str, Any]:
+        return {
+            "n_train": len(self.kept),
+            "n_cleaned": len(self.kept) - len(self.sampling.kept),
+            "features_sha256": self.sampling.features_sha256,
+            "fallback": self.sampling.fallback,
+        }
 
     def _identity(self) -> dict[str, Any]:
         """Return what must agree for a checkpoint to be of this run; where the first weights lay is not part of it."""

@@ -12,6 +12,7 @@ import torch
 from mhist_tune import train
 from mhist_tune.checkpoint import CheckpointSlot, CheckpointStore
 from mhist_tune.dataset import ImageSet
+from mhist_tune.errors import UsageError
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.train import Diverged, EpochResult, FitResult, fit, predict
 
@@ -320,9 +321,48 @@ def test_excluded_votes_are_left_out_of_training_only() -> None:
     assert len(excluded.history[0].probabilities) == len(VAL)
 
 
+@pytest.mark.parametrize("sampling", ["random_under", "smote", "adasyn", "tomek"])
+@pytest.mark.parametrize("is_ssa_rarer", [True, False])
+def test_every_sampling_trains_and_resumes(tmp_path: Path, sampling: str, is_ssa_rarer: bool) -> None:
+    """Each strategy trains with either class the rarer, on new images augmented, and resumes bitwise."""
+    chosen = (TRAIN.labels.numpy() == is_ssa_rarer).nonzero()[0][6:]
+    train = TRAIN.take(np.setdiff1d(np.arange(len(TRAIN)), chosen))
+    hp = hyperparameters(model="fcnn", dropout_placement="none", sampling=sampling, augment_scope="resampled", epochs=2)
+    with pytest.raises(Stopped):
+        trained(hp, train=train, checkpoint=slot_in(tmp_path), on_epoch=stop_after(1))
+
+    resumed = trained(hp, train=train, checkpoint=slot_in(tmp_path))
+
+    assert_same(resumed, trained(hp, train=train))
+    assert (resumed.sampling["features_sha256"] is None) == (sampling in ("random_under", "smote"))
+    assert resumed.sampling["n_train"] == len(train)
+
+
+def test_soft_labels_are_the_share_of_votes() -> None:
+    """Training aims at votes / 7; validation still counts classes."""
+    hp = hyperparameters(epochs=1, labels="votes", sampling="none")
+    soft = dataclasses.replace(TRAIN, labels=TRAIN.votes.float() / 7)
+
+    result = trained(hp)
+
+    as_given = trained(dataclasses.replace(hp, labels="majority"), train=soft)
+    assert comparable(result.history) == comparable(as_given.history)
+    assert comparable(result.history) != comparable(trained(dataclasses.replace(hp, labels="majority")).history)
+
+
+def test_a_subset_trains_on_its_images_alone() -> None:
+    """With n_per_class an epoch has that many images of each class, whatever else is in the split."""
+    steps: list[int] = []
+
+    result = trained(hyperparameters(epochs=1, n_per_class=5), on_step=lambda _, total: steps.append(total))
+
+    assert set(steps) == {10}
+    assert result.sampling["n_train"] == 10
+
+
 def test_excluding_everything_is_an_error() -> None:
     """No image left to train on is said at once."""
-    with pytest.raises(ValueError, match="no training image is left"):
+    with pytest.raises(UsageError, match="no training image is left"):
         trained(hyperparameters(exclude_votes=tuple(range(8))))
 
 
