@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mhist_tune.augment import normalize
+from mhist_tune.freeze import set_training
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model, input_statistics
 from mhist_tune.warps import warp
@@ -97,6 +98,8 @@ def resolve(hp: Hyperparameters, device: torch.device) -> Hyperparameters:
     if not rivals:
         return settled
     with reproducible(device):
+        model = create_model(dataclasses.replace(hp, weights="random")).to(device)
+        set_training(model)
         images = torch.rand(n_images, 3, hp.image_size, hp.image_size, device=device)
         fastest_s = _fastest_pass_s(settled, images, math.inf)
         for change in rivals:

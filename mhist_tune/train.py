@@ -26,10 +26,11 @@ from mhist_tune.dataset import ImageSet
 from mhist_tune.features import image_features
 from mhist_tune.forward import evaluate, logits_of, probabilities_of, reproducible, statistics_on
 from mhist_tune.forward import resolve_precision as resolve_precision
-from mhist_tune.hyperparameters import N_ANNOTATORS, Hyperparameters
+from mhist_tune.freeze import set_training
+from mhist_tune.hyperparameters import FIELDS, N_ANNOTATORS, Hyperparameters
 from mhist_tune.metrics import binary_metrics
 from mhist_tune.models import create_model, has_batch_norm
-from mhist_tune.optim import build_optimizer, build_scheduler
+from mhist_tune.optim import build_optimizer, build_scheduler, current_learning_rate, effective_weight_decay
 from mhist_tune.sampling import plan, plan_updates
 from mhist_tune.subsets import training_indices
 
@@ -52,13 +53,14 @@ class EpochResult:
 
     Attributes:
         epoch: 1-based.
-        metrics: train_loss (mean per image), learning_rate, elapsed_s (training and validation), images_per_s (of
-            training), peak_memory_bytes (of the device; of the process on a CPU) and, with validation, val_loss,
-            val_f1, val_precision, val_recall, val_specificity, val_accuracy, val_auroc (None with one class only).
-        is_best: val_f1 is higher than in every epoch before; never without validation.
+        metrics: train_loss (mean per image), learning_rate, effective_weight_decay, elapsed_s (with validation),
+            images_per_s (of training), peak_memory_bytes (of the device; of the process on a CPU) and, with
+            validation, val_loss, val_f1, val_precision, val_recall, val_specificity, val_accuracy, val_auroc (None
+            with one class only).
+        is_best: what `hp.monitor` names is better than in every epoch before; never without validation.
         probabilities: float64 [n_val] of this epoch where it is the best so far, else None.
-        best_value: highest val_f1 so far, None without validation.
-        best_epoch: the epoch of `best_value`; without validation the last one.
+        best_value: val_f1 of the best epoch, whatever chose it; None without validation.
+        best_epoch: the last epoch with `is_best`; without validation the last one.
     """
 
     epoch: int
@@ -202,7 +204,10 @@ class _Run:
         self.scheduler = build_scheduler(self.optimizer, self.hp)
         if not saved:
             return
-        if saved["identity"] != self._identity():
+        # What a hyperparameter's default does is what was done before there was one.
+        known = {name: field.default for name, field in FIELDS.items() if name in self._identity()["hyperparameters"]}
+        identity = {**saved["identity"], "hyperparameters": _plain({**known, **saved["identity"]["hyperparameters"]})}
+        if identity != self._identity():
             raise ValueError(f"the checkpoint is of another run: {saved['identity']} instead of {self._identity()}")
         self.model.load_state_dict(saved["model"])
         moments = {int(index): moment for index, moment in saved["optimizer"]["state"].items()}
@@ -247,7 +252,7 @@ class _Run:
         epoch = len(self.history) + 1
         best_value = self.history[-1].best_value if self.history else None
         best_epoch = self.history[-1].best_epoch if self.history else 0
-        learning_rate = self.optimizer.param_groups[0]["lr"]
+        learning_rate = current_learning_rate(self.optimizer)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         n_images, train_loss = self._train_epoch(epoch, on_step)
@@ -265,18 +270,25 @@ class _Run:
             metrics["val_loss"] = float(F.binary_cross_entropy_with_logits(logits, self.val_labels))
             for name, value in binary_metrics(val_probabilities, self.val_labels).items():
                 metrics[f"val_{name}"] = None if math.isnan(value) else value
-            val_f1 = metrics["val_f1"]
-            if val_f1 is not None and (best_value is None or val_f1 > best_value):
-                best_value, best_epoch = val_f1, epoch
+            if best_epoch == 0 or self._score(metrics) > self._score(self.history[best_epoch - 1].metrics):
+                best_value, best_epoch = metrics["val_f1"], epoch
                 probabilities = val_probabilities.numpy()
                 self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         metrics["learning_rate"] = learning_rate
+        metrics["effective_weight_decay"] = effective_weight_decay(self.hp, learning_rate)
         metrics["elapsed_s"] = time.perf_counter() - started
         metrics["images_per_s"] = n_images / trained_s
         metrics["peak_memory_bytes"] = _peak_memory_bytes(self.device)
         result = EpochResult(epoch, metrics, probabilities is not None, probabilities, best_value, best_epoch)
         self.history.append(result)
         return result
+
+    def _score(self, metrics: Mapping[str, float | None]) -> float:
+        """Return what the best epoch is highest in; an AUROC that does not exist is below all others."""
+        value = metrics[f"val_{self.hp.monitor}"]
+        if value is None:
+            return -math.inf
+        return -value if self.hp.monitor == "loss" else value
 
     def _train_epoch(self, epoch: int, on_step: Callable[[int, int], None]) -> tuple[int, float]:
         """Return the number of images and their mean loss. Nothing in here waits for the device but the last lines."""
@@ -291,7 +303,7 @@ class _Run:
         indices = torch.from_numpy(order).to(device, non_blocking=True)
         torch.manual_seed(_derive(self.seed, epoch, _DROPOUT))
         loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        self.model.train()
+        set_training(self.model)
         updates = plan_updates(
             n_images,
             effective_batch_size=hp.effective_batch_size,
@@ -334,6 +346,10 @@ class _Run:
             del hp["micro_batch_size"]
         n_val = 0 if self.val_labels is None else len(self.val_labels)
         return {"hyperparameters": hp, "seed": self.seed, "n_train": len(self.kept), "n_val": n_val}
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _derive(seed: int, epoch: int, purpose: int) -> int:

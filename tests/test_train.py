@@ -294,6 +294,69 @@ def test_the_best_epoch_is_kept() -> None:
     assert [epoch.probabilities is not None for epoch in result.history] == [epoch.is_best for epoch in result.history]
 
 
+@pytest.mark.parametrize(("monitor", "sign"), [("auroc", 1), ("loss", -1)])
+def test_another_metric_may_choose_the_best_epoch(tmp_path: Path, monitor: str, sign: int) -> None:
+    """The epoch is that of the best AUROC or loss, resumed or not; the value stays the F1 of that epoch."""
+    hp = hyperparameters(epochs=4, monitor=monitor)
+    with pytest.raises(Stopped):
+        trained(hp, checkpoint=slot_in(tmp_path), on_epoch=stop_after(1))
+
+    result = trained(hp, checkpoint=slot_in(tmp_path))
+
+    scores = [sign * value for value in losses(result, f"val_{monitor}")]
+    best = result.history[result.best_epoch - 1]
+    assert result.best_epoch == int(np.argmax(scores)) + 1
+    assert result.best_value == best.metrics["val_f1"]
+    assert [epoch.is_best for epoch in result.history] == [
+        all(score > earlier for earlier in scores[:index]) for index, score in enumerate(scores)
+    ]
+    assert best.probabilities is not None
+    assert np.array_equal(predict(result.state_dict, hp, VAL, device=CPU), best.probabilities)
+
+
+def test_without_an_auroc_the_first_epoch_is_kept() -> None:
+    """One class in validation gives no AUROC, and the run still ends with weights and a value."""
+    positives = VAL.take(np.flatnonzero(VAL.labels.numpy() == 1))
+
+    result = trained(hyperparameters(epochs=2, monitor="auroc"), val=positives)
+
+    assert result.best_epoch == 1
+    assert result.best_value is not None
+
+
+def test_a_checkpoint_from_before_a_hyperparameter_is_resumed(tmp_path: Path) -> None:
+    """A field that the checkpoint's version did not have counts as its default, and as nothing else."""
+    hp = hyperparameters(model="fcnn", dropout_placement="none", epochs=2)
+    slot = slot_in(tmp_path)
+    with pytest.raises(Stopped):
+        trained(hp, checkpoint=slot, on_epoch=stop_after(1))
+    saved = slot.load()
+    assert saved is not None
+    for name in ("monitor", "freeze", "labels"):
+        del saved["identity"]["hyperparameters"][name]
+    slot.save(saved, epoch=1)
+
+    with pytest.raises(ValueError, match="another run"):
+        trained(dataclasses.replace(hp, labels="votes"), checkpoint=slot)
+    assert_same(trained(hp, checkpoint=slot), trained(hp))
+
+
+def test_frozen_parts_end_as_they_began() -> None:
+    """After a run the frozen tensors of two learning rates agree, BatchNorm's statistics among them."""
+    runs = [
+        trained(
+            hyperparameters(model="test_resnet", dropout_placement="none", freeze="first1", epochs=1, learning_rate=r)
+        )
+        for r in (1e-2, 1e-3)
+    ]
+
+    same = {name for name, tensor in runs[0].state_dict.items() if torch.equal(tensor, runs[1].state_dict[name])}
+    frozen = {name for name in runs[0].state_dict if name.startswith(("conv1", "bn1", "layer1"))}
+    assert {name for name in same if not name.endswith("num_batches_tracked")} == {
+        name for name in frozen if not name.endswith("num_batches_tracked")
+    }
+
+
 def test_without_validation_it_trains_to_the_stop_epoch() -> None:
     """The schedule is that of all epochs, cut; the last weights are kept and nothing is validated."""
     hp = hyperparameters(learning_rate_schedule="cosine", patience=1)
