@@ -98,8 +98,6 @@ def resolve(hp: Hyperparameters, device: torch.device) -> Hyperparameters:
     if not rivals:
         return settled
     with reproducible(device):
-        model = create_model(dataclasses.replace(hp, weights="random")).to(device)
-        set_training(model)
         images = torch.rand(n_images, 3, hp.image_size, hp.image_size, device=device)
         fastest_s = _fastest_pass_s(settled, images, math.inf)
         for change in rivals:
@@ -113,7 +111,8 @@ def resolve(hp: Hyperparameters, device: torch.device) -> Hyperparameters:
 def _fastest_pass_s(hp: Hyperparameters, images: Tensor, give_up_s: float) -> float:
     """Return the seconds of the fastest of a few passes forward and backward; fewer if one takes longer than given."""
     device = images.device
-    model = ready(create_model(dataclasses.replace(hp, weights="random")), hp, device).train()
+    model = ready(create_model(dataclasses.replace(hp, weights="random")), hp, device)
+    set_training(model)
     fastest_s = math.inf
     for _ in range(N_PROBES):
         started = time.perf_counter()

@@ -24,8 +24,8 @@ from mhist_tune.augment import draw, normalize
 from mhist_tune.checkpoint import CheckpointSlot as CheckpointSlot
 from mhist_tune.dataset import ImageSet
 from mhist_tune.features import image_features
-from mhist_tune.forward import evaluate, logits_of, probabilities_of, reproducible, statistics_on
-from mhist_tune.forward import resolve_precision as resolve_precision
+from mhist_tune.forward import evaluate, logits_of, probabilities_of, ready, reproducible, statistics_on
+from mhist_tune.forward import resolve as resolve
 from mhist_tune.freeze import set_training
 from mhist_tune.hyperparameters import FIELDS, N_ANNOTATORS, Hyperparameters
 from mhist_tune.metrics import binary_metrics
@@ -107,7 +107,7 @@ def fit(
     """Train one model, or the rest of it where the checkpoint holds its beginning.
 
     Args:
-        hp: with a resolved precision.
+        hp: resolved, see `forward.resolve`.
         train: images to train on; those with `hp.exclude_votes`, and beyond `hp.n_per_class`, are left out here.
             Images that lie on `device` already are used in place.
         val: images to choose the best epoch on, and to stop early; None to train to the end.
@@ -121,7 +121,7 @@ def fit(
 
     Raises:
         Diverged: a loss or weight is not finite; found at the end of the epoch.
-        ValueError: the precision is not resolved, or the checkpoint is of another run.
+        ValueError: hp is not resolved, or the checkpoint is of another run.
         UsageError: the model cannot be built, no image is left, or a class has fewer than `hp.n_per_class`.
         StorageError: the checkpoint cannot be written.
     """
@@ -315,7 +315,7 @@ class _Run:
             self.optimizer.zero_grad(set_to_none=True)
             for part in update:
                 images = augmentation.apply(self.images[indices[part]], part)
-                logits = logits_of(self.model, normalize(images, *self.statistics), hp.precision)
+                logits = logits_of(self.model, normalize(images, *self.statistics), hp)
                 loss = F.binary_cross_entropy_with_logits(logits, self.targets[indices[part]], reduction="sum")
                 torch.autograd.backward(loss / n_in_update)
                 loss_sum += loss.detach()

@@ -88,7 +88,7 @@ def test_options_are_frozen() -> None:
         "data": [],
         "data check": ["--json"],
         "data synthesize": ["--image-size", "--n-images", "--seed"],
-        "data show": ["--output", "--seed"],
+        "data show": ["--output", "--sampling", "--seed"],
     }
 
 
