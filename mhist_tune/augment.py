@@ -1,94 +1,103 @@
-"""Flips and rotations of a whole batch as one affine warp, on the device of the images.
+"""What is done to the training images of an epoch: one warp, then one change of stain for each image.
 
-Agrees with torchvision's `hflip`, `vflip` and `rotate(expand=True)` followed by `resize` to the old size, except that
-one interpolation replaces torchvision's two and the expanded canvas is not rounded to whole pixels.
+Drawn for the whole epoch at once on the CPU, applied batch by batch on the device of the images.
 """
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MAX_ROTATION_DEGREES = 180.0
+from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.warps import draw_warps, only, to_floats, warp
+
+# Unit optical densities of haematoxylin and eosin (Ruifrok and Johnston, 2001); the third row is what neither explains.
+_STAINS = F.normalize(torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]], dtype=torch.float64), dim=1)
+_RESIDUAL = F.normalize(torch.linalg.cross(_STAINS[0], _STAINS[1]), dim=0)
+STAINS = torch.cat([_STAINS, _RESIDUAL[None]])
 
 
-def augment(images: Tensor, name: str, prob: float, generator: torch.Generator) -> Tensor:
-    """Flip and rotate each image of a batch at random, independently of the others.
+@dataclass(frozen=True, eq=False)
+class Augmentation:
+    """What happens to each image of an epoch; drawn for all of it at once, it does not depend on the batches.
+
+    Attributes:
+        warps: [n, 2, 3] or [n, 3, 3] as from `draw_warps`, None where images keep their shape.
+        stains: [n, 3, 4] as from `draw_stains`, None where images keep their colours.
+    """
+
+    warps: Tensor | None
+    stains: Tensor | None
+
+    def to(self, device: torch.device) -> "Augmentation":
+        """Return the same on a device."""
+        warps, stains = (
+            None if drawn is None else drawn.to(device, non_blocking=True) for drawn in (self.warps, self.stains)
+        )
+        return Augmentation(warps, stains)
+
+    def apply(self, images: Tensor, part: slice) -> Tensor:
+        """Return float32 [B, 3, H, W] in 0..1 of the images at the places `part` of the epoch.
+
+        Args:
+            images: [B, 3, H, W], uint8 in 0..255 or float in 0..1.
+            part: their places in the epoch.
+        """
+        if self.stains is not None:
+            images = stain(images, self.stains[part])
+        return warp(images, None if self.warps is None else self.warps[part])
+
+
+def draw(hp: Hyperparameters, is_new: Tensor, generator: torch.Generator, *, height: int, width: int) -> Augmentation:
+    """Draw the augmentation of an epoch.
 
     Args:
-        images: [B, 3, H, W], uint8 in 0..255 or float in 0..1.
-        name: "none", "flip", "rotate" or "flip_rotate".
-        prob: probability of the horizontal flip, of the vertical flip and of the rotation, each on its own.
+        hp: names the augmentation, its probability, its scope and the stain jitter.
+        is_new: bool [n], whether an image of the epoch is a new one, made from one that is in it already.
         generator: a CPU generator, so that every device draws the same.
-
-    Returns:
-        float32 [B, 3, H, W] in 0..1. A rotated image is shrunk until no corner is cut; what lies outside is 0.
-    """
-    height, width = images.shape[-2:]
-    return warp(images, draw_warps(len(images), name, prob, generator, height=height, width=width))
-
-
-def draw_warps(n: int, name: str, prob: float, generator: torch.Generator, *, height: int, width: int) -> Tensor | None:
-    """Draw the warps of n images, [n, 2, 3] on the CPU, or None where images stay as they are.
-
-    Drawn for a whole epoch at once, they do not depend on how it is cut into batches.
-
-    Raises:
-        ValueError: if `name` is unknown.
-    """
-    if name == "none":
-        return None
-    if name not in ("flip", "rotate", "flip_rotate"):
-        raise ValueError(f'unknown augmentation "{name}"')
-    is_chosen = torch.rand(n, 3, generator=generator) < prob
-    degrees = (torch.rand(n, generator=generator) * 2 - 1) * MAX_ROTATION_DEGREES
-    may_flip, may_rotate = "flip" in name, "rotate" in name
-    return warp_matrices(
-        is_chosen[:, 0] & may_flip,
-        is_chosen[:, 1] & may_flip,
-        degrees * (is_chosen[:, 2] & may_rotate),
-        height=height,
-        width=width,
-    )
-
-
-def warp_matrices(
-    is_hflipped: Tensor, is_vflipped: Tensor, rotation_degrees: Tensor, *, height: int, width: int
-) -> Tensor:
-    """Return the warps that flip first and then rotate counter-clockwise with expansion, for `affine_grid`.
-
-    Args:
-        is_hflipped, is_vflipped: bool [n].
-        rotation_degrees: float [n].
         height, width: of the images, in pixels.
+    """
+    n = len(is_new)
+    if hp.augment_scope == "none" or (hp.augment_scope == "resampled" and not is_new.any()):
+        return Augmentation(None, None)
+    warps = draw_warps(n, hp.augmentation, hp.augmentation_prob, generator, height=height, width=width)
+    stains = draw_stains(n, hp.stain_jitter, hp.augmentation_prob, generator)
+    if hp.augment_scope == "resampled":
+        warps, stains = (None if drawn is None else only(drawn, is_new) for drawn in (warps, stains))
+    return Augmentation(warps, stains)
+
+
+def draw_stains(n: int, strength: float, prob: float, generator: torch.Generator) -> Tensor | None:
+    """Draw the stain jitter of n images, on the CPU, or None where colours stay as they are.
+
+    The amounts of haematoxylin and of eosin are multiplied by a factor in 1 +/- strength and shifted by up to strength,
+    each on its own (Tellez et al., 2018), in a share `prob` of the images.
 
     Returns:
-        float32 [n, 2, 3], from output to input coordinates, both in -1..1.
+        float32 [n, 3, 4]: a linear map of optical densities (natural logarithm) and a shift.
     """
-    radians = torch.deg2rad(rotation_degrees.double())
-    cos, sin = radians.cos(), radians.sin()
-    # The rotated image spans this canvas; resizing it to H x W stretches output coordinates by canvas / size.
-    canvas_width = width * cos.abs() + height * sin.abs()
-    canvas_height = width * sin.abs() + height * cos.abs()
-    flip_x = 1 - 2 * is_hflipped.double()
-    flip_y = 1 - 2 * is_vflipped.double()
-    zero = torch.zeros_like(cos)
-    x_row = torch.stack([cos * canvas_width / width, -sin * canvas_height / width, zero], dim=-1)
-    y_row = torch.stack([sin * canvas_width / height, cos * canvas_height / height, zero], dim=-1)
-    return torch.stack([flip_x[:, None] * x_row, flip_y[:, None] * y_row], dim=1).float()
+    if not strength:
+        return None
+    is_chosen = torch.rand(n, generator=generator) < prob
+    amounts = (torch.rand(n, 2, 2, generator=generator, dtype=torch.float64) * 2 - 1) * strength
+    factors, shifts = (F.pad(amounts[:, column], (0, 1)) for column in (0, 1))
+    linear = STAINS.inverse() @ torch.diag_embed(1 + factors) @ STAINS
+    drawn = torch.cat([linear.transpose(1, 2), (shifts @ STAINS)[:, :, None]], dim=2)
+    return only(drawn.float(), is_chosen)
 
 
-def warp(images: Tensor, matrices: Tensor | None) -> Tensor:
-    """Return float32 images in 0..1, warped by `matrices` (bilinear, 0 outside the image).
+def stain(images: Tensor, maps: Tensor) -> Tensor:
+    """Return float32 images in 0..1 whose optical densities went through `maps`, kept within what can be shown.
 
     Args:
         images: [B, 3, H, W], uint8 in 0..255 or float in 0..1.
-        matrices: [B, 2, 3] on the device of the images, or None to only convert.
+        maps: [B, 3, 4] on the device of the images, as from `draw_stains`.
     """
-    floats = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    if matrices is None:
-        return floats
-    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
-    return F.grid_sample(floats, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    # 256 levels of which none is quite black, so that every density is finite and the identity stays one.
+    densities = -torch.log((to_floats(images) * 255 + 1) / 256)
+    mapped = torch.einsum("bij,bjhw->bihw", maps[:, :, :3], densities) + maps[:, :, 3, None, None]
+    return ((torch.exp(-mapped) * 256 - 1) / 255).clamp(0, 1)
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -6,9 +6,11 @@ from typing import Any
 from mhist_tune import dataset, models, studies
 from mhist_tune.annotations import read_annotations
 from mhist_tune.definition import StudyDefinition
+from mhist_tune.space import Categorical, Int, Value
 from mhist_tune.splits import split_train
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
+from mhist_tune.subsets import training_indices
 
 
 def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> Study:
@@ -17,7 +19,8 @@ def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> St
     The same definition again changes nothing and returns the study.
 
     Raises:
-        UsageError: a model, a dropout placement or the weights are not to be had, or the name is taken.
+        UsageError: a model, a dropout placement or the weights are not to be had, a class has too few images to train
+            on, or the name is taken.
         DataError: the data set is missing or damaged.
     """
     for params in _corners(definition):
@@ -27,6 +30,13 @@ def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> St
     train_indices, val_indices = split_train(
         train.votes, train.labels, train.groups, val_fraction=definition.val_fraction, seed=definition.split_seed
     )
+    for params in _corners(definition):
+        training_indices(
+            definition.hyperparameters(params),
+            votes=train.votes[train_indices],
+            labels=train.labels[train_indices],
+            names=[train.names[index] for index in train_indices],
+        )
     groups = train.groups or (None,) * len(train.names)
     rows = [
         [name, int(label), int(votes), group]
@@ -44,11 +54,14 @@ def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> St
 
 
 def _corners(definition: StudyDefinition) -> list[dict[str, Any]]:
-    """Return params that together name every value of each categorical dimension once, the rest at its default."""
+    """Return params that together name every choice, and the bounds of whole numbers, once, the rest at its default."""
     default = definition.default_params()
     corners = [default]
     for name, dimension in definition.space.items():
-        corners += [
-            {**default, name: choice} for choice in getattr(dimension, "choices", ()) if choice != default[name]
-        ]
+        values: tuple[Value, ...] = ()
+        if isinstance(dimension, Categorical):
+            values = dimension.choices
+        elif isinstance(dimension, Int):
+            values = (dimension.low, dimension.high)
+        corners += [{**default, name: value} for value in values if value != default[name]]
     return corners

@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mhist_tune.augment import normalize, warp
+from mhist_tune.augment import normalize
+from mhist_tune.freeze import set_training
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model, input_statistics
+from mhist_tune.warps import warp
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 EVALUATION_FACTOR = 4  # without gradients a batch of this many micro-batches takes less memory than one in training
@@ -109,7 +111,8 @@ def resolve(hp: Hyperparameters, device: torch.device) -> Hyperparameters:
 def _fastest_pass_s(hp: Hyperparameters, images: Tensor, give_up_s: float) -> float:
     """Return the seconds of the fastest of a few passes forward and backward; fewer if one takes longer than given."""
     device = images.device
-    model = ready(create_model(dataclasses.replace(hp, weights="random")), hp, device).train()
+    model = ready(create_model(dataclasses.replace(hp, weights="random")), hp, device)
+    set_training(model)
     fastest_s = math.inf
     for _ in range(N_PROBES):
         started = time.perf_counter()

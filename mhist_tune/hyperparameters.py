@@ -17,6 +17,7 @@ from typing import Any, Literal
 from mhist_tune.errors import did_you_mean
 
 DROPOUT_PLACEMENT = re.compile(r"none|head|pos|head\+last([1-9]\d*)(\.mlp)?")
+FREEZE = re.compile(r"none|all_but_head|stem|first([1-9]\d*)")
 N_ANNOTATORS = 7
 
 
@@ -70,6 +71,12 @@ def _placement_problem(value: str) -> str | None:
     return f'must be "none", "head", "head+lastK.mlp", "head+lastK" (K blocks from the end) or "pos", got "{value}"'
 
 
+def _freeze_problem(value: str) -> str | None:
+    if FREEZE.fullmatch(value):
+        return None
+    return f'must be "none", "all_but_head", "stem" or "firstN" (the stem and N blocks or stages), got "{value}"'
+
+
 def _options_problem(value: Mapping[str, Any]) -> str | None:
     try:
         is_plain = json.loads(json.dumps(dict(value), allow_nan=False)) == dict(value)
@@ -97,13 +104,33 @@ class Hyperparameters:
     )
     image_size: int = _declare(224, "Side of the square input in pixels.", low=8, high=4096)
     epochs: int = _declare(40, "Length of the schedule; the most epochs that a run trains.", low=1)
-    patience: int = _declare(10, "Epochs without a better val_f1 after which a run stops.", low=1)
-    optimizer: Literal["adam", "adamw"] = _declare("adamw", "Adam (weight decay as an L2 term) or AdamW (decoupled).")
+    patience: int = _declare(10, "Epochs without a better monitored value after which a run stops.", low=1)
+    monitor: Literal["f1", "auroc", "loss"] = _declare(
+        "f1", "Validation metric that chooses the best epoch and stops early; a trial's value stays that epoch's F1."
+    )
+    freeze: str = _declare(
+        "none",
+        "Which weights stay as they start: none, all_but_head, stem, firstN (stem and first N blocks or stages).",
+        problem_of=_freeze_problem,
+    )
+    optimizer: Literal["adam", "adamw", "sgd"] = _declare(
+        "adamw", "Adam (weight decay as an L2 term), AdamW (decoupled) or SGD with momentum (L2)."
+    )
+    momentum: float = _declare(0.9, "Momentum of SGD; Adam and AdamW do not use it.", low=0.0, high=0.999)
     learning_rate: float = _declare(1e-3, "Learning rate of the first epoch.", low=1e-10, high=10.0)
     learning_rate_schedule: Literal["exponential", "constant", "cosine"] = _declare(
         "exponential", "How the learning rate moves from epoch to epoch."
     )
     learning_rate_decay: float = _declare(0.91, "Factor per epoch of the exponential schedule.", low=1e-3, high=1.0)
+    warmup_epochs: int = _declare(
+        0, "Epochs in which the learning rate rises linearly before the schedule begins.", low=0
+    )
+    layer_decay: float = _declare(
+        1.0,
+        "Factor on the learning rate for each layer further from the head (timm's layer groups).",
+        low=0.01,
+        high=1.0,
+    )
     weight_decay: float = _declare(
         0.0,
         "Weight decay of all parameters. AdamW decays nothing in float32 where learning_rate x weight_decay < 3e-8.",
@@ -122,15 +149,35 @@ class Hyperparameters:
         problem_of=_placement_problem,
     )
     drop_rate: float = _declare(0.5, "Dropout probability at dropout_placement.", low=0.0, high=0.99)
-    sampling: Literal["none", "random_over"] = _declare(
-        "none", "How an epoch is drawn: every image once, or the rarer class repeated until both are equal."
+    sampling: Literal["none", "random_over", "random_under", "smote", "adasyn", "tomek"] = _declare(
+        "none",
+        "How an epoch is drawn: every image once; the rarer class repeated until both are equal (random_over; smote, "
+        "whose repeats count as new images; adasyn, which prefers difficult ones); the commoner class thinned to equal "
+        "counts (random_under) or cleared of Tomek links (tomek).",
     )
-    augmentation: Literal["none", "flip", "rotate", "flip_rotate"] = _declare(
-        "flip_rotate", "Horizontal and vertical flips, rotation by up to 180 degrees without cut corners, or both."
+    augmentation: Literal["none", "flip", "rotate", "flip_rotate", "perspective", "affine", "flip_choice"] = _declare(
+        "flip_rotate",
+        "Horizontal and vertical flips, rotation by up to 180 degrees without cut corners, both, perspective, affine "
+        "(translation, shear, scale), or flips and then one of rotation, perspective, affine.",
     )
-    augmentation_prob: float = _declare(0.5, "Probability of each flip and of the rotation.", low=0.0, high=1.0)
+    augmentation_prob: float = _declare(
+        0.5, "Probability of each flip, of what follows the flips, and of the stain jitter.", low=0.0, high=1.0
+    )
+    augment_scope: Literal["none", "resampled", "all"] = _declare(
+        "all", "Which images of an epoch are augmented: none, the new ones of smote and adasyn, or all."
+    )
+    stain_jitter: float = _declare(
+        0.0, "Largest relative change, and shift in optical density, of each H&E stain; 0 for none.", low=0.0, high=1.0
+    )
     exclude_votes: tuple[int, ...] = _declare(
         (), "Training images with these numbers of SSA votes are left out.", low=0, high=N_ANNOTATORS
+    )
+    n_per_class: int = _declare(0, "Training images of each class after exclusions; 0 for all.", low=0)
+    subset_seed: int = _declare(
+        0, "Chooses the images of n_per_class; smaller subsets lie within larger ones of the same seed.", low=0
+    )
+    labels: Literal["majority", "votes"] = _declare(
+        "majority", "What training aims at: the majority's class, or the share of votes for SSA. Validation: the class."
     )
     precision: Literal["auto", "fp32", "bf16"] = _declare(
         "auto", "Number format of the forward pass; auto takes the faster one of the device."

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mhist_tune.errors import UsageError, did_you_mean
+from mhist_tune.freeze import freeze, is_frozen
 from mhist_tune.hyperparameters import DROPOUT_PLACEMENT, Hyperparameters
 
 FCNN = "fcnn"
@@ -40,6 +41,10 @@ class FullyConnected(nn.Module):
         self.features = nn.Sequential(nn.Flatten(), *layers)
         self.head_drop = nn.Dropout(drop_rate)
         self.head = nn.Linear(widths[-1], 1)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Return which parameters are the stem and which the further layers, in timm's form."""
+        return {"stem": r"^features\.1\.", "blocks": r"^features\.(\d+)"}
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Return the last hidden layer, [B, 32], of images [B, 3, H, W]."""
@@ -63,7 +68,7 @@ def create_model(hp: Hyperparameters) -> nn.Module:
     S = hp.image_size and gives one logit each, [B, 1].
 
     Raises:
-        UsageError: if the model, its options, its weights or its dropout placement do not exist.
+        UsageError: if the model, its options, its weights, its dropout placement or what is to be frozen do not exist.
     """
     if hp.model == FCNN:
         if hp.weights != "random":
@@ -84,6 +89,7 @@ def create_model(hp: Hyperparameters) -> nn.Module:
             ) from error
         _renew_head(model)
     _place_dropout(model, hp)
+    freeze(model, hp, head_names=_head_names(hp))
     return model
 
 
@@ -100,6 +106,7 @@ def check(hp: Hyperparameters) -> None:
     else:
         model = _blueprint(hp)
         _place_dropout(model, hp)
+        freeze(model, hp, head_names=_head_names(hp))
         _require_download(hp) if hp.weights == "pretrained" else _require_fitting_file(hp)
     if has_batch_norm(model) and min(hp.micro_batch_size, hp.effective_batch_size) < 2:
         raise UsageError(
@@ -125,8 +132,8 @@ def input_statistics(hp: Hyperparameters) -> tuple[tuple[float, float, float], t
 
 
 def has_batch_norm(model: nn.Module) -> bool:
-    """Say whether the images of a micro-batch influence each other in training."""
-    return any(isinstance(module, _BatchNorm) for module in model.modules())
+    """Say whether the images of a micro-batch influence each other in training; frozen BatchNorm lets them not."""
+    return any(isinstance(module, _BatchNorm) and not is_frozen(module) for module in model.modules())
 
 
 def weights_identity(weights: str) -> str | None:
@@ -230,6 +237,12 @@ def _pretrained_config(hp: Hyperparameters) -> dict[str, Any]:
     return dict(config)
 
 
+def _head_names(hp: Hyperparameters) -> tuple[str, ...]:
+    """Return what the names of the head's tensors start with."""
+    classifier: str | tuple[str, ...] = "head" if hp.model == FCNN else _pretrained_config(hp)["classifier"]
+    return tuple(f"{name}." for name in ((classifier,) if isinstance(classifier, str) else classifier))
+
+
 def _require_download(hp: Hyperparameters) -> None:
     """Fail at once where timm's weights are neither cached nor in reach."""
     config = _pretrained_config(hp)
@@ -260,9 +273,7 @@ def _require_fitting_file(hp: Hyperparameters) -> None:
             given = set(file.keys())
     except (OSError, SafetensorError) as error:
         raise UsageError(f"cannot read the weights {hp.weights}: {_first_line(error)}", hint=WEIGHTS_HINT) from error
-    classifier: str | tuple[str, ...] = _pretrained_config(hp)["classifier"]
-    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    wanted = [name for name in _blueprint(hp).state_dict() if not name.startswith(tuple(f"{head}." for head in heads))]
+    wanted = [name for name in _blueprint(hp).state_dict() if not name.startswith(_head_names(hp))]
     missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
     if missing:
         raise UsageError(

@@ -1,38 +1,69 @@
 """The optimizer and the learning rate of each epoch."""
 
 import math
+from typing import Any
 
+import numpy as np
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 from torch import nn
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from mhist_tune.hyperparameters import Hyperparameters
 
 
 def build_optimizer(model: nn.Module, hp: Hyperparameters) -> Optimizer:
-    """Return Adam or AdamW over all parameters, fused where the model lies on a GPU.
+    """Return Adam, AdamW or SGD over all parameters that are not frozen, fused where the model lies on a GPU.
 
-    Weight decay is always passed: AdamW's own default is 0.01, not 0. AdamW multiplies by 1 - learning_rate x
-    weight_decay, which is exactly 1 in float32 while the product stays below 2**-25 (3e-8).
+    Weight decay is always passed: AdamW's own default is 0.01, not 0. With a layer decay below 1 each of timm's layer
+    groups has its own learning rate; the weight decay stays that of all parameters, which timm would drop for some.
     """
-    parameters = list(model.parameters())
-    build = Adam if hp.optimizer == "adam" else AdamW
-    is_fused = parameters[0].is_cuda
-    return build(parameters, lr=hp.learning_rate, weight_decay=hp.weight_decay, fused=is_fused)
+    parameters: Any = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    options: dict[str, Any] = {
+        "lr": hp.learning_rate,
+        "weight_decay": hp.weight_decay,
+        "fused": parameters[0].is_cuda,
+    }
+    if hp.layer_decay < 1.0:
+        groups = param_groups_layer_decay(model, weight_decay=hp.weight_decay, layer_decay=hp.layer_decay)
+        parameters = [{"params": group["params"], "lr": hp.learning_rate * group["lr_scale"]} for group in groups]
+    if hp.optimizer == "sgd":
+        return SGD(parameters, momentum=hp.momentum, **options)
+    return (Adam if hp.optimizer == "adam" else AdamW)(parameters, **options)
 
 
 def build_scheduler(optimizer: Optimizer, hp: Hyperparameters) -> LambdaLR:
     """Return the schedule, stepped once after each epoch.
 
     With e finished epochs the learning rate is the first one times learning_rate_decay ** e (exponential), 1
-    (constant) or (1 + cos(pi e / epochs)) / 2 (cosine).
+    (constant) or (1 + cos(pi e / epochs)) / 2 (cosine). With w warm-up epochs the first w have 1, 2, ... w times
+    1 / (w + 1) of the learning rate, and the schedule begins after them, over the epochs that are left.
     """
 
     def factor(n_finished: int) -> float:
+        if n_finished < hp.warmup_epochs:
+            return (n_finished + 1) / (hp.warmup_epochs + 1)
+        n_finished -= hp.warmup_epochs
         if hp.learning_rate_schedule == "exponential":
             return hp.learning_rate_decay**n_finished
         if hp.learning_rate_schedule == "cosine":
-            return (1 + math.cos(math.pi * n_finished / hp.epochs)) / 2
+            return (1 + math.cos(math.pi * n_finished / max(1, hp.epochs - hp.warmup_epochs))) / 2
         return 1.0
 
     return LambdaLR(optimizer, factor)
+
+
+def current_learning_rate(optimizer: Optimizer) -> float:
+    """Return the learning rate of the layers nearest to the head, the highest of all."""
+    return max(float(group["lr"]) for group in optimizer.param_groups)
+
+
+def effective_weight_decay(hp: Hyperparameters, learning_rate: float) -> float:
+    """Return the weight decay that an epoch really applies, as a value of `hp.weight_decay`.
+
+    AdamW multiplies weights by 1 - learning_rate x weight_decay, which float32 rounds to steps of 6e-8: below a product
+    of 2**-25 (3e-8) it is exactly 1, and nothing decays.
+    """
+    if hp.optimizer != "adamw":
+        return hp.weight_decay
+    return (1.0 - float(np.float32(1.0 - learning_rate * hp.weight_decay))) / learning_rate

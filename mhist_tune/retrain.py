@@ -124,6 +124,7 @@ def run(run: SlotRun) -> Mapping[str, Any]:
         "value": result.history[-1].metrics["train_loss"],
         "best_epoch": result.best_epoch,
         "stopped_epoch": len(result.history),
+        "sampling": result.sampling,
     }
 
 

@@ -50,6 +50,7 @@ def run(run: SlotRun) -> Mapping[str, Any]:
         "best_epoch": result.best_epoch,
         "stopped_epoch": len(result.history),
         "params": params,
+        "sampling": result.sampling,
     }
 
 

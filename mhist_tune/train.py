@@ -20,16 +20,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from mhist_tune.augment import draw_warps, normalize, warp
+from mhist_tune.augment import draw, normalize
 from mhist_tune.checkpoint import CheckpointSlot as CheckpointSlot
 from mhist_tune.dataset import ImageSet
+from mhist_tune.features import image_features
 from mhist_tune.forward import evaluate, logits_of, probabilities_of, ready, reproducible, statistics_on
 from mhist_tune.forward import resolve as resolve
-from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.freeze import set_training
+from mhist_tune.hyperparameters import FIELDS, N_ANNOTATORS, Hyperparameters
 from mhist_tune.metrics import binary_metrics
 from mhist_tune.models import create_model, has_batch_norm
-from mhist_tune.optim import build_optimizer, build_scheduler
-from mhist_tune.sampling import epoch_indices, plan_updates
+from mhist_tune.optim import build_optimizer, build_scheduler, current_learning_rate, effective_weight_decay
+from mhist_tune.sampling import plan, plan_updates
+from mhist_tune.subsets import training_indices
 
 # Saving may take this share of the training time; the epochs since the last save are trained again after a kill.
 SAVING_SHARE = 0.02
@@ -50,13 +53,14 @@ class EpochResult:
 
     Attributes:
         epoch: 1-based.
-        metrics: train_loss (mean per image), learning_rate, elapsed_s (training and validation), images_per_s (of
-            training), peak_memory_bytes (of the device; of the process on a CPU) and, with validation, val_loss,
-            val_f1, val_precision, val_recall, val_specificity, val_accuracy, val_auroc (None with one class only).
-        is_best: val_f1 is higher than in every epoch before; never without validation.
+        metrics: train_loss (mean per image), learning_rate, effective_weight_decay, elapsed_s (with validation),
+            images_per_s (of training), peak_memory_bytes (of the device; of the process on a CPU) and, with
+            validation, val_loss, val_f1, val_precision, val_recall, val_specificity, val_accuracy, val_auroc (None
+            with one class only).
+        is_best: what `hp.monitor` names is better than in every epoch before; never without validation.
         probabilities: float64 [n_val] of this epoch where it is the best so far, else None.
-        best_value: highest val_f1 so far, None without validation.
-        best_epoch: the epoch of `best_value`; without validation the last one.
+        best_value: val_f1 of the best epoch, whatever chose it; None without validation.
+        best_epoch: the last epoch with `is_best`; without validation the last one.
     """
 
     epoch: int
@@ -69,13 +73,23 @@ class EpochResult:
 
 @dataclass(eq=False)
 class FitResult:
-    """A finished run; `state_dict` holds the weights of the best epoch (without validation the last), on the device."""
+    """A finished run.
+
+    Attributes:
+        history: every epoch.
+        best_epoch, best_value: as in the last `EpochResult`.
+        state_dict: the weights of the best epoch (without validation the last), on the device.
+        stopped: why it ended.
+        sampling: what epochs were drawn from, JSON-safe: `n_train` images, `n_cleaned` of them removed as Tomek links,
+            `features_sha256` of what neighbours were found by, `fallback`, why adasyn drew uniformly; None without.
+    """
 
     history: list[EpochResult]
     best_epoch: int
     best_value: float | None
     state_dict: dict[str, Tensor]
     stopped: Literal["epochs", "patience"]
+    sampling: dict[str, Any]
 
 
 def fit(
@@ -94,8 +108,8 @@ def fit(
 
     Args:
         hp: resolved, see `forward.resolve`.
-        train: images to train on; those with `hp.exclude_votes` are left out here. Images that lie on `device`
-            already are used in place.
+        train: images to train on; those with `hp.exclude_votes`, and beyond `hp.n_per_class`, are left out here.
+            Images that lie on `device` already are used in place.
         val: images to choose the best epoch on, and to stop early; None to train to the end.
         seed: of this run; reaches initial weights, sampling, augmentation and dropout.
         device: where the model and all images live.
@@ -107,8 +121,8 @@ def fit(
 
     Raises:
         Diverged: a loss or weight is not finite; found at the end of the epoch.
-        ValueError: hp is not resolved, no image is left, or the checkpoint is of another run.
-        UsageError: the model cannot be built.
+        ValueError: hp is not resolved, or the checkpoint is of another run.
+        UsageError: the model cannot be built, no image is left, or a class has fewer than `hp.n_per_class`.
         StorageError: the checkpoint cannot be written.
     """
     with reproducible(device):
@@ -167,12 +181,12 @@ class _Run:
         if "auto" in (hp.precision, hp.memory_format):
             raise ValueError("precision or memory_format is not resolved")
         self.hp, self.seed, self.device, self.n_epochs = hp, seed, device, n_epochs
-        self.kept = np.flatnonzero(~np.isin(train.votes.cpu().numpy(), hp.exclude_votes))
-        if not self.kept.size:
-            raise ValueError("no training image is left; exclude_votes leaves none")
-        self.kept_labels = train.labels.cpu().numpy()[self.kept]
+        labels = train.labels.cpu().numpy()
+        self.kept = training_indices(hp, votes=train.votes.cpu().numpy(), labels=labels, names=train.names)
         self.images = train.images.to(device, non_blocking=True)
-        self.labels = train.labels.to(device, non_blocking=True)
+        targets = train.labels if hp.labels == "majority" else train.votes.float() / N_ANNOTATORS
+        self.targets = targets.to(device, non_blocking=True)
+        self.sampling = plan(hp.sampling, labels[self.kept], lambda: image_features(self.images)[self.kept])
         self.val_images = None if val is None else val.images.to(device, non_blocking=True)
         self.val_labels = None if val is None else val.labels.cpu().double()
         self.statistics = statistics_on(device, hp)
@@ -190,7 +204,10 @@ class _Run:
         self.scheduler = build_scheduler(self.optimizer, self.hp)
         if not saved:
             return
-        if saved["identity"] != self._identity():
+        # What a hyperparameter's default does is what was done before there was one.
+        known = {name: field.default for name, field in FIELDS.items() if name in self._identity()["hyperparameters"]}
+        identity = {**saved["identity"], "hyperparameters": _plain({**known, **saved["identity"]["hyperparameters"]})}
+        if identity != self._identity():
             raise ValueError(f"the checkpoint is of another run: {saved['identity']} instead of {self._identity()}")
         self.model.load_state_dict(saved["model"])
         moments = {int(index): moment for index, moment in saved["optimizer"]["state"].items()}
@@ -227,7 +244,7 @@ class _Run:
         last = self.history[-1]
         assert self.stopped is not None
         weights = self.model.state_dict() if last.best_value is None else self.best_weights
-        return FitResult(self.history, last.best_epoch, last.best_value, weights, self.stopped)
+        return FitResult(self.history, last.best_epoch, last.best_value, weights, self.stopped, self._sampling_record())
 
     def next_epoch(self, on_step: Callable[[int, int], None]) -> EpochResult:
         """Train one epoch, judge it, and add it to the history."""
@@ -235,7 +252,7 @@ class _Run:
         epoch = len(self.history) + 1
         best_value = self.history[-1].best_value if self.history else None
         best_epoch = self.history[-1].best_epoch if self.history else 0
-        learning_rate = self.optimizer.param_groups[0]["lr"]
+        learning_rate = current_learning_rate(self.optimizer)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         n_images, train_loss = self._train_epoch(epoch, on_step)
@@ -253,12 +270,12 @@ class _Run:
             metrics["val_loss"] = float(F.binary_cross_entropy_with_logits(logits, self.val_labels))
             for name, value in binary_metrics(val_probabilities, self.val_labels).items():
                 metrics[f"val_{name}"] = None if math.isnan(value) else value
-            val_f1 = metrics["val_f1"]
-            if val_f1 is not None and (best_value is None or val_f1 > best_value):
-                best_value, best_epoch = val_f1, epoch
+            if best_epoch == 0 or self._score(metrics) > self._score(self.history[best_epoch - 1].metrics):
+                best_value, best_epoch = metrics["val_f1"], epoch
                 probabilities = val_probabilities.numpy()
                 self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         metrics["learning_rate"] = learning_rate
+        metrics["effective_weight_decay"] = effective_weight_decay(self.hp, learning_rate)
         metrics["elapsed_s"] = time.perf_counter() - started
         metrics["images_per_s"] = n_images / trained_s
         metrics["peak_memory_bytes"] = _peak_memory_bytes(self.device)
@@ -266,19 +283,27 @@ class _Run:
         self.history.append(result)
         return result
 
+    def _score(self, metrics: Mapping[str, float | None]) -> float:
+        """Return what the best epoch is highest in; an AUROC that does not exist is below all others."""
+        value = metrics[f"val_{self.hp.monitor}"]
+        if value is None:
+            return -math.inf
+        return -value if self.hp.monitor == "loss" else value
+
     def _train_epoch(self, epoch: int, on_step: Callable[[int, int], None]) -> tuple[int, float]:
         """Return the number of images and their mean loss. Nothing in here waits for the device but the last lines."""
         hp, device = self.hp, self.device
-        order = self.kept[epoch_indices(self.kept_labels, hp.sampling, seed=self.seed, epoch=epoch)]
+        drawn = self.sampling.draw(seed=self.seed, epoch=epoch)
+        order = self.kept[drawn.indices]
         n_images = len(order)
         generator = torch.Generator().manual_seed(_derive(self.seed, epoch, _AUGMENTATION))
         height, width = self.images.shape[-2:]
-        warps = draw_warps(n_images, hp.augmentation, hp.augmentation_prob, generator, height=height, width=width)
+        is_new = torch.from_numpy(drawn.is_new)
+        augmentation = draw(hp, is_new, generator, height=height, width=width).to(device)
         indices = torch.from_numpy(order).to(device, non_blocking=True)
-        warps = None if warps is None else warps.to(device, non_blocking=True)
         torch.manual_seed(_derive(self.seed, epoch, _DROPOUT))
         loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        self.model.train()
+        set_training(self.model)
         updates = plan_updates(
             n_images,
             effective_batch_size=hp.effective_batch_size,
@@ -289,9 +314,9 @@ class _Run:
             n_in_update = update[-1].stop - update[0].start
             self.optimizer.zero_grad(set_to_none=True)
             for part in update:
-                images = warp(self.images[indices[part]], None if warps is None else warps[part])
+                images = augmentation.apply(self.images[indices[part]], part)
                 logits = logits_of(self.model, normalize(images, *self.statistics), hp)
-                loss = F.binary_cross_entropy_with_logits(logits, self.labels[indices[part]], reduction="sum")
+                loss = F.binary_cross_entropy_with_logits(logits, self.targets[indices[part]], reduction="sum")
                 torch.autograd.backward(loss / n_in_update)
                 loss_sum += loss.detach()
                 on_step(part.stop, n_images)
@@ -305,6 +330,14 @@ class _Run:
             raise Diverged(epoch, "a weight is not finite")
         return n_images, mean_loss
 
+    def _sampling_record(self) -> dict[str, Any]:
+        return {
+            "n_train": len(self.kept),
+            "n_cleaned": len(self.kept) - len(self.sampling.kept),
+            "features_sha256": self.sampling.features_sha256,
+            "fallback": self.sampling.fallback,
+        }
+
     def _identity(self) -> dict[str, Any]:
         """Return what must agree for a checkpoint to be of this run; where the first weights lay is not part of it."""
         hp = self.hp.to_dict()
@@ -313,6 +346,10 @@ class _Run:
             del hp["micro_batch_size"]
         n_val = 0 if self.val_labels is None else len(self.val_labels)
         return {"hyperparameters": hp, "seed": self.seed, "n_train": len(self.kept), "n_val": n_val}
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _derive(seed: int, epoch: int, purpose: int) -> int:

@@ -88,7 +88,7 @@ def test_options_are_frozen() -> None:
         "data": [],
         "data check": ["--json"],
         "data synthesize": ["--image-size", "--n-images", "--seed"],
-        "data show": ["--output", "--seed"],
+        "data show": ["--output", "--sampling", "--seed"],
         "doctor": ["--data", "--json", "--storage"],
     }
 
@@ -117,6 +117,7 @@ def test_mistakes_are_one_line_with_the_pinned_exit_code(run: Run, tmp_path: Pat
         (["create-study", "demo", "--set", "epochs=0", "--data", str(generated)], 2),
         (["create-study", "demo", "--set", "dropout_placement=head+last2", "--data", str(generated)], 2),
         (["create-study", "demo", "--set", "weights=pretrained", "--data", str(generated)], 2),
+        (["create-study", "demo", "--set", "n_per_class=400", "--data", str(generated)], 2),
         (["create-study", "demo", "--data", str(tmp_path / "nowhere")], 3),
         (["create-study", "demo", "--data", str(missing_column)], 3),
         (["worker", "nothing", "--data", str(generated)], 2),

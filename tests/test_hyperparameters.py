@@ -20,7 +20,7 @@ def test_every_field_is_described_and_its_default_is_legal() -> None:
 
 def test_choices_and_types_come_from_the_annotations() -> None:
     """A Literal becomes choices of a str field, the other annotations become their plain types."""
-    assert FIELDS["optimizer"].choices == ("adam", "adamw")
+    assert FIELDS["optimizer"].choices == ("adam", "adamw", "sgd")
     assert FIELDS["optimizer"].type is str
     assert FIELDS["epochs"].type is int
     assert FIELDS["learning_rate"].type is float
@@ -38,7 +38,8 @@ def test_choices_and_types_come_from_the_annotations() -> None:
         ("learning_rate", float("nan"), "must be a number, got nan"),
         ("learning_rate", 0.0, "must be at least 1e-10, got 0.0"),
         ("drop_rate", 1.5, "must be at most 0.99, got 1.5"),
-        ("sampling", "smot", 'must be one of none, random_over, got "smot"'),
+        ("monitor", "accuracy", 'must be one of f1, auroc, loss, got "accuracy"'),
+        ("layer_decay", 1.5, "must be at most 1.0, got 1.5"),
         ("exclude_votes", [3, 8], "must be at most 7, got 8"),
         ("exclude_votes", 3, "must be a list of whole numbers, got 3"),
         ("model", "", "must be text, got ''"),
@@ -60,6 +61,18 @@ def test_a_placement_must_have_the_documented_form(placement: str) -> None:
 def test_documented_placements_pass(placement: str) -> None:
     """Any K from 1 is a placement; whether a model has so many blocks is the model's question."""
     assert check("dropout_placement", placement) is None
+
+
+@pytest.mark.parametrize("freeze", ["none", "all_but_head", "stem", "first1", "first12"])
+def test_documented_freezes_pass(freeze: str) -> None:
+    """Any N from 1 is legal; whether a model has so many blocks is the model's question."""
+    assert check("freeze", freeze) is None
+
+
+@pytest.mark.parametrize("freeze", ["first", "first0", "last2", "head", "stem "])
+def test_a_freeze_must_have_the_documented_form(freeze: str) -> None:
+    """Only none, all_but_head, stem and firstN say what is frozen."""
+    assert "firstN" in str(check("freeze", freeze))
 
 
 def test_weights_are_a_word_or_a_safetensors_file() -> None:

@@ -12,6 +12,7 @@ import torch
 from mhist_tune import train
 from mhist_tune.checkpoint import CheckpointSlot, CheckpointStore
 from mhist_tune.dataset import ImageSet
+from mhist_tune.errors import UsageError
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.train import Diverged, EpochResult, FitResult, fit, predict
 
@@ -293,6 +294,69 @@ def test_the_best_epoch_is_kept() -> None:
     assert [epoch.probabilities is not None for epoch in result.history] == [epoch.is_best for epoch in result.history]
 
 
+@pytest.mark.parametrize(("monitor", "sign"), [("auroc", 1), ("loss", -1)])
+def test_another_metric_may_choose_the_best_epoch(tmp_path: Path, monitor: str, sign: int) -> None:
+    """The epoch is that of the best AUROC or loss, resumed or not; the value stays the F1 of that epoch."""
+    hp = hyperparameters(epochs=4, monitor=monitor)
+    with pytest.raises(Stopped):
+        trained(hp, checkpoint=slot_in(tmp_path), on_epoch=stop_after(1))
+
+    result = trained(hp, checkpoint=slot_in(tmp_path))
+
+    scores = [sign * value for value in losses(result, f"val_{monitor}")]
+    best = result.history[result.best_epoch - 1]
+    assert result.best_epoch == int(np.argmax(scores)) + 1
+    assert result.best_value == best.metrics["val_f1"]
+    assert [epoch.is_best for epoch in result.history] == [
+        all(score > earlier for earlier in scores[:index]) for index, score in enumerate(scores)
+    ]
+    assert best.probabilities is not None
+    assert np.array_equal(predict(result.state_dict, hp, VAL, device=CPU), best.probabilities)
+
+
+def test_without_an_auroc_the_first_epoch_is_kept() -> None:
+    """One class in validation gives no AUROC, and the run still ends with weights and a value."""
+    positives = VAL.take(np.flatnonzero(VAL.labels.numpy() == 1))
+
+    result = trained(hyperparameters(epochs=2, monitor="auroc"), val=positives)
+
+    assert result.best_epoch == 1
+    assert result.best_value is not None
+
+
+def test_a_checkpoint_from_before_a_hyperparameter_is_resumed(tmp_path: Path) -> None:
+    """A field that the checkpoint's version did not have counts as its default, and as nothing else."""
+    hp = hyperparameters(model="fcnn", dropout_placement="none", epochs=2)
+    slot = slot_in(tmp_path)
+    with pytest.raises(Stopped):
+        trained(hp, checkpoint=slot, on_epoch=stop_after(1))
+    saved = slot.load()
+    assert saved is not None
+    for name in ("monitor", "freeze", "labels"):
+        del saved["identity"]["hyperparameters"][name]
+    slot.save(saved, epoch=1)
+
+    with pytest.raises(ValueError, match="another run"):
+        trained(dataclasses.replace(hp, labels="votes"), checkpoint=slot)
+    assert_same(trained(hp, checkpoint=slot), trained(hp))
+
+
+def test_frozen_parts_end_as_they_began() -> None:
+    """After a run the frozen tensors of two learning rates agree, BatchNorm's statistics among them."""
+    runs = [
+        trained(
+            hyperparameters(model="test_resnet", dropout_placement="none", freeze="first1", epochs=1, learning_rate=r)
+        )
+        for r in (1e-2, 1e-3)
+    ]
+
+    same = {name for name, tensor in runs[0].state_dict.items() if torch.equal(tensor, runs[1].state_dict[name])}
+    frozen = {name for name in runs[0].state_dict if name.startswith(("conv1", "bn1", "layer1"))}
+    assert {name for name in same if not name.endswith("num_batches_tracked")} == {
+        name for name in frozen if not name.endswith("num_batches_tracked")
+    }
+
+
 def test_without_validation_it_trains_to_the_stop_epoch() -> None:
     """The schedule is that of all epochs, cut; the last weights are kept and nothing is validated."""
     hp = hyperparameters(learning_rate_schedule="cosine", patience=1)
@@ -320,9 +384,48 @@ def test_excluded_votes_are_left_out_of_training_only() -> None:
     assert len(excluded.history[0].probabilities) == len(VAL)
 
 
+@pytest.mark.parametrize("sampling", ["random_under", "smote", "adasyn", "tomek"])
+@pytest.mark.parametrize("is_ssa_rarer", [True, False])
+def test_every_sampling_trains_and_resumes(tmp_path: Path, sampling: str, is_ssa_rarer: bool) -> None:
+    """Each strategy trains with either class the rarer, on new images augmented, and resumes bitwise."""
+    chosen = (TRAIN.labels.numpy() == is_ssa_rarer).nonzero()[0][6:]
+    train = TRAIN.take(np.setdiff1d(np.arange(len(TRAIN)), chosen))
+    hp = hyperparameters(model="fcnn", dropout_placement="none", sampling=sampling, augment_scope="resampled", epochs=2)
+    with pytest.raises(Stopped):
+        trained(hp, train=train, checkpoint=slot_in(tmp_path), on_epoch=stop_after(1))
+
+    resumed = trained(hp, train=train, checkpoint=slot_in(tmp_path))
+
+    assert_same(resumed, trained(hp, train=train))
+    assert (resumed.sampling["features_sha256"] is None) == (sampling in ("random_under", "smote"))
+    assert resumed.sampling["n_train"] == len(train)
+
+
+def test_soft_labels_are_the_share_of_votes() -> None:
+    """Training aims at votes / 7; validation still counts classes."""
+    hp = hyperparameters(epochs=1, labels="votes", sampling="none")
+    soft = dataclasses.replace(TRAIN, labels=TRAIN.votes.float() / 7)
+
+    result = trained(hp)
+
+    as_given = trained(dataclasses.replace(hp, labels="majority"), train=soft)
+    assert comparable(result.history) == comparable(as_given.history)
+    assert comparable(result.history) != comparable(trained(dataclasses.replace(hp, labels="majority")).history)
+
+
+def test_a_subset_trains_on_its_images_alone() -> None:
+    """With n_per_class an epoch has that many images of each class, whatever else is in the split."""
+    steps: list[int] = []
+
+    result = trained(hyperparameters(epochs=1, n_per_class=5), on_step=lambda _, total: steps.append(total))
+
+    assert set(steps) == {10}
+    assert result.sampling["n_train"] == 10
+
+
 def test_excluding_everything_is_an_error() -> None:
     """No image left to train on is said at once."""
-    with pytest.raises(ValueError, match="no training image is left"):
+    with pytest.raises(UsageError, match="no training image is left"):
         trained(hyperparameters(exclude_votes=tuple(range(8))))
 
 

@@ -62,17 +62,29 @@ def synthesize_command(root: Path, n_images: int, image_size: int, seed: int) ->
 @click.argument("root", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--output", default=Path(), type=click.Path(path_type=Path), metavar="DIR", help="Where to write.")
 @click.option("--seed", default=0, show_default=True, type=int, help="Which images are shown.")
-def show_command(root: Path, output: Path, seed: int) -> None:
+@click.option("--sampling", metavar="STRATEGY", help="Also the votes of an epoch under a strategy, such as adasyn.")
+def show_command(root: Path, output: Path, seed: int, sampling: str | None) -> None:
     """Write a contact sheet of train images and the histogram of votes.
 
     \b
     Example:
       mhist-tune data show MHIST --output figures
+      mhist-tune data show MHIST --sampling adasyn
     """
+    from mhist_tune import hyperparameters
+    from mhist_tune.errors import UsageError
     from mhist_tune.integrity import contact_sheet, vote_histogram
 
+    if sampling is not None and (problem := hyperparameters.check("sampling", sampling)):
+        raise UsageError(f"--sampling {problem}")
     output.mkdir(parents=True, exist_ok=True)
     contact_sheet(root, output / "contact-sheet.png", seed=seed)
     vote_histogram(root, output / "votes.png")
-    for name in ("contact-sheet.png", "votes.png"):
+    names = ["contact-sheet.png", "votes.png"]
+    if sampling is not None:
+        from mhist_tune.balance import sampled_votes
+
+        names.append(f"votes-{sampling}.png")
+        sampled_votes(root, output / names[-1], sampling, seed=seed)
+    for name in names:
         click.echo(output / name)

@@ -31,6 +31,7 @@ def create_study_command(
       mhist-tune create-study vit --data MHIST --set epochs=20 --set image_size=112
     """
     from mhist_tune import definition
+    from mhist_tune.advice import advice
     from mhist_tune.creation import create
     from mhist_tune.storage import open_storage
 
@@ -39,6 +40,8 @@ def create_study_command(
     with open_storage(storage_url) as storage:
         study = create(storage, loaded, root)
         click.echo(definition.render(study.definition))
+        for line in advice(study.definition):
+            click.echo(f"Warning: {line}", err=True)
         follow_up(f"mhist-tune worker {study.name} --data {root}")
 
 
