@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
-from mhist_tune.statistics import VoteRate
+from mhist_tune.difficulty import VoteRate
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
 _FIRST_SSA_VOTE = 4
@@ -48,7 +48,7 @@ def error_rates(rates: Sequence[VoteRate], path: Path) -> None:
     """Draw the error rate for each number of SSA votes 0..7 with the number of images, and write it to `path`.
 
     Args:
-        rates: as from `statistics.rates_by_votes`.
+        rates: as from `difficulty.rates_by_votes`.
         path: of the PNG file.
     """
     figure, axes = _figure(width=6.4, height=4.0)

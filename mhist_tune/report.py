@@ -7,21 +7,17 @@ import csv
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mhist_tune import __version__, journal, ledger, plots, records, statistics, studies
+from mhist_tune import __version__, difficulty, evidence, plots, records, statistics
 from mhist_tune.errors import UsageError
+from mhist_tune.evidence import Evidence
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
-STAGE = "retrain"
-IMAGE_SET = "test"
 TABLE_COLUMNS = (
     ("Loss", "log_loss"),
     ("Precision", "precision"),
@@ -33,15 +29,6 @@ TABLE_COLUMNS = (
 )
 _TRIAL_KEYS = ("params", "best_epoch", "stopped_epoch", "configured_epochs")
 _PACKAGES = ("torch", "timm", "optuna", "numpy", "scipy", "scikit-learn")
-
-
-@dataclass(frozen=True)
-class _Evidence:
-    """What a report is computed from: the test images [n], the seeds [S] and their probabilities of SSA [S, n]."""
-
-    images: records.ImageRows
-    seeds: tuple[int, ...]
-    probabilities: statistics.FloatArray
 
 
 def build(storage: Storage, study_name: str) -> dict[str, Any]:
@@ -69,16 +56,16 @@ def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
         StudyNotFoundError: no such study.
         UsageError: no retraining has finished, or the folder cannot be written.
     """
-    document, evidence = _build(storage, study_name)
-    labels = evidence.images.labels
+    document, found = _build(storage, study_name)
+    labels = found.images.labels
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_predictions(evidence, folder / "predictions.csv")
+        _write_predictions(found, folder / "predictions.csv")
         document["predictions"] = str(folder / "predictions.csv")
         figures = ["votes.png"]
         plots.error_rates(document["by_votes"], folder / "votes.png")
         if 0 < labels.sum() < labels.size:  # there is no ROC of one class
-            plots.roc(labels, evidence.probabilities, folder / "roc.png")
+            plots.roc(labels, found.probabilities, folder / "roc.png")
             figures.insert(0, "roc.png")
         (folder / "report.md").write_text(_markdown(document, figures), encoding="utf-8")
         text = json.dumps(document, indent=2, allow_nan=False)
@@ -103,41 +90,22 @@ def to_table(report: Mapping[str, Any]) -> str:
     return "\n".join([_headline(report), "", *lines, "", *_remarks(report)])
 
 
-def _build(storage: Storage, study_name: str) -> tuple[dict[str, Any], _Evidence]:
-    study = studies.load_study(storage, study_name)
-    stored = records.predictions(storage, study, STAGE, IMAGE_SET)
-    slots = ledger.slots(storage, study, STAGE)
-    finished = [slot for slot in slots if slot.state == "done" and slot.slot in stored]
-    if not finished:
-        raise UsageError(
-            f"no retraining of {study_name} has finished, so there is nothing to report",
-            hint=f"mhist-tune retrain {study_name}",
-        )
-    openings = journal.openings(storage, study)
-    with_results = {slot.payload["opening"] for slot in finished}
-    opening = next(row.id for row in reversed(openings) if row.id in with_results)
-    n_planned = sum(slot.payload["opening"] == opening for slot in slots)
-    reported = [slot for slot in finished if slot.payload["opening"] == opening]
-    payload = reported[0].payload
-    images = records.image_set(storage, study, IMAGE_SET)
-    evidence = _Evidence(
-        images=images,
-        seeds=tuple(slot.payload["seed"] for slot in reported),
-        probabilities=np.stack([stored[slot.slot] for slot in reported]),
-    )
+def _build(storage: Storage, study_name: str) -> tuple[dict[str, Any], Evidence]:
+    found = evidence.load(storage, study_name)
+    study, images, payload = found.study, found.images, found.payload
     document = {
         "study": study.name,
         "trial": {"number": payload["trial"], **{key: payload[key] for key in _TRIAL_KEYS}},
-        "opening": opening,
-        "complete": len(reported) == n_planned,
-        "n_seeds": len(reported),
-        "n_seeds_planned": n_planned,
-        "seeds": list(evidence.seeds),
-        "metrics": statistics.summary(images.labels, evidence.probabilities, groups=images.groups),
+        "opening": found.opening.id,
+        "complete": len(found.slots) == found.n_planned,
+        "n_seeds": len(found.slots),
+        "n_seeds_planned": found.n_planned,
+        "seeds": found.seeds,
+        "metrics": statistics.summary(images.labels, found.probabilities, groups=images.groups),
         "resampled_by": "image" if images.groups is None else "group",
-        "by_votes": statistics.rates_by_votes(images.votes, images.labels, evidence.probabilities),
-        "test_openings": [_opening(row) for row in openings],
-        "training_speed": _training_speed(storage, study, [slot.slot for slot in reported]),
+        "by_votes": difficulty.rates_by_votes(images.votes, images.labels, found.probabilities, groups=images.groups),
+        "test_openings": [_opening(row) for row in found.openings],
+        "training_speed": _training_speed(storage, study, [slot.slot for slot in found.slots]),
         "dataset_fingerprint": study.dataset["fingerprint"],
         "versions": {
             "mhist-tune": __version__,
@@ -146,7 +114,7 @@ def _build(storage: Storage, study_name: str) -> tuple[dict[str, Any], _Evidence
         },
         "predictions": None,
     }
-    return document, evidence
+    return document, found
 
 
 def _opening(row: records.OpeningRow) -> dict[str, Any]:
@@ -163,7 +131,7 @@ def _opening(row: records.OpeningRow) -> dict[str, Any]:
 
 
 def _training_speed(storage: Storage, study: Study, slots: Sequence[int]) -> dict[str, Any]:
-    epochs = [row.metrics for slot in slots for row in records.epochs(storage, study, STAGE, slot)]
+    epochs = [row.metrics for slot in slots for row in records.epochs(storage, study, evidence.STAGE, slot)]
     # A device without a memory counter measures None.
     measured = [{name: value for name, value in metrics.items() if value is not None} for metrics in epochs]
     elapsed_s = sum(metrics["elapsed_s"] for metrics in measured)
@@ -177,12 +145,12 @@ def _training_speed(storage: Storage, study: Study, slots: Sequence[int]) -> dic
     }
 
 
-def _write_predictions(evidence: _Evidence, path: Path) -> None:
-    images = evidence.images
+def _write_predictions(found: Evidence, path: Path) -> None:
+    images = found.images
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["seed", "image_name", "label", "votes", "probability"])
-        for seed, row in zip(evidence.seeds, evidence.probabilities.tolist(), strict=True):
+        for seed, row in zip(found.seeds, found.probabilities.tolist(), strict=True):
             for name, label, votes, probability in zip(images.names, images.labels, images.votes, row, strict=True):
                 writer.writerow([seed, name, int(label), int(votes), probability])
 

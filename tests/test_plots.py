@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from mhist_tune import plots
-from mhist_tune.statistics import rates_by_votes
+from mhist_tune.difficulty import rates_by_votes
 
 
 def colours(path):

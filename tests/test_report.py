@@ -9,26 +9,13 @@ import pytest
 from PIL import Image
 from sklearn.metrics import f1_score, log_loss, roc_auc_score
 
-from mhist_tune import ledger, records, report, studies
-from mhist_tune.definition import parse
+from mhist_tune import ledger, report
 from mhist_tune.errors import StudyNotFoundError, UsageError
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.statistics import crossed_bootstrap
 from mhist_tune.storage import open_storage
+from tests.made_up import EPOCHS, LABELS, VOTES, create, open_test, retrain
 
-DEFINITION = """
-[study]
-name = "tiny"
-n_trials = 1
-
-[fixed]
-model = "fcnn"
-weights = "random"
-image_size = 8
-
-[space]
-learning_rate = { low = 1e-4, high = 1e-2, log = true }
-"""
 PINNED = {
     "study",
     "trial",
@@ -47,12 +34,6 @@ METRICS = {"auroc", "auprc", "f1", "precision", "recall", "specificity", "accura
     "brier",
     "ece",
 }
-VOTES = np.arange(40) % 8
-LABELS = (VOTES >= 4).astype(int)
-EPOCHS = [
-    {"train_loss": 0.7, "elapsed_s": 2.0, "images_per_s": 50.0, "peak_memory_bytes": 1000.0},
-    {"train_loss": 0.6, "elapsed_s": 1.0, "images_per_s": 80.0, "peak_memory_bytes": 3000.0},
-]
 
 
 @pytest.fixture
@@ -63,47 +44,7 @@ def storage(tmp_path):
 
 @pytest.fixture
 def study(storage):
-    rows = [["train.png", 0, 1, None]]
-    image_sets = {"train": rows, "val": rows}
-    return studies.create_study(
-        storage, parse(DEFINITION, "tiny"), dataset={"fingerprint": "f" * 64}, image_sets=image_sets
-    )
-
-
-def open_test(storage, study, *, trial=3, seeds=(0, 1, 2), reason="first opening"):
-    """Record an opening with one slot per seed, as retrain does."""
-    payload = {"params": {"learning_rate": 1e-3}, "best_epoch": 2, "stopped_epoch": 4, "configured_epochs": 9}
-    return records.record_opening(
-        storage,
-        study,
-        by="test",
-        code_version="0.1.0",
-        reason=reason,
-        payload={"trial": trial, "seeds": list(seeds)},
-        fingerprint="e" * 64,
-        slots=[{**payload, "trial": trial, "seed": seed, "stop_epoch": 2} for seed in seeds],
-    )
-
-
-def retrain(storage, study, *, n_slots, groups=None, epochs=EPOCHS, votes=VOTES):
-    """Finish slots with made-up predictions, and return these, by seed."""
-    rows = [
-        [f"{index:02}.png", int(n_votes >= 4), int(n_votes), None if groups is None else groups[index]]
-        for index, n_votes in enumerate(votes)
-    ]
-    records.save_image_set(storage, study, "test", rows)
-    made_up = {}
-    for _ in range(n_slots):
-        claim = ledger.claim(storage, study, ["retrain"], worker="w", observer=LeaseObserver())
-        for epoch, metrics in enumerate(epochs, start=1):
-            records.record_epoch(storage, claim, epoch=epoch, value=0.5, best_value=None, metrics=metrics)
-        rng = np.random.default_rng(claim.slot)
-        probabilities = np.clip(np.asarray(votes) / 7 + 0.3 * rng.normal(size=len(votes)), 0.01, 0.99)
-        records.record_predictions(storage, claim, "test", probabilities)
-        ledger.decide(storage, claim, {"state": "COMPLETE"})
-        assert ledger.finish(storage, claim)
-        made_up[claim.payload["seed"]] = probabilities
-    return made_up
+    return create(storage)
 
 
 def test_document_has_every_pinned_key_and_is_json(storage, study):

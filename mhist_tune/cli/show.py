@@ -48,6 +48,26 @@ def print_report(storage_url: str, name: str, *, output: Path | None, as_json: b
     follow_up(f"open {folder / 'report.md'}")
 
 
+@click.command("compare")
+@click.argument("names", nargs=-1, required=True, metavar="NAME NAME...")
+@json_option
+@storage_option
+def compare_command(names: tuple[str, ...], as_json: bool, storage_url: str) -> None:
+    """Compare the retrained models of two or more studies on the same test images.
+
+    \b
+    Example:
+      mhist-tune compare vit resnet18
+    """
+    from mhist_tune import compare
+    from mhist_tune.storage import open_storage
+
+    with open_storage(storage_url, create=False) as storage:
+        document = compare.build(storage, names)
+    click.echo(json.dumps(document, indent=2) if as_json else compare.to_text(document))
+    follow_up(f"mhist-tune report {names[0]}")
+
+
 @click.command("status")
 @click.argument("name", required=False)
 @click.option("--watch", is_flag=True, help="Refresh every two seconds until interrupted.")
