@@ -5,7 +5,7 @@ probabilities are those of SSA. One weighted, vectorised core serves the point e
 bootstrap (weight = how often an image was drawn), so the two cannot drift apart.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -69,6 +69,7 @@ def crossed_bootstrap(
     n_boot: int = 2000,
     seed: int = 0,
     threshold: float = 0.5,
+    names: Collection[str] = METRICS,
 ) -> dict[str, tuple[float, float]]:
     """Return the 95% percentile interval of each metric's mean over seeds, `ece` left out.
 
@@ -84,6 +85,7 @@ def crossed_bootstrap(
         n_boot: number of resamples.
         seed: of the resampling; the same seed gives the same intervals.
         threshold: as in `metrics_of`.
+        names: the metrics that are wanted.
 
     Raises:
         ValueError: as `metrics_of`.
@@ -93,7 +95,7 @@ def crossed_bootstrap(
     blocks: list[dict[str, FloatArray]] = []
     for images in image_draws(rng, n_boot, positive.size, groups):
         seeds = seed_draws(rng, len(images), len(table))
-        per_seed = _weighted_metrics(positive, table, images, threshold)
+        per_seed = _weighted_metrics(positive, table, images, threshold, names)
         blocks.append({name: (values * seeds).sum(axis=1) for name, values in per_seed.items()})
     return {name: percentiles(np.concatenate([block[name] for block in blocks])) for name in blocks[0]}
 
@@ -106,6 +108,7 @@ def summary(
     n_boot: int = 2000,
     seed: int = 0,
     threshold: float = 0.5,
+    names: Collection[str] = METRICS,
 ) -> dict[str, MetricSummary]:
     """Return each metric's mean, standard deviation (ddof = 1) and values over the seeds, with its 95% interval.
 
@@ -114,8 +117,10 @@ def summary(
     """
     positive, table = checked(labels, probabilities)
     per_seed = _metrics_per_seed(positive, table, threshold)
-    intervals = crossed_bootstrap(positive, table, groups=groups, n_boot=n_boot, seed=seed, threshold=threshold)
-    return {name: _summarize(per_seed[name], intervals.get(name)) for name in METRICS}
+    intervals = crossed_bootstrap(
+        positive, table, groups=groups, n_boot=n_boot, seed=seed, threshold=threshold, names=names
+    )
+    return {name: _summarize(per_seed[name], intervals.get(name)) for name in METRICS if name in names}
 
 
 def image_draws(rng: np.random.Generator, n_boot: int, n: int, groups: Sequence[str] | None) -> Iterator[FloatArray]:
@@ -174,15 +179,15 @@ def checked(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[npt.ND
 def _metrics_per_seed(
     positive: npt.NDArray[np.bool_], table: FloatArray, threshold: float
 ) -> Mapping[str, list[float]]:
-    weighted = _weighted_metrics(positive, table, np.ones((1, positive.size)), threshold)
+    weighted = _weighted_metrics(positive, table, np.ones((1, positive.size)), threshold, METRICS)
     per_seed = {name: [float(value) for value in values[0]] for name, values in weighted.items()}
     return {**per_seed, "ece": [_calibration_error(positive, row) for row in table]}
 
 
 def _weighted_metrics(
-    positive: npt.NDArray[np.bool_], table: FloatArray, weights: FloatArray, threshold: float
+    positive: npt.NDArray[np.bool_], table: FloatArray, weights: FloatArray, threshold: float, names: Collection[str]
 ) -> dict[str, FloatArray]:
-    """Return [B, S] of every metric but `ece`, for `weights` [B, n] >= 0 of the images, the same for all seeds."""
+    """Return [B, S] of the named metrics but `ece`, for `weights` [B, n] >= 0 of the images, the same for all seeds."""
     called = table > threshold
     tp = weights @ (called & positive).T.astype(np.float64)
     fp = weights @ (called & ~positive).T.astype(np.float64)
@@ -192,12 +197,11 @@ def _weighted_metrics(
     tn = n_negative - fp
     recall = _ratio(tp, n_positive, np.nan)
     specificity = _ratio(tn, n_negative, np.nan)
-    ranking = [_cumulative(positive, row, weights) for row in table]
+    # The sorting metrics take nearly all of the time.
+    curves = [_cumulative(positive, row, weights) for row in table] if {"auroc", "auprc"} & set(names) else []
     eps = np.finfo(np.float64).eps
     of_truth = np.clip(np.where(positive, table, 1 - table), eps, 1 - eps)
-    return {
-        "auroc": np.stack([_auroc(*curve) for curve in ranking], axis=1),
-        "auprc": np.stack([_average_precision(*curve) for curve in ranking], axis=1),
+    found = {
         "f1": _ratio(2 * tp, tp + fp + n_positive, 0.0),
         "precision": _ratio(tp, tp + fp, 0.0),
         "recall": recall,
@@ -207,6 +211,10 @@ def _weighted_metrics(
         "log_loss": weights @ -np.log(of_truth).T / n_all,
         "brier": weights @ np.square(table - positive).T / n_all,
     }
+    if curves:
+        found["auroc"] = np.stack([_auroc(*curve) for curve in curves], axis=1)
+        found["auprc"] = np.stack([_average_precision(*curve) for curve in curves], axis=1)
+    return {name: values for name, values in found.items() if name in names}
 
 
 def _cumulative(

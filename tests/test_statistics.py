@@ -179,6 +179,14 @@ def test_summary_has_mean_sample_deviation_interval_and_values():
         assert (one["ci95"] is None) == (name == "ece")
 
 
+def test_summary_of_chosen_metrics_is_a_part_of_the_whole():
+    """Asked for two metrics it returns these two, with the numbers that the whole summary gives them."""
+    labels, table = predictions(n=60)
+    whole = summary(labels, table, n_boot=50)
+    for names in (("brier", "ece"), ("auroc", "f1")):
+        assert summary(labels, table, n_boot=50, names=names) == {name: whole[name] for name in names}
+
+
 def test_summary_of_one_seed_and_of_one_class_has_none_for_the_undefined():
     """One seed has no deviation; without SSA images AUROC is None everywhere, not NaN, which JSON lacks."""
     single = summary([1, 0, 1, 0], [[0.9, 0.2, 0.4, 0.6]], n_boot=50)["accuracy"]
