@@ -1,83 +1,115 @@
-"""Figures from plain arrays, as PNG files. Colours are told apart by colour-blind readers too (Okabe and Ito, 2008)."""
+"""Figures of predictions on the test partition, from plain arrays."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from sklearn.metrics import roc_curve
+from sklearn.metrics import precision_recall_curve, roc_curve
 
-from mhist_tune.statistics import VoteRate
+from mhist_tune.calibration import ReliabilityBin
+from mhist_tune.canvas import BLUE, GREY, INK, ORANGE, new_figure
+from mhist_tune.difficulty import VoteRate
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
 _FIRST_SSA_VOTE = 4
-_DPI = 150
+_GRID = np.linspace(0, 1, 201)
 
 
-def roc(labels: npt.ArrayLike, probabilities: npt.ArrayLike, path: Path) -> None:
-    """Draw one thin ROC line per seed and their mean, and write it to `path`.
+def roc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Figure:
+    """Draw the mean ROC curve in the band between the lowest and the highest seed, and each seed as a thin line.
 
     The mean is vertical: the sensitivities of all seeds averaged at each false positive rate.
 
     Args:
         labels: [n], 0 or 1, both present.
         probabilities: [S, n], in 0..1.
-        path: of the PNG file.
     """
-    figure, axes = _figure(width=5.0, height=5.0)
-    grid = np.linspace(0, 1, 501)
+    figure, (axes,) = new_figure(width=5.0, height=5.0)
     table = np.asarray(probabilities)
-    rates = [roc_curve(labels, row, drop_intermediate=False)[:2] for row in table]
+    rates = [roc_curve(labels, row)[:2] for row in table]
     for fpr, tpr in rates:
-        axes.plot(fpr, tpr, color=BLUE, linewidth=0.7, alpha=0.45)
-    mean = np.mean([np.interp(grid, fpr, tpr) for fpr, tpr in rates], axis=0)
+        axes.plot(fpr, tpr, color=BLUE, linewidth=0.6, alpha=0.45)
+    curves = np.stack([np.interp(_GRID, fpr, tpr) for fpr, tpr in rates])
+    axes.fill_between(_GRID, curves.min(axis=0), curves.max(axis=0), color=BLUE, alpha=0.15, linewidth=0)
     # Interpolation at 0 meets the vertical start of the curves at its upper end; a mean ROC starts at (0, 0) too.
-    axes.plot([0, *grid], [0, *mean], color=ORANGE, linewidth=2.2, label="mean")
-    axes.plot([], [], color=BLUE, linewidth=0.7, label=f"each of {len(table)} seeds" if len(table) > 1 else "one seed")
+    axes.plot([0, *_GRID], [0, *curves.mean(axis=0)], color=ORANGE, linewidth=2.2, label="mean")
+    axes.plot([], [], color=BLUE, linewidth=0.7, label=_seeds(len(table)))
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="chance")
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title="ROC on the test partition")
+    axes.set(xlim=(0, 1), ylim=(0, 1.005), aspect="equal")
     axes.set(xlabel="false positive rate (1 - specificity)", ylabel="sensitivity (recall of SSA)")
     axes.legend(loc="lower right", frameon=False)
-    figure.savefig(path, format="png", dpi=_DPI)
+    return figure
 
 
-def error_rates(rates: Sequence[VoteRate], path: Path) -> None:
-    """Draw the error rate for each number of SSA votes 0..7 with the number of images, and write it to `path`.
+def precision_recall(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Figure:
+    """Draw each seed's precision-recall curve, and the share of SSA, which a blind guess has as its precision.
 
     Args:
-        rates: as from `statistics.rates_by_votes`.
-        path: of the PNG file.
+        labels: [n], 0 or 1, both present.
+        probabilities: [S, n], in 0..1.
     """
-    figure, axes = _figure(width=6.4, height=4.0)
+    figure, (axes,) = new_figure(width=5.0, height=4.4)
+    table = np.asarray(probabilities)
+    for row in table:
+        # The last point is scikit-learn's own, at recall 0; without it the curve starts at its first image.
+        precision, recall, _ = precision_recall_curve(labels, row, drop_intermediate=True)
+        axes.plot(recall[:-1], precision[:-1], color=BLUE, linewidth=0.8, alpha=0.6)
+    share = float(np.asarray(labels).mean())
+    axes.plot([], [], color=BLUE, linewidth=0.8, label=_seeds(len(table)))
+    axes.axhline(share, color=GREY, linewidth=0.8, linestyle=":", label=f"share of SSA, {share:.0%}")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall of SSA (sensitivity)", ylabel="precision of SSA")
+    axes.legend(loc="lower left", frameon=False)
+    return figure
+
+
+def reliability(curves: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
+    """Draw the share of SSA against the mean probability for up to three sets of probabilities.
+
+    Args:
+        curves: the bins of each, by name.
+    """
+    figure, (axes,) = new_figure(width=5.0, height=5.0)
+    styles = ((ORANGE, "o", "-"), (BLUE, "s", "--"), (INK, "^", ":"))
+    for (name, bins), (colour, marker, line) in zip(curves.items(), styles, strict=False):
+        x, y = [one.probability for one in bins], [one.share for one in bins]
+        axes.plot(x, y, color=colour, marker=marker, linestyle=line, linewidth=1.4, markersize=5, label=name)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="perfect")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.set(xlabel="mean predicted probability of SSA", ylabel="share of SSA")
+    axes.legend(loc="upper left", frameon=False)
+    return figure
+
+
+def error_rates(rates: Sequence[VoteRate]) -> Figure:
+    """Draw the error rate with its interval for each number of SSA votes 0..7, and the pathologists' disagreement.
+
+    Args:
+        rates: as from `difficulty.rates_by_votes`.
+    """
+    figure, (axes,) = new_figure(width=6.0, height=4.4)
     for start, stop, name, colour, hatch in (
         (0, _FIRST_SSA_VOTE, "HP by majority", BLUE, ""),
         (_FIRST_SSA_VOTE, len(rates), "SSA by majority", ORANGE, "//"),
     ):
-        shown = rates[start:stop]
-        heights = [rate["error_rate"] or 0.0 for rate in shown]
-        bars = axes.bar([rate["votes"] for rate in shown], heights, color=colour, hatch=hatch, label=name)
-        for bar in bars:
-            bar.set_edgecolor("white")
-        texts = [
-            "none" if rate["error_rate"] is None else f"{rate['error_rate']:.0%}\nn={rate['n_images']}"
-            for rate in shown
-        ]
-        axes.bar_label(bars, texts, padding=2, fontsize=8)
-    highest = max((rate["error_rate"] or 0.0 for rate in rates), default=0.0)
-    axes.set(title="Error rate by agreement of the seven pathologists", xticks=range(len(rates)))
-    axes.set(xlabel="votes for SSA, of 7", ylabel="misclassified images", ylim=(0, max(1.3 * highest, 0.1)))
+        shown = [rate for rate in rates[start:stop] if rate["error_rate"] is not None]
+        places = [rate["votes"] for rate in shown]
+        heights = np.array([rate["error_rate"] for rate in shown], dtype=np.float64)
+        with matplotlib.rc_context({"hatch.linewidth": 0.6}):
+            axes.bar(places, heights, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=name)
+        ends = np.array([rate["ci95"] for rate in shown], dtype=np.float64).reshape(-1, 2)
+        spread = np.clip(np.stack([heights - ends[:, 0], ends[:, 1] - heights]), 0, None)
+        axes.errorbar(places, heights, yerr=spread, fmt="none", ecolor=INK, elinewidth=1, capsize=3)
+    human = [rate["human_error_rate"] for rate in rates]
+    axes.plot(range(len(rates)), human, color=INK, marker="D", markersize=5, linestyle="", label="pathologists against")
+    tops = [rate["ci95"][1] for rate in rates if rate["ci95"] is not None]
+    axes.set(ylim=(0, min(1.3 * max([0.1, *tops, *human]), 1.25)))
+    axes.set_xticks(range(len(rates)), [f"{rate['votes']}\nn={rate['n_images']}" for rate in rates], fontsize=10)
+    axes.set(xlabel="votes for SSA, of 7", ylabel="misclassified images")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.legend(loc="upper left", frameon=False)
-    figure.savefig(path, format="png", dpi=_DPI)
+    axes.legend(loc="upper left", frameon=False, fontsize=10)
+    return figure
 
 
-def _figure(*, width: float, height: float) -> tuple[Figure, Axes]:
-    # A figure of its own, not pyplot's: no global state, no window system.
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+def _seeds(count: int) -> str:
+    return f"each of {count} seeds" if count > 1 else "one seed"

@@ -7,80 +7,91 @@ import csv
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mhist_tune import __version__, journal, ledger, plots, records, statistics, studies
-from mhist_tune.errors import UsageError
-from mhist_tune.storage import Storage
-from mhist_tune.studies import Study
-
-STAGE = "retrain"
-IMAGE_SET = "test"
-TABLE_COLUMNS = (
-    ("Loss", "log_loss"),
-    ("Precision", "precision"),
-    ("Recall", "recall"),
-    ("Specificity", "specificity"),
-    ("F1", "f1"),
-    ("Accuracy", "accuracy"),
-    ("AUROC", "auroc"),
+from mhist_tune import (
+    __version__,
+    calibration,
+    difficulty,
+    evidence,
+    figures,
+    journal,
+    ledger,
+    methods,
+    page,
+    records,
+    report_text,
+    statistics,
+    thumbnails,
+    trials,
 )
+from mhist_tune.errors import UsageError
+from mhist_tune.evidence import Evidence
+from mhist_tune.references import N_IMAGES, N_SSA, REFERENCES
+from mhist_tune.storage import Storage
+from mhist_tune.trials import Trial
+
 _TRIAL_KEYS = ("params", "best_epoch", "stopped_epoch", "configured_epochs")
 _PACKAGES = ("torch", "timm", "optuna", "numpy", "scipy", "scikit-learn")
-
-
-@dataclass(frozen=True)
-class _Evidence:
-    """What a report is computed from: the test images [n], the seeds [S] and their probabilities of SSA [S, n]."""
-
-    images: records.ImageRows
-    seeds: tuple[int, ...]
-    probabilities: statistics.FloatArray
+_OF_CALIBRATION = ("log_loss", "brier", "ece")
+_OF_THRESHOLD = ("f1", "precision", "recall", "specificity", "accuracy", "balanced_accuracy")
 
 
 def build(storage: Storage, study_name: str) -> dict[str, Any]:
     """Return the report of the newest opening of the test partition that has a finished seed, as a JSON document.
 
-    Its keys: `study`, `trial` (number, params, best_epoch, stopped_epoch, configured_epochs), `opening` (its id
-    in `test_openings`), `complete` (whether every seed of that opening has predictions), `n_seeds` (reported)
-    and `n_seeds_planned`, `seeds`, `metrics` (see `statistics.summary`), `resampled_by`
-    (image or group), `by_votes`, `test_openings` (every one of the study), `training_speed` (of the reported
-    seeds together: `images_per_s` while training, `n_epochs`, `elapsed_s`, and the highest
-    `peak_memory_bytes`), `dataset_fingerprint` (of the train partition; each opening has that of the test
-    partition), `versions` (of the machine that makes the report), `predictions` (the CSV's path once written).
+    Its keys:
+        study, model, definition_sha256, weights_sha256, dataset_fingerprint (of the train partition; each opening has
+            that of the test partition), versions (of the machine that makes the report), commands: what it is of.
+        result, caveats, methods: sentences.
+        trial (number, params, best_epoch, stopped_epoch, configured_epochs), stop_epoch (of the retraining).
+        opening (its id in `test_openings`), complete (whether every seed of it has predictions), n_seeds (reported)
+            and n_seeds_planned, seeds, n_train, n_val, n_images and share_ssa (of the test partition), resampled_by
+            (image or group), is_mhist (whether the references apply).
+        metrics: at 0.5, see `statistics.summary`.
+        held_out: what was fixed on the chosen trial's validation images: `source`, `n_images`, `share_ssa`,
+            `threshold` with the test `metrics` there, and `calibration` (raw, recalibrated, prior_corrected); null
+            without their predictions.
+        by_votes, mistakes: see `difficulty`; a mistake has its image's name.
+        references: published results.
+        search: `n_trials` by state, `history`, `importance`, `edges` (alarms).
+        training_speed, search_cost: `images_per_s` while training, `n_epochs`, `elapsed_s`, the highest
+            `peak_memory_bytes`.
+        test_openings (every one of the study), extended_after_opening (trials added to the search after the first).
+        predictions: the CSV's path once written.
 
     Raises:
         StudyNotFoundError: no such study.
         UsageError: no retraining has finished.
     """
-    return _build(storage, study_name)[0]
+    return _build(storage, evidence.load(storage, study_name))[0]
 
 
 def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
-    """Write report.json, report.md, predictions.csv and the figures into `folder`, and return the document.
+    """Write report.html, .md, .json, metrics.csv, predictions.csv and the figures, and return the document.
 
     Raises:
         StudyNotFoundError: no such study.
         UsageError: no retraining has finished, or the folder cannot be written.
     """
-    document, evidence = _build(storage, study_name)
-    labels = evidence.images.labels
+    found = evidence.load(storage, study_name)
+    document, searched = _build(storage, found)
+    drawn = figures.draw(storage, document, found, searched)
+    wrong = [one["image_name"] for one in document["mistakes"][: page.N_THUMBNAILS]]
+    pictures = thumbnails.read(thumbnails.path_of(storage, found.study), wrong)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_predictions(evidence, folder / "predictions.csv")
         document["predictions"] = str(folder / "predictions.csv")
-        figures = ["votes.png"]
-        plots.error_rates(document["by_votes"], folder / "votes.png")
-        if 0 < labels.sum() < labels.size:  # there is no ROC of one class
-            plots.roc(labels, evidence.probabilities, folder / "roc.png")
-            figures.insert(0, "roc.png")
-        (folder / "report.md").write_text(_markdown(document, figures), encoding="utf-8")
+        _write_predictions(found, folder / "predictions.csv")
+        _write_metrics(document, folder / "metrics.csv")
+        for figure in drawn:
+            figure.write(folder)
+        (folder / "report.md").write_text(report_text.to_markdown(document, drawn), encoding="utf-8")
+        (folder / "report.html").write_text(page.render(document, drawn, pictures), encoding="utf-8")
         text = json.dumps(document, indent=2, allow_nan=False)
         (folder / "report.json").write_text(text + "\n", encoding="utf-8")
     except OSError as error:
@@ -90,66 +101,120 @@ def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
     return document
 
 
-def to_table(report: Mapping[str, Any]) -> str:
-    """Return a report as text: one line per seed, mean and standard deviation, and every opening of the test set."""
-    rows = _rows(report)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]
-    return "\n".join([_headline(report), "", *lines, "", *_remarks(report)])
-
-
-def _build(storage: Storage, study_name: str) -> tuple[dict[str, Any], _Evidence]:
-    study = studies.load_study(storage, study_name)
-    stored = records.predictions(storage, study, STAGE, IMAGE_SET)
-    slots = ledger.slots(storage, study, STAGE)
-    finished = [slot for slot in slots if slot.state == "done" and slot.slot in stored]
-    if not finished:
-        raise UsageError(
-            f"no retraining of {study_name} has finished, so there is nothing to report",
-            hint=f"mhist-tune retrain {study_name}",
-        )
-    openings = journal.openings(storage, study)
-    with_results = {slot.payload["opening"] for slot in finished}
-    opening = next(row.id for row in reversed(openings) if row.id in with_results)
-    n_planned = sum(slot.payload["opening"] == opening for slot in slots)
-    reported = [slot for slot in finished if slot.payload["opening"] == opening]
-    payload = reported[0].payload
-    images = records.image_set(storage, study, IMAGE_SET)
-    evidence = _Evidence(
-        images=images,
-        seeds=tuple(slot.payload["seed"] for slot in reported),
-        probabilities=np.stack([stored[slot.slot] for slot in reported]),
-    )
-    document = {
+def _build(storage: Storage, found: Evidence) -> tuple[dict[str, Any], list[Trial]]:
+    study, images, payload = found.study, found.images, found.payload
+    searched = trials.ended(storage, study)
+    n_ssa = int(images.labels.sum())
+    document: dict[str, Any] = {
         "study": study.name,
-        "trial": {"number": payload["trial"], **{key: payload[key] for key in _TRIAL_KEYS}},
-        "opening": opening,
-        "complete": len(reported) == n_planned,
-        "n_seeds": len(reported),
-        "n_seeds_planned": n_planned,
-        "seeds": list(evidence.seeds),
-        "metrics": statistics.summary(images.labels, evidence.probabilities, groups=images.groups),
-        "resampled_by": "image" if images.groups is None else "group",
-        "by_votes": statistics.rates_by_votes(images.votes, images.labels, evidence.probabilities),
-        "test_openings": [_opening(row) for row in openings],
-        "training_speed": _training_speed(storage, study, [slot.slot for slot in reported]),
+        "model": study.definition.hyperparameters(payload["params"]).model,
+        "definition_sha256": study.definition.sha256,
+        "weights_sha256": study.dataset.get("weights_sha256"),
         "dataset_fingerprint": study.dataset["fingerprint"],
+        "trial": {"number": payload["trial"], **{key: payload[key] for key in _TRIAL_KEYS}},
+        "stop_epoch": payload["stop_epoch"],
+        "opening": found.opening.id,
+        "complete": len(found.slots) == found.n_planned,
+        "n_seeds": len(found.slots),
+        "n_seeds_planned": found.n_planned,
+        "seeds": found.seeds,
+        "n_train": len(records.image_set(storage, study, "train").names),
+        "n_val": len(records.image_set(storage, study, "val").names),
+        "n_images": len(images.names),
+        "share_ssa": n_ssa / len(images.names),
+        "is_mhist": (len(images.names), n_ssa) == (N_IMAGES, N_SSA),
+        "resampled_by": "image" if images.groups is None else "group",
+        "metrics": statistics.summary(images.labels, found.probabilities, groups=images.groups),
+        "held_out": _held_out(storage, found),
+        "by_votes": difficulty.rates_by_votes(images.votes, images.labels, found.probabilities, groups=images.groups),
+        "mistakes": [
+            {"image_name": images.names[one["index"]], **one}
+            for one in difficulty.mistakes(images.votes, images.labels, found.probabilities)
+        ],
+        "references": list(REFERENCES),
+        "search": _search(storage, found, searched),
+        "search_cost": _cost(storage, found, "search", [slot.slot for slot in ledger.slots(storage, study, "search")]),
+        "training_speed": _cost(storage, found, evidence.STAGE, [slot.slot for slot in found.slots]),
+        "test_openings": [_opening(row) for row in found.openings],
+        "extended_after_opening": sum(
+            len(event.detail["slots"])
+            for event in journal.events(storage, study, kind="slots_added", stage="search")
+            if event.at > found.openings[0].opened_at
+        ),
         "versions": {
             "mhist-tune": __version__,
             "python": platform.python_version(),
             **{package: version(package) for package in _PACKAGES},
         },
+        "commands": [
+            f"mhist-tune create-study {study.name} --data DIR",
+            f"mhist-tune worker {study.name} --data DIR",
+            f"mhist-tune retrain {study.name} --trial {payload['trial']} --n-seeds {found.n_planned} --data DIR",
+            f"mhist-tune report {study.name}",
+        ],
         "predictions": None,
     }
-    return document, evidence
+    document["result"] = methods.result(document)
+    document["caveats"] = methods.caveats(document)
+    document["methods"] = methods.paragraph(document, study)
+    return document, searched
 
 
-def _opening(row: records.OpeningRow) -> dict[str, Any]:
+def _held_out(storage: Storage, found: Evidence) -> dict[str, Any] | None:
+    """Fix threshold and recalibration on the chosen trial's validation images, and apply them to the test images."""
+    study, images = found.study, found.images
+    stored = records.predictions(storage, study, "search", "val")
+    slots = ledger.slots(storage, study, "search")
+    mine = [slot.slot for slot in slots if slot.trial_number == found.payload["trial"] and slot.slot in stored]
+    val = records.image_set(storage, study, "val")
+    if not mine or not 0 < val.labels.sum() < val.labels.size:
+        return None
+    probabilities = stored[mine[0]]
+    threshold = calibration.f1_threshold(val.labels, probabilities)
+    fitted = calibration.platt(val.labels, probabilities)
+    tables = {"raw": found.probabilities, "recalibrated": fitted.apply(found.probabilities)}
+    share, test_share = float(val.labels.mean()), float(images.labels.mean())
+    if 0 < test_share < 1:
+        tables["prior_corrected"] = calibration.correct_prior(
+            tables["recalibrated"], fitted_on=share, applied_to=test_share
+        )
+    summaries = {
+        name: statistics.summary(images.labels, table, groups=images.groups, names=_OF_CALIBRATION)
+        for name, table in tables.items()
+    }
+    curves = {
+        name: [asdict(one) for one in calibration.reliability(images.labels, table.mean(axis=0))]
+        for name, table in tables.items()
+    }
+    return {
+        "source": f"validation images of search trial {found.payload['trial']}, at its best epoch",
+        "n_images": len(val.names),
+        "share_ssa": share,
+        "threshold": threshold,
+        "metrics": statistics.summary(
+            images.labels, found.probabilities, groups=images.groups, threshold=threshold, names=_OF_THRESHOLD
+        ),
+        "slope": fitted.slope,
+        "intercept": fitted.intercept,
+        "calibration": summaries,
+        "reliability": curves,
+    }
+
+
+def _search(storage: Storage, found: Evidence, searched: Sequence[Trial]) -> dict[str, Any]:
+    definition = found.study.definition
+    states = [(slot.outcome or {}).get("state") for slot in ledger.slots(storage, found.study, "search")]
+    return {
+        "n_trials": {state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")},
+        "history": [
+            {"number": one.number, "state": one.state, "value": one.best_until(len(one.epochs))} for one in searched
+        ],
+        "importance": asdict(trials.importance(searched, definition.space)),
+        "edges": trials.edges(found.payload["params"], definition.space),
+    }
+
+
+def _opening(row: journal.OpeningRow) -> dict[str, Any]:
     return {
         "id": row.id,
         "opened_at": datetime.fromtimestamp(row.opened_at, UTC).isoformat(timespec="seconds"),
@@ -162,12 +227,12 @@ def _opening(row: records.OpeningRow) -> dict[str, Any]:
     }
 
 
-def _training_speed(storage: Storage, study: Study, slots: Sequence[int]) -> dict[str, Any]:
-    epochs = [row.metrics for slot in slots for row in records.epochs(storage, study, STAGE, slot)]
+def _cost(storage: Storage, found: Evidence, stage: str, slots: Sequence[int]) -> dict[str, Any]:
+    epochs = [row.metrics for slot in slots for row in records.epochs(storage, found.study, stage, slot)]
     # A device without a memory counter measures None.
     measured = [{name: value for name, value in metrics.items() if value is not None} for metrics in epochs]
-    elapsed_s = sum(metrics["elapsed_s"] for metrics in measured)
-    n_images = sum(metrics["images_per_s"] * metrics["elapsed_s"] for metrics in measured)
+    elapsed_s = sum(metrics.get("elapsed_s", 0.0) for metrics in measured)
+    n_images = sum(metrics.get("images_per_s", 0.0) * metrics.get("elapsed_s", 0.0) for metrics in measured)
     peaks = [metrics["peak_memory_bytes"] for metrics in measured if "peak_memory_bytes" in metrics]
     return {
         "images_per_s": n_images / elapsed_s if elapsed_s else None,
@@ -177,108 +242,26 @@ def _training_speed(storage: Storage, study: Study, slots: Sequence[int]) -> dic
     }
 
 
-def _write_predictions(evidence: _Evidence, path: Path) -> None:
-    images = evidence.images
+def _write_predictions(found: Evidence, path: Path) -> None:
+    images = found.images
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["seed", "image_name", "label", "votes", "probability"])
-        for seed, row in zip(evidence.seeds, evidence.probabilities.tolist(), strict=True):
+        for seed, row in zip(found.seeds, found.probabilities.tolist(), strict=True):
             for name, label, votes, probability in zip(images.names, images.labels, images.votes, row, strict=True):
                 writer.writerow([seed, name, int(label), int(votes), probability])
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _rows(report: Mapping[str, Any]) -> list[list[str]]:
-    chosen = [report["metrics"][name] for _, name in TABLE_COLUMNS]
-    return [
-        ["", *(title for title, _ in TABLE_COLUMNS)],
-        *(
-            [f"seed {seed}", *(_number(metric["per_seed"][index]) for metric in chosen)]
-            for index, seed in enumerate(report["seeds"])
-        ),
-        ["mean", *(_number(metric["mean"]) for metric in chosen)],
-        ["std", *(_number(metric["std"]) for metric in chosen)],
-    ]
-
-
-def _headline(report: Mapping[str, Any]) -> str:
-    n_seeds, n_planned = report["n_seeds"], report["n_seeds_planned"]
-    seeds = _counted(n_seeds, "seed") if report["complete"] else f"only {n_seeds} of {n_planned} seeds have finished"
-    n_images = sum(rate["n_images"] for rate in report["by_votes"])
-    return f"{report['study']}, trial {report['trial']['number']}: {n_images} test images, {seeds}"
-
-
-def _remarks(report: Mapping[str, Any]) -> list[str]:
-    """Return the sentences without which the table would be misread."""
-    auroc, openings = report["metrics"]["auroc"], report["test_openings"]
-    images = "images (no patient or slide is known, so images count as independent)"
-    if report["resampled_by"] == "group":
-        images = "whole groups of images"
-    remarks = ["Positive class SSA, threshold 0.5; the loss is the mean per image."]
-    if auroc["ci95"] is not None:
-        low, high = auroc["ci95"]
-        remarks.append(f"AUROC {auroc['mean']:.4f}, 95% interval {low:.4f} to {high:.4f}, for this configuration.")
-        remarks.append(f"Intervals resample the seeds and, the same for all seeds, {images}.")
-    remarks.append(f"The test partition was opened {_counted(len(openings), 'time')}:")
-    for one in openings:
-        what = f"trial {one['trial']}, {_counted(len(one['seeds']), 'seed')}"
-        remarks.append(f"- {one['opened_at']} by {one['by']}, {what}: {one['reason']}")
-    return remarks
-
-
-def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    head, *body = rows
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return [f"| {' | '.join(row)} |" for row in (head, rule, *body)]
-
-
-def _markdown(report: Mapping[str, Any], figures: Sequence[str]) -> str:
-    trial, speed = report["trial"], report["training_speed"]
-    all_metrics = [
-        ["metric", "mean", "std", "95% interval"],
-        *(
-            [name, _number(one["mean"]), _number(one["std"]), " to ".join(map(_number, one["ci95"] or [None]))]
-            for name, one in report["metrics"].items()
-        ),
-    ]
-    votes = [
-        ["votes for SSA", "images", "error rate"],
-        *([str(one["votes"]), str(one["n_images"]), _number(one["error_rate"])] for one in report["by_votes"]),
-    ]
-    epochs = f"best {trial['best_epoch']}, stopped {trial['stopped_epoch']}, configured {trial['configured_epochs']}"
-    training = f"{speed['n_epochs']} epochs in {speed['elapsed_s']:.1f} s, {_number(speed['images_per_s'])} images/s"
-    if speed["peak_memory_bytes"] is not None:
-        training += f", at most {speed['peak_memory_bytes'] / 2**20:.0f} MiB"
-    facts = {
-        "Params": ", ".join(f"{name} = {value}" for name, value in trial["params"].items()) or "none searched",
-        "Epochs": epochs,
-        "Training": training,
-        "Train partition": f"fingerprint `{report['dataset_fingerprint']}`",
-        "Versions": ", ".join(f"{name} {number}" for name, number in report["versions"].items()),
-        "Predictions": "`predictions.csv`",
-    }
-    return "\n".join(
-        [
-            f"# {_headline(report)}",
-            "",
-            *_markdown_table(_rows(report)),
-            "",
-            *(remark if remark.startswith("- ") else f"{remark}\n" for remark in _remarks(report)),
-            "",
-            *(f"![{Path(figure).stem}]({figure})" for figure in figures),
-            "",
-            *_markdown_table(all_metrics),
-            "",
-            *_markdown_table(votes),
-            "",
-            *(f"- {name}: {fact}" for name, fact in facts.items()),
-            "",
-        ]
-    )
+def _write_metrics(document: Mapping[str, Any], path: Path) -> None:
+    held_out = document["held_out"]
+    tables = [("0.5", document["metrics"])]
+    if held_out:
+        tables.append((f"{held_out['threshold']:.6g}", held_out["metrics"]))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        seeds = [f"seed_{seed}" for seed in document["seeds"]]
+        writer.writerow(["metric", "threshold", "mean", "std", "ci95_low", "ci95_high", *seeds])
+        for threshold, metrics in tables:
+            for name, one in metrics.items():
+                ends = one["ci95"] or [None, None]
+                writer.writerow([name, threshold, one["mean"], one["std"], *ends, *one["per_seed"]])

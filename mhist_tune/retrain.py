@@ -12,7 +12,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mhist_tune import __version__, holdout, journal, ledger, records, search, selection
+from mhist_tune import __version__, holdout, journal, ledger, records, search, selection, thumbnails
 from mhist_tune.dataset import ImageSet
 from mhist_tune.errors import DataError, UsageError
 from mhist_tune.execution import SlotRun
@@ -148,6 +148,7 @@ def _load_test(session: Session) -> ImageSet:
         for name, label, votes, group in zip(test.names, test.labels.tolist(), test.votes.tolist(), groups, strict=True)
     ]
     records.save_image_set(storage, study, "test", rows)
+    thumbnails.write(thumbnails.path_of(storage, study), test.names, test.images.numpy())
     return test
 
 

@@ -1,11 +1,11 @@
-"""Metrics, intervals and error rates, from labels and stored probabilities alone.
+"""Metrics and their intervals, from labels and stored probabilities alone.
 
 Shapes: `n` images, `S` seeds (one model each), `B` bootstrap resamples. Labels are 0 (HP) or 1 (SSA),
 probabilities are those of SSA. One weighted, vectorised core serves the point estimates (every weight 1) and the
 bootstrap (weight = how often an image was drawn), so the two cannot drift apart.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -26,7 +26,6 @@ METRICS = (
     "brier",
     "ece",
 )
-N_VOTES = 8
 N_ECE_BINS = 15
 # Resamples worked on at a time: bounds memory to a few [block, n] arrays however many resamples are asked for.
 _BLOCK = 250
@@ -39,14 +38,6 @@ class MetricSummary(TypedDict):
     std: float | None
     ci95: list[float] | None
     per_seed: list[float | None]
-
-
-class VoteRate(TypedDict):
-    """Images with one number of SSA votes, and the share of them that is misclassified, averaged over the seeds."""
-
-    votes: int
-    n_images: int
-    error_rate: float | None
 
 
 def metrics_of(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = 0.5) -> dict[str, float]:
@@ -66,7 +57,7 @@ def metrics_of(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: f
     Raises:
         ValueError: for other shapes, other labels, or numbers that are not probabilities (logits).
     """
-    positive, table = _checked(labels, np.atleast_1d(np.asarray(probabilities, dtype=np.float64))[None])
+    positive, table = checked(labels, np.atleast_1d(np.asarray(probabilities, dtype=np.float64))[None])
     return {name: values[0] for name, values in _metrics_per_seed(positive, table, threshold).items()}
 
 
@@ -78,6 +69,7 @@ def crossed_bootstrap(
     n_boot: int = 2000,
     seed: int = 0,
     threshold: float = 0.5,
+    names: Collection[str] = METRICS,
 ) -> dict[str, tuple[float, float]]:
     """Return the 95% percentile interval of each metric's mean over seeds, `ece` left out.
 
@@ -93,24 +85,19 @@ def crossed_bootstrap(
         n_boot: number of resamples.
         seed: of the resampling; the same seed gives the same intervals.
         threshold: as in `metrics_of`.
+        names: the metrics that are wanted.
 
     Raises:
         ValueError: as `metrics_of`.
     """
-    positive, table = _checked(labels, probabilities)
-    n_seeds, n = table.shape
-    # unit[i] is what image i is drawn with: itself, or its group.
-    unit = np.arange(n) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    n_units = int(unit.max()) + 1
+    positive, table = checked(labels, probabilities)
     rng = np.random.default_rng(seed)
     blocks: list[dict[str, FloatArray]] = []
-    for start in range(0, n_boot, _BLOCK):
-        size = min(_BLOCK, n_boot - start)
-        images = _counts(rng, size, n_units)[:, unit]
-        seeds = _counts(rng, size, n_seeds) / n_seeds
-        per_seed = _weighted_metrics(positive, table, images, threshold)
+    for images in image_draws(rng, n_boot, positive.size, groups):
+        seeds = seed_draws(rng, len(images), len(table))
+        per_seed = _weighted_metrics(positive, table, images, threshold, names)
         blocks.append({name: (values * seeds).sum(axis=1) for name, values in per_seed.items()})
-    return {name: _percentiles(np.concatenate([block[name] for block in blocks])) for name in blocks[0]}
+    return {name: percentiles(np.concatenate([block[name] for block in blocks])) for name in blocks[0]}
 
 
 def summary(
@@ -121,43 +108,63 @@ def summary(
     n_boot: int = 2000,
     seed: int = 0,
     threshold: float = 0.5,
+    names: Collection[str] = METRICS,
 ) -> dict[str, MetricSummary]:
     """Return each metric's mean, standard deviation (ddof = 1) and values over the seeds, with its 95% interval.
 
     `std` is None for a single seed, `ci95` is None for `ece`, and any undefined number is None.
     Arguments and errors are those of `crossed_bootstrap`.
     """
-    positive, table = _checked(labels, probabilities)
+    positive, table = checked(labels, probabilities)
     per_seed = _metrics_per_seed(positive, table, threshold)
-    intervals = crossed_bootstrap(positive, table, groups=groups, n_boot=n_boot, seed=seed, threshold=threshold)
-    return {name: _summarize(per_seed[name], intervals.get(name)) for name in METRICS}
+    intervals = crossed_bootstrap(
+        positive, table, groups=groups, n_boot=n_boot, seed=seed, threshold=threshold, names=names
+    )
+    return {name: _summarize(per_seed[name], intervals.get(name)) for name in METRICS if name in names}
 
 
-def rates_by_votes(
-    votes: npt.ArrayLike, labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = 0.5
-) -> list[VoteRate]:
-    """Return the error rate for each number of SSA votes 0..7, averaged over the seeds; None where no image is.
+def image_draws(rng: np.random.Generator, n_boot: int, n: int, groups: Sequence[str] | None) -> Iterator[FloatArray]:
+    """Yield blocks [b, n] of `n_boot` resamples in all: how often each of `n` images (or its whole group) is drawn."""
+    # unit[i] is what image i is drawn with: itself, or its group.
+    unit = np.arange(n) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    n_units = int(unit.max()) + 1
+    for start in range(0, n_boot, _BLOCK):
+        yield _counts(rng, min(_BLOCK, n_boot - start), n_units)[:, unit]
 
-    Rates, not counts: 7 of 7 votes is the largest group of SSA and so leads every list of counts.
+
+def seed_draws(rng: np.random.Generator, n_boot: int, n_seeds: int) -> FloatArray:
+    """Return [n_boot, n_seeds], the weight of each seed in each resample; a row sums to 1."""
+    return _counts(rng, n_boot, n_seeds) / n_seeds
+
+
+def weighted_auroc(positive: npt.NDArray[np.bool_], probabilities: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return the AUROC of one model for each row of image weights, [B]; NaN where one class has no weight.
+
+    It is the trapezoid rule over the ROC curve, which counts a tied pair as half.
 
     Args:
-        votes: [n], in 0..7.
-        labels: [n], 0 or 1.
-        probabilities: [S, n], in 0..1.
-        threshold: as in `metrics_of`.
+        positive: [n], which images are SSA.
+        probabilities: [n].
+        weights: [B, n], at least 0.
     """
-    positive, table = _checked(labels, probabilities)
-    wrong = ((table > threshold) != positive).mean(axis=0)
-    n_votes = np.asarray(votes)
-    rates: list[VoteRate] = []
-    for count in range(N_VOTES):
-        chosen = wrong[n_votes == count]
-        rate = float(chosen.mean()) if chosen.size else None
-        rates.append({"votes": count, "n_images": int(chosen.size), "error_rate": rate})
-    return rates
+    return _auroc(*_cumulative(positive, probabilities, weights))
 
 
-def _checked(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+def percentiles(values: FloatArray) -> tuple[float, float]:
+    """Return the 2.5% and 97.5% quantiles of the values that are defined; NaN twice if none is."""
+    defined = values[~np.isnan(values)]
+    if not defined.size:
+        return (np.nan, np.nan)
+    low, high = np.quantile(defined, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def checked(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+    """Return which images are SSA [n], and the probabilities [S, n].
+
+    Raises:
+        ValueError: as `metrics_of`.
+    """
     known = np.asarray(labels)
     table = np.asarray(probabilities, dtype=np.float64)
     if known.ndim != 1 or known.size == 0 or table.ndim != 2 or table.shape[1] != known.size or not table.size:
@@ -172,15 +179,15 @@ def _checked(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[npt.N
 def _metrics_per_seed(
     positive: npt.NDArray[np.bool_], table: FloatArray, threshold: float
 ) -> Mapping[str, list[float]]:
-    weighted = _weighted_metrics(positive, table, np.ones((1, positive.size)), threshold)
+    weighted = _weighted_metrics(positive, table, np.ones((1, positive.size)), threshold, METRICS)
     per_seed = {name: [float(value) for value in values[0]] for name, values in weighted.items()}
     return {**per_seed, "ece": [_calibration_error(positive, row) for row in table]}
 
 
 def _weighted_metrics(
-    positive: npt.NDArray[np.bool_], table: FloatArray, weights: FloatArray, threshold: float
+    positive: npt.NDArray[np.bool_], table: FloatArray, weights: FloatArray, threshold: float, names: Collection[str]
 ) -> dict[str, FloatArray]:
-    """Return [B, S] of every metric but `ece`, for `weights` [B, n] >= 0 of the images, the same for all seeds."""
+    """Return [B, S] of the named metrics but `ece`, for `weights` [B, n] >= 0 of the images, the same for all seeds."""
     called = table > threshold
     tp = weights @ (called & positive).T.astype(np.float64)
     fp = weights @ (called & ~positive).T.astype(np.float64)
@@ -190,12 +197,11 @@ def _weighted_metrics(
     tn = n_negative - fp
     recall = _ratio(tp, n_positive, np.nan)
     specificity = _ratio(tn, n_negative, np.nan)
-    ranking = [_ranking_metrics(positive, row, weights) for row in table]
+    # The sorting metrics take nearly all of the time.
+    curves = [_cumulative(positive, row, weights) for row in table] if {"auroc", "auprc"} & set(names) else []
     eps = np.finfo(np.float64).eps
     of_truth = np.clip(np.where(positive, table, 1 - table), eps, 1 - eps)
-    return {
-        "auroc": np.stack([auroc for auroc, _ in ranking], axis=1),
-        "auprc": np.stack([auprc for _, auprc in ranking], axis=1),
+    found = {
         "f1": _ratio(2 * tp, tp + fp + n_positive, 0.0),
         "precision": _ratio(tp, tp + fp, 0.0),
         "recall": recall,
@@ -205,27 +211,34 @@ def _weighted_metrics(
         "log_loss": weights @ -np.log(of_truth).T / n_all,
         "brier": weights @ np.square(table - positive).T / n_all,
     }
+    if curves:
+        found["auroc"] = np.stack([_auroc(*curve) for curve in curves], axis=1)
+        found["auprc"] = np.stack([_average_precision(*curve) for curve in curves], axis=1)
+    return {name: values for name, values in found.items() if name in names}
 
 
-def _ranking_metrics(
+def _cumulative(
     positive: npt.NDArray[np.bool_], probabilities: FloatArray, weights: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return AUROC and average precision, each [B], of one model; equal probabilities share one threshold.
-
-    AUROC is the trapezoid rule over the ROC curve, which counts a tied pair as half; average precision is the sum of
-    precision times the gain in recall over the thresholds, without interpolation, as scikit-learn defines it.
-    """
+    """Return true and false positives, each [B, thresholds], from the highest probability down; ties share one."""
     order = np.argsort(-probabilities, kind="stable")
     last_of_tie = np.flatnonzero(np.diff(probabilities[order], append=-1.0))
     drawn = weights[:, order]
     tp = np.cumsum(drawn * positive[order], axis=1)[:, last_of_tie]
     fp = np.cumsum(drawn * ~positive[order], axis=1)[:, last_of_tie]
-    gained_tp = np.diff(tp, axis=1, prepend=0.0)
-    gained_fp = np.diff(fp, axis=1, prepend=0.0)
-    n_positive, n_negative = tp[:, -1], fp[:, -1]
+    return tp, fp
+
+
+def _auroc(tp: FloatArray, fp: FloatArray) -> FloatArray:
+    gained_tp, gained_fp = np.diff(tp, axis=1, prepend=0.0), np.diff(fp, axis=1, prepend=0.0)
     area = (gained_fp * (tp - gained_tp / 2)).sum(axis=1)
-    precision_gains = (gained_tp * _ratio(tp, tp + fp, 0.0)).sum(axis=1)
-    return _ratio(area, n_positive * n_negative, np.nan), _ratio(precision_gains, n_positive, np.nan)
+    return _ratio(area, tp[:, -1] * fp[:, -1], np.nan)
+
+
+def _average_precision(tp: FloatArray, fp: FloatArray) -> FloatArray:
+    """Sum precision times the gain in recall over the thresholds, without interpolation, as scikit-learn does."""
+    gains = (np.diff(tp, axis=1, prepend=0.0) * _ratio(tp, tp + fp, 0.0)).sum(axis=1)
+    return _ratio(gains, tp[:, -1], np.nan)
 
 
 def _calibration_error(positive: npt.NDArray[np.bool_], probabilities: FloatArray) -> float:
@@ -246,14 +259,6 @@ def _counts(rng: np.random.Generator, n_draws: int, n_units: int) -> FloatArray:
     """Return [n_draws, n_units]: how often each unit is drawn when as many as there are are drawn with replacement."""
     drawn = rng.integers(n_units, size=(n_draws, n_units)) + np.arange(n_draws)[:, None] * n_units
     return np.bincount(drawn.ravel(), minlength=n_draws * n_units).reshape(n_draws, n_units).astype(np.float64)
-
-
-def _percentiles(values: FloatArray) -> tuple[float, float]:
-    defined = values[~np.isnan(values)]
-    if not defined.size:
-        return (np.nan, np.nan)
-    low, high = np.quantile(defined, (0.025, 0.975))
-    return float(low), float(high)
 
 
 def _summarize(per_seed: Sequence[float], interval: tuple[float, float] | None) -> MetricSummary:

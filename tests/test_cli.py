@@ -21,6 +21,10 @@ HEAVY = {
     "numpy",
     "sklearn",
     "scipy",
+    "statsmodels",
+    "pandas",
+    "matplotlib",
+    "jinja2",
     "PIL",
     "rich",
 }
@@ -76,6 +80,7 @@ def test_options_are_frozen() -> None:
         "run": work,
         "retrain": sorted([*work, "--again", "--n-seeds", "--trial"]),
         "report": ["--json", "--output", "--storage"],
+        "compare": ["--json", "--storage"],
         "status": ["--json", "--storage", "--watch"],
         "studies": ["--json", "--storage"],
         "best-trial": ["--json", "--storage"],
@@ -123,6 +128,7 @@ def test_mistakes_are_one_line_with_the_pinned_exit_code(run: Run, tmp_path: Pat
         (["worker", "nothing", "--data", str(generated)], 2),
         (["worker", "demo", "--devices", "7", "--data", str(generated)], 2),
         (["status", "nothing"], 2),
+        (["compare", "nothing", "else"], 2),
         (["studies", "--storage", f"sqlite:///{read_only}/storage.db"], 4),
     ]
     for arguments, code in mistakes:

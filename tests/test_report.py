@@ -1,34 +1,24 @@
 import csv
+import io
 import json
+import re
 import statistics as by_hand
 import subprocess
 import sys
+from html import unescape
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.metrics import f1_score, log_loss, roc_auc_score
 
-from mhist_tune import ledger, records, report, studies
-from mhist_tune.definition import parse
+from mhist_tune import calibration, ledger, records, report, report_text, thumbnails
 from mhist_tune.errors import StudyNotFoundError, UsageError
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.statistics import crossed_bootstrap
 from mhist_tune.storage import open_storage
+from tests.made_up import EPOCHS, LABELS, VOTES, create, open_test, retrain
 
-DEFINITION = """
-[study]
-name = "tiny"
-n_trials = 1
-
-[fixed]
-model = "fcnn"
-weights = "random"
-image_size = 8
-
-[space]
-learning_rate = { low = 1e-4, high = 1e-2, log = true }
-"""
 PINNED = {
     "study",
     "trial",
@@ -47,12 +37,6 @@ METRICS = {"auroc", "auprc", "f1", "precision", "recall", "specificity", "accura
     "brier",
     "ece",
 }
-VOTES = np.arange(40) % 8
-LABELS = (VOTES >= 4).astype(int)
-EPOCHS = [
-    {"train_loss": 0.7, "elapsed_s": 2.0, "images_per_s": 50.0, "peak_memory_bytes": 1000.0},
-    {"train_loss": 0.6, "elapsed_s": 1.0, "images_per_s": 80.0, "peak_memory_bytes": 3000.0},
-]
 
 
 @pytest.fixture
@@ -63,47 +47,7 @@ def storage(tmp_path):
 
 @pytest.fixture
 def study(storage):
-    rows = [["train.png", 0, 1, None]]
-    image_sets = {"train": rows, "val": rows}
-    return studies.create_study(
-        storage, parse(DEFINITION, "tiny"), dataset={"fingerprint": "f" * 64}, image_sets=image_sets
-    )
-
-
-def open_test(storage, study, *, trial=3, seeds=(0, 1, 2), reason="first opening"):
-    """Record an opening with one slot per seed, as retrain does."""
-    payload = {"params": {"learning_rate": 1e-3}, "best_epoch": 2, "stopped_epoch": 4, "configured_epochs": 9}
-    return records.record_opening(
-        storage,
-        study,
-        by="test",
-        code_version="0.1.0",
-        reason=reason,
-        payload={"trial": trial, "seeds": list(seeds)},
-        fingerprint="e" * 64,
-        slots=[{**payload, "trial": trial, "seed": seed, "stop_epoch": 2} for seed in seeds],
-    )
-
-
-def retrain(storage, study, *, n_slots, groups=None, epochs=EPOCHS, votes=VOTES):
-    """Finish slots with made-up predictions, and return these, by seed."""
-    rows = [
-        [f"{index:02}.png", int(n_votes >= 4), int(n_votes), None if groups is None else groups[index]]
-        for index, n_votes in enumerate(votes)
-    ]
-    records.save_image_set(storage, study, "test", rows)
-    made_up = {}
-    for _ in range(n_slots):
-        claim = ledger.claim(storage, study, ["retrain"], worker="w", observer=LeaseObserver())
-        for epoch, metrics in enumerate(epochs, start=1):
-            records.record_epoch(storage, claim, epoch=epoch, value=0.5, best_value=None, metrics=metrics)
-        rng = np.random.default_rng(claim.slot)
-        probabilities = np.clip(np.asarray(votes) / 7 + 0.3 * rng.normal(size=len(votes)), 0.01, 0.99)
-        records.record_predictions(storage, claim, "test", probabilities)
-        ledger.decide(storage, claim, {"state": "COMPLETE"})
-        assert ledger.finish(storage, claim)
-        made_up[claim.payload["seed"]] = probabilities
-    return made_up
+    return create(storage)
 
 
 def test_document_has_every_pinned_key_and_is_json(storage, study):
@@ -200,7 +144,7 @@ def test_a_partly_finished_set_is_reported_as_such(storage, study):
     assert document["complete"] is False
     assert (document["n_seeds"], document["n_seeds_planned"]) == (2, 3)
     assert document["seeds"] == list(stored)
-    assert "only 2 of 3 seeds have finished" in report.to_table(document)
+    assert "only 2 of 3 seeds have finished" in report_text.to_table(document)
 
 
 def test_a_seed_that_diverged_leaves_the_report_incomplete(storage, study):
@@ -232,7 +176,7 @@ def test_every_opening_is_listed_and_the_newest_finished_one_reported(storage, s
     assert openings[1]["reason"] == "trial 3 was misread"
     assert openings[0]["by"] == "test"
     assert openings[0]["opened_at"].endswith("+00:00")
-    table = report.to_table(document)
+    table = report_text.to_table(document)
     assert "opened 2 times" in table
     assert "trial 3 was misread" in table
 
@@ -242,7 +186,7 @@ def test_table_has_the_method_reports_columns_one_row_per_seed_mean_and_std(stor
     open_test(storage, study)
     retrain(storage, study, n_slots=3)
     document = report.build(storage, "tiny")
-    lines = [line.split() for line in report.to_table(document).splitlines()]
+    lines = [line.split() for line in report_text.to_table(document).splitlines()]
     start = lines.index(["Loss", "Precision", "Recall", "Specificity", "F1", "Accuracy", "AUROC"])
     rows = {" ".join(line[:-7]): line[-7:] for line in lines[start + 1 : start + 6]}
     assert list(rows) == ["seed 0", "seed 1", "seed 2", "mean", "std"]
@@ -261,8 +205,8 @@ def test_groups_are_resampled_whole_and_named(storage, study):
     assert document["resampled_by"] == "group"
     assert document["metrics"]["auroc"]["ci95"] == list(crossed_bootstrap(LABELS, stored, groups=groups)["auroc"])
     assert document["metrics"]["auroc"]["ci95"] != list(crossed_bootstrap(LABELS, stored)["auroc"])
-    assert "whole groups" in report.to_table(document)
-    assert "independent" not in report.to_table(document)
+    assert "whole groups" in report_text.to_table(document)
+    assert "count as independent" not in report_text.to_table(document)
 
 
 def test_write_leaves_the_files_that_the_document_names(storage, study, tmp_path):
@@ -292,6 +236,81 @@ def test_write_leaves_the_files_that_the_document_names(storage, study, tmp_path
             assert image.format == "PNG"
 
 
+def search(storage, study, *, number=3, val=(0.1, 0.2, 0.3, 0.6, 0.4, 0.7, 0.8, 0.9)):
+    """Finish the study's search slot as a trial of that number, with predictions for its validation images."""
+    claim = ledger.claim(storage, study, ["search"], worker="w", observer=LeaseObserver())
+    metrics = {"train_loss": 0.6, "val_loss": 0.5, "val_f1": 0.8}
+    records.record_epoch(storage, claim, epoch=1, value=0.8, best_value=0.8, metrics=metrics, predictions=val)
+    ledger.attach_trial(storage, claim, 1, number)
+    outcome = {"state": "COMPLETE", "value": 0.8, "params": {"learning_rate": 1e-3}}
+    ledger.decide(storage, claim, {**outcome, "best_epoch": 1, "stopped_epoch": 1})
+    assert ledger.finish(storage, claim)
+    return np.array(val)
+
+
+def test_threshold_and_recalibration_are_fixed_on_validation_images(storage, study):
+    """Both come from the chosen trial's validation predictions; the test metrics are those of the mapped numbers."""
+    val = search(storage, study)
+    open_test(storage, study)
+    table = np.stack(list(retrain(storage, study, n_slots=3).values()))
+    held_out = report.build(storage, "tiny")["held_out"]
+    val_labels = (np.arange(8) >= 4).astype(int)
+    assert held_out["threshold"] == calibration.f1_threshold(val_labels, val)
+    there = [f1_score(LABELS, p > held_out["threshold"]) for p in table]
+    assert held_out["metrics"]["f1"]["per_seed"] == pytest.approx(there)
+    mapped = calibration.platt(val_labels, val).apply(table)
+    losses = [log_loss(LABELS, p) for p in mapped]
+    assert held_out["calibration"]["recalibrated"]["log_loss"]["per_seed"] == pytest.approx(losses)
+    assert held_out["calibration"]["raw"]["log_loss"]["per_seed"] != pytest.approx(losses)
+
+
+def test_the_page_needs_nothing_beside_it(storage, study, tmp_path):
+    """One HTML file: no script, nothing to load, every figure inline, and the sentences that must not be missing."""
+    search(storage, study)
+    open_test(storage, study, reason="<first> look")
+    retrain(storage, study, n_slots=3)
+    pictures = np.zeros((40, 3, 12, 12), dtype=np.uint8)
+    thumbnails.write(thumbnails.path_of(storage, study), [f"{n:02}.png" for n in range(40)], pictures)
+    document = report.write(storage, "tiny", tmp_path / "report")
+    html = (tmp_path / "report" / "report.html").read_text()
+    loads = re.findall(r"""(?:src|href)=["']([^"'#]*)|url\(([^)#]*)|@import|<script""", html)
+    assert {(one or other)[:5] for one, other in loads} <= {"data:", ""}
+    assert html.count('<svg role="img"') == 6
+    assert html.count("data:image/jpeg") == len(document["mistakes"]) > 0
+    assert document["mistakes"][0]["image_name"] in html
+    assert "&lt;first&gt; look" in html
+    for sentence in ("conditional on the chosen configuration", "not enough data", "no yardstick", document["methods"]):
+        assert sentence in unescape(html)
+    assert len(html) < 2_000_000
+
+
+def test_a_search_extended_after_an_opening_is_marked(storage, study):
+    """Trials added before the opening are not counted, those added after it are, in every later report."""
+    ledger.add_slots(storage, study, "search", [{}])
+    open_test(storage, study, seeds=(0,))
+    retrain(storage, study, n_slots=1)
+    assert report.build(storage, "tiny")["extended_after_opening"] == 0
+    ledger.add_slots(storage, study, "search", [{}, {}])
+    document = report.build(storage, "tiny")
+    assert document["extended_after_opening"] == 2
+    assert "extended by 2 trials after" in report_text.to_table(document)
+
+
+def test_thumbnails_are_written_once_and_read_by_name(tmp_path):
+    """JPEG files of at most 112 px come back for the names that are there; the first file stands."""
+    path = tmp_path / "folder" / "t.zip"
+    thumbnails.write(path, ["a.png"], np.full((1, 3, 300, 150), 200, dtype=np.uint8))
+    first = path.read_bytes()
+    thumbnails.write(path, ["b.png"], np.zeros((1, 3, 8, 8), dtype=np.uint8))
+    assert path.read_bytes() == first
+    found = thumbnails.read(path, ["a.png", "b.png"])
+    assert set(found) == {"a.png"}
+    with Image.open(io.BytesIO(found["a.png"])) as image:
+        assert (image.format, image.size) == ("JPEG", (56, 112))
+    assert thumbnails.read(tmp_path / "none.zip", ["a.png"]) == {}
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_report_of_a_test_partition_with_one_class_is_written(storage, study, tmp_path):
     """Without SSA images there is no ROC figure and AUROC is null, but the report stands."""
     open_test(storage, study, seeds=(0, 1))
@@ -300,7 +319,7 @@ def test_report_of_a_test_partition_with_one_class_is_written(storage, study, tm
     assert document["metrics"]["auroc"]["mean"] is None
     assert not (tmp_path / "report" / "roc.png").exists()
     assert "roc.png" not in (tmp_path / "report" / "report.md").read_text()
-    assert report.to_table(document).count(" -") >= 4
+    assert report_text.to_table(document).count(" -") >= 4
 
 
 def test_folder_that_cannot_be_written_is_a_usage_error(storage, study, tmp_path):

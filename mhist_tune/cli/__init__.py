@@ -20,6 +20,7 @@ COMMANDS = {
     "run": "work",
     "retrain": "work",
     "report": "show",
+    "compare": "show",
     "status": "show",
     "studies": "show",
     "best-trial": "show",

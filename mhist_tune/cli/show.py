@@ -38,14 +38,34 @@ def report_command(name: str, output: Path | None, as_json: bool, storage_url: s
 
 def print_report(storage_url: str, name: str, *, output: Path | None, as_json: bool) -> None:
     """Write a study's report and print it, as a table or as JSON."""
-    from mhist_tune import report
+    from mhist_tune import report, report_text
     from mhist_tune.storage import open_storage
 
     with open_storage(storage_url, create=False) as storage:
         folder = output or storage.root / "reports" / name
         result = report.write(storage, name, folder)
-    click.echo(json.dumps(result, indent=2) if as_json else report.to_table(result))
-    follow_up(f"open {folder / 'report.md'}")
+    click.echo(json.dumps(result, indent=2) if as_json else report_text.to_table(result))
+    follow_up(f"open {folder / 'report.html'}")
+
+
+@click.command("compare")
+@click.argument("names", nargs=-1, required=True, metavar="NAME NAME...")
+@json_option
+@storage_option
+def compare_command(names: tuple[str, ...], as_json: bool, storage_url: str) -> None:
+    """Compare the retrained models of two or more studies on the same test images.
+
+    \b
+    Example:
+      mhist-tune compare vit resnet18
+    """
+    from mhist_tune import compare
+    from mhist_tune.storage import open_storage
+
+    with open_storage(storage_url, create=False) as storage:
+        document = compare.build(storage, names)
+    click.echo(json.dumps(document, indent=2) if as_json else compare.to_text(document))
+    follow_up(f"mhist-tune report {names[0]}")
 
 
 @click.command("status")

@@ -1,0 +1,70 @@
+"""Figures without a window system: PNG files, and SVG that takes the colours of the page around it.
+
+Colours are told apart by colour-blind readers too (Okabe and Ito, 2008).
+"""
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
+INK = "#1b1b1c"
+"""Text and axes."""
+
+_CSS = {BLUE: "var(--blue)", ORANGE: "var(--orange)", GREY: "var(--grey)", INK: "currentColor"}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: searchable, and in the page's font
+    "svg.hashsalt": "mhist-tune",  # the same figure has the same bytes
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "font.size": 11.0,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "legend.frameon": False,
+}
+_DPI = 150
+
+
+def new_figure(*, width: float = 5.4, height: float = 4.2, n_panels: int = 1) -> tuple[Figure, list[Axes]]:
+    """Return a figure of that many inches with panels below each other."""
+    with matplotlib.rc_context(_STYLE):
+        # A figure of its own, not pyplot's: no global state.
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        panels = [figure.add_subplot(n_panels, 1, number) for number in range(1, n_panels + 1)]
+        for axes in panels:
+            axes.spines[["top", "right"]].set_visible(False)
+    return figure, panels
+
+
+def write_png(figure: Figure, path: Path) -> None:
+    """Write a figure on white."""
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(path, format="png", dpi=_DPI, facecolor="white")
+
+
+def inline_svg(figure: Figure, label: str) -> str:
+    """Return a figure as an SVG element for a page that defines --blue, --orange and --grey.
+
+    Args:
+        figure: of `new_figure`.
+        label: what it shows, for those who do not see it.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for colour, name in _CSS.items():
+        svg = re.sub(colour, name, svg, flags=re.IGNORECASE)
+    escaped = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escaped}" ', 1)

@@ -1,0 +1,104 @@
+"""What a report or a comparison rests on: the test probabilities that one opening of the test partition stored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mhist_tune import journal, ledger, records, studies
+from mhist_tune.errors import UsageError
+from mhist_tune.journal import OpeningRow
+from mhist_tune.ledger import SlotRow
+from mhist_tune.statistics import FloatArray
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+
+STAGE = "retrain"
+IMAGE_SET = "test"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The newest opening of a study that has a finished seed.
+
+    Attributes:
+        opening: that one.
+        openings: every one of the study, the first one first.
+        slots: of the finished seeds of the opening, [S].
+        n_planned: how many seeds the opening has.
+        images: the test images, [n].
+        probabilities: of SSA, [S, n].
+    """
+
+    study: Study
+    opening: OpeningRow
+    openings: tuple[OpeningRow, ...]
+    slots: tuple[SlotRow, ...]
+    n_planned: int
+    images: records.ImageRows
+    probabilities: FloatArray
+
+    @property
+    def seeds(self) -> list[int]:
+        """The finished seeds, [S]."""
+        return [slot.payload["seed"] for slot in self.slots]
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """What the seeds have in common: the trial, its params and its epochs."""
+        return self.slots[0].payload
+
+
+def load(storage: Storage, study_name: str) -> Evidence:
+    """Return what the newest opening with a finished seed has stored.
+
+    Raises:
+        StudyNotFoundError: no such study.
+        UsageError: no retraining has finished.
+    """
+    study = studies.load_study(storage, study_name)
+    stored = records.predictions(storage, study, STAGE, IMAGE_SET)
+    slots = ledger.slots(storage, study, STAGE)
+    finished = [slot for slot in slots if slot.state == "done" and slot.slot in stored]
+    if not finished:
+        raise UsageError(
+            f"no retraining of {study_name} has finished, so there is nothing to report",
+            hint=f"mhist-tune retrain {study_name}",
+        )
+    openings = journal.openings(storage, study)
+    with_results = {slot.payload["opening"] for slot in finished}
+    opening = next(row for row in reversed(openings) if row.id in with_results)
+    reported = [slot for slot in finished if slot.payload["opening"] == opening.id]
+    return Evidence(
+        study=study,
+        opening=opening,
+        openings=tuple(openings),
+        slots=tuple(reported),
+        n_planned=sum(slot.payload["opening"] == opening.id for slot in slots),
+        images=records.image_set(storage, study, IMAGE_SET),
+        probabilities=np.stack([stored[slot.slot] for slot in reported]),
+    )
+
+
+def load_all(storage: Storage, names: Sequence[str]) -> list[Evidence]:
+    """Return the evidence of several studies that were tested on the same images.
+
+    Raises:
+        StudyNotFoundError: no such study.
+        UsageError: a study is named twice, has no finished retraining, or was tested on other images than the first.
+    """
+    if len(set(names)) < len(names) or len(names) < 2:
+        raise UsageError("a comparison takes two or more different studies", hint="mhist-tune studies lists them")
+    members = [load(storage, name) for name in names]
+    first = members[0]
+    for other in members[1:]:
+        same_images = other.images.names == first.images.names and np.array_equal(
+            other.images.labels, first.images.labels
+        )
+        if other.opening.fingerprint != first.opening.fingerprint or not same_images:
+            raise UsageError(
+                f"{first.study.name} and {other.study.name} were tested on different test partitions",
+                hint="only models that predicted the very same images can be compared",
+            )
+    return members

@@ -1,0 +1,142 @@
+"""The sentences of a report: its result, what limits it, and a methods paragraph for a paper, numbers filled in."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mhist_tune.references import N_IMAGES, N_SSA
+from mhist_tune.studies import Study
+
+_SAMPLERS = {
+    "tpe": "the tree-structured Parzen estimator",
+    "random": "random search",
+    "qmc": "quasi-Monte Carlo search",
+    "gp": "a Gaussian process",
+}
+_PRUNERS = {
+    "none": "no pruning",
+    "median": "median pruning",
+    "percentile": "percentile pruning",
+    "successive_halving": "successive halving",
+    "hyperband": "Hyperband",
+}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with that many decimals, a dash for None."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def interval(ends: Any, digits: int = 3) -> str:
+    """Return `0.900 to 0.950`, a dash for None."""
+    return "-" if ends is None else f"{number(ends[0], digits)} to {number(ends[1], digits)}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 seed` or `3 seeds`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def result(report: Mapping[str, Any]) -> str:
+    """Return the result in one sentence."""
+    auroc = report["metrics"]["auroc"]
+    what = f"{report['model']} tuned by study {report['study']} (trial {report['trial']['number']})"
+    if auroc["mean"] is None:
+        return f"{what} has no AUROC, because the test partition holds one class only."
+    std = "" if auroc["std"] is None else f" ± {auroc['std']:.4f} (standard deviation)"
+    return (
+        f"{what} reaches a test AUROC of {auroc['mean']:.4f}{std} over {counted(report['n_seeds'], 'seed')}, "
+        f"95% interval {interval(auroc['ci95'], 4)}, on {counted(report['n_images'], 'image')}."
+    )
+
+
+def caveats(report: Mapping[str, Any]) -> list[str]:
+    """Return the sentences without which the numbers would be misread."""
+    found = ["The positive class is SSA. Loss, Brier score and calibration error are means per image."]
+    drawn = "images, which count as independent since no patient or slide is known"
+    if report["resampled_by"] == "group":
+        drawn = "whole groups of images"
+    found.append(
+        f"95% intervals resample {drawn}, once for all seeds, and the seeds independently of them. They are "
+        "conditional on the chosen configuration: that the search chose it from noisy validation scores is not in them."
+    )
+    if report["n_seeds"] == 1:
+        found.append("There is one seed, so the intervals leave out how much trainings differ.")
+    if not report["complete"]:
+        found.append(f"Only {report['n_seeds']} of {report['n_seeds_planned']} planned seeds have results.")
+    found.append("The calibration error has no interval: resampling biases it upwards.")
+    found.append(
+        f"The share of SSA is {report['share_ssa']:.1%} here and "
+        + (f"{report['held_out']['share_ssa']:.1%} in validation" if report["held_out"] else "another in validation")
+        + ", so validation F1 and test F1 are not on one scale and no difference of them is given."
+    )
+    if report["extended_after_opening"]:
+        found.append(
+            f"The search was extended by {counted(report['extended_after_opening'], 'trial')} after the test partition "
+            "had been opened, so what was chosen later may have been chosen with knowledge of test results."
+        )
+    if len(report["test_openings"]) > 1:
+        found.append(
+            f"The test partition was opened {len(report['test_openings'])} times; each look weakens the result."
+        )
+    if not report["is_mhist"]:
+        found.append(
+            f"This test partition is not MHIST's ({N_IMAGES} images, {N_SSA} SSA), so published results are "
+            "no yardstick."
+        )
+    return found
+
+
+def paragraph(report: Mapping[str, Any], study: Study) -> str:
+    """Return a methods paragraph: data, reference standard, search, selection, retraining, statistics, software."""
+    definition, trial, search = study.definition, report["trial"], report["search"]
+    hp = definition.hyperparameters(trial["params"])
+    weights = {"pretrained": "pretrained weights", "random": "random weights"}.get(hp.weights, "weights from a file")
+    excluded = ", ".join(f"{votes}/7" for votes in hp.exclude_votes)
+    states = search["n_trials"]
+    space = "; ".join(f"{name}: {dimension}" for name, dimension in definition.space.items())
+    chosen = ", ".join(f"{name} = {_plain(value)}" for name, value in trial["params"].items())
+    auroc = report["metrics"]["auroc"]
+    openings = report["test_openings"]
+    drawn = "groups" if report["resampled_by"] == "group" else "images"
+    sentences = [
+        f"We trained {hp.model} ({weights}) to tell sessile serrated adenoma (SSA) from hyperplastic polyp (HP) in "
+        f"colorectal polyp images, whose labels are the majority vote of seven pathologists.",
+        f"The train partition was split into {counted(report['n_train'], 'image')} for training and "
+        f"{counted(report['n_val'], 'image')} for validation, stratified on the votes"
+        + (", by whole groups" if report["resampled_by"] == "group" else " (no patient or slide identifiers exist)")
+        + f"; {counted(report['n_images'], 'image')} ({report['share_ssa']:.1%} SSA) were held back as the test "
+        "partition.",
+        f"Training images with {excluded} votes for SSA were left out." if excluded else "",
+        f"Images were {hp.image_size} px wide; augmentation was {hp.augmentation} (p = {hp.augmentation_prob:g}).",
+        f"Hyperparameters were searched with {_SAMPLERS[definition.sampler['name']]} and "
+        f"{_PRUNERS[definition.pruner['name']]} (Optuna {report['versions']['optuna']}) in "
+        f"{counted(sum(states.values()), 'trial')} ({states['COMPLETE']} complete, {states['PRUNED']} pruned, "
+        f"{states['FAIL']} failed) of at most {counted(hp.epochs, 'epoch')}, stopped early after {hp.patience} epochs "
+        f"without a better validation F1" + (f", over {space}." if space else "."),
+        f"Trial {trial['number']} was chosen on validation F1"
+        + (f" ({chosen})" if chosen else "")
+        + f" and retrained on the whole train partition with {counted(report['n_seeds'], 'random seed')} for "
+        f"{counted(report['stop_epoch'], 'epoch')}, without looking at any score.",
+        f"The test partition was opened {counted(len(openings), 'time')}, after that choice was recorded.",
+        f"We report means over seeds with standard deviations and 95% intervals from a crossed bootstrap (2,000 "
+        f"resamples of {drawn}, shared by all seeds, and of seeds).",
+        ""
+        if auroc["mean"] is None
+        else f"Test AUROC was {number(auroc['mean'], 4)} "
+        f"({'one seed' if auroc['std'] is None else 'SD ' + number(auroc['std'], 4)}; "
+        f"95% interval {interval(auroc['ci95'], 4)}).",
+        f"The software was mhist-tune {report['versions']['mhist-tune']} with PyTorch {report['versions']['torch']} "
+        f"and timm {report['versions']['timm']}; the train images have the SHA-256 {report['dataset_fingerprint']}.",
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,219 @@
+"""A report as text for a terminal and as Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mhist_tune.figures import ReportFigure
+from mhist_tune.methods import counted, duration, interval, number
+
+TABLE_COLUMNS = (
+    ("Loss", "log_loss"),
+    ("Precision", "precision"),
+    ("Recall", "recall"),
+    ("Specificity", "specificity"),
+    ("F1", "f1"),
+    ("Accuracy", "accuracy"),
+    ("AUROC", "auroc"),
+)
+Rows = list[list[str]]
+
+
+def to_table(report: Mapping[str, Any]) -> str:
+    """Return a report as text: one line per seed, mean and standard deviation, and every opening of the test set."""
+    rows = seed_rows(report)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
+    return "\n".join(
+        [headline(report), "", report["result"], "", *lines, "", *report["caveats"], "", *opening_lines(report)]
+    )
+
+
+def to_markdown(report: Mapping[str, Any], figures: Sequence[ReportFigure]) -> str:
+    """Return a report as Markdown with links to the figures' files beside it."""
+    parts = [f"# {headline(report)}", report["result"]]
+    for title, rows in tables(report):
+        parts += [f"## {title}", "\n".join(_markdown_table(rows))]
+    parts += [f"## {one.title}\n\n![{one.title}]({one.name}.png)\n\n{one.caption}" for one in figures]
+    parts += [
+        "## Search",
+        "\n".join(f"- {line}" for line in search_lines(report)),
+        "## What limits these numbers",
+        "\n".join(f"- {caveat}" for caveat in report["caveats"]),
+        "## Openings of the test partition",
+        "\n".join(opening_lines(report)),
+        "## Methods",
+        report["methods"],
+        "## To repeat it",
+        "```\n" + "\n".join(report["commands"]) + "\n```",
+        "\n".join(f"- {name}: {fact}" for name, fact in facts(report).items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def tables(report: Mapping[str, Any]) -> list[tuple[str, Rows]]:
+    """Return the report's tables with their titles; the first row of each is its head."""
+    found = [
+        ("Beside published results", reference_rows(report)),
+        ("Metrics on the test partition", metric_rows(report)),
+    ]
+    if report["held_out"]:
+        found.append(("Calibration", calibration_rows(report)))
+    return [*found, ("Error rates by votes", vote_rows(report)), ("Each seed, at 0.5", seed_rows(report))]
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """Return study, trial, number of images and of seeds."""
+    n_seeds, n_planned = report["n_seeds"], report["n_seeds_planned"]
+    seeds = counted(n_seeds, "seed") if report["complete"] else f"only {n_seeds} of {n_planned} seeds have finished"
+    return f"{report['study']}, trial {report['trial']['number']}: {report['n_images']} test images, {seeds}"
+
+
+def seed_rows(report: Mapping[str, Any]) -> Rows:
+    """Return the method report's columns for each seed, mean and standard deviation."""
+    chosen = [report["metrics"][name] for _, name in TABLE_COLUMNS]
+    return [
+        ["", *(title for title, _ in TABLE_COLUMNS)],
+        *(
+            [f"seed {seed}", *(number(metric["per_seed"][index]) for metric in chosen)]
+            for index, seed in enumerate(report["seeds"])
+        ),
+        ["mean", *(number(metric["mean"]) for metric in chosen)],
+        ["std", *(number(metric["std"]) for metric in chosen)],
+    ]
+
+
+def reference_rows(report: Mapping[str, Any]) -> Rows:
+    """Return this study beside published results."""
+    metrics = report["metrics"]
+    auroc = metrics["auroc"]
+    rows = [
+        ["", "model", "seeds", "AUROC", "F1", "accuracy", "remark"],
+        [
+            "this study",
+            report["model"],
+            str(report["n_seeds"]),
+            _with_std(auroc["mean"], auroc["std"]),
+            number(metrics["f1"]["mean"]),
+            number(metrics["accuracy"]["mean"]),
+            "" if report["is_mhist"] else "not MHIST's test partition",
+        ],
+    ]
+    for one in report["references"]:
+        shown = [_with_std(one["auroc"], one["auroc_std"]), number(one["f1"]), number(one["accuracy"]), one["remark"]]
+        rows.append([one["source"], one["model"], str(one["n_seeds"]), *shown])
+    return rows
+
+
+def metric_rows(report: Mapping[str, Any]) -> Rows:
+    """Return every metric at 0.5 and, where it depends on one, at the threshold fixed on validation images."""
+    held_out = report["held_out"]
+    head = ["metric", "mean", "std", "95% interval"]
+    if held_out:
+        head += [f"at {held_out['threshold']:.3f}", "95% interval"]
+    rows = [head]
+    for name, one in report["metrics"].items():
+        row = [name.replace("_", " "), number(one["mean"]), number(one["std"]), interval(one["ci95"])]
+        if held_out:
+            there = held_out["metrics"].get(name)
+            row += [number(there["mean"]), interval(there["ci95"])] if there else ["", ""]
+        rows.append(row)
+    return rows
+
+
+def calibration_rows(report: Mapping[str, Any]) -> Rows:
+    """Return log loss, Brier score and calibration error of raw and of corrected probabilities."""
+    rows = [["probabilities", "log loss", "95% interval", "Brier score", "95% interval", "calibration error"]]
+    names = {
+        "raw": "raw",
+        "recalibrated": "recalibrated on validation images",
+        "prior_corrected": "prior-corrected (uses the test share of SSA)",
+    }
+    for name, one in report["held_out"]["calibration"].items():
+        cells = [
+            cell for key in ("log_loss", "brier") for cell in (number(one[key]["mean"]), interval(one[key]["ci95"]))
+        ]
+        rows.append([names[name], *cells, number(one["ece"]["mean"])])
+    return rows
+
+
+def vote_rows(report: Mapping[str, Any]) -> Rows:
+    """Return the error rate for each number of votes beside the pathologists' disagreement."""
+    return [
+        ["votes for SSA", "images", "error rate", "95% interval", "pathologists against"],
+        *(
+            [
+                f"{one['votes']} of 7",
+                str(one["n_images"]),
+                number(one["error_rate"]),
+                interval(one["ci95"]),
+                number(one["human_error_rate"]),
+            ]
+            for one in report["by_votes"]
+        ),
+    ]
+
+
+def search_lines(report: Mapping[str, Any]) -> list[str]:
+    """Return what is to be said of the search: its size, importances where there are none, values at an edge."""
+    search = report["search"]
+    states = ", ".join(f"{count} {state.lower()}" for state, count in search["n_trials"].items())
+    lines = [f"Trials: {states}."]
+    if search["importance"]["missing"]:
+        lines.append(f"Hyperparameter importance: {search['importance']['missing']}.")
+    lines += [f"Edge of range: {alarm}." for alarm in search["edges"]]
+    return lines
+
+
+def opening_lines(report: Mapping[str, Any]) -> list[str]:
+    """Return how often, when, by whom and why the test partition was opened."""
+    openings = report["test_openings"]
+    lines = [f"The test partition was opened {counted(len(openings), 'time')}:"]
+    for one in openings:
+        what = f"trial {one['trial']}, {counted(len(one['seeds']), 'seed')}"
+        lines.append(f"- {one['opened_at']} by {one['by']}, {what}: {one['reason']}")
+    return lines
+
+
+def facts(report: Mapping[str, Any]) -> dict[str, str]:
+    """Return what identifies the run: params, epochs, cost, hashes, versions."""
+    trial = report["trial"]
+    opening = next(one for one in report["test_openings"] if one["id"] == report["opening"])
+    found = {
+        "Params": ", ".join(f"{name} = {value}" for name, value in trial["params"].items()) or "none searched",
+        "Epochs": f"best {trial['best_epoch']}, stopped {trial['stopped_epoch']}, "
+        f"configured {trial['configured_epochs']}; retrained for {report['stop_epoch']}",
+        "Training of the seeds": _cost(report["training_speed"]),
+        "Search": _cost(report["search_cost"]),
+        "Study definition": f"SHA-256 {report['definition_sha256']}",
+        "Train partition": f"SHA-256 {report['dataset_fingerprint']}",
+        "Test partition": f"SHA-256 {opening['test_fingerprint']}",
+        "Versions": ", ".join(f"{name} {release}" for name, release in report["versions"].items()),
+        "Predictions": "predictions.csv",
+    }
+    if report["weights_sha256"]:
+        found["Weights"] = f"SHA-256 {report['weights_sha256']}"
+    return found
+
+
+def _cost(cost: Mapping[str, Any]) -> str:
+    text = f"{counted(cost['n_epochs'], 'epoch')} in {duration(cost['elapsed_s'])}"
+    if cost["images_per_s"] is not None:
+        text += f", {cost['images_per_s']:.0f} images/s in training"
+    if cost["peak_memory_bytes"] is not None:
+        text += f", at most {cost['peak_memory_bytes'] / 2**20:.0f} MiB"
+    return text
+
+
+def _with_std(mean: float | None, std: float | None) -> str:
+    return number(mean, 4) if std is None else f"{number(mean, 4)} ± {number(std, 4)}"
+
+
+def _markdown_table(rows: Rows) -> list[str]:
+    head, *body = rows
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return [f"| {' | '.join(row)} |" for row in (head, rule, *body)]

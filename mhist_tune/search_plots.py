@@ -1,0 +1,92 @@
+"""Figures of training and of the search: learning curves, history, importance. Validation scores only."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mhist_tune.canvas import BLUE, GREY, INK, ORANGE, new_figure
+
+Curve = Sequence[float | None]
+"""One value for each epoch, from the first on; None where it was not measured."""
+
+
+def learning_curves(chosen: Mapping[str, Curve], retrained: Sequence[Curve]) -> Figure:
+    """Draw the chosen trial's losses and F1 by epoch, and the training loss of each retrained seed.
+
+    Args:
+        chosen: `train_loss`, `val_loss` and `val_f1` of the chosen search trial; empty where it is not known.
+        retrained: the training loss of each seed.
+    """
+    figure, panels = new_figure(width=6.0, height=5.6 if chosen else 3.4, n_panels=2 if chosen else 1)
+    loss = panels[0]
+    for number, curve in enumerate(retrained):
+        label = "training, retrained seeds" if number == 0 else None
+        _draw(loss, curve, color=GREY, linewidth=0.8, alpha=0.7, label=label)
+    if chosen:
+        _draw(loss, chosen["train_loss"], color=BLUE, linewidth=1.8, label="training, chosen trial")
+        _draw(loss, chosen["val_loss"], color=ORANGE, linewidth=1.8, linestyle="--", label="validation, chosen trial")
+        _draw(
+            panels[1], chosen["val_f1"], color=ORANGE, linewidth=1.8, linestyle="--", label="validation, chosen trial"
+        )
+        panels[1].set(ylabel="F1")
+        panels[1].legend(loc="lower right", frameon=False, fontsize=10)
+    loss.set(ylabel="loss, mean per image", ylim=(0, None))
+    loss.legend(loc="upper right", frameon=False, fontsize=10)
+    panels[-1].set(xlabel="epoch")
+    for axes in panels:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def history(numbers: Sequence[int], values: Sequence[float], states: Sequence[str], chosen: int | None) -> Figure:
+    """Draw the best validation F1 of each trial, and the best complete one so far.
+
+    Args:
+        numbers: of the trials, ascending.
+        values: of each.
+        states: COMPLETE or PRUNED.
+        chosen: the number of the retrained trial.
+    """
+    figure, (axes,) = new_figure(width=6.0, height=4.0)
+    for state, colour, marker in (("COMPLETE", BLUE, "o"), ("PRUNED", GREY, "x")):
+        places = [place for place, one in enumerate(states) if one == state]
+        shown = [numbers[place] for place in places], [values[place] for place in places]
+        axes.plot(*shown, color=colour, marker=marker, markersize=5, linestyle="", label=state.lower())
+    best = np.maximum.accumulate([v if s == "COMPLETE" else -np.inf for v, s in zip(values, states, strict=True)])
+    is_known = np.isfinite(best)
+    axes.step(
+        np.array(numbers)[is_known], best[is_known], where="post", color=ORANGE, linewidth=1.6, label="best so far"
+    )
+    if chosen is not None and chosen in numbers:
+        place = numbers.index(chosen)
+        axes.plot([chosen], [values[place]], marker="o", markersize=12, markerfacecolor="none", color=INK, linestyle="")
+        axes.annotate("retrained", (chosen, values[place]), xytext=(0, 10), textcoords="offset points", ha="center")
+    axes.set(xlabel="trial", ylabel="best validation F1")
+    axes.margins(y=0.15)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(loc="lower right", frameon=False, fontsize=10)
+    return figure
+
+
+def importance(shares: Mapping[str, tuple[float, float, float]]) -> Figure:
+    """Draw the share of each hyperparameter with its interval, the largest on top.
+
+    Args:
+        shares: share, lower and upper end by hyperparameter, the largest first.
+    """
+    figure, (axes,) = new_figure(width=6.0, height=1.2 + 0.45 * len(shares))
+    names = list(shares)[::-1]
+    values = np.array([shares[name] for name in names])
+    axes.barh(names, values[:, 0], color=BLUE)
+    spread = np.clip(np.stack([values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]]), 0, None)
+    axes.errorbar(values[:, 0], range(len(names)), xerr=spread, fmt="none", ecolor=INK, elinewidth=1, capsize=3)
+    axes.set(xlabel="share of the explained variance of validation F1", xlim=(0, 1))
+    return figure
+
+
+def _draw(axes: Axes, curve: Curve, **style: object) -> None:
+    values = np.array([np.nan if value is None else value for value in curve], dtype=np.float64)
+    axes.plot(np.arange(1, len(values) + 1), values, marker="." if len(values) == 1 else "", **style)  # type: ignore[arg-type]

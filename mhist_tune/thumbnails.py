@@ -1,0 +1,62 @@
+"""Small copies of test images, one zip file per study below the storage folder, for a report's contact sheet.
+
+They stay out of the database, which may be seen by more people than the data set's agreement covers. A report that is
+made on a machine without the file shows no contact sheet.
+"""
+
+import io
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+
+_SIDE, _QUALITY = 112, 80
+
+
+def path_of(storage: Storage, study: Study) -> Path:
+    """Return where a study's thumbnails lie."""
+    return storage.root / "thumbnails" / f"{study.name}-{study.uuid[:8]}.zip"
+
+
+def write(path: Path, names: Sequence[str], images: npt.NDArray[np.uint8]) -> None:
+    """Write a JPEG of each image, unless the file is there; several processes may do so at the same time.
+
+    Args:
+        path: of the zip file.
+        names: [n].
+        images: [n, 3, H, W].
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        with zipfile.ZipFile(partial, "w") as archive:
+            for name, image in zip(names, images, strict=True):
+                picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+                picture.thumbnail((_SIDE, _SIDE))
+                buffer = io.BytesIO()
+                picture.save(buffer, "JPEG", quality=_QUALITY)
+                archive.writestr(name, buffer.getvalue())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(path: Path, names: Sequence[str]) -> dict[str, bytes]:
+    """Return the JPEG files of those of the named images that have one."""
+    if not path.exists():
+        return {}
+    with zipfile.ZipFile(path) as archive:
+        stored = set(archive.namelist())
+        return {name: archive.read(name) for name in names if name in stored}

@@ -1,0 +1,160 @@
+"""What a search found: its trials, how much each hyperparameter mattered, and where a range was too short.
+
+All of it rests on validation scores; nothing here has seen the test partition.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mhist_tune import ledger, records
+from mhist_tune.records import EpochRow, FloatArray
+from mhist_tune.space import Categorical, Dimension
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+
+_STAGE = "search"
+_MIN_TRIALS, _MIN_TRIALS_PER_PARAM = 20, 5
+_N_TREES, _N_RESAMPLES = 16, 20
+_EDGE = 0.05
+"""A best value within this share of a range from its end lies at the edge."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One search trial that has ended and has recorded at least one epoch."""
+
+    number: int
+    state: str
+    params: dict[str, Any]
+    epochs: tuple[EpochRow, ...]
+
+    def best_until(self, epoch: int) -> float | None:
+        """Return the best validation F1 up to an epoch that the trial has reached."""
+        return self.epochs[epoch - 1].best_value
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Shares of the scores' variance that each hyperparameter explains, all trials compared after `epoch` epochs.
+
+    Attributes:
+        n_trials: that were compared.
+        shares: by hyperparameter, with a 90% interval over resampled trials; the largest first.
+        missing: why there are none, if so.
+    """
+
+    epoch: int | None
+    n_trials: int
+    shares: dict[str, tuple[float, float, float]]
+    missing: str | None
+
+
+def ended(storage: Storage, study: Study) -> list[Trial]:
+    """Return the trials of a study's search that ended COMPLETE or PRUNED, by number."""
+    found = []
+    for slot in ledger.slots(storage, study, _STAGE):
+        outcome = slot.outcome or {}
+        if outcome.get("state") not in ("COMPLETE", "PRUNED") or slot.trial_number is None:
+            continue
+        epochs = records.epochs(storage, study, _STAGE, slot.slot)
+        if epochs:
+            found.append(Trial(slot.trial_number, outcome["state"], outcome["params"], tuple(epochs)))
+    return sorted(found, key=lambda trial: trial.number)
+
+
+def importance(trials: Sequence[Trial], space: Mapping[str, Dimension]) -> Importance:
+    """Return how much each hyperparameter mattered (fANOVA; Hutter et al., 2014), or why that cannot be said.
+
+    A pruned trial's last score is that of a shorter training, which would be taken for a worse hyperparameter. So every
+    trial counts with its best score after as many epochs as the shortest one has. Shares add up to 1 even where no
+    hyperparameter explains anything; none are given unless a forest predicts left-out trials better than their mean.
+    """
+    from sklearn.ensemble import RandomForestRegressor
+
+    epoch = min((len(trial.epochs) for trial in trials), default=None)
+    scored = [(trial, value) for trial in trials if epoch and (value := trial.best_until(epoch)) is not None]
+    searched = {name: one for name, one in space.items() if len({trial.params[name] for trial, _ in scored}) > 1}
+    n_needed = max(_MIN_TRIALS, _MIN_TRIALS_PER_PARAM * len(searched))
+    if len(scored) < n_needed:
+        reason = f"not enough data: {len(scored)} trials of at least {n_needed}"
+        return Importance(epoch, len(scored), {}, reason)
+    if not searched:
+        return Importance(epoch, len(scored), {}, "no hyperparameter varied")
+    values = np.array([value for _, value in scored])
+    features = np.array([[_feature(searched[name], trial.params[name]) for name in searched] for trial, _ in scored])
+    forest = RandomForestRegressor(200, oob_score=True, random_state=0).fit(features, values)
+    if not forest.oob_score_ > 0:
+        return Importance(epoch, len(scored), {}, "not enough data: these trials do not predict each other's scores")
+    rng = np.random.default_rng(0)
+    whole = _fanova([trial for trial, _ in scored], values, searched)
+    draws = [rng.integers(len(scored), size=len(scored)) for _ in range(_N_RESAMPLES)]
+    resampled = [_fanova([scored[i][0] for i in draw], values[draw], searched) for draw in draws]
+    shares = {}
+    for name in sorted(whole, key=lambda name: -whole[name]):
+        low, high = np.quantile([one[name] for one in resampled], (0.05, 0.95))
+        shares[name] = (whole[name], float(low), float(high))
+    return Importance(epoch, len(scored), shares, None)
+
+
+def edges(params: Mapping[str, Any], space: Mapping[str, Dimension]) -> list[str]:
+    """Return an alarm for each value that lies at the end of its range, where a wider one may hold a better.
+
+    Choices count as a range where they are three or more numbers.
+    """
+    alarms = []
+    for name, dimension in space.items():
+        value = params[name]
+        if isinstance(dimension, Categorical):
+            numbers = [one for one in dimension.choices if isinstance(one, int | float)]
+            is_range = len(numbers) == len(dimension.choices) >= 3
+            place = {min(numbers): 0.0, max(numbers): 1.0}.get(value, 0.5) if is_range else 0.5
+        elif dimension.low == dimension.high:
+            place = 0.5
+        else:
+            low, high = _scaled(dimension, dimension.low), _scaled(dimension, dimension.high)
+            place = (_scaled(dimension, value) - low) / (high - low)
+        if place < _EDGE or place > 1 - _EDGE:
+            end = "lower" if place < _EDGE else "upper"
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            alarms.append(f"{name} = {shown} lies at the {end} end of its range ({dimension}); widen it")
+    return alarms
+
+
+def _fanova(trials: Sequence[Trial], values: FloatArray, space: Mapping[str, Dimension]) -> dict[str, float]:
+    import optuna
+    from optuna.trial import create_trial
+
+    distributions = {name: dimension.distribution() for name, dimension in space.items()}
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # "A new study created in memory"
+    try:
+        study = optuna.create_study(direction="maximize")
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    study.add_trials(
+        [
+            create_trial(
+                params={name: trial.params[name] for name in space}, distributions=distributions, value=float(value)
+            )
+            for trial, value in zip(trials, values, strict=True)
+        ]
+    )
+    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=_N_TREES, max_depth=16, seed=0)
+    return {
+        name: float(share)
+        for name, share in optuna.importance.get_param_importances(study, evaluator=evaluator).items()
+    }
+
+
+def _feature(dimension: Dimension, value: Any) -> float:
+    if isinstance(dimension, Categorical):
+        return float(dimension.choices.index(value))
+    return _scaled(dimension, value)
+
+
+def _scaled(dimension: Any, value: float) -> float:
+    return math.log(value) if dimension.log else float(value)

@@ -1,0 +1,74 @@
+"""Studies with made-up results in a real storage, as a search and a retraining leave them."""
+
+import numpy as np
+
+from mhist_tune import ledger, records, studies
+from mhist_tune.definition import parse
+from mhist_tune.leases import LeaseObserver
+
+DEFINITION = """
+[study]
+name = "{name}"
+n_trials = 1
+
+[fixed]
+model = "fcnn"
+weights = "random"
+image_size = 8
+
+[space]
+learning_rate = {{ low = 1e-4, high = 1e-2, log = true }}
+"""
+VOTES = np.arange(40) % 8
+LABELS = (VOTES >= 4).astype(int)
+EPOCHS = [
+    {"train_loss": 0.7, "elapsed_s": 2.0, "images_per_s": 50.0, "peak_memory_bytes": 1000.0},
+    {"train_loss": 0.6, "elapsed_s": 1.0, "images_per_s": 80.0, "peak_memory_bytes": 3000.0},
+]
+
+
+def create(storage, name="tiny"):
+    """Store a study with one training and eight validation images."""
+    train, val = [["train.png", 0, 1, None]], [[f"val{n}.png", int(n >= 4), n, None] for n in range(8)]
+    return studies.create_study(
+        storage,
+        parse(DEFINITION.format(name=name), name),
+        dataset={"fingerprint": "f" * 64},
+        image_sets={"train": train, "val": val},
+    )
+
+
+def open_test(storage, study, *, trial=3, seeds=(0, 1, 2), reason="first opening", fingerprint="e" * 64):
+    """Record an opening with one slot per seed, as retrain does."""
+    payload = {"params": {"learning_rate": 1e-3}, "best_epoch": 2, "stopped_epoch": 4, "configured_epochs": 9}
+    return records.record_opening(
+        storage,
+        study,
+        by="test",
+        code_version="0.1.0",
+        reason=reason,
+        payload={"trial": trial, "seeds": list(seeds)},
+        fingerprint=fingerprint,
+        slots=[{**payload, "trial": trial, "seed": seed, "stop_epoch": 2} for seed in seeds],
+    )
+
+
+def retrain(storage, study, *, n_slots, groups=None, epochs=EPOCHS, votes=VOTES, noise=0.3):
+    """Finish slots with made-up predictions, and return these, by seed."""
+    rows = [
+        [f"{index:02}.png", int(n_votes >= 4), int(n_votes), None if groups is None else groups[index]]
+        for index, n_votes in enumerate(votes)
+    ]
+    records.save_image_set(storage, study, "test", rows)
+    made_up = {}
+    for _ in range(n_slots):
+        claim = ledger.claim(storage, study, ["retrain"], worker="w", observer=LeaseObserver())
+        for epoch, metrics in enumerate(epochs, start=1):
+            records.record_epoch(storage, claim, epoch=epoch, value=0.5, best_value=None, metrics=metrics)
+        rng = np.random.default_rng(claim.slot)
+        probabilities = np.clip(np.asarray(votes) / 7 + noise * rng.normal(size=len(votes)), 0.01, 0.99)
+        records.record_predictions(storage, claim, "test", probabilities)
+        ledger.decide(storage, claim, {"state": "COMPLETE"})
+        assert ledger.finish(storage, claim)
+        made_up[claim.payload["seed"]] = probabilities
+    return made_up
