@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test chaos check bench clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -21,6 +21,10 @@ setup: $(DEVELOPED) ## .venv with the package, editable, and the development too
 # One thread for each process: tests that start several would otherwise fight over the cores.
 test: setup check ## make check and the tests: no network, no GPU, no data set
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# MHIST_TUNE_CHAOS_SEED chooses another schedule of accidents.
+chaos: setup ## the chaos test in its long form: six workers, 40 trials of each study, many accidents
+	MHIST_TUNE_CHAOS_TRIALS=40 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_chaos.py --durations=0
 
 check: setup ## format, lint, types, import contracts
 	$(BIN)/ruff format --check
