@@ -26,11 +26,13 @@ test: setup check ## make check and the tests: no network, no GPU, no data set
 chaos: setup ## the chaos test in its long form: six workers, 40 trials of each study, many accidents
 	MHIST_TUNE_CHAOS_TRIALS=40 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_chaos.py --durations=0
 
-check: setup ## format, lint, types, import contracts
+check: setup ## format, lint, types, import contracts, deployment files
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/workers.compose.yml
+	$(BIN)/kubernetes-validate --strict deploy/worker-job.yaml
 
 bench: $(INSTALLED) ## images per second of real training over the bare training step
 	$(BIN)/python bench/throughput.py
