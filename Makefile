@@ -34,8 +34,9 @@ check: setup ## format, lint, types, import contracts, deployment files
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/workers.compose.yml
 	$(BIN)/kubernetes-validate --strict deploy/worker-job.yaml
 
-bench: $(INSTALLED) ## images per second of real training over the bare training step
+bench: $(DEVELOPED) ## speed of real training over the bare step; cost of an epoch in both databases
 	$(BIN)/python bench/throughput.py
+	$(BIN)/python bench/storage.py
 
 clean: ## remove .venv, caches and build outputs; studies in storage/ stay
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
