@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test chaos check bench clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -22,14 +22,21 @@ setup: $(DEVELOPED) ## .venv with the package, editable, and the development too
 test: setup check ## make check and the tests: no network, no GPU, no data set
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-check: setup ## format, lint, types, import contracts
+# MHIST_TUNE_CHAOS_SEED chooses another schedule of accidents.
+chaos: setup ## the chaos test in its long form: six workers, 40 trials of each study, many accidents
+	MHIST_TUNE_CHAOS_TRIALS=40 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_chaos.py --durations=0
+
+check: setup ## format, lint, types, import contracts, deployment files
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/workers.compose.yml
+	$(BIN)/kubernetes-validate --strict deploy/worker-job.yaml
 
-bench: $(INSTALLED) ## images per second of real training over the bare training step
+bench: $(DEVELOPED) ## speed of real training over the bare step; cost of an epoch in both databases
 	$(BIN)/python bench/throughput.py
+	$(BIN)/python bench/storage.py
 
 clean: ## remove .venv, caches and build outputs; studies in storage/ stay
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -47,7 +47,6 @@ __all__ = [
     "record_opening",
     "record_predictions",
     "save_image_set",
-    "values_at",
     "workers",
 ]
 
@@ -184,16 +183,6 @@ def epochs(storage: Storage, study: Study, stage: str, slot: int) -> list[EpochR
     query = query.where(table.c.study == study.uuid, table.c.stage == stage, table.c.slot == slot)
     rows = storage.read(lambda connection: connection.execute(query.order_by(table.c.epoch)).all())
     return [EpochRow(**row._mapping) for row in rows]
-
-
-def values_at(storage: Storage, study: Study, stage: str, epoch: int) -> dict[int, float]:
-    """Return the best value up to an epoch, by slot, of every slot of the stage that has recorded that epoch."""
-    table = tables.epochs
-    query = sqlalchemy.select(table.c.slot, table.c.best_value).where(
-        table.c.study == study.uuid, table.c.stage == stage, table.c.epoch == epoch, table.c.best_value.is_not(None)
-    )
-    rows = storage.read(lambda connection: connection.execute(query).all())
-    return {row.slot: row.best_value for row in rows}
 
 
 def record_predictions(storage: Storage, claim: Claim, image_set: str, probabilities: npt.ArrayLike) -> bool:

@@ -9,7 +9,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from mhist_tune import records, studies
+from mhist_tune import studies
 from mhist_tune.execution import SlotRun
 from mhist_tune.pruning import Decision, decide
 from mhist_tune.session import derive_seed
@@ -36,7 +36,7 @@ def run(run: SlotRun) -> Mapping[str, Any]:
             epoch=result.epoch,
             n_epochs=hp.epochs,
             value=result.best_value,
-            values_at=lambda epoch: records.values_at(session.storage, session.study, STAGE, epoch),
+            values_at=session.scores(STAGE).at,
         )
 
     seed = derive_seed(definition.sampler["seed"], "train", claim.slot)

@@ -13,6 +13,7 @@ import torch
 from mhist_tune import records
 from mhist_tune.dataset import ImageSet
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.scores import ScoreBook
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
@@ -75,6 +76,7 @@ class Session:
     emit: Emit
     stop: StopRequest
     _subsets: dict[str, ImageSet] = field(default_factory=dict)
+    _scores: dict[str, ScoreBook] = field(default_factory=dict)
 
     def subset(self, image_set: str) -> ImageSet:
         """Return the images of a stored set (`train` or `val`) in their stored order."""
@@ -83,6 +85,12 @@ class Session:
             names = records.image_set(self.storage, self.study, image_set).names
             self._subsets[image_set] = self.train.take(np.array([position[name] for name in names], dtype=np.int64))
         return self._subsets[image_set]
+
+    def scores(self, stage: str) -> ScoreBook:
+        """Return the scores of a stage's slots, as far as this process knows them."""
+        if stage not in self._scores:
+            self._scores[stage] = ScoreBook(self.storage, self.study, stage)
+        return self._scores[stage]
 
     def hyperparameters(self, params: Mapping[str, Any]) -> Hyperparameters:
         """Return what `fit` takes: the definition's fixed fields, these params, and what was probed for the study."""

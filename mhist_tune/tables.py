@@ -110,7 +110,7 @@ epochs = Table(
     Column("metrics", Json, nullable=False),
     Column("decision", Json),
     Column("recorded_at", Double, nullable=False),
-    Index("mhist_epochs_by_epoch", "study", "stage", "epoch"),
+    Index("mhist_epochs_by_epoch", "study", "stage", "epoch", "slot", "best_value"),  # all that judging a trial reads
 )
 
 predictions = Table(

@@ -21,13 +21,19 @@ _SETTINGS = {
     "fsync": "off",  # the server dies with the tests, so nothing has to survive
     "max_connections": "100",
 }
+"""Of the server, where nothing else is asked for."""
 _N_STARTS = 3
 
 
 class PostgresServer:
-    """A running server; every call of `new_database` gives an empty database of its own."""
+    """A running server; every call of `new_database` gives an empty database of its own.
 
-    def __init__(self) -> None:
+    Args:
+        settings: of PostgreSQL, instead of the tests' own.
+    """
+
+    def __init__(self, **settings: str) -> None:
+        self._settings = {**_SETTINGS, **settings}
         self._folder = Path(tempfile.mkdtemp(prefix="mhist-tune-pg-"))
         self._password = secrets.token_urlsafe(16)
         self._identity = _unprivileged()
@@ -56,7 +62,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server again, where it was."""
-        settings = {**_SETTINGS, "unix_socket_directories": str(self._folder), "port": self._port}
+        settings = {**self._settings, "unix_socket_directories": str(self._folder), "port": self._port}
         options = " ".join(f"-c {name}={value}" for name, value in settings.items())
         self._run("pg_ctl", "start", "-w", "-D", self._data, "-l", self._folder / "log", "-o", options)
 

@@ -34,3 +34,20 @@ def test_wrong_arguments_measure_nothing(arguments: tuple[str, ...]) -> None:
     result = throughput(*arguments)
     assert result.returncode == 2
     assert "measuring" not in result.stderr
+
+
+def test_storage_prints_one_document() -> None:
+    """In its quick form, both databases are measured: p50 and p99 with few and more trials, and growth between them."""
+    command = [sys.executable, BENCH / "storage.py", "--quick", "--json"]
+    result = subprocess.run(command, text=True, capture_output=True, timeout=600)
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert set(document) == {"machine", "results"}
+    names = [row["model"] for row in document["results"]]
+    once = {f"{database} {name}" for database in ("sqlite", "postgresql") for name in ("p50", "p99", "growth")}
+    assert set(names) == once
+    assert all(names.count(name) == (2 if name.endswith("growth") else 4) for name in once)
+    for row in document["results"]:
+        assert row["ratio"] > 0
+        if not row["model"].endswith("growth"):
+            assert row["ratio"] == pytest.approx(row["ledger_ms"] / 5000)

@@ -154,17 +154,6 @@ def test_the_first_decision_stands(storage: Storage, study: Study, claim: Claim)
     assert [row.decision for row in records.epochs(storage, study, "search", 0)] == [{"prune": False}]
 
 
-def test_values_at_an_epoch_are_the_best_so_far_by_slot(storage: Storage, study: Study, claim: Claim) -> None:
-    """Only slots that recorded that very epoch count."""
-    other = claim_of(storage, study)
-    for one, epoch, best in ((claim, 1, 0.5), (claim, 2, 0.7), (other, 1, 0.4)):
-        records.record_epoch(storage, one, epoch=epoch, value=0.1, best_value=best, metrics={})
-
-    assert records.values_at(storage, study, "search", 1) == {0: 0.5, 1: 0.4}
-    assert records.values_at(storage, study, "search", 2) == {0: 0.7}
-    assert records.values_at(storage, study, "retrain", 1) == {}
-
-
 def test_final_predictions_are_stored_once(storage: Storage, study: Study, claim: Claim) -> None:
     """A slot's predictions of a set stay as they were first stored; each set has its own."""
     records.save_image_set(storage, study, "test", [["t.png", 1, 6, None]])

@@ -1,0 +1,353 @@
+"""What the ledger costs an epoch, on SQLite and PostgreSQL, beside stock Optuna on the same database.
+
+Each worker is a process that finishes an epoch every two seconds and then does what a real one does: judge the trial by
+the median rule, record the epoch with its predictions, mirror it to Optuna, record the decision; and renew its lease,
+which a real one does only every third of a lease. `ratio` is the time of all that over an epoch of five seconds (names
+ending in p50 and p99), or over the same with no finished trials (names ending in growth). Stock Optuna reports the same
+value to the same database and asks its median pruner.
+
+Finished trials have 30 epochs each, in our tables and in Optuna's. PostgreSQL is the one that the tests use, with
+fsync; `--postgresql URL` takes another, an empty database with enough connections (three a worker).
+"""
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import platform
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import sqlalchemy
+from optuna.trial import TrialState, create_trial
+
+from mhist_tune import definition, ledger, pruning, records, studies, tables
+from mhist_tune.leases import LeaseObserver, renew
+from mhist_tune.scores import ScoreBook
+from mhist_tune.storage import Storage, open_storage
+from mhist_tune.studies import Study
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.postgres import PostgresServer
+
+EPOCH_S = 2.0
+SHARE_OF_S = 5.0
+N_EPOCHS = 30
+N_VAL = 435  # a fifth of MHIST's train partition
+GOAL_P50, GOAL_P99, GOAL_GROWTH = 0.01, 0.05, 1.5
+STOCK = "stock"
+DEFINITION = """
+[study]
+name = "ledger"
+n_trials = 1
+sampler = {{ name = "random", seed = 0 }}
+pruner = {{ name = "median", n_startup_trials = 5, n_warmup_epochs = 0 }}
+
+[fixed]
+epochs = {n_epochs}
+
+[space]
+learning_rate = {{ low = 1e-5, high = 1e-1, log = true }}
+"""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One measurement; `n_paused` further trials were left in the middle. None of them ever gets less."""
+
+    n_workers: int
+    n_finished: int
+    n_paused: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row; `model` says what was measured. Times are in milliseconds per epoch over all workers."""
+
+    model: str
+    database: str
+    n_workers: int
+    n_finished: int
+    n_paused: int
+    ledger_ms: float
+    stock_ms: float
+    ratio: float
+    stock_ratio: float
+    goal: float
+
+
+FULL = [Setting(n_workers, n_finished) for n_finished in (0, 1000, 10_000) for n_workers in (1, 16, 64)]
+FULL.append(Setting(64, 10_000, n_paused=256))
+QUICK = [Setting(n_workers, n_finished) for n_finished in (0, 200) for n_workers in (1, 4)]
+
+
+def fill(storage: Storage, study: Study, n_trials: int, state: str) -> None:
+    """Add trials to our study and to the stock one: done ones of 30 epochs, or paused ones of 15."""
+    if n_trials <= 0:
+        return
+    rng = np.random.default_rng(n_trials)
+    n_epochs = N_EPOCHS if state == "done" else N_EPOCHS // 2
+    best = np.maximum.accumulate(rng.uniform(0.4, 0.8, (n_trials, n_epochs)), axis=1).tolist()
+
+    def work(connection: sqlalchemy.Connection) -> None:
+        numbers = studies.insert_slots(connection, study.uuid, "search", [{}] * n_trials)
+        of_these = sqlalchemy.and_(tables.slots.c.study == study.uuid, tables.slots.c.slot >= numbers[0])
+        connection.execute(sqlalchemy.update(tables.slots).where(of_these).values(state=state))
+        rows = [
+            {
+                "study": study.uuid,
+                "stage": "search",
+                "slot": slot,
+                "epoch": epoch,
+                "token": 1,
+                "value": value,
+                "best_value": value,
+                "metrics": {"val_f1": value},
+                "recorded_at": 0.0,
+            }
+            for slot, values in zip(numbers, best, strict=True)
+            for epoch, value in enumerate(values, 1)
+        ]
+        connection.execute(sqlalchemy.insert(tables.epochs), rows)
+
+    storage.transaction(work)
+    stock_id = storage.optuna.get_study_id_from_name(STOCK)
+    insert_stock(storage, stock_id, best, is_finished=state == "done")
+
+
+def insert_stock(storage: Storage, study_id: int, best: Sequence[Sequence[float]], *, is_finished: bool) -> None:
+    """Add trials to Optuna's own tables, many rows at a time."""
+    metadata = sqlalchemy.MetaData()
+    names = ("trials", "trial_values", "trial_intermediate_values")
+    metadata.reflect(storage.engine, only=names)
+    trials, values, intermediate = (metadata.tables[name] for name in names)
+    with storage.engine.begin() as connection:
+        count = sqlalchemy.select(sqlalchemy.func.count()).where(trials.c.study_id == study_id)
+        first = connection.execute(count).scalar_one()
+        state = "COMPLETE" if is_finished else "RUNNING"
+        rows = [{"number": first + index, "study_id": study_id, "state": state} for index in range(len(best))]
+        connection.execute(sqlalchemy.insert(trials), rows)
+        query = sqlalchemy.select(trials.c.trial_id).where(trials.c.study_id == study_id, trials.c.number >= first)
+        ids = list(connection.execute(query.order_by(trials.c.number)).scalars())
+        reported = [
+            {"trial_id": one, "step": step, "intermediate_value": value, "intermediate_value_type": "FINITE"}
+            for one, series in zip(ids, best, strict=True)
+            for step, value in enumerate(series, 1)
+        ]
+        connection.execute(sqlalchemy.insert(intermediate), reported)
+        if is_finished:
+            final = [
+                {"trial_id": one, "objective": 0, "value": series[-1], "value_type": "FINITE"}
+                for one, series in zip(ids, best, strict=True)
+            ]
+            connection.execute(sqlalchemy.insert(values), final)
+
+
+def work(url: str, index: int, connection: Connection) -> None:
+    """Be one worker: for each (kind, number of epochs) that comes, answer with the seconds that each epoch cost."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with open_storage(url) as storage:
+        study = studies.load_study(storage, "ledger")
+        book = ScoreBook(storage, study, "search")
+        connection.send(None)
+        while (order := connection.recv()) is not None:
+            kind, n_epochs = order
+            measure = ledger_epochs if kind == "ledger" else stock_epochs
+            rng = random.Random(index)
+            connection.send(list(measure(storage, study, book, n_epochs, rng)))
+
+
+def ledger_epochs(
+    storage: Storage, study: Study, book: ScoreBook, n_epochs: int, rng: random.Random
+) -> Iterator[float]:
+    """Yield the seconds that each epoch of one trial costs; the first, which fills caches, is left out."""
+    claim = ledger.claim(storage, study, ["search"], worker=f"w{os.getpid()}", observer=LeaseObserver())
+    assert claim is not None
+    study_id = studies.optuna_study_id(storage, study, "search")
+    template = create_trial(state=TrialState.RUNNING, user_attrs={"slot": claim.slot, "token": claim.token})
+    trial_id = storage.retrying(lambda: storage.optuna.create_new_trial(study_id, template_trial=template))
+    ledger.attach_trial(storage, claim, trial_id, 0)
+    probabilities = np.linspace(0, 1, N_VAL)
+    for epoch, value in paced(n_epochs, rng):
+        started = time.perf_counter()
+        renew(storage, claim, study.definition.lease_s)
+        is_best = epoch % 3 == 1
+        records.record_epoch(
+            storage,
+            claim,
+            epoch=epoch,
+            value=value,
+            best_value=value,
+            metrics=dict.fromkeys(("train_loss", "val_loss", "val_f1", "val_auroc", "learning_rate"), value),
+            predictions=probabilities if is_best else None,
+        )
+        storage.retrying(lambda e=epoch, v=value: storage.optuna.set_trial_intermediate_value(trial_id, e, v))
+        decision = pruning.decide(
+            study.definition.pruner, slot=claim.slot, epoch=epoch, n_epochs=N_EPOCHS, value=value, values_at=book.at
+        )
+        records.record_decision(storage, claim, epoch, decision.to_dict())
+        if epoch > 1:
+            yield time.perf_counter() - started
+    ledger.finish(storage, claim)
+
+
+def stock_epochs(storage: Storage, _: Study, __: ScoreBook, n_epochs: int, rng: random.Random) -> Iterator[float]:
+    """Yield the same for stock Optuna: report and should_prune."""
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=0)
+    study = optuna.load_study(study_name=STOCK, storage=storage.optuna, pruner=pruner)
+    trial = storage.retrying(study.ask)
+    for epoch, value in paced(n_epochs, rng):
+        started = time.perf_counter()
+        storage.retrying(lambda e=epoch, v=value: trial.report(v, e))
+        storage.retrying(trial.should_prune)
+        if epoch > 1:
+            yield time.perf_counter() - started
+    storage.retrying(lambda: study.tell(trial, 0.5, skip_if_finished=True))
+
+
+def paced(n_epochs: int, rng: random.Random) -> Iterator[tuple[int, float]]:
+    """Yield an epoch and its value every two seconds, the workers out of step."""
+    start = time.monotonic() + rng.uniform(0, EPOCH_S)
+    for epoch in range(1, n_epochs + 2):
+        time.sleep(max(0.0, start + epoch * EPOCH_S - time.monotonic()))
+        yield epoch, rng.uniform(0.7, 0.9)
+
+
+class Crew:
+    """Worker processes on one database, started once: their start costs more than what is measured."""
+
+    def __init__(self, url: str, n_workers: int) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["optuna", "mhist_tune.records", "mhist_tune.ledger", "mhist_tune.pruning"])
+        self._members = []
+        for index in range(n_workers):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=work, args=(url, index, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            self._members.append((process, ours))
+        for _, connection in self._members:
+            connection.recv()
+
+    def measure(self, kind: str, n_workers: int, n_epochs: int) -> list[float]:
+        """Return the seconds of every epoch of `n_workers` workers, each in a trial of its own."""
+        busy = [connection for _, connection in self._members[:n_workers]]
+        for connection in busy:
+            connection.send((kind, n_epochs))
+        return [seconds for connection in busy for seconds in connection.recv()]
+
+    def leave(self) -> None:
+        """Let all end."""
+        for process, connection in self._members:
+            connection.send(None)
+            process.join()
+
+
+def measure(url: str, database: str, settings: Sequence[Setting], n_epochs: int) -> list[Result]:
+    """Measure all settings, ordered by what the database holds, on one database."""
+    results: list[Result] = []
+    at_first: dict[int, list[float]] = {}
+    with open_storage(url) as storage:
+        image_set = {"val": [[f"{index}.png", index % 2, 0, None] for index in range(N_VAL)]}
+        parsed = definition.parse(DEFINITION.format(n_epochs=N_EPOCHS), "bench")
+        study = studies.create_study(storage, parsed, dataset={"fingerprint": "bench"}, image_sets=image_set)
+        ledger.cancel_free(storage, study)
+        optuna.create_study(study_name=STOCK, storage=storage.optuna, direction="maximize")
+        crew = Crew(url, max(setting.n_workers for setting in settings))
+        n_finished = n_paused = 0
+        for setting in settings:
+            fill(storage, study, setting.n_finished - n_finished, "done")
+            fill(storage, study, setting.n_paused - n_paused, "paused")
+            n_finished, n_paused = setting.n_finished, setting.n_paused
+            ledger.add_slots(storage, study, "search", [{}] * setting.n_workers)
+            sys.stderr.write(f"measuring {database} with {setting}\n")
+            ours = 1e3 * np.array(crew.measure("ledger", setting.n_workers, n_epochs))
+            stock = 1e3 * np.array(crew.measure("stock", setting.n_workers, n_epochs))
+            where = (database, setting.n_workers, setting.n_finished, n_paused)
+            for name, percent, goal in (("p50", 50, GOAL_P50), ("p99", 99, GOAL_P99)):
+                times = [float(np.percentile(one, percent)) for one in (ours, stock)]
+                shares = [one / 1e3 / SHARE_OF_S for one in times]
+                results.append(Result(f"{database} {name}", *where, *times, *shares, goal))
+            medians = [float(np.median(one)) for one in (ours, stock)]
+            if setting.n_finished == 0:
+                at_first[setting.n_workers] = medians
+            else:
+                growth = [one / first for one, first in zip(medians, at_first[setting.n_workers], strict=True)]
+                results.append(Result(f"{database} growth", *where, *medians, *growth, GOAL_GROWTH))
+        crew.leave()
+    return results
+
+
+@contextlib.contextmanager
+def databases(folder: Path, postgresql_url: str | None) -> Iterator[dict[str, str]]:
+    """Yield the URL of an empty database of each kind."""
+    sqlite_url = f"sqlite:///{folder}/storage/bench.db"
+    if postgresql_url:
+        yield {"sqlite": sqlite_url, "postgresql": postgresql_url}
+        return
+    server = PostgresServer(fsync="on", max_connections="300")
+    try:
+        yield {"sqlite": sqlite_url, "postgresql": server.new_database()}
+    finally:
+        server.remove()
+
+
+def machine() -> dict[str, Any]:
+    """Return what a reader needs to know about where the numbers come from."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.processor(),
+        "n_cores": os.cpu_count(),
+        "load_before": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "optuna": optuna.__version__,
+        "sqlalchemy": sqlalchemy.__version__,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few workers and trials, about a minute")
+    parser.add_argument("--postgresql", metavar="URL", help="an empty database instead of the tests' server")
+    parser.add_argument("--n-epochs", type=int, default=15, help="epochs of each worker in a measurement (default: 15)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    arguments = parser.parse_args()
+    if arguments.n_epochs < 1 or arguments.n_epochs >= N_EPOCHS:
+        parser.error(f"--n-epochs must be from 1 to {N_EPOCHS - 1}")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    before, results = machine(), []
+    n_epochs = min(2, arguments.n_epochs) if arguments.quick else arguments.n_epochs
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        databases(Path(temporary), arguments.postgresql) as urls,
+    ):
+        for database, url in urls.items():
+            results += measure(url, database, QUICK if arguments.quick else FULL, n_epochs)
+    if arguments.json:
+        document = {"machine": before, "results": [asdict(result) for result in results]}
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        return
+    heads = ("workers", "finished", "paused", "ms", "stock ms", "ratio", "stock", "goal")
+    sys.stdout.write(f"{'':<18}" + "".join(f"{head:>10}" for head in heads) + "\n")
+    for row in results:
+        sys.stdout.write(
+            f"{row.model:<18}{row.n_workers:>10}{row.n_finished:>10}{row.n_paused:>10}{row.ledger_ms:>10.2f}"
+            f"{row.stock_ms:>10.2f}{row.ratio:>10.4f}{row.stock_ratio:>10.4f}{row.goal:>10.3g}\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""The scores that a trial is judged against: the best value up to an epoch, of every slot that has recorded it."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import sqlalchemy
+from sqlalchemy import Connection
+
+from mhist_tune import tables
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+
+
+class ScoreBook:
+    """What one process knows of the scores of a stage.
+
+    A recorded score never changes, and a slot that is done records nothing more. So the scores at an epoch are read
+    once, and after that only those of slots behind the first one that was not done yet: a study with ten thousand
+    finished trials costs a running one hardly more than an empty one.
+    """
+
+    def __init__(self, storage: Storage, study: Study, stage: str) -> None:
+        self._storage, self._study, self._stage = storage, study, stage
+        self._known: defaultdict[int, dict[int, float]] = defaultdict(dict)
+        self._n_final: defaultdict[int, int] = defaultdict(int)  # by epoch, the slots before it are known for good
+
+    def at(self, epoch: int) -> Mapping[int, float]:
+        """Return the best value up to `epoch`, by slot, of every slot that has recorded that epoch; not a copy."""
+        n_final, slots, epochs = self._n_final[epoch], tables.slots.c, tables.epochs.c
+        is_open = sqlalchemy.and_(slots.slot >= n_final, slots.state.not_in(("done", "cancelled")))
+        first_open = sqlalchemy.select(sqlalchemy.func.min(slots.slot)).where(
+            slots.study == self._study.uuid, slots.stage == self._stage, is_open
+        )
+        news = sqlalchemy.select(epochs.slot, epochs.best_value).where(
+            epochs.study == self._study.uuid,
+            epochs.stage == self._stage,
+            epochs.epoch == epoch,
+            epochs.slot >= n_final,
+            epochs.best_value.is_not(None),
+        )
+
+        def read(connection: Connection) -> tuple[int | None, list[tuple[int, float]]]:
+            # in this order: what was done before the scores are read has all of them written
+            first = connection.execute(first_open).scalar()
+            return first, [(slot, value) for slot, value in connection.execute(news)]
+
+        first, scores = self._storage.read(read)
+        self._known[epoch].update(scores)
+        if first is not None:
+            self._n_final[epoch] = first
+        return self._known[epoch]
