@@ -23,16 +23,16 @@ def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> St
             on, or the name is taken.
         DataError: the data set is missing or damaged.
     """
-    for params in _corners(definition):
-        models.check(definition.hyperparameters(params))
-    hp = definition.hyperparameters(definition.default_params())
+    corners = [definition.hyperparameters(params) for params in _corners(definition)]
+    for hp in corners:
+        models.check(hp)
     train = read_annotations(data_root, "train")
     train_indices, val_indices = split_train(
         train.votes, train.labels, train.groups, val_fraction=definition.val_fraction, seed=definition.split_seed
     )
-    for params in _corners(definition):
+    for hp in corners:
         training_indices(
-            definition.hyperparameters(params),
+            hp,
             votes=train.votes[train_indices],
             labels=train.labels[train_indices],
             names=[train.names[index] for index in train_indices],
@@ -45,7 +45,10 @@ def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> St
     return studies.create_study(
         storage,
         definition,
-        dataset={"fingerprint": dataset.fingerprint(data_root), "weights_sha256": models.weights_identity(hp.weights)},
+        dataset={
+            "fingerprint": dataset.fingerprint(data_root),
+            "weights_sha256": {hp.weights: sha256 for hp in corners if (sha256 := models.weights_identity(hp.weights))},
+        },
         image_sets={
             "train": [rows[index] for index in train_indices],
             "val": [rows[index] for index in val_indices],
@@ -54,7 +57,9 @@ def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> St
 
 
 def _corners(definition: StudyDefinition) -> list[dict[str, Any]]:
-    """Return params that together name every choice, and the bounds of whole numbers, once, the rest at its default."""
+    """Return a table's rows; of a search, params that together name every choice and the bounds of whole numbers."""
+    if definition.rows:
+        return [dict(row.params) for row in definition.rows]
     default = definition.default_params()
     corners = [default]
     for name, dimension in definition.space.items():

@@ -1,8 +1,9 @@
 """Study definitions: `studies/*.toml`, read once by `create-study`, then kept in the storage as the record.
 
 A definition is data: `[study]` names the study, its budget, sampler and pruner; `[fixed]` holds; `[space]` is searched;
-every `[[start]]` is tried first, and the first one is the study's default, its control. It is completed when it is
-read, so that a stored definition keeps its meaning when a later version changes a default.
+every `[[start]]` is tried first, and the first one is the study's default, its control. A table has `[[row]]` entries
+instead of `[space]`: each is trained with `n_seeds` seeds, and the first one is the control. A definition is completed
+when it is read, so that a stored one keeps its meaning when a later version changes a default.
 """
 
 import hashlib
@@ -13,21 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mhist_tune import rows as table_rows
 from mhist_tune import schema
 from mhist_tune import space as spaces
 from mhist_tune.errors import DefinitionError, UsageError, did_you_mean
 from mhist_tune.hyperparameters import FIELDS, Hyperparameters
+from mhist_tune.rows import Row
 from mhist_tune.space import Dimension
 
 
 @dataclass(frozen=True, slots=True)
 class StudyDefinition:
-    """One study, complete: together `fixed` and `space` name every hyperparameter.
+    """One study, complete: together `fixed` and `space`, or `fixed` and any row, name every hyperparameter.
 
     Attributes:
         name: letters, digits, `_` and `-`.
-        n_trials: the budget of the search, start entries included.
-        sampler: `name` (tpe, random, qmc, gp), `seed` and that sampler's options, all filled in.
+        n_trials: the budget of the search, start entries included; of a table at most one for each row and seed.
+        n_seeds: trainings of each row of a table, 1 in a search.
+        sampler: `name` (tpe, random, qmc, gp), `seed` and that sampler's options, all filled in; empty for a table.
         pruner: `name` (none, median, percentile, successive_halving, hyperband) and its options, all filled in.
         split_seed: cuts the validation split.
         val_fraction: share of the train partition that validates.
@@ -35,12 +39,14 @@ class StudyDefinition:
         fixed: the hyperparameters that hold, JSON-safe.
         space: the searched ones.
         start: complete params of the trials that are tried first.
+        rows: of a table, all with the same fields; empty for a search.
         text: the file, verbatim, without what the command line changed.
         sha256: of the canonical JSON of `resolved()` at creation.
     """
 
     name: str
     n_trials: int
+    n_seeds: int
     sampler: Mapping[str, Any]
     pruner: Mapping[str, Any]
     split_seed: int
@@ -49,6 +55,7 @@ class StudyDefinition:
     fixed: Mapping[str, Any]
     space: Mapping[str, Dimension]
     start: tuple[Mapping[str, Any], ...]
+    rows: tuple[Row, ...]
     text: str
     sha256: str
 
@@ -57,12 +64,32 @@ class StudyDefinition:
         return Hyperparameters.from_dict({**self.fixed, **params})
 
     def default_params(self) -> dict[str, Any]:
-        """Return the params of the study's control: its first start entry, or else the defaults of the package."""
+        """Return the params of the study's control: its first row or start entry, or else the package's defaults."""
+        if self.rows:
+            return dict(self.rows[0].params)
         return dict(self.start[0]) if self.start else _complete({}, self.space)
+
+    def slot_payloads(self) -> list[dict[str, Any]]:
+        """Return what each search slot carries: start entries and then nothing, or a row and a seed.
+
+        All rows come with one seed before any comes with the next, so that an unfinished table compares alike.
+        """
+        if self.rows:
+            payloads = [
+                {"label": row.label, "params": dict(row.params), "seed": seed}
+                for seed in range(self.n_seeds)
+                for row in self.rows
+            ]
+        else:
+            payloads = [{"params": dict(entry)} for entry in self.start] + [{}] * (self.n_trials - len(self.start))
+        return payloads[: self.n_trials]
 
     def resolved(self) -> dict[str, Any]:
         """Return the whole definition as JSON-safe tables, nothing left to a default."""
-        study = {key: getattr(self, key) for key in ("name", *schema.STUDY_OPTIONS)}
+        study: dict[str, Any] = {key: getattr(self, key) for key in ("name", *schema.STUDY_OPTIONS)}
+        if self.rows:
+            study["n_seeds"] = self.n_seeds
+            return {"study": study, "fixed": dict(self.fixed), "row": [row.to_dict() for row in self.rows]}
         return {
             "study": {**study, "sampler": dict(self.sampler), "pruner": dict(self.pruner)},
             "fixed": dict(self.fixed),
@@ -94,6 +121,7 @@ class StudyDefinition:
             fixed=content.fixed,
             space=content.space,
             start=tuple(content.start),
+            rows=tuple(content.rows),
             text=text,
             sha256=sha256,
         )
@@ -119,8 +147,9 @@ def load(
         name_or_path: `vit`, or the path of a `.toml` file.
         n_trials: replaces the file's budget.
         overrides: hyperparameters to hold, values written as in TOML, a bare word being a string. Each moves into
-            `[fixed]` and leaves `[space]` and the start entries.
+            `[fixed]` and leaves `[space]`, the start entries and the rows.
         weights: `pretrained`, `random` or a safetensors file; kept as an absolute path, since workers start anywhere.
+            Rows that start from random weights keep doing so.
 
     Raises:
         UsageError: no such definition or file.
@@ -134,7 +163,9 @@ def load(
     tables = _read_toml(text, str(path))
     held = {name: _value(value) for name, value in (overrides or {}).items()}
     if weights is not None:
-        held["weights"] = str(weights) if weights in ("pretrained", "random") else str(Path(weights).resolve())
+        given = str(weights) if weights in ("pretrained", "random") else str(Path(weights).resolve())
+        if not _replace_in_rows(tables, given):
+            held["weights"] = given
     _hold(tables, held)
     if n_trials is not None and isinstance(tables.get("study"), dict):
         tables["study"]["n_trials"] = n_trials
@@ -180,8 +211,7 @@ def _value(text: str) -> Any:
 
 
 def _hold(tables: dict[str, Any], held: Mapping[str, Any]) -> None:
-    entries = tables["start"] if isinstance(tables.get("start"), list) else []
-    for table in [tables.get("space"), *entries]:
+    for table in [tables.get("space"), *_entries(tables, "start"), *_entries(tables, "row")]:
         if isinstance(table, dict):
             for name in held:
                 table.pop(name, None)
@@ -190,23 +220,38 @@ def _hold(tables: dict[str, Any], held: Mapping[str, Any]) -> None:
         fixed.update(held)
 
 
+def _replace_in_rows(tables: dict[str, Any], weights: str) -> bool:
+    """Put `weights` wherever a table says or means `pretrained`; False if no row says which weights it starts from."""
+    rows = [row for row in _entries(tables, "row") if "weights" in row]
+    fixed = tables.setdefault("fixed", {})
+    for table in [fixed, *rows] if rows and isinstance(fixed, dict) else rows:
+        if table.get("weights", "pretrained") == "pretrained":
+            table["weights"] = weights
+    return bool(rows)
+
+
+def _entries(tables: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    entries = tables.get(name)
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
 def _build(tables: Mapping[str, Any], text: str, source: str) -> StudyDefinition:
     content, problems = schema.read(tables)
     if problems:
         raise DefinitionError(source, problems)
     start = tuple(_complete(entry, content.space) for entry in content.start)
-    for params in start or (_complete({}, content.space),):
-        try:
-            complete = Hyperparameters.from_dict({**content.fixed, **params}).to_dict()
-        except ValueError as error:
-            raise DefinitionError(source, str(error).splitlines()) from error
+    rows: tuple[Row, ...] = ()
+    try:
+        if content.rows:
+            fixed, rows = table_rows.complete(content.rows, content.fixed)
+        else:
+            for params in start or (_complete({}, content.space),):
+                complete = Hyperparameters.from_dict({**content.fixed, **params}).to_dict()
+            fixed = {name: value for name, value in complete.items() if name not in content.space}
+    except ValueError as error:
+        raise DefinitionError(source, str(error).splitlines()) from error
     definition = StudyDefinition(
-        **content.study,
-        fixed={name: value for name, value in complete.items() if name not in content.space},
-        space=content.space,
-        start=start,
-        text=text,
-        sha256="",
+        **content.study, fixed=fixed, space=content.space, start=start, rows=rows, text=text, sha256=""
     )
     canonical = json.dumps(definition.resolved(), sort_keys=True, separators=(",", ":"), allow_nan=False)
     object.__setattr__(definition, "sha256", hashlib.sha256(canonical.encode()).hexdigest())
@@ -225,10 +270,10 @@ def render(definition: StudyDefinition) -> str:
     """Return the complete definition as TOML, nothing left to a default; `parse` gives the same one back."""
     tables = definition.resolved()
     lines = [f"# sha256 {definition.sha256}"]
-    for name in ("study", "fixed", "space"):
-        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in tables[name].items())]
-    for entry in tables["start"]:
-        lines += ["", "[[start]]", *(f"{key} = {_toml(value)}" for key, value in entry.items())]
+    for name, content in tables.items():
+        head = f"[[{name}]]" if isinstance(content, list) else f"[{name}]"
+        for table in content if isinstance(content, list) else [content]:
+            lines += ["", head, *(f"{key} = {_toml(value)}" for key, value in table.items())]
     return "\n".join(lines)
 
 

@@ -153,10 +153,10 @@ def _load_test(session: Session) -> ImageSet:
 
 
 def _template(study: Study, slot: int, token: int, payload: Mapping[str, Any]) -> FrozenTrial:
-    distributions = {name: dimension.distribution() for name, dimension in study.definition.space.items()}
+    params, distributions = search.optuna_params(study.definition, payload["params"])
     return create_trial(
         state=TrialState.RUNNING,
-        params={name: payload["params"][name] for name in distributions},
+        params=params,
         distributions=distributions,
         user_attrs={"slot": slot, "token": token, "seed": payload["seed"], "trial": payload["trial"]},
     )

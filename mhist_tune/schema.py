@@ -8,17 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mhist_tune import rows as table_rows
 from mhist_tune import space as spaces
 from mhist_tune.errors import did_you_mean
 from mhist_tune.hyperparameters import FIELDS, check
+from mhist_tune.rows import PER_STUDY, Row
 from mhist_tune.space import Dimension
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """What a study may be called."""
 
-_TABLES = ("study", "fixed", "space", "start")
-_PER_STUDY = ("model", "weights", "image_size", "precision", "memory_format")
-"""Fields that a study settles once: it decodes the images, identifies the weights and probes the device for them."""
+_TABLES = ("study", "fixed", "space", "start", "row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ STUDY_OPTIONS = {
     "val_fraction": _Option(float, 0.2, low=0.05, high=0.5),
     "lease_s": _Option(float, 60.0, low=0.1, high=3600.0),
 }
+N_SEEDS = _Option(int, 3, low=1, high=1000)
 _SAMPLERS = {
     "tpe": {"n_startup_trials": _Option(int, 10, low=1), "n_ei_candidates": _Option(int, 24, low=1)},
     "random": {},
@@ -78,26 +79,32 @@ class Content:
         fixed: `[fixed]`.
         space: `[space]`.
         start: the `[[start]]` entries.
+        rows: the `[[row]]` entries.
     """
 
     study: dict[str, Any]
     fixed: dict[str, Any]
     space: dict[str, Dimension]
     start: list[dict[str, Any]]
+    rows: list[Row]
 
 
 def read(tables: Mapping[str, Any]) -> tuple[Content, list[str]]:
     """Return what the tables say and all that is wrong with them; the content holds only what is right."""
     problems = [f'unknown table "{name}"{did_you_mean(name, _TABLES)}' for name in tables if name not in _TABLES]
-    study = _study(_table(tables, "study", problems), problems)
+    rows = table_rows.read(tables.get("row", []), problems)
+    options = _table(tables, "study", problems)
+    study = _study_of_rows(options, len(rows), problems) if rows else _study(options, problems)
     fixed = _fixed(_table(tables, "fixed", problems), problems)
     written = _table(tables, "space", problems)
     space = _space(written, problems)
     problems += [f"{name} is in both [fixed] and [space]; keep one" for name in fixed if name in written]
     start = _start(tables.get("start", []), fixed, written, space, problems)
-    if not written and study["n_trials"] not in (None, 1):
-        problems.append("[space] is empty, so all trials would be the same: name what to search")
-    return Content(study, fixed, space, start), problems
+    if rows and (written or start):
+        problems.append("[[row]] entries are a table instead of a search: leave out [space] and [[start]]")
+    elif not rows and not written and study["n_trials"] not in (None, 1):
+        problems.append("[space] is empty, so all trials would be the same: name what to search, or write [[row]]s")
+    return Content(study, fixed, space, start, rows), problems
 
 
 def _table(tables: Mapping[str, Any], name: str, problems: list[str]) -> dict[str, Any]:
@@ -109,19 +116,50 @@ def _table(tables: Mapping[str, Any], name: str, problems: list[str]) -> dict[st
 
 
 def _study(table: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    return {
+        **_named(table, {**STUDY_OPTIONS, "sampler": None, "pruner": None}, problems),
+        **_options(_own(table, STUDY_OPTIONS), STUDY_OPTIONS, "[study]", problems),
+        "n_seeds": 1,
+        "sampler": _choice(table.get("sampler", {"name": "tpe"}), "sampler", _SAMPLERS, _SEED, problems),
+        "pruner": _choice(table.get("pruner", {"name": "hyperband"}), "pruner", _PRUNERS, {}, problems),
+    }
+
+
+def _study_of_rows(table: dict[str, Any], n_rows: int, problems: list[str]) -> dict[str, Any]:
+    """Read `[study]` of a table: a slot for each row and seed, unless `n_trials` ends it earlier."""
+    problems += [
+        f"[study] {key}: the rows are chosen and every one is trained to its end, leave it out"
+        for key in ("sampler", "pruner")
+        if key in table
+    ]
+    known = {**STUDY_OPTIONS, "n_seeds": N_SEEDS}
+    own = _own(table, known)
+    n_seeds = own.get("n_seeds", N_SEEDS.default)
+    n_slots = n_rows * n_seeds if N_SEEDS.problem(n_seeds) is None else 1
+    values = _options({"n_trials": n_slots, **own}, known, "[study]", problems)
+    if values["n_trials"] > n_slots:
+        problems.append(f"[study] n_trials {values['n_trials']} is above {n_rows} rows x {n_seeds} seeds")
+    return {
+        **_named(table, {**known, "sampler": None, "pruner": None}, problems),
+        **values,
+        "sampler": {},
+        "pruner": {"name": "none"},
+    }
+
+
+def _own(table: Mapping[str, Any], known: Mapping[str, _Option]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key in known}
+
+
+def _named(table: Mapping[str, Any], known: Mapping[str, object], problems: list[str]) -> dict[str, Any]:
+    """Return the study's name; a bad one and unknown keys are problems."""
     name = table.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name):
         given = "is missing" if name is None else f"{name!r} is not one"
         problems.append(f"[study] name {given}: letters, digits, _ and -, starting with a letter or a digit")
-    known = {**STUDY_OPTIONS, "name": None, "sampler": None, "pruner": None}
-    problems += [f'[study] unknown key "{key}"{did_you_mean(key, known)}' for key in table if key not in known]
-    own = {key: value for key, value in table.items() if key in STUDY_OPTIONS}
-    return {
-        "name": name,
-        **_options(own, STUDY_OPTIONS, "[study]", problems),
-        "sampler": _choice(table.get("sampler", {"name": "tpe"}), "sampler", _SAMPLERS, _SEED, problems),
-        "pruner": _choice(table.get("pruner", {"name": "hyperband"}), "pruner", _PRUNERS, {}, problems),
-    }
+    names = {**known, "name": None}
+    problems += [f'[study] unknown key "{key}"{did_you_mean(key, names)}' for key in table if key not in names]
+    return {"name": name}
 
 
 def _choice(
@@ -165,8 +203,11 @@ def _fixed(table: dict[str, Any], problems: list[str]) -> dict[str, Any]:
 def _space(table: dict[str, Any], problems: list[str]) -> dict[str, Dimension]:
     space = {}
     for name, entry in table.items():
-        if name in _PER_STUDY:
+        if name in PER_STUDY:
             problems.append(_at("[space]", name, "is settled once for the whole study; put it in [fixed]"))
+            continue
+        if name in ("model", "weights"):
+            problems.append(_at("[space]", name, "is not searched; put it in [fixed], or compare a table of [[row]]s"))
             continue
         try:
             space[name] = spaces.parse(name, entry)

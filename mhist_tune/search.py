@@ -1,15 +1,21 @@
-"""What a search slot does: ask the sampler, train on the split, prune on the validation F1 of each epoch."""
+"""What a search slot does: take its row or ask the sampler, train on the split, prune on each epoch's validation F1.
 
+In Optuna's tables a row's values are categorical params with the values of all rows as choices (lists and tables as
+JSON), and its label and seed are user attributes, so that any Optuna tool shows the table.
+"""
+
+import json
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from mhist_tune import studies
+from mhist_tune.definition import StudyDefinition
 from mhist_tune.execution import SlotRun
 from mhist_tune.pruning import Decision, decide
 from mhist_tune.session import derive_seed
@@ -24,8 +30,12 @@ def run(run: SlotRun) -> Mapping[str, Any]:
     """Train the trial of one search slot and return its outcome: COMPLETE with its best value, or PRUNED."""
     session, claim = run.session, run.claim
     definition = session.study.definition
-    trial_id = run.ensure_trial(lambda: _template(claim.slot, claim.token, claim.payload))
-    params = _suggest(session.storage, session.study, claim.slot, trial_id)
+    trial_id = run.ensure_trial(lambda: _template(definition, claim.slot, claim.token, claim.payload))
+    if definition.rows:
+        params, seed = claim.payload["params"], claim.payload["seed"]  # the same seeds for all rows: they are compared
+    else:
+        params = _suggest(session.storage, session.study, claim.slot, trial_id)
+        seed = derive_seed(definition.sampler["seed"], "train", claim.slot)
     hp = session.hyperparameters(params)
 
     def judge(result: EpochResult) -> Decision:
@@ -39,7 +49,6 @@ def run(run: SlotRun) -> Mapping[str, Any]:
             values_at=session.scores(STAGE).at,
         )
 
-    seed = derive_seed(definition.sampler["seed"], "train", claim.slot)
     result = run.fit(hp, session.subset("train"), session.subset("val"), seed=seed, judge=judge)
     if isinstance(result, dict):
         return {"params": params, **result}
@@ -71,9 +80,34 @@ def make_sampler(options: Mapping[str, Any], slot: int) -> BaseSampler:
                 return optuna.samplers.RandomSampler(seed=seed)
 
 
-def _template(slot: int, token: int, payload: Mapping[str, Any]) -> FrozenTrial:
+def optuna_params(
+    definition: StudyDefinition, params: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    """Return the params of a trial as Optuna holds them, and their distributions."""
+    if not definition.rows:
+        return dict(params), {name: dimension.distribution() for name, dimension in definition.space.items()}
+    return {name: _plain(value) for name, value in params.items()}, {
+        name: CategoricalDistribution(tuple(dict.fromkeys(_plain(row.params[name]) for row in definition.rows)))
+        for name in params
+    }
+
+
+def _plain(value: Any) -> str | int | float:
+    return value if isinstance(value, str | int | float) else json.dumps(value)
+
+
+def _template(definition: StudyDefinition, slot: int, token: int, payload: Mapping[str, Any]) -> FrozenTrial:
+    tag = {"slot": slot, "token": token}
+    if definition.rows:
+        params, distributions = optuna_params(definition, payload["params"])
+        return create_trial(
+            state=TrialState.RUNNING,
+            params=params,
+            distributions=distributions,
+            user_attrs={**tag, "label": payload["label"], "seed": payload["seed"]},
+        )
     fixed = {"fixed_params": payload["params"]} if payload.get("params") else {}
-    return create_trial(state=TrialState.RUNNING, user_attrs={"slot": slot, "token": token}, system_attrs=fixed)
+    return create_trial(state=TrialState.RUNNING, user_attrs=tag, system_attrs=fixed)
 
 
 def _suggest(storage: Storage, study: Study, slot: int, trial_id: int) -> dict[str, Any]:

@@ -1,4 +1,12 @@
-"""Which trial is the best one: decided on validation records alone."""
+"""Which trial is the best one: decided on validation records alone.
+
+A search is led by its best trial. In a table, where every row is trained with several seeds, the row with the best mean
+leads: the best single trial would be the luckiest seed.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mhist_tune import ledger
 from mhist_tune.ledger import SlotRow
@@ -6,7 +14,54 @@ from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
 
+@dataclass(frozen=True)
+class RowScore:
+    """A row of a table as far as it has been trained.
+
+    Attributes:
+        label: the row's.
+        slots: its complete slots, by seed.
+        n_failed: trainings that ended without a result, such as diverged ones.
+    """
+
+    label: str
+    slots: tuple[SlotRow, ...]
+    n_failed: int
+
+    @property
+    def mean(self) -> float | None:
+        """The mean validation F1 over the complete seeds; None if there is none."""
+        return statistics.fmean((slot.outcome or {})["value"] for slot in self.slots) if self.slots else None
+
+
+def row_scores(study: Study, slots: Sequence[SlotRow]) -> list[RowScore]:
+    """Return every row of a table with what its search slots have given, in the order of the definition."""
+    scores = []
+    for row in study.definition.rows:
+        ended = [slot for slot in slots if slot.payload["label"] == row.label and slot.outcome is not None]
+        complete = tuple(sorted((slot for slot in ended if _is_complete(slot)), key=lambda slot: slot.payload["seed"]))
+        scores.append(RowScore(row.label, complete, len(ended) - len(complete)))
+    return scores
+
+
+def best_row(study: Study, slots: Sequence[SlotRow]) -> RowScore | None:
+    """Return the row with the best mean validation F1, of equal ones the first.
+
+    A row with a failed training is left out: the mean over its other seeds would be that of the lucky ones.
+    """
+    scores = [score for score in row_scores(study, slots) if score.slots and not score.n_failed]
+    return max(scores, key=lambda score: score.mean or 0.0, default=None)
+
+
 def best_slot(storage: Storage, study: Study) -> SlotRow | None:
-    """Return the search slot whose complete trial has the best validation F1; of equal ones the first."""
-    done = [slot for slot in ledger.slots(storage, study, "search") if (slot.outcome or {}).get("state") == "COMPLETE"]
+    """Return the slot to go on with: the first seed of the best row, or the best trial; of equal ones the first."""
+    slots = ledger.slots(storage, study, "search")
+    if study.definition.rows:
+        row = best_row(study, slots)
+        return row.slots[0] if row else None
+    done = [slot for slot in slots if _is_complete(slot)]
     return max(done, key=lambda slot: ((slot.outcome or {})["value"], -slot.slot), default=None)
+
+
+def _is_complete(slot: SlotRow) -> bool:
+    return (slot.outcome or {}).get("state") == "COMPLETE"

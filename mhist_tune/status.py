@@ -15,12 +15,19 @@ _SHOWN = ("worker", "host", "device", "images_per_s", "memory_bytes")
 
 
 def best(storage: Storage, study: Study) -> dict[str, Any] | None:
-    """Return number, value, best epoch and params of the best search trial, if any is complete."""
+    """Return number, slot, value, best epoch and params of the best search trial, if any is complete.
+
+    Of a table it is the first seed of the best row, with the row's label, its number of seeds and their mean value.
+    """
     slot = selection.best_slot(storage, study)
     if slot is None or slot.outcome is None:
         return None
     shown = ("value", "best_epoch", "stopped_epoch", "params")
-    return {"number": slot.trial_number, "slot": slot.slot} | {name: slot.outcome[name] for name in shown}
+    found = {"number": slot.trial_number, "slot": slot.slot} | {name: slot.outcome[name] for name in shown}
+    row = selection.best_row(study, ledger.slots(storage, study, "search"))
+    if row is not None:
+        found |= {"value": row.mean, "label": row.label, "n_seeds": len(row.slots)}
+    return found
 
 
 def of_study(storage: Storage, study: Study) -> dict[str, Any]:
@@ -85,6 +92,14 @@ def _time_left_s(
     return (n_free * mean_s + rest_s) / n_workers
 
 
+def best_text(found: dict[str, Any]) -> str:
+    """Return `best`'s result in one line."""
+    if "label" in found:
+        row = f'"{found["label"]}" (trial {found["number"]})'
+        return f"{row}, mean val F1 {found['value']:.3f} of {found['n_seeds']} seeds"
+    return f"trial {found['number']}, val F1 {found['value']:.3f} at epoch {found['best_epoch']}"
+
+
 def to_text(found: dict[str, Any]) -> str:
     """Return the summary as lines of text."""
     lines = [f"{found['study']}  {found['state']}"]
@@ -96,7 +111,7 @@ def to_text(found: dict[str, Any]) -> str:
     if trials:
         lines.append(f"  trials: {trials}")
     if top := found["best"]:
-        lines.append(f"  best: trial {top['number']}, val F1 {top['value']:.3f} at epoch {top['best_epoch']}")
+        lines.append(f"  best: {best_text(top)}")
     for worker in found["workers"]:
         progress = "" if worker["epoch"] is None else f", epoch {worker['epoch']}"
         speed = f", {worker['images_per_s']:.0f} images/s" if worker["images_per_s"] else ""

@@ -53,7 +53,7 @@ def create_study(
 
     Args:
         storage: where to.
-        definition: the resolved definition; its start entries become the payload `params` of the first slots.
+        definition: the resolved definition; see its `slot_payloads`.
         dataset: JSON; its `fingerprint` must be the same when a study is created again.
         image_sets: by name, the rows [name, label, votes, group or None] in the order that probabilities will have.
 
@@ -80,9 +80,7 @@ def create_study(
             return
         for name, rows in image_sets.items():
             insert_image_set(connection, new_uuid, name, rows)
-        payloads: list[dict[str, Any]] = [{"params": dict(entry)} for entry in definition.start]
-        payloads += [{}] * (definition.n_trials - len(payloads))
-        insert_slots(connection, new_uuid, "search", payloads[: definition.n_trials])
+        insert_slots(connection, new_uuid, "search", definition.slot_payloads())
 
     names = [optuna_name(definition.name, stage) for stage in STAGES]
     if _find(storage, definition.name) is None:

@@ -149,12 +149,13 @@ def _open_session(
             f"the images under {options.data_root} are not those that {study.name} was created with",
             hint="point --data to the same copy of the data set",
         )
+    for weights, sha256 in study.dataset["weights_sha256"].items():
+        if models.weights_identity(weights) != sha256:
+            raise DataError(
+                f"{weights} is not the weight file that {study.name} was created with",
+                hint=f"its sha256 must be {sha256}",
+            )
     hp = study.definition.hyperparameters(study.definition.default_params())
-    if models.weights_identity(hp.weights) != study.dataset["weights_sha256"]:
-        raise DataError(
-            f"{hp.weights} is not the weight file that {study.name} was created with",
-            hint=f"its sha256 must be {study.dataset['weights_sha256']}",
-        )
     torch_device = torch.device(device)
     if "probed" not in study.settings:
         settled = resolve(hp, torch_device)

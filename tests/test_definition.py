@@ -148,6 +148,11 @@ def test_a_record_of_another_version_is_refused_with_a_remedy() -> None:
             '[space] unknown hyperparameter "weight_decy" (did you mean weight_decay?)',
         ),
         ("[[start]]", "image_size = { choices = [224, 384] }\n[[start]]", "[space] image_size: is settled once"),
+        (
+            "[[start]]",
+            'model = { choices = ["resnet18", "resnet34"] }\n[[start]]',
+            "[space] model: is not searched; put it in [fixed], or compare a table of [[row]]s",
+        ),
         ("[[start]]", "[start]", "start must be written as tables, each under [[start]]"),
         ('"head"\n', '"pos"\n', "[[start]] 1: dropout_placement: 'pos' is outside its space, one of none, head,"),
         ("rate = 1e-5", "rate = 1e-2", "[[start]] 1: learning_rate: 0.01 is outside its space, 1e-06 to 0.001 (log)"),
@@ -187,7 +192,9 @@ def test_a_search_over_nothing_is_refused() -> None:
     """Several trials without a space would all be the same; a single one may be."""
     text = '[study]\nname = "one"\nn_trials = {}\n'
 
-    assert problems_of(text.format(5)) == ("[space] is empty, so all trials would be the same: name what to search",)
+    assert problems_of(text.format(5)) == (
+        "[space] is empty, so all trials would be the same: name what to search, or write [[row]]s",
+    )
     assert definitions.parse(text.format(1), "x.toml").default_params() == {}
 
 
@@ -197,6 +204,8 @@ def test_packaged_studies_are_whole() -> None:
     searched = {"learning_rate", "effective_batch_size", "dropout_placement", "drop_rate", "weight_decay", "sampling"}
     for name, path in definitions.packaged().items():
         study = definitions.load(name)
+        if study.rows:
+            continue
 
         assert study.name == name
         assert study.text == path.read_text(encoding="utf-8")

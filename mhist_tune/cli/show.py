@@ -166,7 +166,7 @@ def best_trial_command(name: str, as_json: bool, storage_url: str) -> None:
     if as_json:
         click.echo(json.dumps(best, indent=2))
     else:
-        click.echo(f"trial {best['number']}  val F1 {best['value']:.3f} at epoch {best['best_epoch']}")
+        click.echo(status.best_text(best))
         for field, value in best["params"].items():
             click.echo(f"  {field} = {value}")
     follow_up(f"mhist-tune retrain {name}")

@@ -73,6 +73,8 @@ def extend_command(name: str, n_trials: int, storage_url: str) -> None:
 
     with open_storage(storage_url, create=False) as storage:
         study = studies.load_study(storage, name)
+        if study.definition.rows:
+            raise UsageError(f"{name} is a table of rows, which has nothing to search on", hint="write another table")
         ledger.add_slots(storage, study, "search", [{}] * n_trials)
         n_slots = sum(ledger.counts(storage, study, "search").values())
     click.echo(f"{name} has {n_slots} search slots")

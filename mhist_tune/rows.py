@@ -1,0 +1,106 @@
+"""The `[[row]]` entries of a study definition: a table of chosen configurations instead of a search.
+
+Each row names some hyperparameters; the others come from `[fixed]` or their defaults. `label` is what the row is called
+(the source's own words, where the table is copied from somewhere), `reported` what was measured there.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mhist_tune import space as spaces
+from mhist_tune.hyperparameters import FIELDS, Hyperparameters, check
+
+REPORTED = re.compile(r"best_epoch|(train|val|test|retrained)_[a-z0-9_]+")
+"""What a reported number may be called: whose model and images it was measured with, then the metric."""
+
+PER_STUDY = ("image_size", "precision", "memory_format")
+"""Fields that a study settles once: it decodes the images and probes the device for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        label: its name, no other row's.
+        params: hyperparameters, JSON-safe. In a complete definition all rows name the same ones.
+        reported: numbers measured elsewhere, by name; see `REPORTED`.
+    """
+
+    label: str
+    params: Mapping[str, Any]
+    reported: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the `[[row]]` entry that `read` reads back."""
+        return {"label": self.label, **self.params, "reported": dict(self.reported)}
+
+
+def read(entries: object, problems: list[str]) -> list[Row]:
+    """Return the rows as written; all that is wrong with them is added to `problems`."""
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        problems.append("row must be written as tables, each under [[row]]")
+        return []
+    rows = [_row(number, entry, problems) for number, entry in enumerate(entries, 1)]
+    labels = [row.label for row in rows]
+    problems += [
+        f'[[row]] {i}: an earlier row is "{label}" too' for i, label in enumerate(labels, 1) if label in labels[: i - 1]
+    ]
+    return rows
+
+
+def complete(rows: list[Row], fixed: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Row, ...]]:
+    """Fill every row up to all fields that any row names, and `fixed` with all others.
+
+    Raises:
+        ValueError: values that do not fit together, one problem per line, with the row's number.
+    """
+    named = {name for row in rows for name in row.params}
+    filled, problems = [], []
+    for number, row in enumerate(rows, 1):
+        try:
+            filled.append(Hyperparameters.from_dict({**fixed, **row.params}).to_dict())
+        except ValueError as error:
+            problems += [f"[[row]] {number}: {line}" for line in str(error).splitlines()]
+    if problems:
+        raise ValueError("\n".join(problems))
+    complete_rows = tuple(
+        Row(row.label, {name: values[name] for name in FIELDS if name in named}, row.reported)
+        for row, values in zip(rows, filled, strict=True)
+    )
+    return {name: value for name, value in filled[0].items() if name not in named}, complete_rows
+
+
+def _row(number: int, entry: dict[str, Any], problems: list[str]) -> Row:
+    where = f"[[row]] {number}:"
+    params = {name: value for name, value in entry.items() if name not in ("label", "reported")}
+    for name, value in params.items():
+        if name in PER_STUDY:
+            problems.append(f"{where} {name}: is settled once for the whole study; put it in [fixed]")
+        elif problem := check(name, value):
+            problems.append(f"{where} {name}: {problem}" if name in FIELDS else f"{where} {problem}")
+    label = entry.get("label", ", ".join(f"{name} {value}" for name, value in params.items()))
+    if not isinstance(label, str) or not label:
+        problems.append(f"{where} label must be text, got {label!r}; a row without fields needs one")
+    return Row(
+        str(label),
+        {name: spaces.normalize(name, value) for name, value in params.items()},
+        _reported(where, entry.get("reported", {}), problems),
+    )
+
+
+def _reported(where: str, table: object, problems: list[str]) -> dict[str, float]:
+    if not isinstance(table, dict):
+        problems.append(f"{where} reported must be a table such as {{ val_f1 = 0.7 }}, got {table!r}")
+        return {}
+    for name, value in table.items():
+        if not REPORTED.fullmatch(name):
+            problems.append(
+                f"{where} reported {name}: a name is best_epoch, or starts with train_, val_, test_ or retrained_"
+            )
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            problems.append(f"{where} reported {name}: must be a number, got {value!r}")
+    return table
