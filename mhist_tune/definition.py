@@ -87,15 +87,15 @@ class StudyDefinition:
     def resolved(self) -> dict[str, Any]:
         """Return the whole definition as JSON-safe tables, nothing left to a default."""
         study: dict[str, Any] = {key: getattr(self, key) for key in ("name", *schema.STUDY_OPTIONS)}
+        tables: dict[str, Any] = {"study": study, "fixed": dict(self.fixed)}
         if self.rows:
             study["n_seeds"] = self.n_seeds
-            return {"study": study, "fixed": dict(self.fixed), "row": [row.to_dict() for row in self.rows]}
-        return {
-            "study": {**study, "sampler": dict(self.sampler), "pruner": dict(self.pruner)},
-            "fixed": dict(self.fixed),
-            "space": {name: dimension.to_dict() for name, dimension in self.space.items()},
-            "start": [dict(entry) for entry in self.start],
-        }
+            tables["row"] = [row.to_dict() for row in self.rows]
+        else:
+            study |= {"sampler": dict(self.sampler), "pruner": dict(self.pruner)}
+            tables["space"] = {name: dimension.to_dict() for name, dimension in self.space.items()}
+            tables["start"] = [dict(entry) for entry in self.start]
+        return tables
 
     def to_json(self) -> str:
         """Return the record that `from_json` reads back, hash and verbatim text included."""
