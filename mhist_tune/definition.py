@@ -74,14 +74,14 @@ class StudyDefinition:
 
         All rows come with one seed before any comes with the next, so that an unfinished table compares alike.
         """
+        payloads: list[dict[str, Any]] = [{"params": dict(entry)} for entry in self.start]
+        payloads += [{}] * (self.n_trials - len(self.start))
         if self.rows:
             payloads = [
                 {"label": row.label, "params": dict(row.params), "seed": seed}
                 for seed in range(self.n_seeds)
                 for row in self.rows
             ]
-        else:
-            payloads = [{"params": dict(entry)} for entry in self.start] + [{}] * (self.n_trials - len(self.start))
         return payloads[: self.n_trials]
 
     def resolved(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ COMMANDS = {
     "retrain": "work",
     "report": "show",
     "compare": "show",
+    "ensemble": "show",
     "status": "show",
     "studies": "show",
     "best-trial": "show",

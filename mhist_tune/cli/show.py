@@ -24,16 +24,25 @@ _WATCH_S = 2.0
     metavar="DIR",
     help="Where to write; below the storage folder by default.",
 )
+@click.option(
+    "--against",
+    type=click.Choice(["method-report"]),
+    help="Print a table's validation results beside the numbers that its rows report from there.",
+)
 @json_option
 @storage_option
-def report_command(name: str, output: Path | None, as_json: bool, storage_url: str) -> None:
+def report_command(name: str, output: Path | None, against: str | None, as_json: bool, storage_url: str) -> None:
     """Recompute every number from the stored predictions, print the table and write the files.
 
     \b
     Example:
       mhist-tune report vit --output vit-report
+      mhist-tune report report-augmentation --against method-report
     """
-    print_report(storage_url, name, output=output, as_json=as_json)
+    if against:
+        _print_reported(storage_url, name, output=output, as_json=as_json)
+    else:
+        print_report(storage_url, name, output=output, as_json=as_json)
 
 
 def print_report(storage_url: str, name: str, *, output: Path | None, as_json: bool) -> None:
@@ -46,6 +55,37 @@ def print_report(storage_url: str, name: str, *, output: Path | None, as_json: b
         result = report.write(storage, name, folder)
     click.echo(json.dumps(result, indent=2) if as_json else report_text.to_table(result))
     follow_up(f"open {folder / 'report.html'}")
+
+
+def _print_reported(storage_url: str, name: str, *, output: Path | None, as_json: bool) -> None:
+    from mhist_tune import reported
+    from mhist_tune.storage import open_storage
+
+    with open_storage(storage_url, create=False) as storage:
+        folder = output or storage.root / "reports" / name
+        document = reported.write(storage, name, folder)
+    click.echo(json.dumps(document, indent=2) if as_json else reported.to_text(document))
+    follow_up(f"open {folder / 'reported.md'}")
+
+
+@click.command("ensemble")
+@click.argument("names", nargs=-1, required=True, metavar="NAME NAME...")
+@json_option
+@storage_option
+def ensemble_command(names: tuple[str, ...], as_json: bool, storage_url: str) -> None:
+    """Average the retrained models of two or more studies and report the result.
+
+    \b
+    Example:
+      mhist-tune ensemble vit resnet18
+    """
+    from mhist_tune import ensemble
+    from mhist_tune.storage import open_storage
+
+    with open_storage(storage_url, create=False) as storage:
+        document = ensemble.build(storage, names)
+    click.echo(json.dumps(document, indent=2) if as_json else ensemble.to_text(document))
+    follow_up(f"mhist-tune compare {' '.join(names)}")
 
 
 @click.command("compare")

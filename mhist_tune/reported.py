@@ -1,0 +1,151 @@
+"""What a table has measured, beside the numbers that its definition reports from elsewhere.
+
+A reported number's name says what it was measured on, and so which of our records stands beside it: `val_*` the
+validation images at each training's best epoch, `retrained_*` the test images with models trained on the whole train
+partition. `train_*` and `test_*` (early-stopped models on test) are kept in the definition and have no counterpart.
+Ours are recomputed from stored probabilities.
+"""
+
+import json
+import math
+import statistics as numbers
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mhist_tune import ledger, records, selection, statistics, studies
+from mhist_tune.errors import UsageError
+from mhist_tune.statistics import METRICS
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+
+ALWAYS_SHOWN = ("val_f1", "val_auroc", "best_epoch")
+_SOURCES = {"val": ("search", "val"), "retrained": ("retrain", "test")}
+"""By prefix of a number's name: the stage and the image set of our predictions."""
+
+
+def build(storage: Storage, study_name: str) -> dict[str, Any]:
+    """Return a table with what is reported as a JSON document.
+
+    Its keys: `study`, `columns` (names of the numbers shown: validation's, and `retrained_*` once a row was
+    retrained) and `rows`, each with `label`, `n_seeds` (complete trainings), `n_failed`, `ours` (by name:
+    `mean`, `std` over the seeds, `per_seed`) and `reported` (as in the definition).
+
+    Raises:
+        StudyNotFoundError: no such study.
+        UsageError: the study is no table, reports nothing, or has not finished any training.
+    """
+    study = studies.load_study(storage, study_name)
+    if not any(row.reported for row in study.definition.rows):
+        raise UsageError(
+            f"{study_name} has no reported numbers to stand beside",
+            hint="a table has them in its [[row]] entries: reported = { val_f1 = 0.7 }",
+        )
+    scores = selection.row_scores(study, ledger.slots(storage, study, "search"))
+    if not any(score.slots for score in scores):
+        raise UsageError(f"no training of {study_name} has finished", hint=f"mhist-tune worker {study_name}")
+    measured = _measured(storage, study)
+    rows = []
+    for row, score in zip(study.definition.rows, scores, strict=True):
+        epochs = [(slot.outcome or {})["best_epoch"] for slot in score.slots]
+        ours = ({"best_epoch": epochs} if epochs else {}) | measured[row.label]
+        rows.append(
+            {
+                "label": row.label,
+                "n_seeds": len(score.slots),
+                "n_failed": score.n_failed,
+                "ours": {name: _summary(values) for name, values in ours.items()},
+                "reported": dict(row.reported),
+            }
+        )
+    return {"study": study.name, "columns": _columns(rows), "rows": rows}
+
+
+def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
+    """Write reported.json and reported.md into `folder`, and return the document; errors as for `build`."""
+    document = build(storage, study_name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "reported.json").write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        (folder / "reported.md").write_text(to_text(document) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"cannot write into {folder}: {error.strerror}", hint="choose another folder: --output DIR"
+        ) from error
+    return document
+
+
+def to_text(document: Mapping[str, Any]) -> str:
+    """Return the table in Markdown with aligned columns, and the sentences without which it would be misread."""
+    columns = document["columns"]
+    cells = [["row", "seeds", *(title for name in columns for title in (name, "reported"))]]
+    for row in document["rows"]:
+        seeds = f"{row['n_seeds']}" + (f" ({row['n_failed']} failed)" if row["n_failed"] else "")
+        pairs = ((_ours(name, row["ours"]), _reported(name, row["reported"])) for name in columns)
+        cells.append([row["label"], seeds, *(cell for pair in pairs for cell in pair)])
+    lines = [f"# {document['study']}, beside the numbers reported elsewhere", "", *_aligned(cells), ""]
+    lines.append("Ours: mean +- standard deviation over the seeds, positive class SSA, threshold 0.5.")
+    if any(name.startswith("retrained_") for name in columns):
+        lines.append("retrained_* are models trained on the whole train partition.")
+    return "\n".join(lines)
+
+
+def _measured(storage: Storage, study: Study) -> dict[str, dict[str, list[float]]]:
+    """Return by row and number the values of all seeds that have predictions."""
+    found: dict[str, dict[str, list[float]]] = {row.label: {} for row in study.definition.rows}
+    label_of = {slot.trial_number: slot.payload["label"] for slot in ledger.slots(storage, study, "search")}
+    for prefix, (stage, image_set) in _SOURCES.items():
+        predictions = records.predictions(storage, study, stage, image_set)
+        for slot in ledger.slots(storage, study, stage):
+            if slot.slot not in predictions or (slot.outcome or {}).get("state") != "COMPLETE":
+                continue
+            label = slot.payload["label"] if stage == "search" else label_of[slot.payload["trial"]]
+            truth = records.image_set(storage, study, image_set).labels
+            for name, value in statistics.metrics_of(truth, predictions[slot.slot]).items():
+                found[label].setdefault(f"{prefix}_{name}", []).append(value)
+    return found
+
+
+def _summary(values: Sequence[float]) -> dict[str, Any]:
+    """Return mean, standard deviation (ddof = 1, None for one value) and values; an undefined one leaves None."""
+    defined = all(math.isfinite(value) for value in values)
+    return {
+        "mean": numbers.fmean(values) if defined else None,
+        "std": numbers.stdev(values) if defined and len(values) > 1 else None,
+        "per_seed": [value if math.isfinite(value) else None for value in values],
+    }
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the numbers that somebody reports and we have measured, after those that are always shown."""
+    both = {name for row in rows for name in row["reported"]} & {name for row in rows for name in row["ours"]}
+    order = [f"{prefix}_{metric}" for prefix in _SOURCES for metric in METRICS]
+    return [*ALWAYS_SHOWN, *(name for name in order if name in both and name not in ALWAYS_SHOWN)]
+
+
+def _ours(name: str, ours: Mapping[str, Any]) -> str:
+    if name not in ours or ours[name]["mean"] is None:
+        return "-"
+    digits = 1 if name == "best_epoch" else 3
+    std = ours[name]["std"]
+    return f"{ours[name]['mean']:.{digits}f}" + ("" if std is None else f" +- {std:.{digits}f}")
+
+
+def _reported(name: str, reported: Mapping[str, float]) -> str:
+    if name not in reported:
+        return "-"
+    return f"{reported[name]:.0f}" if name == "best_epoch" else f"{reported[name]:.3f}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    head, *body = rows
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    rule = ["-" * width if column == 0 else "-" * max(1, width - 1) + ":" for column, width in enumerate(widths)]
+    padded = [
+        [
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in (head, rule, *body)
+    ]
+    return [f"| {' | '.join(row)} |" for row in padded]
