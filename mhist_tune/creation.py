@@ -47,7 +47,7 @@ def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> St
         definition,
         dataset={
             "fingerprint": dataset.fingerprint(data_root),
-            "weights_sha256": {hp.weights: sha256 for hp in corners if (sha256 := models.weights_identity(hp.weights))},
+            "weight_files": {hp.weights: sha256 for hp in corners if (sha256 := models.weights_identity(hp.weights))},
         },
         image_sets={
             "train": [rows[index] for index in train_indices],

@@ -25,7 +25,7 @@ class Study:
 
     Attributes:
         uuid: 32 hexadecimal digits; a name that is used again gets another one.
-        dataset: what it was created with: fingerprints and the weight file's hash.
+        dataset: what it was created with: the fingerprint, and the hash of each weight file.
         settings: what was settled once, later, by whichever worker came first.
         state: active, paused or stopped.
         created_at: epoch seconds.

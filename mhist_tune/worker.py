@@ -149,7 +149,7 @@ def _open_session(
             f"the images under {options.data_root} are not those that {study.name} was created with",
             hint="point --data to the same copy of the data set",
         )
-    for weights, sha256 in study.dataset["weights_sha256"].items():
+    for weights, sha256 in study.dataset.get("weight_files", {}).items():
         if models.weights_identity(weights) != sha256:
             raise DataError(
                 f"{weights} is not the weight file that {study.name} was created with",
