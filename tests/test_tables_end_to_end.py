@@ -21,6 +21,7 @@ weights = "random"
 image_size = 32
 epochs = 1
 precision = "fp32"
+memory_format = "contiguous"
 micro_batch_size = 16
 
 [[row]]
