@@ -27,4 +27,4 @@ def test_the_readme_shows_every_study_and_only_real_commands() -> None:
     readme = (ROOT / "README.md").read_text()
 
     assert all(f"`{name}`" in readme or f"{name}.toml" in readme for name in definition.packaged())
-    assert set(re.findall(r"mhist-tune ([a-z-]+)", readme)) <= set(COMMANDS)
+    assert set(re.findall(r"(?:^|`)mhist-tune ([a-z-]+)", readme, flags=re.MULTILINE)) <= set(COMMANDS)
