@@ -20,7 +20,7 @@ setup: $(DEVELOPED) ## .venv with the package, editable, and the development too
 
 # One thread for each process: tests that start several would otherwise fight over the cores.
 test: setup check ## make check and the tests: no network, no GPU, no data set
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # MHIST_TUNE_CHAOS_SEED chooses another schedule of accidents.
 chaos: setup ## the chaos test in its long form: six workers, 40 trials of each study, many accidents

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.references import N_IMAGES, N_SSA
 from mhist_tune.studies import Study
 
@@ -95,12 +96,10 @@ def caveats(report: Mapping[str, Any]) -> list[str]:
 
 def paragraph(report: Mapping[str, Any], study: Study) -> str:
     """Return a methods paragraph: data, reference standard, search, selection, retraining, statistics, software."""
-    definition, trial, search = study.definition, report["trial"], report["search"]
+    definition, trial = study.definition, report["trial"]
     hp = definition.hyperparameters(trial["params"])
     weights = {"pretrained": "pretrained weights", "random": "random weights"}.get(hp.weights, "weights from a file")
     excluded = ", ".join(f"{votes}/7" for votes in hp.exclude_votes)
-    states = search["n_trials"]
-    space = "; ".join(f"{name}: {dimension}" for name, dimension in definition.space.items())
     chosen = ", ".join(f"{name} = {_plain(value)}" for name, value in trial["params"].items())
     auroc = report["metrics"]["auroc"]
     openings = report["test_openings"]
@@ -115,11 +114,7 @@ def paragraph(report: Mapping[str, Any], study: Study) -> str:
         "partition.",
         f"Training images with {excluded} votes for SSA were left out." if excluded else "",
         f"Images were {hp.image_size} px wide; augmentation was {hp.augmentation} (p = {hp.augmentation_prob:g}).",
-        f"Hyperparameters were searched with {_SAMPLERS[definition.sampler['name']]} and "
-        f"{_PRUNERS[definition.pruner['name']]} (Optuna {report['versions']['optuna']}) in "
-        f"{counted(sum(states.values()), 'trial')} ({states['COMPLETE']} complete, {states['PRUNED']} pruned, "
-        f"{states['FAIL']} failed) of at most {counted(hp.epochs, 'epoch')}, stopped early after {hp.patience} epochs "
-        f"without a better validation F1" + (f", over {space}." if space else "."),
+        _compared(study) if definition.rows else _searched(report, study, hp),
         f"Trial {trial['number']} was chosen on validation F1"
         + (f" ({chosen})" if chosen else "")
         + f" and retrained on the whole train partition with {counted(report['n_seeds'], 'random seed')} for "
@@ -140,3 +135,23 @@ def paragraph(report: Mapping[str, Any], study: Study) -> str:
 
 def _plain(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _searched(report: Mapping[str, Any], study: Study, hp: Hyperparameters) -> str:
+    definition, states = study.definition, report["search"]["n_trials"]
+    space = "; ".join(f"{name}: {dimension}" for name, dimension in definition.space.items())
+    return (
+        f"Hyperparameters were searched with {_SAMPLERS[definition.sampler['name']]} and "
+        f"{_PRUNERS[definition.pruner['name']]} (Optuna {report['versions']['optuna']}) in "
+        f"{counted(sum(states.values()), 'trial')} ({states['COMPLETE']} complete, {states['PRUNED']} pruned, "
+        f"{states['FAIL']} failed) of at most {counted(hp.epochs, 'epoch')}, stopped early after {hp.patience} epochs "
+        f"without a better validation F1" + (f", over {space}." if space else ".")
+    )
+
+
+def _compared(study: Study) -> str:
+    definition = study.definition
+    return (
+        f"{counted(len(definition.rows), 'configuration')}, chosen beforehand, were each trained with "
+        f"{counted(definition.n_seeds, 'random seed')} and compared by the mean of their best validation F1."
+    )

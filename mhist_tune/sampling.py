@@ -87,7 +87,7 @@ def plan(strategy: str, labels: npt.ArrayLike, features: Callable[[], npt.NDArra
     Raises:
         ValueError: if `strategy` is unknown.
     """
-    classes = np.asarray(labels).astype(np.int64)
+    classes = (np.asarray(labels) > 0.5).astype(np.int64)
     everything = np.arange(len(classes), dtype=np.int64)
     if strategy not in STRATEGIES:
         raise ValueError(f'unknown sampling "{strategy}"')

@@ -36,6 +36,7 @@ def test_wrong_arguments_measure_nothing(arguments: tuple[str, ...]) -> None:
     assert "measuring" not in result.stderr
 
 
+@pytest.mark.slow
 def test_storage_prints_one_document() -> None:
     """In its quick form, both databases are measured: p50 and p99 with few and more trials, and growth between them."""
     command = [sys.executable, BENCH / "storage.py", "--quick", "--json"]

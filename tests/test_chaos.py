@@ -48,6 +48,7 @@ image_size = 16
 epochs = {n_epochs}
 patience = {n_epochs}
 precision = "fp32"
+memory_format = "contiguous"
 augmentation = "flip_rotate"
 micro_batch_size = 8
 

@@ -30,6 +30,7 @@ weights = "random"
 image_size = 32
 epochs = 3
 precision = "fp32"
+memory_format = "contiguous"
 augmentation = "none"
 effective_batch_size = 16
 micro_batch_size = 16

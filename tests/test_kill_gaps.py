@@ -30,6 +30,7 @@ weights = "random"
 image_size = 32
 epochs = 2
 precision = "fp32"
+memory_format = "contiguous"
 augmentation = "none"
 
 [space]

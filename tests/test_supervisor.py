@@ -30,6 +30,7 @@ image_size = 32
 epochs = {epochs}
 patience = {epochs}
 precision = "fp32"
+memory_format = "contiguous"
 augmentation = "none"
 micro_batch_size = 1
 
