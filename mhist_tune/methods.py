@@ -94,6 +94,13 @@ def caveats(report: Mapping[str, Any]) -> list[str]:
     return found
 
 
+_TASK = {
+    True: "sessile serrated adenoma (SSA) from hyperplastic polyp (HP) in MHIST's images of colorectal polyps",
+    False: "the class SSA from the class HP in images laid out as MHIST's",
+}
+"""What is learned, by whether the images are MHIST's."""
+
+
 def paragraph(report: Mapping[str, Any], study: Study) -> str:
     """Return a methods paragraph: data, reference standard, search, selection, retraining, statistics, software."""
     definition, trial = study.definition, report["trial"]
@@ -105,8 +112,8 @@ def paragraph(report: Mapping[str, Any], study: Study) -> str:
     openings = report["test_openings"]
     drawn = "groups" if report["resampled_by"] == "group" else "images"
     sentences = [
-        f"We trained {hp.model} ({weights}) to tell sessile serrated adenoma (SSA) from hyperplastic polyp (HP) in "
-        f"colorectal polyp images, whose labels are the majority vote of seven pathologists.",
+        f"We trained {hp.model} ({weights}) to tell {_TASK[report['is_mhist']]}, whose labels are the majority of seven "
+        "votes.",
         f"The train partition was split into {counted(report['n_train'], 'image')} for training and "
         f"{counted(report['n_val'], 'image')} for validation, stratified on the votes"
         + (", by whole groups" if report["resampled_by"] == "group" else " (no patient or slide identifiers exist)")
