@@ -112,8 +112,8 @@ def paragraph(report: Mapping[str, Any], study: Study) -> str:
     openings = report["test_openings"]
     drawn = "groups" if report["resampled_by"] == "group" else "images"
     sentences = [
-        f"We trained {hp.model} ({weights}) to tell {_TASK[report['is_mhist']]}, whose labels are the majority of seven "
-        "votes.",
+        f"We trained {hp.model} ({weights}) to tell {_TASK[report['is_mhist']]}, whose labels are the majority of "
+        "seven votes.",
         f"The train partition was split into {counted(report['n_train'], 'image')} for training and "
         f"{counted(report['n_val'], 'image')} for validation, stratified on the votes"
         + (", by whole groups" if report["resampled_by"] == "group" else " (no patient or slide identifiers exist)")
