@@ -249,11 +249,20 @@ def test_two_who_open_at_once_share_the_opening(storage: Storage, storage_url: s
     assert len(ledger.slots(storage, study, "retrain")) == 2
 
 
+def let_the_clock_move(storage: Storage) -> None:
+    """Return when the database's clock shows another time, which SQLite's does every millisecond."""
+    before = storage.now()
+    while storage.now() == before:
+        pass
+
+
 def test_a_worker_is_one_row_that_moves_on(storage: Storage, study: Study) -> None:
     """A heartbeat replaces what is known of a worker, but for when it started."""
     records.heartbeat_worker(storage, "w1", study=study.uuid, device="cpu", state="training", slot=0, epoch=1)
     (first,) = records.workers(storage, study)
+    let_the_clock_move(storage)
     records.heartbeat_worker(storage, "w1", study=study.uuid, device="cpu", state="waiting", memory_bytes=2**40)
+    let_the_clock_move(storage)
     records.heartbeat_worker(storage, "w2", study=None, device="cpu", state="waiting")
 
     (second,) = records.workers(storage, study)
