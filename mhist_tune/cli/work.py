@@ -3,15 +3,10 @@
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from mhist_tune.cli.options import data_option, devices_options, follow_up, required_data, storage_option
-
-if TYPE_CHECKING:
-    from mhist_tune.storage import Storage
-    from mhist_tune.studies import Study
 
 STAGES_OF_RETRAIN = ("retrain",)
 
@@ -152,12 +147,14 @@ def _work(
     from mhist_tune.cli.progress import progress
     from mhist_tune.session import Interrupted
     from mhist_tune.storage import open_storage
+    from mhist_tune.studies import load_study
     from mhist_tune.supervisor import run_workers, stop_on_signals
     from mhist_tune.worker import WORK, WorkerOptions, parse_devices
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not reproducible
     with open_storage(storage_url, create=name is None) as storage:
-        _require(storage, name)
+        if name:
+            load_study(storage, name)  # so that a wrong name ends before any worker starts
     options = WorkerOptions(storage_url, root, name, stages or tuple(WORK), wait)
     try:
         with stop_on_signals() as stop, progress() as emit:
@@ -167,10 +164,3 @@ def _work(
             f"stopped by {signal.Signals(interrupted.signum).name}; run the same command again to resume", err=True
         )
         raise SystemExit(128 + interrupted.signum) from None
-
-
-def _require(storage: "Storage", name: str | None) -> "Study | None":
-    """Load the named study, so that a wrong name ends before any worker starts."""
-    from mhist_tune.studies import load_study
-
-    return load_study(storage, name) if name else None
