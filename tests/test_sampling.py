@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from imblearn.over_sampling import ADASYN
 
@@ -122,9 +122,13 @@ def test_adasyn_prefers_images_among_the_other_class(rarer: int) -> None:
 
 
 @settings(max_examples=20, deadline=None)
+@example(16, 45, 94, 1)
 @given(st.integers(8, 20), st.integers(30, 60), st.integers(0, 99), st.integers(0, 1))
 def test_adasyn_agrees_with_imbalanced_learn(n_rarer: int, n_other: int, seed: int, rarer: int) -> None:
-    """Rounded, the weights times the missing images are what imbalanced-learn would synthesize from each image."""
+    """Rounded, the weights times the missing images are what imbalanced-learn would synthesize from each image.
+
+    But for exact halves, which rounding noise sends either way: a share of neighbours over a sum of shares often is one.
+    """
     labels, features = overlapping(n_rarer, n_other, seed=seed, rarer=rarer)
     sampling = planned("adasyn", labels, features)
     if sampling.fallback:
@@ -134,7 +138,10 @@ def test_adasyn_agrees_with_imbalanced_learn(n_rarer: int, n_other: int, seed: i
 
     n_theirs = len(ADASYN(random_state=0).fit_resample(features.astype(float), labels)[1]) - len(labels)
 
-    assert np.rint(weights * (n_other - n_rarer)).sum() == n_theirs
+    expected = weights * (n_other - n_rarer)
+    is_half = np.isclose(expected % 1, 0.5)
+    assert np.rint(expected[~is_half]).sum() + np.floor(expected[is_half]).sum() <= n_theirs
+    assert n_theirs <= np.rint(expected[~is_half]).sum() + np.ceil(expected[is_half]).sum()
     assert weights.sum() == pytest.approx(1.0)
     assert not weights[labels != rarer].any()
 
