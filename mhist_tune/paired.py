@@ -77,12 +77,12 @@ def auroc_differences(
     for images in image_draws(rng, n_boot, positive.size, groups):
         means = []
         for table in tables:
-            per_seed = np.stack([weighted_auroc(positive, row, images) for row in table], axis=1)
+            per_seed = weighted_auroc(positive, table, images)
             means.append((per_seed * seed_draws(rng, len(images), len(table))).sum(axis=1))
         blocks.append(np.stack(means))
     resampled = np.concatenate(blocks, axis=1)
     ones = np.ones((1, positive.size))
-    observed = [float(np.mean([weighted_auroc(positive, row, ones)[0] for row in table])) for table in tables]
+    observed = [float(weighted_auroc(positive, table, ones).mean()) for table in tables]
     return [
         _difference(first, second, observed[first] - observed[second], resampled[first] - resampled[second])
         for first, second in combinations(range(len(tables)), 2)

@@ -137,17 +137,28 @@ def seed_draws(rng: np.random.Generator, n_boot: int, n_seeds: int) -> FloatArra
     return _counts(rng, n_boot, n_seeds) / n_seeds
 
 
-def weighted_auroc(positive: npt.NDArray[np.bool_], probabilities: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return the AUROC of one model for each row of image weights, [B]; NaN where one class has no weight.
+def weighted_auroc(positive: npt.NDArray[np.bool_], table: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return the AUROC of each model under each row of image weights, [B, S]; NaN where one class has no weight.
 
-    It is the trapezoid rule over the ROC curve, which counts a tied pair as half.
+    It is the weight of the pairs of an SSA and an HP image that are ordered rightly, a tied pair counting half.
 
     Args:
         positive: [n], which images are SSA.
-        probabilities: [n].
+        table: probabilities, [S, n].
         weights: [B, n], at least 0.
     """
-    return _auroc(*_cumulative(positive, probabilities, weights))
+    # Images come first, so that one row, an image in all resamples, is moved and added at once.
+    of_ssa, of_hp = _by_class(positive, weights)
+    areas = []
+    for ssa, hp in zip(table[:, positive], table[:, ~positive], strict=True):
+        scores, above = _cumulative(ssa, of_ssa)
+        higher = np.searchsorted(scores, -hp, side="left")
+        not_lower = np.searchsorted(scores, -hp, side="right")
+        area = np.einsum("ib,ib->b", of_hp, above[higher])
+        if (higher < not_lower).any():
+            area = (area + np.einsum("ib,ib->b", of_hp, above[not_lower])) / 2
+        areas.append(area)
+    return _ratio(np.stack(areas, axis=1), (of_ssa.sum(axis=0) * of_hp.sum(axis=0))[:, None], np.nan)
 
 
 def percentiles(values: FloatArray) -> tuple[float, float]:
@@ -197,8 +208,6 @@ def _weighted_metrics(
     tn = n_negative - fp
     recall = _ratio(tp, n_positive, np.nan)
     specificity = _ratio(tn, n_negative, np.nan)
-    # The sorting metrics take nearly all of the time.
-    curves = [_cumulative(positive, row, weights) for row in table] if {"auroc", "auprc"} & set(names) else []
     eps = np.finfo(np.float64).eps
     of_truth = np.clip(np.where(positive, table, 1 - table), eps, 1 - eps)
     found = {
@@ -211,34 +220,38 @@ def _weighted_metrics(
         "log_loss": weights @ -np.log(of_truth).T / n_all,
         "brier": weights @ np.square(table - positive).T / n_all,
     }
-    if curves:
-        found["auroc"] = np.stack([_auroc(*curve) for curve in curves], axis=1)
-        found["auprc"] = np.stack([_average_precision(*curve) for curve in curves], axis=1)
+    # The sorting metrics take nearly all of the time.
+    if "auroc" in names:
+        found["auroc"] = weighted_auroc(positive, table, weights)
+    if "auprc" in names:
+        found["auprc"] = _weighted_average_precision(positive, table, weights)
     return {name: values for name, values in found.items() if name in names}
 
 
-def _cumulative(
-    positive: npt.NDArray[np.bool_], probabilities: FloatArray, weights: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return true and false positives, each [B, thresholds], from the highest probability down; ties share one."""
+def _weighted_average_precision(positive: npt.NDArray[np.bool_], table: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return [B, S]: the mean precision at the SSA images' scores, without interpolation, as scikit-learn has it."""
+    of_ssa, of_hp = _by_class(positive, weights)
+    gains = []
+    for ssa, hp in zip(table[:, positive], table[:, ~positive], strict=True):
+        scores, above = _cumulative(ssa, of_ssa)
+        other_scores, other_above = _cumulative(hp, of_hp)
+        tp = above[np.searchsorted(scores, scores, side="right")]
+        fp = other_above[np.searchsorted(other_scores, scores, side="right")]
+        gains.append((np.diff(above, axis=0) * _ratio(tp, tp + fp, 0.0)).sum(axis=0))
+    return _ratio(np.stack(gains, axis=1), of_ssa.sum(axis=0)[:, None], np.nan)
+
+
+def _by_class(positive: npt.NDArray[np.bool_], weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the weights of the SSA and of the HP images, images first: [P, B] and [n - P, B]."""
+    return np.ascontiguousarray(weights[:, positive].T), np.ascontiguousarray(weights[:, ~positive].T)
+
+
+def _cumulative(probabilities: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the negated probabilities in rising order [k], and [k + 1, B] what the first 0, 1 .. k of them weigh."""
     order = np.argsort(-probabilities, kind="stable")
-    last_of_tie = np.flatnonzero(np.diff(probabilities[order], append=-1.0))
-    drawn = weights[:, order]
-    tp = np.cumsum(drawn * positive[order], axis=1)[:, last_of_tie]
-    fp = np.cumsum(drawn * ~positive[order], axis=1)[:, last_of_tie]
-    return tp, fp
-
-
-def _auroc(tp: FloatArray, fp: FloatArray) -> FloatArray:
-    gained_tp, gained_fp = np.diff(tp, axis=1, prepend=0.0), np.diff(fp, axis=1, prepend=0.0)
-    area = (gained_fp * (tp - gained_tp / 2)).sum(axis=1)
-    return _ratio(area, tp[:, -1] * fp[:, -1], np.nan)
-
-
-def _average_precision(tp: FloatArray, fp: FloatArray) -> FloatArray:
-    """Sum precision times the gain in recall over the thresholds, without interpolation, as scikit-learn does."""
-    gains = (np.diff(tp, axis=1, prepend=0.0) * _ratio(tp, tp + fp, 0.0)).sum(axis=1)
-    return _ratio(gains, tp[:, -1], np.nan)
+    above = np.zeros((len(order) + 1, weights.shape[1]))
+    np.cumsum(weights[order], axis=0, out=above[1:])
+    return -probabilities[order], above
 
 
 def _calibration_error(positive: npt.NDArray[np.bool_], probabilities: FloatArray) -> float:
