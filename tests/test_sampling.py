@@ -127,7 +127,7 @@ def test_adasyn_prefers_images_among_the_other_class(rarer: int) -> None:
 def test_adasyn_agrees_with_imbalanced_learn(n_rarer: int, n_other: int, seed: int, rarer: int) -> None:
     """Rounded, the weights times the missing images are what imbalanced-learn would synthesize from each image.
 
-    But for exact halves, which rounding noise sends either way: a share of neighbours over a sum of shares often is one.
+    But for exact halves, which rounding noise sends either way: a share of neighbours over a sum of shares often is.
     """
     labels, features = overlapping(n_rarer, n_other, seed=seed, rarer=rarer)
     sampling = planned("adasyn", labels, features)
