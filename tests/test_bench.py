@@ -52,3 +52,24 @@ def test_storage_prints_one_document() -> None:
         assert row["ratio"] > 0
         if not row["model"].endswith("growth"):
             assert row["ratio"] == pytest.approx(row["ledger_ms"] / 5000)
+
+
+@pytest.mark.slow
+def test_curves_are_recorded_once(tmp_path: Path) -> None:
+    """Each configuration is trained with both seeds on two splits; the same command again trains nothing."""
+    command = [sys.executable, BENCH / "record_curves.py", "generated", "--n-configurations", "1", "--epochs", "1"]
+    command += ["--devices", "cpu", "--per-device", "2", "--storage", tmp_path / "storage", "--output", tmp_path]
+    written = []
+    for n_trained in (2, 0):
+        result = subprocess.run(command, text=True, capture_output=True, timeout=300)
+        assert result.returncode == 0, result.stderr
+        assert result.stderr.count("event=epoch") == n_trained
+        written.append((tmp_path / "generated.jsonl").read_text())
+
+    head, *lines = [json.loads(line) for line in written[0].splitlines()]
+    assert written[1] == written[0]
+    assert head["space"].keys() == lines[0]["params"].keys()
+    assert [line["seed"] for line in lines] == [1, 2]
+    assert lines[0]["params"] == lines[1]["params"]
+    assert lines[0]["train_loss"] != lines[1]["train_loss"]
+    assert all(len(line[name]) == 1 for line in lines for name in ("val_f1", "val_auroc", "elapsed_s"))

@@ -1,0 +1,170 @@
+"""Learning curves of this project's own trainer, for `bench/replay.py`: whole searches without pruning.
+
+A recording is two studies of the same configurations, spread evenly over the space of a shipped definition by a
+scrambled Sobol sequence. They differ in the seed of the training and in the validation split, so that what was decided
+on the first is scored by the second on other images. Stopped or killed, the same command goes on where it was; what is
+complete is written whenever it ends. `mhist-tune status` and `worker` work on the studies as on any.
+
+    python bench/record_curves.py generated
+    python bench/record_curves.py oscc --data DIR --weights tf_efficientnet_lite0.safetensors
+
+Each line of the file after the first is one training: its configuration, its seed, and one value for each epoch.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from mhist_tune import definition, ledger, records
+from mhist_tune.cli.progress import progress
+from mhist_tune.creation import create
+from mhist_tune.definition import StudyDefinition
+from mhist_tune.errors import MhistTuneError
+from mhist_tune.search import make_sampler
+from mhist_tune.session import Interrupted
+from mhist_tune.storage import Storage, open_storage
+from mhist_tune.studies import Study, load_study
+from mhist_tune.supervisor import run_workers, stop_on_signals
+from mhist_tune.synthesize import synthesize
+from mhist_tune.worker import WorkerOptions, parse_devices
+
+SEEDS = (1, 2)
+METRICS = {"val_f1": 5, "val_auroc": 5, "val_loss": 5, "train_loss": 5, "elapsed_s": 2}
+"""What is kept of each epoch, with the decimals that are."""
+
+_N_GENERATED, _GENERATED_PX = 600, 64
+_VAL_FRACTION = 0.35  # more than a search takes, so that less of a curve is chance
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is recorded: a shipped definition and what is changed in it."""
+
+    base: str
+    overrides: Mapping[str, str]
+
+
+RECORDINGS = {
+    # the space of resnet18, on the network and the image size that two CPU cores can train 1,200 epochs of
+    "oscc": Recording("resnet18", {"model": "tf_efficientnet_lite0", "image_size": "64"}),
+    "generated": Recording("demo", {}),
+}
+
+
+def main() -> None:
+    """Record, or go on recording, and write the file."""
+    arguments = _arguments()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    url = f"sqlite:///{arguments.storage / arguments.recording}.db"
+    recording = RECORDINGS[arguments.recording]
+    overrides = {**recording.overrides, "epochs": str(arguments.epochs), "patience": str(arguments.epochs)}
+    base = definition.load(recording.base, overrides=overrides, weights=arguments.weights)
+    with open_storage(url) as storage:
+        data = arguments.data or storage.root / "generated-images"
+        if not arguments.data and not (data / "annotations.csv").exists():
+            synthesize(data, n_images=_N_GENERATED, image_size=_GENERATED_PX, seed=0)
+        found = [
+            create(storage, one, data) for one in definitions(base, arguments.recording, arguments.n_configurations)
+        ]
+        exit_code = 0
+        try:
+            with stop_on_signals() as stop, progress() as emit:
+                for study in found:
+                    options = WorkerOptions(url, data, study.name, ("search",))
+                    run_workers(options, parse_devices(arguments.devices, arguments.per_device), emit, stop)
+        except Interrupted as interrupted:
+            exit_code = 128 + interrupted.signum
+        n_lines = write(storage, found, arguments.output / f"{arguments.recording}.jsonl")
+    sys.stderr.write(f"{n_lines} of {len(SEEDS) * arguments.n_configurations} trainings written\n")
+    sys.exit(exit_code)
+
+
+def definitions(base: StudyDefinition, name: str, n_configurations: int) -> list[StudyDefinition]:
+    """Return one unpruned study for each seed, with the same configurations as start entries."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    search = optuna.create_study(sampler=make_sampler({"name": "qmc", "seed": 0, "scramble": True}, slot=0))
+    space = {field: dimension.distribution() for field, dimension in base.space.items()}
+    start = []
+    for _ in range(n_configurations):
+        trial = search.ask(space)
+        search.tell(trial, 0.0)
+        start.append(trial.params)
+    made = [
+        replace(
+            base,
+            name=f"curves-{name}-seed{seed}",
+            n_trials=n_configurations,
+            sampler={"name": "random", "seed": seed},
+            pruner={"name": "none"},
+            split_seed=seed,
+            val_fraction=_VAL_FRACTION,
+            start=tuple(start),
+        )
+        for seed in SEEDS
+    ]
+    return [definition.parse(definition.render(one), "bench/record_curves.py") for one in made]
+
+
+def write(storage: Storage, found: Sequence[Study], path: Path) -> int:
+    """Write what is complete, and return how many trainings that is."""
+    tables = found[0].definition.resolved()
+    head = {
+        "recording": path.stem,
+        "space": tables["space"],
+        "fixed": {**tables["fixed"], "weights": Path(tables["fixed"]["weights"]).name},
+        "dataset_fingerprint": found[0].dataset["fingerprint"],
+        "n_images": {name: len(records.image_set(storage, found[0], name).names) for name in ("train", "val")},
+        "n_val_positive": [int(records.image_set(storage, study, "val").labels.sum()) for study in found],
+        "settings": load_study(storage, found[0].name).settings,
+    }
+    lines = [head]
+    for seed, study in zip(SEEDS, found, strict=True):
+        for slot in ledger.slots(storage, study, "search"):
+            outcome = slot.outcome or {}
+            if outcome.get("state") in ("COMPLETE", "PRUNED"):  # pruned: diverged, for nothing else prunes here
+                lines.append(_line(storage, study, slot.slot, seed, outcome))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return len(lines) - 1
+
+
+def _line(storage: Storage, study: Study, slot: int, seed: int, outcome: Mapping[str, Any]) -> dict[str, Any]:
+    epochs = records.epochs(storage, study, "search", slot)
+    curves = {
+        name: [None if (value := epoch.metrics.get(name)) is None else round(value, decimals) for epoch in epochs]
+        for name, decimals in METRICS.items()
+    }
+    return {"configuration": slot, "seed": seed, "params": outcome["params"], **curves}
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recording", choices=RECORDINGS)
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="a data set in MHIST's layout; `generated` makes its own"
+    )
+    parser.add_argument("--weights", metavar="FILE", help=".safetensors file to start from")
+    parser.add_argument("--n-configurations", type=int, default=64, metavar="N", help="a power of 2 is spread best")
+    parser.add_argument("--epochs", type=int, default=10, metavar="N")
+    parser.add_argument("--devices", default="all")
+    parser.add_argument("--per-device", type=int, metavar="N")
+    parser.add_argument("--storage", type=Path, default=Path("storage/curves"), metavar="DIR", help="of the studies")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "curves", metavar="DIR")
+    arguments = parser.parse_args()
+    if arguments.recording != "generated" and not arguments.data:
+        parser.error(f"{arguments.recording} needs --data")
+    return arguments
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except MhistTuneError as error:
+        sys.exit(f"error: {error}" + (f"\n  hint: {error.hint}" if error.hint else ""))
