@@ -35,6 +35,7 @@ __all__ = [
     "FloatArray",
     "ImageRows",
     "OpeningRow",
+    "elapsed_s",
     "epochs",
     "event",
     "events",
@@ -183,6 +184,17 @@ def epochs(storage: Storage, study: Study, stage: str, slot: int) -> list[EpochR
     query = query.where(table.c.study == study.uuid, table.c.stage == stage, table.c.slot == slot)
     rows = storage.read(lambda connection: connection.execute(query.order_by(table.c.epoch)).all())
     return [EpochRow(**row._mapping) for row in rows]
+
+
+def elapsed_s(storage: Storage, study: Study, stage: str, slots: Sequence[int]) -> dict[int, float]:
+    """Return the seconds that the recorded epochs of each of `slots` took; slots without an epoch are left out."""
+    table = tables.epochs
+    query = sqlalchemy.select(table.c.slot, table.c.metrics)
+    query = query.where(table.c.study == study.uuid, table.c.stage == stage, table.c.slot.in_(slots))
+    spent: dict[int, float] = {}
+    for slot, metrics in storage.read(lambda connection: connection.execute(query).all()):
+        spent[slot] = spent.get(slot, 0.0) + (metrics.get("elapsed_s") or 0.0)
+    return spent
 
 
 def record_predictions(storage: Storage, claim: Claim, image_set: str, probabilities: npt.ArrayLike) -> bool:

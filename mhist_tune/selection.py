@@ -55,7 +55,11 @@ def best_row(study: Study, slots: Sequence[SlotRow]) -> RowScore | None:
 
 def best_slot(storage: Storage, study: Study) -> SlotRow | None:
     """Return the slot to go on with: the first seed of the best row, or the best trial; of equal ones the first."""
-    slots = ledger.slots(storage, study, "search")
+    return best_of(study, ledger.slots(storage, study, "search"))
+
+
+def best_of(study: Study, slots: Sequence[SlotRow]) -> SlotRow | None:
+    """Return what `best_slot` does, from the study's search slots."""
     if study.definition.rows:
         row = best_row(study, slots)
         return row.slots[0] if row else None

@@ -1,6 +1,7 @@
 """Where a study stands: slots, trials, workers, and its best trial."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mhist_tune import journal, ledger, records, selection
@@ -19,33 +20,41 @@ def best(storage: Storage, study: Study) -> dict[str, Any] | None:
 
     Of a table it is the first seed of the best row, with the row's label, its number of seeds and their mean value.
     """
-    slot = selection.best_slot(storage, study)
-    if slot is None or slot.outcome is None:
-        return None
-    shown = ("value", "best_epoch", "stopped_epoch", "params")
-    found = {"number": slot.trial_number, "slot": slot.slot} | {name: slot.outcome[name] for name in shown}
-    row = selection.best_row(study, ledger.slots(storage, study, "search"))
-    if row is not None:
-        found |= {"value": row.mean, "label": row.label, "n_seeds": len(row.slots)}
-    return found
+    return _best(study, ledger.slots(storage, study, "search"))
 
 
 def of_study(storage: Storage, study: Study) -> dict[str, Any]:
     """Return a JSON-safe summary of a study."""
-    slots = {stage: ledger.slots(storage, study, stage) for stage in STAGES}
-    states = [slot.outcome["state"] for slot in slots["search"] if slot.outcome is not None]
+    return summary(storage, study, {stage: ledger.slots(storage, study, stage) for stage in STAGES})
+
+
+def summary(storage: Storage, study: Study, slots: Mapping[str, Sequence[SlotRow]]) -> dict[str, Any]:
+    """Return what `of_study` does, from the slots of each of `STAGES`."""
+    states = Counter(slot.outcome["state"] for slot in slots["search"] if slot.outcome is not None)
     workers = _workers(storage, study, [slot for stage in STAGES for slot in slots[stage]])
     return {
         "study": study.name,
         "state": study.state,
         "settings": study.settings,
-        "stages": {stage: ledger.counts(storage, study, stage) for stage in STAGES},
-        "trials": {state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")},
-        "best": best(storage, study),
+        "stages": {stage: dict(Counter(slot.state for slot in slots[stage])) for stage in STAGES},
+        "trials": {state: states[state] for state in ("COMPLETE", "PRUNED", "FAIL")},
+        "best": _best(study, slots["search"]),
         "workers": workers,
         "time_left_s": _time_left_s(storage, study, slots["search"], workers),
         "test_openings": len(journal.openings(storage, study)),
     }
+
+
+def _best(study: Study, slots: Sequence[SlotRow]) -> dict[str, Any] | None:
+    slot = selection.best_of(study, slots)
+    if slot is None or slot.outcome is None:
+        return None
+    shown = ("value", "best_epoch", "stopped_epoch", "params")
+    found = {"number": slot.trial_number, "slot": slot.slot} | {name: slot.outcome[name] for name in shown}
+    row = selection.best_row(study, slots)
+    if row is not None:
+        found |= {"value": row.mean, "label": row.label, "n_seeds": len(row.slots)}
+    return found
 
 
 def _workers(storage: Storage, study: Study, slots: Sequence[SlotRow]) -> list[dict[str, Any]]:
@@ -82,13 +91,11 @@ def _time_left_s(
     if not n_workers or not done:
         return None
 
-    def spent_s(slot: SlotRow) -> float:
-        rows = records.epochs(storage, study, "search", slot.slot)
-        return sum(row.metrics.get("elapsed_s") or 0.0 for row in rows)
-
-    mean_s = sum(spent_s(slot) for slot in done) / len(done)
+    leased = [slot for slot in slots if slot.state == "leased"]
+    spent_s = records.elapsed_s(storage, study, "search", [slot.slot for slot in [*done, *leased]])
+    mean_s = sum(spent_s.get(slot.slot, 0.0) for slot in done) / len(done)
     n_free = sum(slot.state == "free" for slot in slots)
-    rest_s = sum(max(0.0, mean_s - spent_s(slot)) for slot in slots if slot.state == "leased")
+    rest_s = sum(max(0.0, mean_s - spent_s.get(slot.slot, 0.0)) for slot in leased)
     return (n_free * mean_s + rest_s) / n_workers
 
 
@@ -121,12 +128,13 @@ def to_text(found: dict[str, Any]) -> str:
             f"{worker['trial_number']}{progress}{speed}{memory}, lease {worker['lease_age_s']:.0f} s old"
         )
     if (left_s := found["time_left_s"]) is not None:
-        lines.append(f"  time left: about {_duration(left_s)}")
+        lines.append(f"  time left: about {duration_text(left_s)}")
     lines.append(f"  test partition opened {found['test_openings']} times")
     return "\n".join(lines)
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """Return a time in seconds, minutes, or hours and minutes."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

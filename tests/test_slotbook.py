@@ -1,0 +1,58 @@
+"""`SlotBook`: always what the ledger holds, without reading again what has not changed."""
+
+import sqlalchemy
+
+from mhist_tune import ledger
+from mhist_tune.leases import LeaseObserver
+from mhist_tune.slotbook import SlotBook
+from mhist_tune.storage import Storage
+from tests.conftest import MakeStudy
+
+
+def test_every_change_is_seen(storage: Storage, make_study: MakeStudy) -> None:
+    """After a claim, a trial, a renewal, an outcome, an end, a cancellation and an extension it equals the ledger."""
+    study = make_study(n_trials=4, lease_s=60.0)
+    book = SlotBook(storage, study)
+    claim = None
+
+    def same() -> bool:
+        return list(book.slots("search")) == ledger.slots(storage, study, "search")
+
+    assert same()
+    claim = ledger.claim(storage, study, ["search"], worker="w", observer=LeaseObserver())
+    assert claim is not None
+    assert same()
+    ledger.attach_trial(storage, claim, 7, 0)
+    assert same()
+    ledger.renew(storage, claim, 90.0)
+    assert same()
+    ledger.decide(storage, claim, {"state": "FAIL"})
+    assert same()
+    ledger.finish(storage, claim)
+    assert same()
+    ledger.cancel_free(storage, study)
+    assert same()
+    ledger.add_slots(storage, study, "search", [{"params": {"learning_rate": 1e-3}}])
+    assert same()
+    assert book.slots("retrain") == []
+
+
+def test_what_has_not_changed_is_not_read_again(storage: Storage, make_study: MakeStudy) -> None:
+    """The documents of the slots are read in the first call, and in the next only that of the slot that changed."""
+    study = make_study(n_trials=600)
+    book = SlotBook(storage, study)
+    read: list[int] = []
+
+    @sqlalchemy.event.listens_for(storage.engine, "before_cursor_execute")
+    def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        if "payload" in statement:
+            read.append(len(parameters))  # type: ignore[arg-type]
+
+    book.slots("search")
+    assert sum(read) >= 600
+    read.clear()
+    ledger.claim(storage, study, ["search"], worker="w", observer=LeaseObserver())
+    read.clear()
+    book.slots("search")
+    book.slots("search")
+    assert read == [3]  # study, stage and one slot
