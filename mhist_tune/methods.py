@@ -110,6 +110,7 @@ def paragraph(report: Mapping[str, Any], study: Study) -> str:
     chosen = ", ".join(f"{name} = {_plain(value)}" for name, value in trial["params"].items())
     auroc = report["metrics"]["auroc"]
     openings = report["test_openings"]
+    n_before = sum(one["id"] < report["opening"] for one in openings)
     drawn = "groups" if report["resampled_by"] == "group" else "images"
     sentences = [
         f"We trained {hp.model} ({weights}) to tell {_TASK[report['is_mhist']]}, whose labels are the majority of "
@@ -126,7 +127,9 @@ def paragraph(report: Mapping[str, Any], study: Study) -> str:
         + (f" ({chosen})" if chosen else "")
         + f" and retrained on the whole train partition with {counted(report['n_seeds'], 'random seed')} for "
         f"{counted(report['stop_epoch'], 'epoch')}, without looking at any score.",
-        f"The test partition was opened {counted(len(openings), 'time')}, after that choice was recorded.",
+        f"The test partition was opened {counted(len(openings), 'time')}, "
+        + (f"{n_before} of them before" if n_before else "after")
+        + " that choice was recorded.",
         f"We report means over seeds with standard deviations and 95% intervals from a crossed bootstrap (2,000 "
         f"resamples of {drawn}, shared by all seeds, and of seeds).",
         ""

@@ -61,7 +61,8 @@ def build(storage: Storage, study_name: str) -> dict[str, Any]:
         search: `n_trials` by state, `history`, `importance`, `edges` (alarms).
         training_speed, search_cost: `images_per_s` while training, `n_epochs`, `elapsed_s`, the highest
             `peak_memory_bytes`.
-        test_openings (every one of the study), extended_after_opening (trials added to the search after the first).
+        test_openings (every one of the study; `descriptive`: the trials of a table whose early-stopped models it was
+            for, and `trial` null), extended_after_opening (trials added to the search after the first).
         predictions: the CSV's path once written.
 
     Raises:
@@ -221,7 +222,8 @@ def _opening(row: journal.OpeningRow) -> dict[str, Any]:
         "by": row.by,
         "code_version": row.code_version,
         "reason": row.reason,
-        "trial": row.payload["trial"],
+        "trial": row.payload.get("trial"),
+        "descriptive": row.payload.get("trials", []),
         "seeds": row.payload["seeds"],
         "test_fingerprint": row.fingerprint,
     }

@@ -175,6 +175,9 @@ def opening_lines(report: Mapping[str, Any]) -> list[str]:
     lines = [f"The test partition was opened {counted(len(openings), 'time')}:"]
     for one in openings:
         what = f"trial {one['trial']}, {counted(len(one['seeds']), 'seed')}"
+        if one["descriptive"]:
+            rows = counted(len(one["descriptive"]), "row")
+            what = f"descriptive: early-stopped models of {rows}, {counted(len(one['seeds']), 'seed')}"
         lines.append(f"- {one['opened_at']} by {one['by']}, {what}: {one['reason']}")
     return lines
 

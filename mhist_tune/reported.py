@@ -1,9 +1,10 @@
 """What a table has measured, beside the numbers that its definition reports from elsewhere.
 
 A reported number's name says what it was measured on, and so which of our records stands beside it: `val_*` the
-validation images at each training's best epoch, `retrained_*` the test images with models trained on the whole train
-partition. `train_*` and `test_*` (early-stopped models on test) are kept in the definition and have no counterpart.
-Ours are recomputed from stored probabilities.
+validation images at each training's best epoch, `test_*` the test images with early-stopped models, which
+`retrain --with-validation` makes and which choose nothing, `retrained_*` the test images with models trained on the
+whole train partition. `train_*` are kept in the definition and have no counterpart. Ours are recomputed from stored
+probabilities.
 """
 
 import json
@@ -20,16 +21,17 @@ from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
 ALWAYS_SHOWN = ("val_f1", "val_auroc", "best_epoch")
-_SOURCES = {"val": ("search", "val"), "retrained": ("retrain", "test")}
+_SOURCES = {"val": ("search", "val"), "test": ("descriptive", "test"), "retrained": ("retrain", "test")}
 """By prefix of a number's name: the stage and the image set of our predictions."""
 
 
 def build(storage: Storage, study_name: str) -> dict[str, Any]:
     """Return a table with what is reported as a JSON document.
 
-    Its keys: `study`, `columns` (names of the numbers shown: validation's, and `retrained_*` once a row was
-    retrained) and `rows`, each with `label`, `n_seeds` (complete trainings), `n_failed`, `ours` (by name:
-    `mean`, `std` over the seeds, `per_seed`) and `reported` (as in the definition).
+    Its keys: `study`, `columns` (names of the numbers shown: validation's, and `test_*` and `retrained_*` once there
+    are such models), `descriptive` (those of them by which nothing may be chosen) and `rows`, each with `label`,
+    `n_seeds` (complete trainings), `n_failed`, `ours` (by name: `mean`, `std` over the seeds, `per_seed`) and
+    `reported` (as in the definition).
 
     Raises:
         StudyNotFoundError: no such study.
@@ -58,7 +60,9 @@ def build(storage: Storage, study_name: str) -> dict[str, Any]:
                 "reported": dict(row.reported),
             }
         )
-    return {"study": study.name, "columns": _columns(rows), "rows": rows}
+    columns = _columns(rows)
+    descriptive = [name for name in columns if name.startswith("test_")]
+    return {"study": study.name, "columns": columns, "descriptive": descriptive, "rows": rows}
 
 
 def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
@@ -78,21 +82,26 @@ def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
 def to_text(document: Mapping[str, Any]) -> str:
     """Return the table in Markdown with aligned columns, and the sentences without which it would be misread."""
     columns = document["columns"]
-    cells = [["row", "seeds", *(title for name in columns for title in (name, "reported"))]]
+    titles = [f"{name} (descriptive)" if name in document["descriptive"] else name for name in columns]
+    cells = [["row", "seeds", *(title for name in titles for title in (name, "reported"))]]
     for row in document["rows"]:
         seeds = f"{row['n_seeds']}" + (f" ({row['n_failed']} failed)" if row["n_failed"] else "")
         pairs = ((_ours(name, row["ours"]), _reported(name, row["reported"])) for name in columns)
         cells.append([row["label"], seeds, *(cell for pair in pairs for cell in pair)])
     lines = [f"# {document['study']}, beside the numbers reported elsewhere", "", *_aligned(cells), ""]
     lines.append("Ours: mean +- standard deviation over the seeds, positive class SSA, threshold 0.5.")
+    if document["descriptive"]:
+        lines.append(
+            "test_* are early-stopped models, trained without the validation images: nothing is chosen by them."
+        )
     if any(name.startswith("retrained_") for name in columns):
         lines.append("retrained_* are models trained on the whole train partition.")
     return "\n".join(lines)
 
 
 def _measured(storage: Storage, study: Study) -> dict[str, dict[str, list[float]]]:
-    """Return by row and number the values of all seeds that have predictions."""
-    found: dict[str, dict[str, list[float]]] = {row.label: {} for row in study.definition.rows}
+    """Return by row and number the values of all seeds that have predictions; of a seed made twice, the newest."""
+    found: dict[str, dict[str, dict[int, float]]] = {row.label: {} for row in study.definition.rows}
     label_of = {slot.trial_number: slot.payload["label"] for slot in ledger.slots(storage, study, "search")}
     for prefix, (stage, image_set) in _SOURCES.items():
         predictions = records.predictions(storage, study, stage, image_set)
@@ -102,8 +111,11 @@ def _measured(storage: Storage, study: Study) -> dict[str, dict[str, list[float]
             label = slot.payload["label"] if stage == "search" else label_of[slot.payload["trial"]]
             truth = records.image_set(storage, study, image_set).labels
             for name, value in statistics.metrics_of(truth, predictions[slot.slot]).items():
-                found[label].setdefault(f"{prefix}_{name}", []).append(value)
-    return found
+                found[label].setdefault(f"{prefix}_{name}", {})[slot.payload["seed"]] = value
+    return {
+        label: {name: [by_seed[seed] for seed in sorted(by_seed)] for name, by_seed in numbers_.items()}
+        for label, numbers_ in found.items()
+    }
 
 
 def _summary(values: Sequence[float]) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 `open_test` writes the opening to the database before any test image is read; it fixes the trial and the seeds.
 Resuming that set is the same opening, any other set needs a reason.
+
+`open_rows` opens it for early-stopped models of a table's rows, to stand beside tables that report such models. They
+are descriptive: a stage of their own keeps them away from whatever a report of the study rests on.
 """
 
 import getpass
@@ -16,12 +19,17 @@ from mhist_tune import __version__, holdout, journal, ledger, records, search, s
 from mhist_tune.dataset import ImageSet
 from mhist_tune.errors import DataError, UsageError
 from mhist_tune.execution import SlotRun
+from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.session import Session
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
-from mhist_tune.train import predict
+from mhist_tune.train import FitResult, predict
 
 STAGE = "retrain"
+DESCRIPTIVE = "descriptive"
+"""The stage of early-stopped models on test; its slots say so wherever they are shown."""
+
+N_SEEDS = 10
 
 
 def open_test(
@@ -29,9 +37,9 @@ def open_test(
     study: Study,
     *,
     data_root: Path,
-    trial: int | None,
-    n_seeds: int,
-    again: str | None,
+    trial: int | None = None,
+    n_seeds: int = N_SEEDS,
+    again: str | None = None,
 ) -> int:
     """Record the opening of the test partition for one trial and its seeds, and add one slot for each; return its id.
 
@@ -48,25 +56,94 @@ def open_test(
     """
     slots = ledger.slots(storage, study, search.STAGE)
     if trial is None:
-        unfinished = [slot for slot in slots if slot.state in ("free", "leased", "paused")]
-        if unfinished:
-            raise UsageError(
-                f"the search of {study.name} has {len(unfinished)} unfinished slots, so its best trial is not known",
-                hint=f"finish it: mhist-tune worker {study.name}, or choose: mhist-tune retrain {study.name} --trial N",
-            )
+        _require_finished(study, slots)
         best = selection.best_slot(storage, study)
         if best is None:
             raise UsageError(f"no trial of {study.name} is complete", hint=f"mhist-tune worker {study.name}")
         chosen = best
     else:
-        found = [slot for slot in slots if slot.trial_number == trial]
-        if not found or (found[0].outcome or {}).get("state") != "COMPLETE":
-            raise UsageError(
-                f"trial {trial} of {study.name} is not a complete trial", hint=f"mhist-tune status {study.name}"
-            )
-        chosen = found[0]
+        chosen = _complete(study, slots, trial)
     seeds = list(range(n_seeds))
+    payloads = [_payload(study, slots, chosen, seed) for seed in seeds]
     fixed_set = {"trial": chosen.trial_number, "seeds": seeds}
+    return _open(storage, study, data_root, fixed_set, payloads, stage=STAGE, again=again)
+
+
+def open_rows(
+    storage: Storage,
+    study: Study,
+    *,
+    data_root: Path,
+    trials: Sequence[int] = (),
+    n_seeds: int | None = None,
+    again: str | None = None,
+) -> int:
+    """Record one opening for early-stopped models of a table's rows, and add a slot for each row and seed.
+
+    Asked for the same rows and seeds again it changes nothing and returns the same opening.
+
+    Args:
+        trials: a trial of each row; every row with a complete training if empty.
+        n_seeds: how many seeds, 0 to n_seeds - 1; as many as the table has if None.
+        again: as for `open_test`.
+
+    Raises:
+        UsageError: the study is a search, a trial is not complete, or another opening stands and no reason is given.
+        DataError: the test images are missing or damaged.
+    """
+    if not study.definition.rows:
+        raise UsageError(
+            f"{study.name} is a search; --with-validation describes the rows of a table",
+            hint=f"mhist-tune retrain {study.name}",
+        )
+    slots = ledger.slots(storage, study, search.STAGE)
+    if trials:
+        labels = {_complete(study, slots, trial).payload["label"] for trial in trials}
+    else:
+        _require_finished(study, slots)
+        labels = {row.label for row in study.definition.rows}
+    chosen = [row.slots[0] for row in selection.row_scores(study, slots) if row.slots and row.label in labels]
+    if not chosen:
+        raise UsageError(f"no trial of {study.name} is complete", hint=f"mhist-tune worker {study.name}")
+    seeds = list(range(n_seeds or study.definition.n_seeds))
+    payloads = [
+        {"trial": slot.trial_number, "label": slot.payload["label"], "params": slot.payload["params"], "seed": seed}
+        for seed in seeds
+        for slot in chosen
+    ]
+    fixed_set = {"trials": [slot.trial_number for slot in chosen], "seeds": seeds}
+    return _open(storage, study, data_root, fixed_set, payloads, stage=DESCRIPTIVE, again=again)
+
+
+def _require_finished(study: Study, slots: Sequence[ledger.SlotRow]) -> None:
+    unfinished = [slot for slot in slots if slot.state in ("free", "leased", "paused")]
+    if unfinished:
+        raise UsageError(
+            f"the search of {study.name} has {len(unfinished)} unfinished slots, so its best trial is not known",
+            hint=f"finish it: mhist-tune worker {study.name}, or choose: mhist-tune retrain {study.name} --trial N",
+        )
+
+
+def _complete(study: Study, slots: Sequence[ledger.SlotRow], trial: int) -> ledger.SlotRow:
+    """Return the slot of a trial, which must be complete."""
+    found = [slot for slot in slots if slot.trial_number == trial]
+    if not found or (found[0].outcome or {}).get("state") != "COMPLETE":
+        raise UsageError(
+            f"trial {trial} of {study.name} is not a complete trial", hint=f"mhist-tune status {study.name}"
+        )
+    return found[0]
+
+
+def _open(
+    storage: Storage,
+    study: Study,
+    data_root: Path,
+    fixed_set: dict[str, Any],
+    payloads: Sequence[Mapping[str, Any]],
+    *,
+    stage: str,
+    again: str | None,
+) -> int:
     openings = journal.openings(storage, study)
     for opening in openings:
         if opening.payload == fixed_set:
@@ -84,8 +161,8 @@ def open_test(
         reason=again or "first opening",
         payload=fixed_set,
         fingerprint=holdout.test_fingerprint(data_root),
-        slots=[_payload(study, slots, chosen, seed) for seed in seeds],
-        stage=STAGE,
+        slots=payloads,
+        stage=stage,
     )
 
 
@@ -116,9 +193,7 @@ def run(run: SlotRun) -> Mapping[str, Any]:
     result = run.fit(hp, session.train, None, seed=payload["seed"], stop_epoch=payload["stop_epoch"])
     if isinstance(result, dict):  # diverged: the seed is recorded as such and has no predictions
         return {**result, "state": "FAIL"}
-    test = _load_test(session)
-    probabilities = predict(result.state_dict, hp, test, device=session.device)
-    records.record_predictions(session.storage, run.claim, "test", probabilities)
+    _predict_test(run, hp, result)
     return {
         "state": "COMPLETE",
         "value": result.history[-1].metrics["train_loss"],
@@ -126,6 +201,30 @@ def run(run: SlotRun) -> Mapping[str, Any]:
         "stopped_epoch": len(result.history),
         "sampling": result.sampling,
     }
+
+
+def run_with_validation(run: SlotRun) -> Mapping[str, Any]:
+    """Train one row as the table did, stopped early on validation images, and store its test probabilities."""
+    session, payload = run.session, run.claim.payload
+    run.ensure_trial(lambda: _template(session.study, run.claim.slot, run.claim.token, payload))
+    hp = session.hyperparameters(payload["params"])
+    result = run.fit(hp, session.subset("train"), session.subset("val"), seed=payload["seed"])
+    if isinstance(result, dict):
+        return {**result, "state": "FAIL"}
+    _predict_test(run, hp, result)
+    return {
+        "state": "COMPLETE",
+        "value": result.best_value,
+        "best_epoch": result.best_epoch,
+        "stopped_epoch": len(result.history),
+        "sampling": result.sampling,
+    }
+
+
+def _predict_test(run: SlotRun, hp: Hyperparameters, result: FitResult) -> None:
+    test = _load_test(run.session)
+    probabilities = predict(result.state_dict, hp, test, device=run.session.device)
+    records.record_predictions(run.session.storage, run.claim, "test", probabilities)
 
 
 def _load_test(session: Session) -> ImageSet:

@@ -9,7 +9,7 @@ from mhist_tune.ledger import SlotRow
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
-STAGES = ("search", "retrain")
+STAGES = ("search", "retrain", "descriptive")
 
 _N_TIMED = 20  # finished trials whose mean time tells how long the rest will take
 _SHOWN = ("worker", "host", "device", "images_per_s", "memory_bytes")

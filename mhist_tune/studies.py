@@ -16,7 +16,7 @@ from mhist_tune.storage import Storage
 if TYPE_CHECKING:
     import optuna
 
-STAGES = ("search", "confirm", "retrain")
+STAGES = ("search", "confirm", "retrain", "descriptive")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,11 @@ from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from mhist_tune.train import resolve
 
-WORK: Mapping[str, Callable[[SlotRun], Mapping[str, Any]]] = {search.STAGE: search.run, retrain.STAGE: retrain.run}
+WORK: Mapping[str, Callable[[SlotRun], Mapping[str, Any]]] = {
+    search.STAGE: search.run,
+    retrain.STAGE: retrain.run,
+    retrain.DESCRIPTIVE: retrain.run_with_validation,
+}
 """What is done in each stage, in the order in which slots are claimed."""
 
 _POLL_S = 1.0

@@ -78,7 +78,7 @@ def test_options_are_frozen() -> None:
         "create-study": ["--data", "--n-trials", "--set", "--storage", "--weights"],
         "worker": sorted([*work, "--wait"]),
         "run": work,
-        "retrain": sorted([*work, "--again", "--n-seeds", "--trial"]),
+        "retrain": sorted([*work, "--again", "--n-seeds", "--trial", "--with-validation"]),
         "report": ["--against", "--json", "--output", "--storage"],
         "ensemble": ["--json", "--storage"],
         "compare": ["--json", "--storage"],

@@ -1,14 +1,20 @@
 """Commands that train."""
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mhist_tune.cli.options import data_option, devices_options, follow_up, required_data, storage_option
+from mhist_tune.errors import UsageError
 
-STAGES_OF_RETRAIN = ("retrain",)
+if TYPE_CHECKING:
+    from mhist_tune.storage import Storage
+    from mhist_tune.studies import Study
 
 
 @click.command("worker")
@@ -62,17 +68,30 @@ def run_command(
 
 @click.command("retrain")
 @click.argument("name")
-@click.option("--trial", type=click.IntRange(min=0), metavar="N", help="This trial instead of the best one.")
-@click.option("--n-seeds", default=10, show_default=True, type=click.IntRange(min=2), help="Trainings.")
+@click.option(
+    "--trial",
+    "trials",
+    type=click.IntRange(min=0),
+    multiple=True,
+    metavar="N",
+    help="This trial instead of the best one; with --with-validation repeatable, a trial of each row.",
+)
+@click.option("--n-seeds", type=click.IntRange(min=2), help="Trainings.  [default: 10; of a table's row its own]")
 @click.option("--again", metavar="REASON", help="Open the test partition for another trial or other seeds.")
+@click.option(
+    "--with-validation",
+    is_flag=True,
+    help="Describe a table's rows on test, by models stopped early on validation images; chooses nothing.",
+)
 @devices_options
 @storage_option
 @data_option
 def retrain_command(
     name: str,
-    trial: int | None,
-    n_seeds: int,
+    trials: tuple[int, ...],
+    n_seeds: int | None,
     again: str | None,
+    with_validation: bool,
     devices: str,
     per_device: int | None,
     storage_url: str,
@@ -83,10 +102,29 @@ def retrain_command(
     \b
     Example:
       mhist-tune retrain vit --data MHIST
+      mhist-tune retrain report-augmentation --with-validation --data MHIST
     """
+    from mhist_tune import retrain
+
     root = required_data(data_root)
-    _open_test(storage_url, name, root, trial, n_seeds, again)
-    _work(storage_url, root, name, devices, per_device, stages=STAGES_OF_RETRAIN)
+    if with_validation:
+        with _opened(storage_url, name) as (storage, study):
+            retrain.open_rows(storage, study, data_root=root, trials=trials, n_seeds=n_seeds, again=again)
+        _work(storage_url, root, name, devices, per_device, stages=(retrain.DESCRIPTIVE,))
+        follow_up(f"mhist-tune report {name} --against method-report")
+        return
+    if len(trials) > 1:
+        raise UsageError("one trial is retrained at a time", hint="--with-validation describes several rows of a table")
+    with _opened(storage_url, name) as (storage, study):
+        retrain.open_test(
+            storage,
+            study,
+            data_root=root,
+            trial=trials[0] if trials else None,
+            n_seeds=n_seeds or retrain.N_SEEDS,
+            again=again,
+        )
+    _work(storage_url, root, name, devices, per_device, stages=(retrain.STAGE,))
     follow_up(f"mhist-tune report {name}")
 
 
@@ -115,22 +153,24 @@ def demo_command(devices: str, storage_url: str) -> None:
 
 def _main_job(storage_url: str, name: str, root: Path, devices: str, per_device: int | None) -> None:
     """Search, retrain the best trial with ten seeds, and print the report."""
+    from mhist_tune import retrain
     from mhist_tune.cli.show import print_report
 
     _work(storage_url, root, name, devices, per_device, stages=("search",))
-    _open_test(storage_url, name, root, None, 10, None)
-    _work(storage_url, root, name, devices, per_device, stages=STAGES_OF_RETRAIN)
+    with _opened(storage_url, name) as (storage, study):
+        retrain.open_test(storage, study, data_root=root)
+    _work(storage_url, root, name, devices, per_device, stages=(retrain.STAGE,))
     print_report(storage_url, name, output=None, as_json=False)
 
 
-def _open_test(storage_url: str, name: str, root: Path, trial: int | None, n_seeds: int, again: str | None) -> None:
-    from mhist_tune.retrain import open_test
+@contextlib.contextmanager
+def _opened(storage_url: str, name: str) -> Iterator[tuple["Storage", "Study"]]:
+    """Yield an existing storage and a study in it."""
     from mhist_tune.storage import open_storage
     from mhist_tune.studies import load_study
 
     with open_storage(storage_url, create=False) as storage:
-        study = load_study(storage, name)
-        open_test(storage, study, data_root=root, trial=trial, n_seeds=n_seeds, again=again)
+        yield storage, load_study(storage, name)
 
 
 def _work(
