@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mhist_tune import definition
+
 BENCH = Path(__file__).parents[1] / "bench"
 
 
@@ -73,3 +75,14 @@ def test_curves_are_recorded_once(tmp_path: Path) -> None:
     assert lines[0]["params"] == lines[1]["params"]
     assert lines[0]["train_loss"] != lines[1]["train_loss"]
     assert all(len(line[name]) == 1 for line in lines for name in ("val_f1", "val_auroc", "elapsed_s"))
+
+
+@pytest.mark.parametrize("path", sorted((BENCH / "studies").glob("*.toml")), ids=lambda path: path.stem)
+def test_a_measured_study_is_what_its_file_is_called(path: Path) -> None:
+    """Each can be created, under its file's name; a table has three seeds a row, and some numbers to stand beside."""
+    study = definition.load(path)
+    assert study.name == path.stem
+    assert f"mhist-tune create-study bench/studies/{path.name}" in study.text
+    if study.rows:
+        assert study.n_trials == 3 * len(study.rows)
+        assert any(row.reported for row in study.rows)
