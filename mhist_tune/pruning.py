@@ -25,6 +25,7 @@ class Decision:
         threshold: what the value had to reach; None where nothing was compared.
         n_rivals: how many other trials were compared with.
         reason: the same in words.
+        pause: whether the trial waits here, to be continued or pruned later.
     """
 
     prune: bool
@@ -33,6 +34,7 @@ class Decision:
     threshold: float | None
     n_rivals: int
     reason: str
+    pause: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-safe record."""
@@ -70,6 +72,17 @@ def decide(
     return _against_rung(pruner, epoch, value, list(rivals.values()))
 
 
+def rungs(pruner: Mapping[str, Any], n_epochs: int, bracket: int = 0) -> list[int]:
+    """Return the epochs at which halving judges: min_resource x reduction_factor^k, all before the last epoch."""
+    factor = int(pruner["reduction_factor"])
+    rung = int(pruner["min_resource"]) * factor**bracket
+    found = []
+    while rung < n_epochs:
+        found.append(rung)
+        rung *= factor
+    return found
+
+
 def _is_judged(pruner: Mapping[str, Any], slot: int, epoch: int, n_epochs: int) -> bool:
     match pruner["name"]:
         case "none":
@@ -77,9 +90,9 @@ def _is_judged(pruner: Mapping[str, Any], slot: int, epoch: int, n_epochs: int) 
         case "median" | "percentile":
             return epoch > int(pruner["n_warmup_epochs"])
         case "hyperband":
-            return epoch in _rungs(pruner, _bracket(pruner, slot, n_epochs), n_epochs)
+            return epoch in rungs(pruner, n_epochs, _bracket(pruner, slot, n_epochs))
         case _:
-            return epoch in _rungs(pruner, 0, n_epochs)
+            return epoch in rungs(pruner, n_epochs)
 
 
 def _against_percentile(pruner: Mapping[str, Any], epoch: int, value: float, rivals: list[float]) -> Decision:
@@ -104,16 +117,6 @@ def _against_rung(pruner: Mapping[str, Any], epoch: int, value: float, rivals: l
     verb = "among" if value >= threshold else "not among"
     reason = f"{value:.3f} is {verb} the best {n_promoted} of {len(ranked)} at rung {epoch} (from {threshold:.3f})"
     return Decision(value < threshold, epoch, value, threshold, len(rivals), reason)
-
-
-def _rungs(pruner: Mapping[str, Any], bracket: int, n_epochs: int) -> set[int]:
-    factor = int(pruner["reduction_factor"])
-    rung = int(pruner["min_resource"]) * factor**bracket
-    rungs = set()
-    while rung < n_epochs:
-        rungs.add(rung)
-        rung *= factor
-    return rungs
 
 
 def _bracket(pruner: Mapping[str, Any], slot: int, n_epochs: int) -> int:
