@@ -91,6 +91,7 @@ def claim(
     if not is_any_free and not abandoned:
         return None
     nonce = f"{worker}:{uuid.uuid4().hex}"
+    n_interruptions = storage.n_interruptions
 
     def work(connection: Connection) -> Claim | None:
         # run a second time after a lost answer, the nonce finds what the first commit did
@@ -101,6 +102,8 @@ def claim(
         row = connection.execute(free).first()
         if row is not None:
             return _take(storage, connection, study, row, nonce)
+        if storage.n_interruptions != n_interruptions:  # the database was away since: the others need time to renew
+            return None
         for stage, slot in abandoned:
             token, expires_at = leases[stage, slot]
             same = _slots(study, [stage]).where(

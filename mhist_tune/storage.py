@@ -2,7 +2,8 @@
 
 SQLite runs in WAL mode with short write transactions, which carries about sixteen workers on one machine; PostgreSQL
 carries many machines. Whatever the database does not do at once (a restart, a dead connection, a deadlock, a lock) is
-tried again for ten minutes, so callers see either success or a StorageError.
+tried again for ten minutes, so callers see either success or a StorageError. A full disk is waited for by whoever says
+that it is, see `Storage.paused`.
 """
 
 import functools
@@ -23,7 +24,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from mhist_tune import __version__, tables
 from mhist_tune.errors import NoStorageError, StorageError
 from mhist_tune.filesystems import network_file_system
-from mhist_tune.transient import is_contention, is_refusal, is_transient
+from mhist_tune.transient import is_contention, is_full, is_refusal, is_transient
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage, RDBStorage
@@ -55,6 +56,8 @@ class Storage:
         n_interruptions: how often this process found the database away or locked; whoever times another worker's
             silence starts again when it changes.
         interrupt: called while an operation waits for the database; it may raise to end the waiting.
+        paused: hears, once each time, that the database's disk is full, which is then waited for as long as it takes;
+            None where a full disk is an error at once.
     """
 
     def __init__(self, url: URL) -> None:
@@ -65,6 +68,8 @@ class Storage:
         self.clock = sqlalchemy.literal_column(_CLOCKS[self.dialect], sqlalchemy.Double)
         self.n_interruptions = 0
         self.interrupt: Callable[[], None] = lambda: None
+        self.paused: Callable[[StorageError], None] | None = None
+        self._is_paused = False
         self._rdb: RDBStorage | None = None
         self.engine: Engine = sqlalchemy.create_engine(url, **self._engine_options())
 
@@ -102,7 +107,7 @@ class Storage:
         to a commit can be lost as well, so `work` must be such that running it twice does no harm.
 
         Raises:
-            StorageError: the database stayed away, or refuses (a full disk, a missing right).
+            StorageError: the database stayed away, or refuses (a missing right, a full disk that is not waited for).
         """
         return self.retrying(lambda: self._run("BEGIN IMMEDIATE", work), retry_s=retry_s)
 
@@ -163,32 +168,48 @@ class Storage:
         jitter = random.Random()  # training owns the global generator
         started = time.monotonic()
         delay_s = 0.02
+        was_full = False
         while True:
             try:
-                return action()
+                result = action()
             except Exception as error:
                 cause = error if isinstance(error, DBAPIError) else error.__cause__  # Optuna wraps what it catches
                 if not isinstance(cause, DBAPIError):
                     raise
-                if not is_worth_it(cause):
-                    if is_refusal(cause):
+                if is_full(cause) and self.paused is not None:
+                    was_full = True
+                    self._tell_paused(cause)
+                    if retry_s == RETRY_S:  # nobody asked for less: wait as long as it takes
+                        started = time.monotonic() - _UNINTERRUPTED_S
+                elif not is_worth_it(cause):
+                    if is_full(cause) or is_refusal(cause):
                         raise self._error(cause) from error
                     raise
                 self.n_interruptions += 1
                 waited_s = time.monotonic() - started
                 if waited_s + delay_s > retry_s:
                     raise self._error(cause) from error
-                if waited_s > _UNINTERRUPTED_S:
+                if waited_s >= _UNINTERRUPTED_S:
                     self.interrupt()
+            else:
+                self._is_paused = self._is_paused and not was_full
+                return result
             time.sleep(delay_s * jitter.uniform(0.5, 1.0))
             delay_s = min(2 * delay_s, 5.0)
+
+    def _tell_paused(self, error: DBAPIError) -> None:
+        if self.paused is not None and not self._is_paused:
+            self._is_paused = True
+            self.paused(self._error(error))
 
     def _error(self, error: DBAPIError) -> StorageError:
         lines = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
         reason = lines[0].rstrip(".")
         if self._url.password:
             reason = reason.replace(str(self._url.password), "***")
-        if self.dialect == "sqlite":
+        if is_full(error):
+            hint = "free some space on the disk of the database"
+        elif self.dialect == "sqlite":
             hint = f"the folder {self.root} must exist and be writable, or choose another place with --storage"
         else:
             hint = "is the server running, and are host, user, password and database in --storage right?"

@@ -6,6 +6,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, InterfaceE
 
 _SQLITE_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _CONTENTION = ("40001", "40P01", "55P03", "57014")  # serialization, deadlock, lock time-out, statement time-out
+_SQLSTATE_FULL = "53100"
 _AWAY = ("08", "53", "57", "25P03")  # connection, resources, operator intervention, idle in a transaction
 
 
@@ -28,7 +29,14 @@ def is_transient(error: DBAPIError) -> bool:
     return state in _CONTENTION or state.startswith(_AWAY)
 
 
+def is_full(error: DBAPIError) -> bool:
+    """Tell whether the database's disk has no space left; somebody may make some."""
+    if isinstance(error.orig, sqlite3.Error):
+        return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+    return getattr(error.orig, "sqlstate", None) == _SQLSTATE_FULL
+
+
 def is_refusal(error: DBAPIError) -> bool:
-    """Tell whether the database cannot do what is asked, as with a full disk, a missing right or a damaged file."""
+    """Tell whether the database cannot do what is asked, as with a missing right or a damaged file."""
     # SQLite raises the bare class for a damaged file; its subclasses are mostly mistakes in a statement
     return isinstance(error, (OperationalError, InterfaceError)) or type(error) is DatabaseError

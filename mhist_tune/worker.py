@@ -8,13 +8,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mhist_tune import dataset, ledger, models, retrain, search, studies
-from mhist_tune.errors import DataError, UsageError
+from mhist_tune.errors import DataError, StorageError, UsageError
 from mhist_tune.execution import SlotRun, run_slot
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.session import Emit, Session, StopRequest
@@ -95,9 +96,14 @@ def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop:
         storage.interrupt = stop.check
         log_path = storage.root / "logs" / f"{worker}.log"
         with _logged(emit, log_path) as emit:
+            storage.paused = partial(_tell_paused, emit)
             emit("worker", worker=worker, device=device, threads=n_threads, log=str(log_path))
             _claim_and_run(storage, options, device, worker, emit, stop)
             emit("left", worker=worker, reason="no slot is left")
+
+
+def _tell_paused(emit: Emit, error: StorageError) -> None:
+    emit("paused", reason=f"{error}; it goes on, with nothing lost, when some space is free")
 
 
 def _keep_freed_memory() -> None:
@@ -184,13 +190,18 @@ def format_event(event: str, fields: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def _logged(emit: Emit, log_path: Path) -> Iterator[Emit]:
-    """Yield what hands each event on, and writes all but steps to the worker's log file as well."""
+    """Yield what hands each event on, and writes all but steps to the worker's log file as well.
+
+    A line that finds no space is lost: no trial may fail for want of a log.
+    """
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("a", buffering=1) as log:
+    with log_path.open("ab", buffering=0) as log:
 
         def tee(event: str, /, **fields: Any) -> None:
             if event != "step":
-                log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {format_event(event, fields)}\n")
+                line = f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {format_event(event, fields)}\n"
+                with contextlib.suppress(OSError):
+                    log.write(line.encode())
             emit(event, **fields)
 
         yield tee

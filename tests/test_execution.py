@@ -3,16 +3,21 @@
 import errno
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import SafetensorError
+from sqlalchemy import Pool, event
 from torch import Tensor
 
-from mhist_tune import checkpoint, execution, forward, journal, ledger, memory, records, search, studies, train
+from mhist_tune import checkpoint, execution, forward, journal, ledger, memory, records, search, studies, train, worker
+from mhist_tune.errors import StorageError
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.ledger import SlotRow
+from mhist_tune.pruning import Decision
 from mhist_tune.records import EpochRow
+from mhist_tune.session import Emit
 from mhist_tune.storage import open_storage
 
 Run = Callable[..., tuple[int, str, str]]
@@ -28,7 +33,7 @@ pruner = {{ name = "none" }}
 model = "{model}"
 weights = "random"
 image_size = 32
-epochs = 3
+epochs = {epochs}
 precision = "fp32"
 memory_format = "contiguous"
 augmentation = "none"
@@ -48,8 +53,8 @@ Recorded = Callable[[], tuple[SlotRow, list[EpochRow], list[journal.EventRow]]]
 def work(run: Run, generated: Path, tmp_path: Path) -> Work:
     """A function that creates a study of one trial and works on it: exit code and stderr."""
 
-    def call(model: str = "fcnn", more: str = "") -> tuple[int, str]:
-        (tmp_path / "small.toml").write_text(DEFINITION.format(model=model, more=more))
+    def call(model: str = "fcnn", more: str = "", epochs: int = 3) -> tuple[int, str]:
+        (tmp_path / "small.toml").write_text(DEFINITION.format(model=model, more=more, epochs=epochs))
         code, _, err = run("create-study", "small.toml", "--data", str(generated))
         assert code == 0, err
         code, _, err = run("worker", "small", "--devices", "cpu", "--per-device", "1", "--data", str(generated))
@@ -171,6 +176,46 @@ def test_a_full_disk_pauses_the_trial(work: Work, recorded: Recorded, monkeypatc
     assert [row.epoch for row in epochs] == [1, 2, 3]
     assert err.count("event=paused") == 1
     assert "no space is left" in err
+
+
+def test_a_full_disk_of_the_database_pauses_the_trial(
+    work: Work, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite gets no page more after the first epoch: the worker says so, and every epoch is there in the end."""
+    n_pages, heard = 2**30, []
+
+    def limit(connection: Any, *_: object) -> None:
+        connection.execute(f"PRAGMA max_page_count = {n_pages}").close()
+
+    def fill(*args: Any, **kwargs: Any) -> Decision:
+        nonlocal n_pages
+        if kwargs["epoch"] == 1:
+            n_pages = 1
+        return decide(*args, **kwargs)
+
+    def free(emit: Emit, error: StorageError) -> None:
+        nonlocal n_pages
+        n_pages = 2**30
+        heard.append(str(error))
+        tell_paused(emit, error)
+
+    decide, tell_paused = search.decide, worker._tell_paused
+    monkeypatch.setattr(search, "decide", fill)
+    monkeypatch.setattr(worker, "_tell_paused", free)
+    event.listen(Pool, "checkout", limit)
+    try:
+        code, err = work(more="patience = 12", epochs=12)
+    finally:
+        event.remove(Pool, "checkout", limit)
+    slot, epochs, _ = recorded()
+
+    assert code == 0
+    assert slot.outcome is not None
+    assert slot.outcome["state"] == "COMPLETE"
+    assert [row.epoch for row in epochs] == list(range(1, 13))
+    assert len(heard) == 1
+    assert "disk is full" in err
+    assert err.count("event=paused") == 1
 
 
 @pytest.mark.parametrize(

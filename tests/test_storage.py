@@ -1,11 +1,13 @@
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
@@ -258,6 +260,49 @@ def test_a_write_waits_for_another_writer(storage_url: str) -> None:
 
         assert results == ["None"]
         assert n_markers(storage) == 2
+
+
+@pytest.fixture
+def full_disk() -> Iterator[Callable[[bool], None]]:
+    """A function that says whether SQLite may take more pages, from the next use of a connection on."""
+    is_full = False
+
+    def limit(connection: Any, *_: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute(f"PRAGMA max_page_count = {1 if is_full else 2**30}").close()
+
+    def switch(wanted: bool) -> None:
+        nonlocal is_full
+        is_full = wanted
+
+    sqlalchemy.event.listen(sqlalchemy.Pool, "checkout", limit)
+    yield switch
+    sqlalchemy.event.remove(sqlalchemy.Pool, "checkout", limit)
+
+
+def test_a_full_disk_is_waited_for(storage_url_sqlite: str, full_disk: Callable[[bool], None]) -> None:
+    """Without space a write is an error with a hint; whoever wants to hear of it hears once, and nothing is lost."""
+    log = sqlalchemy.Table("log", sqlalchemy.MetaData(), sqlalchemy.Column("text", sqlalchemy.Text))
+
+    def write(connection: Connection) -> None:
+        connection.execute(sqlalchemy.insert(log).values(text="x" * 100_000))
+
+    with open_storage(storage_url_sqlite) as storage:
+        storage.transaction(log.create)
+        full_disk(True)
+        with pytest.raises(StorageError, match="disk is full") as caught:
+            storage.transaction(write)
+        assert "free some space" in str(caught.value.hint)
+
+        heard = []
+        storage.paused = heard.append
+        with pytest.raises(StorageError, match="disk is full"):
+            storage.transaction(write, retry_s=0.1)  # such as a slot to be freed on the way out
+        storage.interrupt = lambda: full_disk(False)
+        storage.transaction(write)
+
+        assert len(heard) == 1
+        assert storage.read(lambda connection: len(connection.execute(sqlalchemy.select(log)).all())) == 1
 
 
 def test_optuna_calls_are_retried_too(postgres: PostgresServer) -> None:
