@@ -20,8 +20,8 @@ RUN pip install --no-cache-dir --no-deps .
 # New volumes take over the owner of these folders.
 WORKDIR /srv/mhist
 RUN mkdir storage /run/credentials && chown mhist: storage /run/credentials
-# Downloaded weights outlive the container, and workers share them.
-ENV HF_HOME=/srv/mhist/storage/hub PYTHONUNBUFFERED=1
+# Downloaded weights outlive the container, and workers share them; other caches may be lost with it.
+ENV HF_HOME=/srv/mhist/storage/hub XDG_CACHE_HOME=/tmp/cache MPLCONFIGDIR=/tmp/matplotlib PYTHONUNBUFFERED=1
 USER mhist
 ENTRYPOINT ["mhist-tune"]
 CMD ["--help"]

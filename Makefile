@@ -7,11 +7,11 @@ INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo test chaos check bench clean
+.PHONY: help setup demo test chaos compose-test check bench clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## the whole main job on generated images
 	$(BIN)/mhist-tune demo
@@ -25,6 +25,9 @@ test: setup check ## make check and the tests: no network, no GPU, no data set
 # MHIST_TUNE_CHAOS_SEED chooses another schedule of accidents.
 chaos: setup ## the chaos test in its long form: six workers, 40 trials of each study, many accidents
 	MHIST_TUNE_CHAOS_TRIALS=40 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_chaos.py --durations=0
+
+compose-test: setup ## the Compose stack for real, with accidents: needs Docker and Compose v2
+	$(BIN)/python tests/compose_stack.py --build
 
 check: setup ## format, lint, types, import contracts, deployment files
 	$(BIN)/ruff format --check

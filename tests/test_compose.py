@@ -11,7 +11,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "storage" / "postgres" / "make-credentials.sh"
-OURS = ("credentials", "schema", "worker", "dashboard")
+OURS = ("credentials", "schema", "worker", "worker-gpu", "dashboard")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def make_credentials(folder: Path) -> tuple[str, str]:
 
 
 def test_services(compose: dict[str, Any]) -> None:
-    """The stack is the database and four services of our own image, which one of them builds."""
+    """The stack is the database and five services of our own image, which one of them builds."""
     services = compose["services"]
     assert set(services) == {"db", *OURS}
     assert services["db"]["image"] == "postgres:17"
@@ -60,11 +60,13 @@ def test_only_the_dashboard_is_published_on_loopback(compose: dict[str, Any]) ->
 
 @pytest.mark.parametrize("name", OURS)
 def test_our_containers_are_confined(compose: dict[str, Any], name: str) -> None:
-    """Ours run under an init that passes signals on, without capabilities, and not as root."""
+    """Ours run under an init that passes signals on, without capabilities, on a read-only root, and not as root."""
     service = compose["services"][name]
     assert service["init"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is True
+    assert service["tmpfs"] == ["/tmp"]
     assert not service.get("privileged", False)
     assert "user" not in service  # the image's own
 
@@ -76,6 +78,26 @@ def test_worker_has_time_to_save(compose: dict[str, Any]) -> None:
     minutes = re.fullmatch(r"(\d+)m", worker["stop_grace_period"])
     assert minutes is not None
     assert int(minutes[1]) >= 1
+
+
+def test_the_database_is_confined(compose: dict[str, Any]) -> None:
+    """The server keeps the capabilities that its entrypoint gives up root with, and writes to its volume and memory."""
+    db = compose["services"]["db"]
+    assert db["read_only"] is True
+    assert db["tmpfs"] == ["/tmp", "/var/run/postgresql"]
+    assert db["cap_drop"] == ["ALL"]
+    assert set(db["cap_add"]) == {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
+    assert db["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_gpus_are_a_profile(compose: dict[str, Any]) -> None:
+    """The GPU worker is the worker with every GPU reserved, started only where it is asked for."""
+    services = compose["services"]
+    gpu = services["worker-gpu"]
+    assert gpu["profiles"] == ["gpu"]
+    (device,) = gpu["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+    assert {key: gpu[key] for key in services["worker"]} == services["worker"]
 
 
 def test_volumes(compose: dict[str, Any]) -> None:
