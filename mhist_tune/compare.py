@@ -81,7 +81,12 @@ def to_text(document: Mapping[str, Any]) -> str:
     lines += ["", "Descriptive only: these take the test images, or the trained models, as given"]
     for pair in document["descriptive"]:
         lines.append(f"  {pair['first']} - {pair['second']}: {_described(pair)}")
-    lines += ["", *(f"{sentence}" for sentence in caveats(document))]
+    lines += [
+        "",
+        f"Share of misclassified images at {THRESHOLD} by votes for SSA, and of pathologists against the majority",
+    ]
+    lines += _vote_lines(members, width)
+    lines += ["", *caveats(document)]
     return "\n".join(lines)
 
 
@@ -141,6 +146,18 @@ def _descriptive(first: Evidence, second: Evidence) -> dict[str, Any]:
         "wilcoxon_p": paired.wilcoxon(*aurocs) if len(shared) >= 6 else None,
         "mcnemar": {"only_first_right": only_first, "only_second_right": only_second, "p_value": p_value},
     }
+
+
+def _vote_lines(members: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+    rows = [("", [f"{one['votes']}/7" for one in members[0]["by_votes"]])]
+    rows += [(member["study"], [_rate(one["error_rate"]) for one in member["by_votes"]]) for member in members]
+    rows.append(("pathologists", [_rate(one["human_error_rate"]) for one in members[0]["by_votes"]]))
+    width = max(width, len("pathologists"))
+    return [f"  {name.ljust(width)}  {'  '.join(cell.rjust(5) for cell in cells)}" for name, cells in rows]
+
+
+def _rate(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _described(pair: Mapping[str, Any]) -> str:

@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mhist_tune.annotations import IMAGE_FOLDER, Annotations, Int64Array, read_annotations
+from mhist_tune.annotations import NEGATIVE_CLASS as NEGATIVE_CLASS
+from mhist_tune.annotations import POSITIVE_CLASS as POSITIVE_CLASS
 from mhist_tune.errors import DataError, StorageError
 
 # Part of every cache file's name: raise it when an image would decode to other pixels than before.
@@ -138,6 +140,27 @@ def decode(data: bytes) -> Image.Image:
     # Pillow's parsers fail on damaged bytes with many types (OSError, SyntaxError, struct.error, zlib.error, ...).
     except Exception as error:
         raise ValueError(str(error)) from error
+
+
+def read_images(paths: Sequence[Path], *, image_size: int) -> torch.Tensor:
+    """Return image files as uint8 [n, 3, image_size, image_size], decoded and resized as those of a data set are.
+
+    Raises:
+        DataError: a file cannot be read or is no image.
+    """
+
+    def read(path: Path) -> NDArray[np.uint8]:
+        try:
+            return _resized(decode(path.read_bytes()), image_size)
+        except OSError as error:
+            raise DataError(f"cannot read the image {path}: {error.strerror or error}") from error
+        except ValueError as error:
+            raise DataError(
+                f"image {path} cannot be decoded ({error})", hint="it must be a PNG or JPEG file"
+            ) from error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return torch.from_numpy(np.stack(list(pool.map(read, paths))))
 
 
 def _resized(image: Image.Image, image_size: int) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from mhist_tune.evidence import STAGE, Evidence
 from mhist_tune.storage import Storage
 from mhist_tune.trials import Trial
 
-_CURVES = ("train_loss", "val_loss", "val_f1")
+_CURVES = ("train_loss", "val_loss", "val_f1", "val_auroc")
 
 
 @dataclass(frozen=True)

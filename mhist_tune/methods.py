@@ -60,7 +60,8 @@ def result(report: Mapping[str, Any]) -> str:
 def caveats(report: Mapping[str, Any]) -> list[str]:
     """Return the sentences without which the numbers would be misread."""
     found = ["The positive class is SSA. Loss, Brier score and calibration error are means per image."]
-    drawn = "images, which count as independent since no patient or slide is known"
+    slides = " (MHIST's come from 328)" if report["is_mhist"] else ""
+    drawn = f"images, which count as independent since no patient or slide is known{slides}"
     if report["resampled_by"] == "group":
         drawn = "whole groups of images"
     found.append(

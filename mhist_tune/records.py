@@ -42,6 +42,7 @@ __all__ = [
     "heartbeat_worker",
     "image_set",
     "openings",
+    "predicted_sets",
     "predictions",
     "record_decision",
     "record_epoch",
@@ -227,6 +228,14 @@ def predictions(storage: Storage, study: Study, stage: str, image_set: str) -> d
     )
     rows = storage.read(lambda connection: connection.execute(query.order_by(table.c.slot)).all())
     return {slot: np.frombuffer(blob, dtype=_STORED).astype(np.float64) for slot, blob in rows}
+
+
+def predicted_sets(storage: Storage, study: Study) -> list[tuple[str, str]]:
+    """Return each stage and image set that there are predictions for."""
+    columns = tables.predictions.c
+    query = sqlalchemy.select(columns.stage, columns.image_set).where(columns.study == study.uuid).distinct()
+    rows = storage.read(lambda connection: connection.execute(query).all())
+    return sorted((stage, name) for stage, name in rows)
 
 
 def image_set(storage: Storage, study: Study, name: str) -> ImageRows:

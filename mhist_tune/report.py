@@ -16,6 +16,7 @@ from typing import Any
 from mhist_tune import (
     __version__,
     calibration,
+    definition,
     difficulty,
     evidence,
     figures,
@@ -45,8 +46,9 @@ def build(storage: Storage, study_name: str) -> dict[str, Any]:
     """Return the report of the newest opening of the test partition that has a finished seed, as a JSON document.
 
     Its keys:
-        study, model, definition_sha256, weights_sha256, dataset_fingerprint (of the train partition; each opening has
-            that of the test partition), versions (of the machine that makes the report), commands: what it is of.
+        study, model, definition_sha256, weight_files (sha256 by name), dataset_fingerprint (of the train partition;
+            each opening has that of the test partition), versions (of the machine that makes the report), commands:
+            what it is of.
         result, caveats, methods: sentences.
         trial (number, params, best_epoch, stopped_epoch, configured_epochs), stop_epoch (of the retraining).
         opening (its id in `test_openings`), complete (whether every seed of it has predictions), n_seeds (reported)
@@ -73,7 +75,7 @@ def build(storage: Storage, study_name: str) -> dict[str, Any]:
 
 
 def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
-    """Write report.html, .md, .json, metrics.csv, predictions.csv and the figures, and return the document.
+    """Write report.html, .md, .json, metrics.csv, predictions.csv, study.toml and the figures; return the document.
 
     Raises:
         StudyNotFoundError: no such study.
@@ -91,6 +93,7 @@ def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
         _write_metrics(document, folder / "metrics.csv")
         for figure in drawn:
             figure.write(folder)
+        (folder / "study.toml").write_text(definition.render(found.study.definition) + "\n", encoding="utf-8")
         (folder / "report.md").write_text(report_text.to_markdown(document, drawn), encoding="utf-8")
         (folder / "report.html").write_text(page.render(document, drawn, pictures), encoding="utf-8")
         text = json.dumps(document, indent=2, allow_nan=False)
@@ -106,11 +109,12 @@ def _build(storage: Storage, found: Evidence) -> tuple[dict[str, Any], list[Tria
     study, images, payload = found.study, found.images, found.payload
     searched = trials.ended(storage, study)
     n_ssa = int(images.labels.sum())
+    weight_files = {Path(name).name: sha256 for name, sha256 in study.dataset.get("weight_files", {}).items()}
     document: dict[str, Any] = {
         "study": study.name,
         "model": study.definition.hyperparameters(payload["params"]).model,
         "definition_sha256": study.definition.sha256,
-        "weights_sha256": study.dataset.get("weights_sha256"),
+        "weight_files": weight_files,
         "dataset_fingerprint": study.dataset["fingerprint"],
         "trial": {"number": payload["trial"], **{key: payload[key] for key in _TRIAL_KEYS}},
         "stop_epoch": payload["stop_epoch"],
@@ -148,10 +152,11 @@ def _build(storage: Storage, found: Evidence) -> tuple[dict[str, Any], list[Tria
             **{package: version(package) for package in _PACKAGES},
         },
         "commands": [
-            f"mhist-tune create-study {study.name} --data DIR",
+            "mhist-tune create-study study.toml --data DIR" + (" --weights FILE" if weight_files else ""),
             f"mhist-tune worker {study.name} --data DIR",
             f"mhist-tune retrain {study.name} --trial {payload['trial']} --n-seeds {found.n_planned} --data DIR",
             f"mhist-tune report {study.name}",
+            f"mhist-tune verify {study.name} --data DIR",
         ],
         "predictions": None,
     }
@@ -203,15 +208,15 @@ def _held_out(storage: Storage, found: Evidence) -> dict[str, Any] | None:
 
 
 def _search(storage: Storage, found: Evidence, searched: Sequence[Trial]) -> dict[str, Any]:
-    definition = found.study.definition
+    space = found.study.definition.space
     states = [(slot.outcome or {}).get("state") for slot in ledger.slots(storage, found.study, "search")]
     return {
         "n_trials": {state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")},
         "history": [
             {"number": one.number, "state": one.state, "value": one.best_until(len(one.epochs))} for one in searched
         ],
-        "importance": asdict(trials.importance(searched, definition.space)),
-        "edges": trials.edges(found.payload["params"], definition.space),
+        "importance": asdict(trials.importance(searched, space)),
+        "edges": trials.edges(found.payload["params"], space),
     }
 
 

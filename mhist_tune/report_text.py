@@ -37,7 +37,7 @@ def to_markdown(report: Mapping[str, Any], figures: Sequence[ReportFigure]) -> s
     """Return a report as Markdown with links to the figures' files beside it."""
     parts = [f"# {headline(report)}", report["result"]]
     for title, rows in tables(report):
-        parts += [f"## {title}", "\n".join(_markdown_table(rows))]
+        parts += [f"## {title}", "\n".join(markdown_table(rows))]
     parts += [f"## {one.title}\n\n![{one.title}]({one.name}.png)\n\n{one.caption}" for one in figures]
     parts += [
         "## Search",
@@ -198,8 +198,8 @@ def facts(report: Mapping[str, Any]) -> dict[str, str]:
         "Versions": ", ".join(f"{name} {release}" for name, release in report["versions"].items()),
         "Predictions": "predictions.csv",
     }
-    if report["weights_sha256"]:
-        found["Weights"] = f"SHA-256 {report['weights_sha256']}"
+    if report["weight_files"]:
+        found["Starting weights"] = "; ".join(f"{name}, SHA-256 {one}" for name, one in report["weight_files"].items())
     return found
 
 
@@ -216,7 +216,8 @@ def _with_std(mean: float | None, std: float | None) -> str:
     return number(mean, 4) if std is None else f"{number(mean, 4)} ± {number(std, 4)}"
 
 
-def _markdown_table(rows: Rows) -> list[str]:
+def markdown_table(rows: Rows) -> list[str]:
+    """Return a table as lines of Markdown, the first column to the left, the others to the right."""
     head, *body = rows
     rule = ["---", *["---:"] * (len(head) - 1)]
     return [f"| {' | '.join(row)} |" for row in (head, rule, *body)]

@@ -9,21 +9,22 @@ are descriptive: a stage of their own keeps them away from whatever a report of 
 
 import getpass
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mhist_tune import __version__, holdout, journal, ledger, records, search, selection, thumbnails
+from mhist_tune import __version__, holdout, journal, kept_weights, ledger, records, search, selection, thumbnails
 from mhist_tune.dataset import ImageSet
 from mhist_tune.errors import DataError, UsageError
 from mhist_tune.execution import SlotRun
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.records import FloatArray
 from mhist_tune.session import Session
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
-from mhist_tune.train import FitResult, predict
+from mhist_tune.train import EpochResult, FitResult, fit, predict
 
 STAGE = "retrain"
 DESCRIPTIVE = "descriptive"
@@ -193,6 +194,8 @@ def run(run: SlotRun) -> Mapping[str, Any]:
     result = run.fit(hp, session.train, None, seed=payload["seed"], stop_epoch=payload["stop_epoch"])
     if isinstance(result, dict):  # diverged: the seed is recorded as such and has no predictions
         return {**result, "state": "FAIL"}
+    if payload["seed"] == kept_weights.SEED:
+        kept_weights.write(kept_weights.path_of(session.storage, session.study, payload), result.state_dict)
     _predict_test(run, hp, result)
     return {
         "state": "COMPLETE",
@@ -225,6 +228,38 @@ def _predict_test(run: SlotRun, hp: Hyperparameters, result: FitResult) -> None:
     test = _load_test(run.session)
     probabilities = predict(result.state_dict, hp, test, device=run.session.device)
     records.record_predictions(run.session.storage, run.claim, "test", probabilities)
+
+
+def rerun(session: Session, payload: Mapping[str, Any], on_epoch: Callable[[EpochResult], None]) -> FloatArray:
+    """Train a finished slot's seed once more, under the opening that stands; return its test probabilities, [n].
+
+    Nothing is recorded, but the weights that are kept are written where they are missing.
+
+    Args:
+        session: of the study.
+        payload: the slot's.
+        on_epoch: hears each epoch.
+
+    Raises:
+        Diverged: as `train.fit`.
+        DataError: the test partition is not the one that was opened.
+    """
+    hp = session.hyperparameters(payload["params"])
+    result = fit(
+        hp,
+        session.train,
+        None,
+        seed=payload["seed"],
+        device=session.device,
+        checkpoint=None,
+        on_epoch=on_epoch,
+        on_step=lambda _done, _images: session.stop.check(),
+        stop_epoch=payload["stop_epoch"],
+    )
+    path = kept_weights.path_of(session.storage, session.study, payload)
+    if payload["seed"] == kept_weights.SEED and not path.exists():
+        kept_weights.write(path, result.state_dict)
+    return predict(result.state_dict, hp, _load_test(session), device=session.device)
 
 
 def _load_test(session: Session) -> ImageSet:

@@ -14,10 +14,11 @@ Curve = Sequence[float | None]
 
 
 def learning_curves(chosen: Mapping[str, Curve], retrained: Sequence[Curve]) -> Figure:
-    """Draw the chosen trial's losses and F1 by epoch, and the training loss of each retrained seed.
+    """Draw the chosen trial's losses, F1 and AUROC by epoch, and the training loss of each retrained seed.
 
     Args:
-        chosen: `train_loss`, `val_loss` and `val_f1` of the chosen search trial; empty where it is not known.
+        chosen: `train_loss`, `val_loss`, `val_f1` and `val_auroc` of the chosen search trial; empty where it is not
+            known.
         retrained: the training loss of each seed.
     """
     figure, panels = new_figure(width=6.0, height=5.6 if chosen else 3.4, n_panels=2 if chosen else 1)
@@ -28,10 +29,9 @@ def learning_curves(chosen: Mapping[str, Curve], retrained: Sequence[Curve]) -> 
     if chosen:
         _draw(loss, chosen["train_loss"], color=BLUE, linewidth=1.8, label="training, chosen trial")
         _draw(loss, chosen["val_loss"], color=ORANGE, linewidth=1.8, linestyle="--", label="validation, chosen trial")
-        _draw(
-            panels[1], chosen["val_f1"], color=ORANGE, linewidth=1.8, linestyle="--", label="validation, chosen trial"
-        )
-        panels[1].set(ylabel="F1")
+        _draw(panels[1], chosen["val_auroc"], color=BLUE, linewidth=1.8, label="AUROC")
+        _draw(panels[1], chosen["val_f1"], color=ORANGE, linewidth=1.8, linestyle="--", label="F1")
+        panels[1].set(ylabel="validation, chosen trial")
         panels[1].legend(loc="lower right", frameon=False, fontsize=10)
     loss.set(ylabel="loss, mean per image", ylim=(0, None))
     loss.legend(loc="upper right", frameon=False, fontsize=10)

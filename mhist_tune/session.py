@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from mhist_tune import records
+from mhist_tune import records, studies
 from mhist_tune.dataset import ImageSet
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.scores import ScoreBook
@@ -93,9 +93,8 @@ class Session:
         return self._scores[stage]
 
     def hyperparameters(self, params: Mapping[str, Any]) -> Hyperparameters:
-        """Return what `fit` takes: the definition's fixed fields, these params, and what was probed for the study."""
-        fields = self.study.definition.hyperparameters(params).to_dict()
-        return Hyperparameters.from_dict({**fields, **self.study.settings["probed"]})
+        """Return what `fit` takes, see `studies.hyperparameters`."""
+        return studies.hyperparameters(self.study, params)
 
 
 def derive_seed(*parts: object) -> int:

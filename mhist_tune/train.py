@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from mhist_tune.augment import draw, normalize
@@ -159,10 +159,19 @@ def predict(
         batch_size: images in one pass; a multiple of the micro-batch if None.
     """
     with reproducible(device):
-        model = create_model(dataclasses.replace(hp, weights="random"))
-        model.load_state_dict(state_dict)
-        logits = evaluate(ready(model, hp, device), images.images, hp, batch_size=batch_size)
+        logits = evaluate(trained_model(state_dict, hp, device), images.images, hp, batch_size=batch_size)
     return probabilities_of(logits).cpu().numpy()
+
+
+def trained_model(state_dict: Mapping[str, Tensor], hp: Hyperparameters, device: torch.device) -> nn.Module:
+    """Return a run's model with its trained weights on a device; changes torch's random state.
+
+    Raises:
+        RuntimeError: the weights do not fit.
+    """
+    model = create_model(dataclasses.replace(hp, weights="random"))
+    model.load_state_dict(state_dict)
+    return ready(model, hp, device)
 
 
 class _Run:

@@ -128,7 +128,7 @@ def _claim_and_run(
                 continue
             is_pending = True
             if study.uuid not in sessions:
-                sessions[study.uuid] = _open_session(storage, study, options, device, worker, emit, stop)
+                sessions[study.uuid] = open_session(storage, study, options.data_root, device, worker, emit, stop)
             claim = ledger.claim(storage, study, options.stages, worker=worker, observer=observer)
             if claim is not None:
                 run_slot(sessions[study.uuid], claim, WORK[claim.stage])
@@ -143,20 +143,24 @@ def _studies(storage: Storage, name: str | None) -> list[Study]:
     return [studies.load_study(storage, name)] if name else studies.list_studies(storage)
 
 
-def _open_session(
+def open_session(
     storage: Storage,
     study: Study,
-    options: WorkerOptions,
+    data_root: Path,
     device: str,
     worker: str,
     emit: Emit,
     stop: StopRequest,
 ) -> Session:
-    """Check that the data and the weights are the study's own, and settle what is probed once for a study."""
-    fingerprint = dataset.fingerprint(options.data_root)
+    """Check that the data and the weights are the study's own, and settle what is probed once for a study.
+
+    Raises:
+        DataError: the images or a weight file are others.
+    """
+    fingerprint = dataset.fingerprint(data_root)
     if fingerprint != study.dataset["fingerprint"]:
         raise DataError(
-            f"the images under {options.data_root} are not those that {study.name} was created with",
+            f"the images under {data_root} are not those that {study.name} was created with",
             hint="point --data to the same copy of the data set",
         )
     for weights, sha256 in study.dataset.get("weight_files", {}).items():
@@ -173,8 +177,8 @@ def _open_session(
         study = studies.set_setting(storage, study, "probed", probed)
     emit("setting", study=study.name, **study.settings["probed"])
     cache_dir = storage.root / "cache"
-    train = dataset.load_train(options.data_root, image_size=hp.image_size, cache_dir=cache_dir)
-    return Session(storage, study, options.data_root, cache_dir, train, torch_device, worker, emit, stop)
+    train = dataset.load_train(data_root, image_size=hp.image_size, cache_dir=cache_dir)
+    return Session(storage, study, data_root, cache_dir, train, torch_device, worker, emit, stop)
 
 
 def format_event(event: str, fields: Mapping[str, Any]) -> str:

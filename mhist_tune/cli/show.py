@@ -186,15 +186,24 @@ def _study_rows(storage: "Storage") -> list[dict[str, Any]]:
 
 @click.command("best-trial")
 @click.argument("name")
+@click.option(
+    "--export", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write its retrained model here."
+)
 @json_option
 @storage_option
-def best_trial_command(name: str, as_json: bool, storage_url: str) -> None:
+def best_trial_command(name: str, folder: Path | None, as_json: bool, storage_url: str) -> None:
     """Show the trial with the best validation F1 and its hyperparameters.
+
+    With --export, write the retrained model that the report is about: weights, preprocessing, threshold, model card.
 
     \b
     Example:
       mhist-tune best-trial vit --json
+      mhist-tune best-trial vit --export vit-model
     """
+    if folder is not None:
+        _export(storage_url, name, folder, as_json=as_json)
+        return
     from mhist_tune import status, studies
     from mhist_tune.errors import UsageError
     from mhist_tune.storage import open_storage
@@ -210,3 +219,16 @@ def best_trial_command(name: str, as_json: bool, storage_url: str) -> None:
         for field, value in best["params"].items():
             click.echo(f"  {field} = {value}")
     follow_up(f"mhist-tune retrain {name}")
+
+
+def _export(storage_url: str, name: str, folder: Path, *, as_json: bool) -> None:
+    from mhist_tune import exported
+    from mhist_tune.storage import open_storage
+
+    with open_storage(storage_url, create=False) as storage:
+        description = exported.write(storage, name, folder)
+    if as_json:
+        click.echo(json.dumps(description, indent=2))
+    else:
+        click.echo(f"wrote trial {description['trial']}, seed {description['seed']}, to {folder}")
+    follow_up(f"mhist-tune predict {folder} IMAGES...")

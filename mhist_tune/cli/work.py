@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mhist_tune.cli.options import data_option, devices_options, follow_up, required_data, storage_option
+from mhist_tune.cli.options import (
+    data_option,
+    devices_options,
+    follow_up,
+    json_option,
+    required_data,
+    storage_option,
+)
 from mhist_tune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -126,6 +133,50 @@ def retrain_command(
         )
     _work(storage_url, root, name, devices, per_device, stages=(retrain.STAGE,))
     follow_up(f"mhist-tune report {name}")
+
+
+@click.command("verify")
+@click.argument("name")
+@devices_options
+@json_option
+@storage_option
+@data_option
+def verify_command(
+    name: str, devices: str, per_device: int | None, as_json: bool, storage_url: str, data_root: Path | None
+) -> None:
+    """Recompute the report, train one seed once more, and say what agreed; exit 1 if something differs.
+
+    The devices decide how many threads a training gets, and with it the last bits: give those of the retraining.
+
+    \b
+    Example:
+      mhist-tune verify vit --data MHIST
+    """
+    import json
+
+    from mhist_tune import verification
+    from mhist_tune.cli.progress import progress
+    from mhist_tune.errors import MhistTuneError
+    from mhist_tune.session import Interrupted
+    from mhist_tune.storage import open_storage
+    from mhist_tune.supervisor import stop_on_signals
+
+    root = required_data(data_root)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        with open_storage(storage_url, create=False) as storage, stop_on_signals() as stop, progress() as emit:
+            checks = verification.of_records(storage, name, storage.root / "reports" / name)
+            checks += verification.of_training(storage, name, root, devices, per_device, emit, stop)
+    except Interrupted as interrupted:
+        raise SystemExit(128 + interrupted.signum) from None
+    document = verification.to_document(name, checks)
+    click.echo(json.dumps(document, indent=2) if as_json else verification.to_text(checks))
+    if not document["repeated"]:
+        raise MhistTuneError(
+            f"{name} is not repeated exactly here",
+            hint="another processor, number of threads or version gives other last bits, which training magnifies",
+        )
+    follow_up(f"mhist-tune best-trial {name} --export DIR")
 
 
 @click.command("demo")

@@ -1,0 +1,61 @@
+"""Commands that take something out of a storage, and use what was taken out."""
+
+import json
+from pathlib import Path
+
+import click
+
+from mhist_tune.cli.options import follow_up, json_option, storage_option
+
+
+@click.command("export")
+@click.argument("name")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@storage_option
+def export_command(name: str, folder: Path, storage_url: str) -> None:
+    """Write a study's trials, epochs and predictions as CSV files.
+
+    \b
+    Example:
+      mhist-tune export vit vit-records
+    """
+    from mhist_tune import csv_export, studies
+    from mhist_tune.storage import open_storage
+
+    with open_storage(storage_url, create=False) as storage:
+        written = csv_export.write(storage, studies.load_study(storage, name), folder)
+    for table, n_rows in written.items():
+        click.echo(f"{folder / table}.csv  {n_rows} rows")
+    follow_up(f"mhist-tune report {name}")
+
+
+@click.command("predict")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGES...")
+@json_option
+def predict_command(folder: Path, images: tuple[Path, ...], as_json: bool) -> None:
+    """Predict image files with an exported model: CSV with name, probability of SSA, and class.
+
+    \b
+    Example:
+      mhist-tune best-trial vit --export vit-model
+      mhist-tune predict vit-model images/*.png > predictions.csv
+    """
+    import csv
+    import sys
+    from dataclasses import asdict, fields
+
+    import torch
+
+    from mhist_tune import exported
+
+    model = exported.load(folder)
+    found = exported.predict(model, images, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if as_json:
+        rows = [asdict(one) for one in found]
+        click.echo(json.dumps({"threshold": model.threshold, "predictions": rows}, indent=2))
+        return
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow([field.name for field in fields(exported.Prediction)])
+    for one in found:
+        writer.writerow(asdict(one).values())

@@ -1,0 +1,99 @@
+"""The records of a study as CSV files, for other programs: trials, epochs and predictions of every stage."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mhist_tune import ledger, records, studies
+from mhist_tune.errors import UsageError
+from mhist_tune.ledger import SlotRow
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+
+_OUTCOME = ("state", "value", "best_value", "best_epoch", "stopped_epoch", "reason")
+_PAYLOAD = ("trial", "seed", "fold", "label")
+
+
+def write(storage: Storage, study: Study, folder: Path) -> dict[str, int]:
+    """Write trials.csv, epochs.csv and predictions.csv, and return how many rows each has.
+
+    A trial's columns are its stage, slot and number, its outcome, what its slot was for (`for_trial`, `for_seed` and so
+    on, where there is such a thing) and its hyperparameters under `params_`. An epoch's and a prediction's are stage,
+    slot and trial number, then the epoch with all metrics, or the image set with name, label, votes and probability.
+
+    Raises:
+        UsageError: the folder cannot be written.
+    """
+    slots = [slot for stage in studies.STAGES for slot in ledger.slots(storage, study, stage)]
+    tables = {
+        "trials": _trials([slot for slot in slots if slot.trial_number is not None]),
+        "epochs": _epochs(storage, study, slots),
+        "predictions": _predictions(storage, study, slots),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return {name: _write(folder / f"{name}.csv", *table) for name, table in tables.items()}
+    except OSError as error:
+        raise UsageError(f"cannot write into {folder}: {error.strerror}", hint="choose another folder") from error
+
+
+Table = tuple[list[str], Iterable[Sequence[Any]]]
+
+
+def _trials(slots: Sequence[SlotRow]) -> Table:
+    params = [(slot.outcome or {}).get("params") or slot.payload.get("params") or {} for slot in slots]
+    names = list(dict.fromkeys(name for one in params for name in one))
+    aims = [name for name in _PAYLOAD if any(name in slot.payload for slot in slots)]
+    head = [
+        "stage",
+        "slot",
+        "number",
+        *_OUTCOME,
+        *(f"for_{name}" for name in aims),
+        *(f"params_{name}" for name in names),
+    ]
+    return head, (
+        [
+            slot.stage,
+            slot.slot,
+            slot.trial_number,
+            *((slot.outcome or {}).get(name) for name in _OUTCOME),
+            *(slot.payload.get(name) for name in aims),
+            *(one.get(name) for name in names),
+        ]
+        for slot, one in zip(slots, params, strict=True)
+    )
+
+
+def _epochs(storage: Storage, study: Study, slots: Sequence[SlotRow]) -> Table:
+    rows = [(slot, row) for slot in slots for row in records.epochs(storage, study, slot.stage, slot.slot)]
+    metrics = list(dict.fromkeys(name for _, row in rows for name in row.metrics))
+    return ["stage", "slot", "number", "epoch", "value", *metrics], (
+        [slot.stage, slot.slot, slot.trial_number, row.epoch, row.value, *(row.metrics.get(name) for name in metrics)]
+        for slot, row in rows
+    )
+
+
+def _predictions(storage: Storage, study: Study, slots: Sequence[SlotRow]) -> Table:
+    def rows() -> Iterable[Sequence[Any]]:
+        numbers = {(slot.stage, slot.slot): slot.trial_number for slot in slots}
+        for stage, name in records.predicted_sets(storage, study):
+            images = records.image_set(storage, study, name)
+            for slot, probabilities in records.predictions(storage, study, stage, name).items():
+                of_image = zip(images.names, images.labels, images.votes, probabilities.tolist(), strict=True)
+                for image, label, votes, probability in of_image:
+                    yield [stage, slot, numbers[stage, slot], name, image, int(label), int(votes), probability]
+
+    return ["stage", "slot", "number", "image_set", "image_name", "label", "votes", "probability"], rows()
+
+
+def _write(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    n_rows = 0
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        for row in rows:
+            writer.writerow(row)
+            n_rows += 1
+    return n_rows

@@ -1,0 +1,195 @@
+"""Whether a report can be repeated: its numbers from the stored predictions, and one seed by training it once more.
+
+Each check says what agreed bitwise, what within a tolerance, and what did not.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+
+from mhist_tune import evidence, journal, records, report, retrain, statistics
+from mhist_tune.evidence import Evidence
+from mhist_tune.session import Emit, StopRequest
+from mhist_tune.storage import Storage
+from mhist_tune.train import EpochResult
+from mhist_tune.worker import n_cores, open_session, parse_devices
+
+TOLERANCE = 1e-6
+"""What counts as agreement that is not bitwise, as another version of a library or another processor may give."""
+
+_OF_THE_MACHINE = ("versions", "methods", "commands", "predictions", "verification")
+"""Keys of a report that may differ where its numbers do not."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison.
+
+    Attributes:
+        state: bitwise, within tolerance, differs, or not compared.
+        max_difference: the largest of two numbers; None where none were compared.
+    """
+
+    what: str
+    state: str
+    max_difference: float | None
+    detail: str
+
+
+def of_records(storage: Storage, study_name: str, folder: Path) -> list[Check]:
+    """Compare the report that was written into `folder` with one recomputed from the stored predictions.
+
+    Raises:
+        StudyNotFoundError: no such study.
+        UsageError: no retraining has finished.
+    """
+    found = evidence.load(storage, study_name)
+    again = report.build(storage, study_name)
+    return [_written(folder / "report.json", again), _predictions(folder / "predictions.csv", found), _aurocs(found)]
+
+
+def of_training(
+    storage: Storage,
+    study_name: str,
+    data_root: Path,
+    devices: str,
+    per_device: int | None,
+    emit: Emit,
+    stop: StopRequest,
+) -> list[Check]:
+    """Train the first finished seed of the reported opening once more, and compare it with what was recorded.
+
+    Args:
+        devices: as of the retraining (`worker.parse_devices`): as many threads as a worker of it had are used here, on
+            the first device.
+
+    Raises:
+        StudyNotFoundError: no such study.
+        UsageError: no retraining has finished, or there is no such device.
+        DataError: the data set is not the study's.
+    """
+    found = evidence.load(storage, study_name)
+    study = found.study
+    names = parse_devices(devices, per_device)
+    torch.set_num_threads(max(1, n_cores() // len(names)))
+    session = open_session(storage, study, data_root, names[0], "verify", emit, stop)
+    slot, stored = found.slots[0], found.probabilities[0]
+    losses: list[float | None] = []
+
+    def hear(result: EpochResult) -> None:
+        losses.append(result.metrics["train_loss"])
+        shown = {"stage": slot.stage, "slot": slot.slot, "trial": slot.payload["trial"]}
+        session.emit(
+            "epoch", study=study.name, **shown, epoch=result.epoch, epochs=slot.payload["stop_epoch"], **result.metrics
+        )
+
+    probabilities = retrain.rerun(session, slot.payload, hear)
+    recorded = [row.metrics["train_loss"] for row in records.epochs(storage, study, slot.stage, slot.slot)]
+    seed = f"seed {slot.payload['seed']}, trained again on {session.device}"
+    aurocs = [statistics.metrics_of(found.images.labels, row)["auroc"] for row in (stored, probabilities)]
+    checks = [
+        _compared(f"{seed}: training loss of {len(losses)} epochs", losses, recorded),
+        _compared(
+            f"{seed}: {stored.size} test probabilities",
+            probabilities.tolist(),
+            stored.tolist(),
+            f"AUROC {aurocs[1]:.4f}, reported {aurocs[0]:.4f}",
+        ),
+    ]
+    detail = {"seed": slot.payload["seed"], "states": [check.state for check in checks]}
+    journal.event(storage, study, kind="verified", stage=slot.stage, slot=slot.slot, detail=detail)
+    return checks
+
+
+def is_repeated(checks: Sequence[Check]) -> bool:
+    """Return whether nothing differs."""
+    return all(check.state != "differs" for check in checks)
+
+
+def to_document(study_name: str, checks: Sequence[Check]) -> dict[str, Any]:
+    """Return the checks as a JSON document: `study`, `repeated`, `tolerance`, `checks`."""
+    return {
+        "study": study_name,
+        "repeated": is_repeated(checks),
+        "tolerance": TOLERANCE,
+        "checks": [asdict(check) for check in checks],
+    }
+
+
+def to_text(checks: Sequence[Check]) -> str:
+    """Return one line for each check."""
+    width = max(len(check.state) for check in checks)
+    return "\n".join(f"{check.state.ljust(width)}  {check.what}: {check.detail}".removesuffix(": ") for check in checks)
+
+
+def _written(path: Path, again: Mapping[str, Any]) -> Check:
+    what = "numbers of the written report"
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        return Check(what, "not compared", None, f"there is no {path}; mhist-tune report {again['study']} writes it")
+    keys = [key for key in written if key in again and key not in _OF_THE_MACHINE]
+    # Through JSON, so that what differs in memory only (a tuple, a list) is the same here.
+    known = json.loads(json.dumps({key: again[key] for key in keys}))
+    return _compared(what, list(_leaves({key: written[key] for key in keys})), list(_leaves(known)))
+
+
+def _predictions(path: Path, found: Evidence) -> Check:
+    what = f"{found.probabilities.size} predictions in {path.name}"
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except OSError:
+        return Check(what, "not compared", None, f"there is no {path}")
+    stored = [
+        (str(seed), name, probability)
+        for seed, row in zip(found.seeds, found.probabilities.tolist(), strict=True)
+        for name, probability in zip(found.images.names, row, strict=True)
+    ]
+    written = [(row["seed"], row["image_name"], float(row["probability"])) for row in rows]
+    return _compared(what, [leaf for row in written for leaf in row], [leaf for row in stored for leaf in row])
+
+
+def _aurocs(found: Evidence) -> Check:
+    what = "AUROC of each seed against scikit-learn's"
+    labels = found.images.labels
+    if not 0 < labels.sum() < labels.size:
+        return Check(what, "not compared", None, "the test partition holds one class only")
+    ours: list[Any] = [statistics.metrics_of(labels, row)["auroc"] for row in found.probabilities]
+    return _compared(what, ours, [float(roc_auc_score(labels, row)) for row in found.probabilities])
+
+
+def _compared(what: str, ours: Sequence[Any], theirs: Sequence[Any], detail: str = "") -> Check:
+    """Compare two lists of numbers and other plain values, place by place."""
+    if list(ours) == list(theirs):
+        return Check(what, "bitwise", 0.0, detail)
+    if len(ours) != len(theirs):
+        return Check(what, "differs", None, f"{len(ours)} values instead of {len(theirs)}")
+    pairs = [(one, other) for one, other in zip(ours, theirs, strict=True) if one != other]
+    if not all(isinstance(value, int | float) for pair in pairs for value in pair):
+        one, other = next(pair for pair in pairs if not all(isinstance(value, int | float) for value in pair))
+        return Check(what, "differs", None, f"{one!r} instead of {other!r}")
+    largest = float(np.max(np.abs(np.subtract(*np.array(pairs, dtype=np.float64).T))))
+    state = "within tolerance" if largest <= TOLERANCE else "differs"
+    shown = f"{len(pairs)} of {len(ours)} values differ, by at most {largest:.2g}"
+    return Check(what, state, largest, f"{shown}; {detail}" if detail else shown)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yield what a JSON document holds, names included, in a fixed order."""
+    if isinstance(value, Mapping):
+        for name in sorted(value):
+            yield name
+            yield from _leaves(value[name])
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
