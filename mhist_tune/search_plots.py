@@ -32,9 +32,9 @@ def learning_curves(chosen: Mapping[str, Curve], retrained: Sequence[Curve]) -> 
         _draw(panels[1], chosen["val_auroc"], color=BLUE, linewidth=1.8, label="AUROC")
         _draw(panels[1], chosen["val_f1"], color=ORANGE, linewidth=1.8, linestyle="--", label="F1")
         panels[1].set(ylabel="validation, chosen trial")
-        panels[1].legend(loc="lower right", frameon=False, fontsize=10)
+        panels[1].legend(loc="best", frameon=False, fontsize=10)
     loss.set(ylabel="loss, mean per image", ylim=(0, None))
-    loss.legend(loc="upper right", frameon=False, fontsize=10)
+    loss.legend(loc="best", frameon=False, fontsize=10)
     panels[-1].set(xlabel="epoch")
     for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -100,7 +100,7 @@ def test_history_marks_the_best_so_far_among_complete_trials():
 
 def test_learning_curves_leave_gaps_and_do_without_the_search():
     """What was not measured is a gap; without the search's trial one panel shows the retrained seeds."""
-    chosen = {"train_loss": [0.7, 0.5], "val_loss": [None, 0.6], "val_f1": [0.4, 0.5]}
+    chosen = {"train_loss": [0.7, 0.5], "val_loss": [None, 0.6], "val_f1": [0.4, 0.5], "val_auroc": [None, 0.9]}
     figure = search_plots.learning_curves(chosen, [[0.7, 0.6], [0.8, 0.5]])
     assert len(figure.axes) == 2
     assert np.isnan(figure.axes[0].lines[3].get_ydata()[0])
