@@ -1,20 +1,25 @@
 """Creating a study: everything that can be wrong with it is found before anything is written."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mhist_tune import dataset, models, studies
-from mhist_tune.annotations import read_annotations
+from mhist_tune.annotations import Annotations, Int64Array, read_annotations
 from mhist_tune.definition import StudyDefinition
+from mhist_tune.finalists import fold_set, inner_set
+from mhist_tune.session import derive_seed
 from mhist_tune.space import Categorical, Int, Value
-from mhist_tune.splits import split_train
+from mhist_tune.splits import split_folds, split_train
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 from mhist_tune.subsets import training_indices
 
 
 def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> Study:
-    """Check the definition against the models and the data, cut the validation split, and store the study.
+    """Check the definition against the models and the data, cut the validation split and folds, and store the study.
 
     The same definition again changes nothing and returns the study.
 
@@ -30,13 +35,15 @@ def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> St
     train_indices, val_indices = split_train(
         train.votes, train.labels, train.groups, val_fraction=definition.val_fraction, seed=definition.split_seed
     )
-    for hp in corners:
-        training_indices(
-            hp,
-            votes=train.votes[train_indices],
-            labels=train.labels[train_indices],
-            names=[train.names[index] for index in train_indices],
-        )
+    parts = {"train": train_indices, "val": val_indices} | _folds(definition, train)
+    for indices in _trained_on(parts, definition, len(train.names)):
+        for hp in corners:
+            training_indices(
+                hp,
+                votes=train.votes[indices],
+                labels=train.labels[indices],
+                names=[train.names[index] for index in indices],
+            )
     groups = train.groups or (None,) * len(train.names)
     rows = [
         [name, int(label), int(votes), group]
@@ -49,11 +56,38 @@ def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> St
             "fingerprint": dataset.fingerprint(data_root),
             "weight_files": {hp.weights: sha256 for hp in corners if (sha256 := models.weights_identity(hp.weights))},
         },
-        image_sets={
-            "train": [rows[index] for index in train_indices],
-            "val": [rows[index] for index in val_indices],
-        },
+        image_sets={name: [rows[index] for index in indices] for name, indices in parts.items()},
     )
+
+
+def _folds(definition: StudyDefinition, train: Annotations) -> dict[str, Int64Array]:
+    """Return the folds of `[confirm]` and the validation part of their inner splits, as indices by name.
+
+    The seeds differ from the validation split's, so that a finalist is not scored on the very images it was chosen by.
+    """
+    if not definition.confirm:
+        return {}
+    seed, n_folds = definition.split_seed, definition.confirm["n_folds"]
+    found: dict[str, Int64Array] = {}
+    folds = split_folds(train.votes, train.labels, train.groups, n_folds=n_folds, seed=derive_seed(seed, "folds"))
+    for fold, held_out in enumerate(folds):
+        outside = np.setdiff1d(np.arange(len(train.names)), held_out)
+        _, inner = split_train(
+            train.votes[outside],
+            train.labels[outside],
+            None if train.groups is None else [train.groups[index] for index in outside],
+            val_fraction=definition.val_fraction,
+            seed=derive_seed(seed, "inner", fold),
+        )
+        found |= {fold_set(fold): held_out, inner_set(fold): outside[inner]}
+    return found
+
+
+def _trained_on(parts: Mapping[str, Int64Array], definition: StudyDefinition, n_images: int) -> list[Int64Array]:
+    """Return the images that the search trains on, and those of each inner split, the fewest that anything does."""
+    n_folds = definition.confirm["n_folds"] if definition.confirm else 0
+    left_out = [np.concatenate([parts[fold_set(fold)], parts[inner_set(fold)]]) for fold in range(n_folds)]
+    return [parts["train"], *(np.setdiff1d(np.arange(n_images), one) for one in left_out)]
 
 
 def _corners(definition: StudyDefinition) -> list[dict[str, Any]]:

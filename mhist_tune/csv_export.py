@@ -12,7 +12,7 @@ from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
 _OUTCOME = ("state", "value", "best_value", "best_epoch", "stopped_epoch", "reason")
-_PAYLOAD = ("trial", "seed", "fold", "label")
+_PAYLOAD = ("trial", "seed", "fit", "fold", "label")
 
 
 def write(storage: Storage, study: Study, folder: Path) -> dict[str, int]:

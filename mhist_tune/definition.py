@@ -1,7 +1,8 @@
 """Study definitions: `studies/*.toml`, read once by `create-study`, then kept in the storage as the record.
 
 A definition is data: `[study]` names the study, its budget, sampler and pruner; `[fixed]` holds; `[space]` is searched;
-every `[[start]]` is tried first, and the first one is the study's default, its control. A table has `[[row]]` entries
+every `[[start]]` is tried first, and the first one is the study's default, its control; `[confirm]` says how the best
+trials and the default are trained again before one is chosen. A table has `[[row]]` entries
 instead of `[space]`: each is trained with `n_seeds` seeds, and the first one is the control. A definition is completed
 when it is read, so that a stored one keeps its meaning when a later version changes a default.
 """
@@ -40,6 +41,7 @@ class StudyDefinition:
         space: the searched ones.
         start: complete params of the trials that are tried first.
         rows: of a table, all with the same fields; empty for a search.
+        confirm: `top` (how many of the best trials) and `n_folds`; None if the search's best trial is taken as it is.
         text: the file, verbatim, without what the command line changed.
         sha256: of the canonical JSON of `resolved()` at creation.
     """
@@ -56,6 +58,7 @@ class StudyDefinition:
     space: Mapping[str, Dimension]
     start: tuple[Mapping[str, Any], ...]
     rows: tuple[Row, ...]
+    confirm: Mapping[str, int] | None
     text: str
     sha256: str
 
@@ -95,6 +98,8 @@ class StudyDefinition:
             study |= {"sampler": dict(self.sampler), "pruner": dict(self.pruner)}
             tables["space"] = {name: dimension.to_dict() for name, dimension in self.space.items()}
             tables["start"] = [dict(entry) for entry in self.start]
+        if self.confirm is not None:
+            tables["confirm"] = dict(self.confirm)
         return tables
 
     def to_json(self) -> str:
@@ -122,6 +127,7 @@ class StudyDefinition:
             space=content.space,
             start=tuple(content.start),
             rows=tuple(content.rows),
+            confirm=content.confirm,
             text=text,
             sha256=sha256,
         )
@@ -251,7 +257,14 @@ def _build(tables: Mapping[str, Any], text: str, source: str) -> StudyDefinition
     except ValueError as error:
         raise DefinitionError(source, str(error).splitlines()) from error
     definition = StudyDefinition(
-        **content.study, fixed=fixed, space=content.space, start=start, rows=rows, text=text, sha256=""
+        **content.study,
+        fixed=fixed,
+        space=content.space,
+        start=start,
+        rows=rows,
+        confirm=content.confirm,
+        text=text,
+        sha256="",
     )
     canonical = json.dumps(definition.resolved(), sort_keys=True, separators=(",", ":"), allow_nan=False)
     object.__setattr__(definition, "sha256", hashlib.sha256(canonical.encode()).hexdigest())

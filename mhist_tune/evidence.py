@@ -1,6 +1,6 @@
 """What a report or a comparison rests on: the test probabilities that one opening of the test partition stored."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ class Evidence:
         n_planned: how many seeds the opening has.
         images: the test images, [n].
         probabilities: of SSA, [S, n].
+        default_slots, default_probabilities: the same of the study's default, where it was retrained beside the trial.
     """
 
     study: Study
@@ -38,6 +39,8 @@ class Evidence:
     n_planned: int
     images: records.ImageRows
     probabilities: FloatArray
+    default_slots: tuple[SlotRow, ...]
+    default_probabilities: FloatArray | None
 
     @property
     def seeds(self) -> list[int]:
@@ -60,25 +63,40 @@ def load(storage: Storage, study_name: str) -> Evidence:
     study = studies.load_study(storage, study_name)
     stored = records.predictions(storage, study, STAGE, IMAGE_SET)
     slots = ledger.slots(storage, study, STAGE)
-    finished = [slot for slot in slots if slot.state == "done" and slot.slot in stored]
+    openings = journal.openings(storage, study)
+    trial_of = {row.id: row.payload.get("trial") for row in openings}  # an opening that describes rows has none
+    chosen = [slot for slot in slots if slot.payload["trial"] == trial_of[slot.payload["opening"]]]
+    finished = [slot for slot in chosen if _is_finished(slot, stored)]
     if not finished:
         raise UsageError(
             f"no retraining of {study_name} has finished, so there is nothing to report",
             hint=f"mhist-tune retrain {study_name}",
         )
-    openings = journal.openings(storage, study)
     with_results = {slot.payload["opening"] for slot in finished}
     opening = next(row for row in reversed(openings) if row.id in with_results)
     reported = [slot for slot in finished if slot.payload["opening"] == opening.id]
+    default = [
+        slot
+        for slot in slots
+        if slot.payload["opening"] == opening.id
+        and slot.payload["trial"] != opening.payload["trial"]
+        and _is_finished(slot, stored)
+    ]
     return Evidence(
         study=study,
         opening=opening,
         openings=tuple(openings),
         slots=tuple(reported),
-        n_planned=sum(slot.payload["opening"] == opening.id for slot in slots),
+        n_planned=sum(slot.payload["opening"] == opening.id for slot in chosen),
         images=records.image_set(storage, study, IMAGE_SET),
         probabilities=np.stack([stored[slot.slot] for slot in reported]),
+        default_slots=tuple(default),
+        default_probabilities=np.stack([stored[slot.slot] for slot in default]) if default else None,
     )
+
+
+def _is_finished(slot: SlotRow, stored: Mapping[int, FloatArray]) -> bool:
+    return slot.state == "done" and slot.slot in stored
 
 
 def load_all(storage: Storage, names: Sequence[str]) -> list[Evidence]:

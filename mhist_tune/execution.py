@@ -101,9 +101,11 @@ class SlotRun:
         seed: int,
         stop_epoch: int | None = None,
         judge: Callable[[EpochResult], Decision] | None = None,
+        image_set: str = "val",
     ) -> FitResult | dict[str, Any]:
         """Train with fenced reports; return the result, or the outcome that ended it early (pruned or diverged).
 
+        `image_set` names the stored images that `val` is.
         Reports are sent in order while training goes on, so that a database that is away delays nothing but them.
         Out of memory, the run goes on from its checkpoint with half the micro-batch.
 
@@ -119,7 +121,7 @@ class SlotRun:
         try:
             while True:
                 try:
-                    report = partial(self._report, n_epochs=n_epochs, judge=judge)
+                    report = partial(self._report, n_epochs=n_epochs, judge=judge, image_set=image_set)
                     with Outbox[EpochResult](report) as outbox:
                         fitted = fit(
                             hp,
@@ -220,7 +222,14 @@ class SlotRun:
             self._last_step_event = now
             self.session.emit("step", **self._where(), n_done=n_done, n_images=n_images)
 
-    def _report(self, result: EpochResult, *, n_epochs: int, judge: Callable[[EpochResult], Decision] | None) -> None:
+    def _report(
+        self,
+        result: EpochResult,
+        *,
+        n_epochs: int,
+        judge: Callable[[EpochResult], Decision] | None,
+        image_set: str,
+    ) -> None:
         session, claim = self.session, self.claim
         value = result.metrics.get("val_f1", result.metrics["train_loss"])
         assert value is not None
@@ -232,6 +241,7 @@ class SlotRun:
             best_value=result.best_value,
             metrics=result.metrics,
             predictions=result.probabilities,
+            image_set=image_set,
         )
         session.storage.retrying(partial(self._mirror, result.epoch, value))
         if is_new:

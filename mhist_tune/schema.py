@@ -18,7 +18,7 @@ from mhist_tune.space import Dimension
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """What a study may be called."""
 
-_TABLES = ("study", "fixed", "space", "start", "row")
+_TABLES = ("study", "fixed", "space", "start", "row", "confirm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,8 @@ STUDY_OPTIONS = {
     "lease_s": _Option(float, 60.0, low=0.1, high=3600.0),
 }
 N_SEEDS = _Option(int, 3, low=1, high=1000)
+# The best `top` trials and the study's default are trained again, out of fold, before one of them is chosen.
+CONFIRM_OPTIONS = {"top": _Option(int, 3, low=1, high=20), "n_folds": _Option(int, 5, low=2, high=20)}
 _SAMPLERS = {
     "tpe": {"n_startup_trials": _Option(int, 10, low=1), "n_ei_candidates": _Option(int, 24, low=1)},
     "random": {},
@@ -80,6 +82,7 @@ class Content:
         space: `[space]`.
         start: the `[[start]]` entries.
         rows: the `[[row]]` entries.
+        confirm: `[confirm]`, filled in; None without it.
     """
 
     study: dict[str, Any]
@@ -87,6 +90,7 @@ class Content:
     space: dict[str, Dimension]
     start: list[dict[str, Any]]
     rows: list[Row]
+    confirm: dict[str, Any] | None
 
 
 def read(tables: Mapping[str, Any]) -> tuple[Content, list[str]]:
@@ -104,7 +108,8 @@ def read(tables: Mapping[str, Any]) -> tuple[Content, list[str]]:
         problems.append("[[row]] entries are a table instead of a search: leave out [space] and [[start]]")
     elif not rows and not written and study["n_trials"] not in (None, 1):
         problems.append("[space] is empty, so all trials would be the same: name what to search, or write [[row]]s")
-    return Content(study, fixed, space, start, rows), problems
+    confirm = _confirm(tables, bool(rows), bool(start), problems)
+    return Content(study, fixed, space, start, rows, confirm), problems
 
 
 def _table(tables: Mapping[str, Any], name: str, problems: list[str]) -> dict[str, Any]:
@@ -237,6 +242,16 @@ def _start(
             if problem:
                 problems.append(_at(f"[[start]] {i}:", name, problem))
     return entries
+
+
+def _confirm(tables: Mapping[str, Any], has_rows: bool, has_start: bool, problems: list[str]) -> dict[str, Any] | None:
+    if "confirm" not in tables:
+        return None
+    if has_rows:
+        problems.append("[confirm] is for a search: a table's rows are compared over their seeds, leave it out")
+    elif not has_start:
+        problems.append("[confirm] compares with the study's default, which is the first [[start]]: add one")
+    return _options(_table(tables, "confirm", problems), CONFIRM_OPTIONS, "[confirm]", problems)
 
 
 def _at(where: str, name: str, problem: str) -> str:

@@ -13,6 +13,9 @@ from mhist_tune.ledger import SlotRow
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
+OPEN = ("free", "leased", "paused")
+"""States of slots of which something is still to come."""
+
 
 @dataclass(frozen=True)
 class RowScore:
@@ -63,8 +66,18 @@ def best_of(study: Study, slots: Sequence[SlotRow]) -> SlotRow | None:
     if study.definition.rows:
         row = best_row(study, slots)
         return row.slots[0] if row else None
+    return next(iter(ranked(slots)), None)
+
+
+def ranked(slots: Sequence[SlotRow]) -> list[SlotRow]:
+    """Return the complete slots, the highest value first, of equal ones the first."""
     done = [slot for slot in slots if _is_complete(slot)]
-    return max(done, key=lambda slot: ((slot.outcome or {})["value"], -slot.slot), default=None)
+    return sorted(done, key=lambda slot: (-(slot.outcome or {})["value"], slot.slot))
+
+
+def unfinished(slots: Sequence[SlotRow]) -> list[SlotRow]:
+    """Return the slots of which something is still to come."""
+    return [slot for slot in slots if slot.state in OPEN]
 
 
 def _is_complete(slot: SlotRow) -> bool:

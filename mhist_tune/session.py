@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from mhist_tune import records, studies
@@ -81,10 +82,14 @@ class Session:
     def subset(self, image_set: str) -> ImageSet:
         """Return the images of a stored set (`train` or `val`) in their stored order."""
         if image_set not in self._subsets:
-            position = {name: index for index, name in enumerate(self.train.names)}
-            names = records.image_set(self.storage, self.study, image_set).names
-            self._subsets[image_set] = self.train.take(np.array([position[name] for name in names], dtype=np.int64))
+            self._subsets[image_set] = self.train.take(self.positions(image_set))
         return self._subsets[image_set]
+
+    def positions(self, image_set: str) -> npt.NDArray[np.int64]:
+        """Return where the images of a stored set lie in the train partition, in their stored order."""
+        position = {name: index for index, name in enumerate(self.train.names)}
+        names = records.image_set(self.storage, self.study, image_set).names
+        return np.array([position[name] for name in names], dtype=np.int64)
 
     def scores(self, stage: str) -> ScoreBook:
         """Return the scores of a stage's slots, as far as this process knows them."""

@@ -1,4 +1,4 @@
-"""The validation split: part of the train partition, stratified on the votes, cut once per study and stored with it."""
+"""The validation split and the folds: parts of the train partition, stratified on the votes, stored with the study."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -46,6 +46,35 @@ def split_train(
                 hint="each class needs at least two images, and two groups if there are groups",
             )
     return np.flatnonzero(~in_val), np.flatnonzero(in_val)
+
+
+def split_folds(
+    votes: Int64Array, labels: Int64Array, groups: Sequence[str] | None, *, n_folds: int, seed: int
+) -> list[Int64Array]:
+    """Return the sorted indices of each fold; together they are every image once.
+
+    Each fold is cut from what the earlier ones left, in the way of `split_train`.
+
+    Args:
+        votes, labels, groups: as in `split_train`.
+        n_folds: at least 2.
+        seed: chooses the images.
+
+    Raises:
+        DataError: a class has too few images, or groups, to be in every fold.
+    """
+    folds, left = [], np.arange(len(votes))
+    for n_left in range(n_folds, 1, -1):
+        rest, fold = split_train(
+            votes[left],
+            labels[left],
+            None if groups is None else [groups[int(index)] for index in left],
+            val_fraction=1 / n_left,
+            seed=seed,
+        )
+        folds.append(left[fold])
+        left = left[rest]
+    return [*folds, left]
 
 
 def _choose_images(votes: Int64Array, labels: Int64Array, val_fraction: float, rng: np.random.Generator) -> Mask:

@@ -4,23 +4,26 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mhist_tune import journal, ledger, records, selection
+from mhist_tune import finalists, journal, ledger, records, selection
 from mhist_tune.ledger import SlotRow
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
-STAGES = ("search", "retrain", "descriptive")
+STAGES = ("search", "confirm", "retrain", "descriptive")
 
 _N_TIMED = 20  # finished trials whose mean time tells how long the rest will take
 _SHOWN = ("worker", "host", "device", "images_per_s", "memory_bytes")
 
 
 def best(storage: Storage, study: Study) -> dict[str, Any] | None:
-    """Return number, slot, value, best epoch and params of the best search trial, if any is complete.
+    """Return number, slot, value, best epoch and params of the trial to go on with, if any is complete.
 
-    Of a table it is the first seed of the best row, with the row's label, its number of seeds and their mean value.
+    That is the search's best trial until its finalists are confirmed, and then the best confirmed one; `confirm` is
+    what `finalists.document` says then, and None before. Of a table it is the first seed of the best row, with the
+    row's label, its number of seeds and their mean value.
     """
-    return _best(study, ledger.slots(storage, study, "search"))
+    slots = {stage: ledger.slots(storage, study, stage) for stage in ("search", finalists.STAGE)}
+    return _best(storage, study, slots)
 
 
 def of_study(storage: Storage, study: Study) -> dict[str, Any]:
@@ -38,20 +41,28 @@ def summary(storage: Storage, study: Study, slots: Mapping[str, Sequence[SlotRow
         "settings": study.settings,
         "stages": {stage: dict(Counter(slot.state for slot in slots[stage])) for stage in STAGES},
         "trials": {state: states[state] for state in ("COMPLETE", "PRUNED", "FAIL")},
-        "best": _best(study, slots["search"]),
+        "best": _best(storage, study, slots),
         "workers": workers,
         "time_left_s": _time_left_s(storage, study, slots["search"], workers),
         "test_openings": len(journal.openings(storage, study)),
     }
 
 
-def _best(study: Study, slots: Sequence[SlotRow]) -> dict[str, Any] | None:
-    slot = selection.best_of(study, slots)
+def _best(storage: Storage, study: Study, slots: Mapping[str, Sequence[SlotRow]]) -> dict[str, Any] | None:
+    searched = slots["search"]
+    slot = selection.best_of(study, searched)
     if slot is None or slot.outcome is None:
         return None
+    outcome, confirmed = slot.outcome, None
+    confirmation = finalists.of_slots(storage, study, searched, slots[finalists.STAGE])
+    if confirmation and confirmation.chosen:
+        chosen, confirmed = confirmation.chosen.candidate, finalists.document(confirmation)
+        slot = next(one for one in searched if one.trial_number == chosen.trial)
+        outcome = {**(slot.outcome or {}), "params": chosen.params, "value": chosen.search_value}
     shown = ("value", "best_epoch", "stopped_epoch", "params")
-    found = {"number": slot.trial_number, "slot": slot.slot} | {name: slot.outcome[name] for name in shown}
-    row = selection.best_row(study, slots)
+    found = {"number": slot.trial_number, "slot": slot.slot} | {name: outcome.get(name) for name in shown}
+    found["confirm"] = confirmed
+    row = selection.best_row(study, searched)
     if row is not None:
         found |= {"value": row.mean, "label": row.label, "n_seeds": len(row.slots)}
     return found
@@ -100,11 +111,13 @@ def _time_left_s(
 
 
 def best_text(found: dict[str, Any]) -> str:
-    """Return `best`'s result in one line."""
+    """Return `best`'s result in one line, or two where it is confirmed."""
     if "label" in found:
         row = f'"{found["label"]}" (trial {found["number"]})'
         return f"{row}, mean val F1 {found['value']:.3f} of {found['n_seeds']} seeds"
-    return f"trial {found['number']}, val F1 {found['value']:.3f} at epoch {found['best_epoch']}"
+    if found["confirm"] is None:
+        return f"trial {found['number']}, val F1 {found['value']:.3f} at epoch {found['best_epoch']}"
+    return "; ".join(finalists.sentences(found["confirm"]))
 
 
 def to_text(found: dict[str, Any]) -> str:

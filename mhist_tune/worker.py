@@ -6,7 +6,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from mhist_tune import dataset, ledger, models, retrain, search, studies
+from mhist_tune import confirm, dataset, finalists, ledger, models, retrain, search, studies
 from mhist_tune.errors import DataError, StorageError, UsageError
 from mhist_tune.execution import SlotRun, run_slot
 from mhist_tune.leases import LeaseObserver
@@ -25,6 +25,7 @@ from mhist_tune.train import resolve
 
 WORK: Mapping[str, Callable[[SlotRun], Mapping[str, Any]]] = {
     search.STAGE: search.run,
+    finalists.STAGE: confirm.run,
     retrain.STAGE: retrain.run,
     retrain.DESCRIPTIVE: retrain.run_with_validation,
 }
@@ -123,8 +124,7 @@ def _claim_and_run(
         stop.check()
         is_pending, claim = False, None
         for study in _studies(storage, options.study):
-            counts = [ledger.counts(storage, study, stage) for stage in options.stages]
-            if study.state != "active" or not any(count.get("free", 0) + count.get("leased", 0) for count in counts):
+            if study.state != "active" or not _has_slots(storage, study, options.stages):
                 continue
             is_pending = True
             if study.uuid not in sessions:
@@ -137,6 +137,21 @@ def _claim_and_run(
             if not is_pending and not options.wait:
                 return
             stop.wait(_POLL_S)
+
+
+def _has_slots(storage: Storage, study: Study, stages: Sequence[str]) -> bool:
+    """Tell whether a slot is free or leased; where none is, those of finalists that can be trained now are added."""
+
+    def any_left() -> bool:
+        counts = [ledger.counts(storage, study, stage) for stage in stages]
+        return any(count.get("free", 0) + count.get("leased", 0) for count in counts)
+
+    if any_left():
+        return True
+    if finalists.STAGE not in stages:
+        return False
+    confirm.plan(storage, study)
+    return any_left()
 
 
 def _studies(storage: Storage, name: str | None) -> list[Study]:

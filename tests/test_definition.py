@@ -108,6 +108,19 @@ def test_the_hash_is_of_the_content() -> None:
     assert definitions.parse(GOOD.replace("learning_rate = 1e-5", "learning_rate = 2e-5"), "x").sha256 != sha256
 
 
+def test_confirm_is_completed_stored_and_part_of_the_hash() -> None:
+    """`[confirm]` takes its defaults, comes back from a record, and a study without it has the hash it always had."""
+    without = definitions.parse(GOOD, "vit.toml")
+    study = definitions.parse(GOOD + "[confirm]\ntop = 4\n", "vit.toml")
+
+    assert without.confirm is None
+    assert "confirm" not in without.resolved()
+    assert study.confirm == {"top": 4, "n_folds": 5}
+    assert StudyDefinition.from_json(study.to_json()) == study
+    assert study.sha256 != without.sha256
+    assert definitions.parse(definitions.render(study), "shown").sha256 == study.sha256
+
+
 def test_a_record_of_another_version_is_refused_with_a_remedy() -> None:
     """A stored field that this version does not know is a usage error, not a traceback."""
     record = json.loads(definitions.parse(GOOD, "vit.toml").to_json())
@@ -163,6 +176,13 @@ def test_a_record_of_another_version_is_refused_with_a_remedy() -> None:
             '[[start]] 1: unknown hyperparameter "learning_rat" (did you mean learning_rate?)',
         ),
         ("[study]", "[study", "not TOML: "),
+        ("[[start]]", "[confirm]\ntop = 0\n[[start]]", "[confirm] top must be at least 1, got 0"),
+        ("[[start]]", "[confirm]\nfolds = 5\n[[start]]", '[confirm] unknown key "folds" (did you mean n_folds?)'),
+        (
+            '[[start]]\nlearning_rate = 1e-5\ndropout_placement = "head"',
+            "[confirm]",
+            "[confirm] compares with the study's",
+        ),
     ],
 )
 def test_each_mistake_is_named(old: str, new: str, expected: str) -> None:

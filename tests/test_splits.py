@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mhist_tune.annotations import MHIST_VOTES, Int64Array
 from mhist_tune.errors import DataError
-from mhist_tune.splits import split_train
+from mhist_tune.splits import split_folds, split_train
 
 
 def votes_of(counts: tuple[int, ...] | list[int]) -> Int64Array:
@@ -96,3 +96,31 @@ def test_a_class_that_cannot_be_on_both_sides_is_refused(votes: list[int], group
     array = np.array(votes)
     with pytest.raises(DataError, match="SSA images on both sides"):
         split_train(array, labels_of(array), groups, val_fraction=0.2, seed=0)
+
+
+def test_folds_hold_every_image_once_and_every_vote_count_in_proportion() -> None:
+    """MHIST in five folds of 435 images: of every vote count a fifth to within two images."""
+    votes = votes_of(MHIST_VOTES["train"])
+    folds = split_folds(votes, labels_of(votes), None, n_folds=5, seed=1)
+    assert np.array_equal(np.sort(np.concatenate(folds)), np.arange(2175))
+    for fold in folds:
+        assert len(fold) == 435
+        assert np.abs(np.bincount(votes[fold], minlength=8) - np.array(MHIST_VOTES["train"]) / 5).max() < 2
+
+
+def test_folds_tear_no_group() -> None:
+    """120 patients in four folds: each in one of them, and the folds nearly equal."""
+    rng = np.random.default_rng(0)
+    groups = [f"p{patient}" for patient in range(120) for _ in range(rng.integers(1, 13))]
+    votes = rng.choice(8, size=len(groups)).astype(np.int64)
+    folds = split_folds(votes, labels_of(votes), groups, n_folds=4, seed=0)
+    owners = [{groups[index] for index in fold} for fold in folds]
+    assert sum(len(one) for one in owners) == 120
+    assert max(len(fold) for fold in folds) - min(len(fold) for fold in folds) < 0.05 * len(groups)
+
+
+def test_a_class_with_fewer_images_than_folds_is_refused() -> None:
+    """Two SSA images cannot be in three folds."""
+    votes = np.array([0, 1, 2, 3, 0, 1, 6, 7])
+    with pytest.raises(DataError, match="SSA images on both sides"):
+        split_folds(votes, labels_of(votes), None, n_folds=3, seed=0)

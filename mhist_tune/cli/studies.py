@@ -30,7 +30,7 @@ def create_study_command(
       mhist-tune create-study vit --data MHIST --n-trials 40
       mhist-tune create-study vit --data MHIST --set epochs=20 --set image_size=112
     """
-    from mhist_tune import definition
+    from mhist_tune import definition, finalists
     from mhist_tune.advice import advice
     from mhist_tune.creation import create
     from mhist_tune.storage import open_storage
@@ -42,6 +42,8 @@ def create_study_command(
         click.echo(definition.render(study.definition))
         for line in advice(study.definition):
             click.echo(f"Warning: {line}", err=True)
+        if study.definition.confirm:
+            click.echo(f"Cost: {finalists.cost(study)}", err=True)
         follow_up(f"mhist-tune worker {study.name} --data {root}")
 
 

@@ -52,7 +52,7 @@ def worker_command(
 def run_command(
     name_or_file: str, devices: str, per_device: int | None, storage_url: str, data_root: Path | None
 ) -> None:
-    """Create the study if missing, search, retrain with ten seeds, report; run it again to resume.
+    """Create the study if missing, search, confirm, retrain with ten seeds, report; run it again to resume.
 
     \b
     Example:
@@ -81,7 +81,7 @@ def run_command(
     type=click.IntRange(min=0),
     multiple=True,
     metavar="N",
-    help="This trial instead of the best one; with --with-validation repeatable, a trial of each row.",
+    help="This trial instead of the final choice; with --with-validation repeatable, a trial of each row.",
 )
 @click.option("--n-seeds", type=click.IntRange(min=2), help="Trainings.  [default: 10; of a table's row its own]")
 @click.option("--again", metavar="REASON", help="Open the test partition for another trial or other seeds.")
@@ -104,7 +104,8 @@ def retrain_command(
     storage_url: str,
     data_root: Path | None,
 ) -> None:
-    """Retrain the best trial on the whole train partition and open the test partition, recorded.
+    """Retrain the final choice, and the confirmed default beside it, on the whole train partition; open the test
+    partition, recorded.
 
     \b
     Example:
@@ -203,11 +204,11 @@ def demo_command(devices: str, storage_url: str) -> None:
 
 
 def _main_job(storage_url: str, name: str, root: Path, devices: str, per_device: int | None) -> None:
-    """Search, retrain the best trial with ten seeds, and print the report."""
+    """Search, confirm, retrain the final choice with ten seeds, and print the report."""
     from mhist_tune import retrain
     from mhist_tune.cli.show import print_report
 
-    _work(storage_url, root, name, devices, per_device, stages=("search",))
+    _work(storage_url, root, name, devices, per_device, stages=("search", "confirm"))
     with _opened(storage_url, name) as (storage, study):
         retrain.open_test(storage, study, data_root=root)
     _work(storage_url, root, name, devices, per_device, stages=(retrain.STAGE,))

@@ -1,0 +1,89 @@
+"""The confirm stage: the finalists of a search are trained again out of fold, on folds that are the same for all.
+
+First each is trained outside every fold on a part of those images and stopped early on the rest of them (an inner
+split), which gives its number of epochs. Then each is trained on all images outside a fold for that fixed number, and
+predicts the fold. No training is stopped, and no epoch chosen, by images that score it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from mhist_tune import finalists, ledger, records, search, selection, statistics
+from mhist_tune.execution import SlotRun
+from mhist_tune.finalists import INNER, OUTER, STAGE, fold_set, inner_set
+from mhist_tune.session import derive_seed
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+from mhist_tune.train import predict
+
+
+def plan(storage: Storage, study: Study) -> None:
+    """Add the slots that can be trained now, each once, whoever calls: at the search's end, and after inner splits.
+
+    A search that was extended gets slots for what is new among its best trials.
+    """
+    if study.definition.confirm is None or _is_open(ledger.counts(storage, study, "search")):
+        return
+    slots = ledger.slots(storage, study, STAGE)
+    for candidate in finalists.candidates(study, ledger.slots(storage, study, "search")):
+        mine = [slot for slot in slots if slot.payload["trial"] == candidate.trial]
+        common = {
+            "trial": candidate.trial,
+            "params": candidate.params,
+            "search_value": candidate.search_value,
+        }
+        n_epochs = finalists.stop_epoch([slot for slot in mine if slot.payload["fit"] == INNER])
+        if not mine:
+            wanted = {**common, "fit": INNER}
+        elif n_epochs is not None and all(slot.payload["fit"] == INNER for slot in mine):
+            wanted = {**common, "fit": OUTER, "stop_epoch": n_epochs}
+        else:
+            continue
+        payloads = [{**wanted, "fold": fold} for fold in range(study.definition.confirm["n_folds"])]
+        ledger.add_slots(storage, study, STAGE, payloads, key=f"{wanted['fit']} {candidate.trial}")
+
+
+def run(run: SlotRun) -> Mapping[str, Any]:
+    """Train one finalist for one fold: on an inner split, or for its fixed number of epochs and predict the fold."""
+    session, payload = run.session, run.claim.payload
+    definition, fold = session.study.definition, payload["fold"]
+    run.ensure_trial(lambda: _template(session.study, run.claim.slot, run.claim.token, payload))
+    hp = session.hyperparameters(payload["params"])
+    seed = derive_seed(definition.sampler["seed"], "confirm", fold)
+    held_out = session.positions(fold_set(fold))
+    outside = np.setdiff1d(np.arange(len(session.train)), held_out)
+    if payload["fit"] == INNER:
+        inner = session.positions(inner_set(fold))
+        train, val = session.train.take(np.setdiff1d(outside, inner)), session.train.take(inner)
+        result = run.fit(hp, train, val, seed=seed, image_set=inner_set(fold))
+        if isinstance(result, dict):
+            return {**result, "state": "FAIL"}
+        value = result.best_value
+    else:
+        result = run.fit(hp, session.train.take(outside), None, seed=seed, stop_epoch=payload["stop_epoch"])
+        if isinstance(result, dict):
+            return {**result, "state": "FAIL"}
+        scored = session.train.take(held_out)
+        probabilities = predict(result.state_dict, hp, scored, device=session.device)
+        records.record_predictions(session.storage, run.claim, fold_set(fold), probabilities)
+        value = statistics.metrics_of(scored.labels.numpy(), probabilities)["f1"]
+    return {
+        "state": "COMPLETE",
+        "value": value,
+        "best_epoch": result.best_epoch,
+        "stopped_epoch": len(result.history),
+        "sampling": result.sampling,
+    }
+
+
+def _is_open(counts: Mapping[str, int]) -> bool:
+    return any(counts.get(state) for state in selection.OPEN)
+
+
+def _template(study: Study, slot: int, token: int, payload: Mapping[str, Any]) -> FrozenTrial:
+    params, distributions = search.optuna_params(study.definition, payload["params"])
+    tag = {"slot": slot, "token": token, **{name: payload[name] for name in ("trial", "fit", "fold")}}
+    return create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=tag)

@@ -1,0 +1,264 @@
+"""The finalists of a search: its best trials and its default, each trained again out of fold, and which one is chosen.
+
+The search's best value is the highest of many noisy ones, each at its own best epoch, and so too high. Here every
+finalist predicts each image of the train partition once, by a model that did not see it, after a number of epochs that
+was fixed before. All finalists share folds and seeds.
+"""
+
+import statistics as numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mhist_tune import ledger, optimism, records, selection
+from mhist_tune.ledger import SlotRow
+from mhist_tune.optimism import OutOfFold
+from mhist_tune.records import FloatArray
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+
+STAGE = "confirm"
+INNER, OUTER = "inner", "fold"
+"""What a slot trains on: a part of the images outside a fold, to find the number of epochs, or all of them."""
+
+_N_BOOT = 2000
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration that is to be confirmed.
+
+    Attributes:
+        trial: the number of its search trial.
+        params: its hyperparameters.
+        search_value: the trial's best validation F1; None if it was pruned or failed.
+        is_default: whether it is the study's default.
+    """
+
+    trial: int
+    params: dict[str, Any]
+    search_value: float | None
+    is_default: bool
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A confirmed configuration.
+
+    Attributes:
+        stop_epoch: the fixed number of epochs: the median of the best ones on the inner splits.
+        probabilities: of SSA, out of fold, [n].
+        scores: of these.
+    """
+
+    candidate: Candidate
+    stop_epoch: int
+    probabilities: FloatArray
+    scores: OutOfFold
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What the confirm stage of a study has given so far.
+
+    Attributes:
+        finalists: the confirmed ones, the best first.
+        search_best: the candidate with the highest validation F1 in the search.
+        n_open: candidates that still have something to be trained.
+        n_failed: candidates of which a training failed, so that they are not confirmed.
+        labels: of the images, fold by fold, [n].
+        folds: the fold of each, [n].
+        groups: of each, None if they are not known.
+    """
+
+    finalists: tuple[Finalist, ...]
+    search_best: Candidate
+    n_open: int
+    n_failed: int
+    labels: npt.NDArray[np.int64]
+    folds: npt.NDArray[np.int64]
+    groups: tuple[str, ...] | None
+
+    @property
+    def chosen(self) -> Finalist | None:
+        """The finalist with the highest confirmed F1, once nothing is open."""
+        return self.finalists[0] if self.finalists and not self.n_open else None
+
+    @property
+    def default(self) -> Finalist | None:
+        """The study's default, if it is confirmed."""
+        return next((one for one in self.finalists if one.candidate.is_default), None)
+
+    def of_trial(self, trial: int) -> Finalist | None:
+        """Return the finalist of a search trial."""
+        return next((one for one in self.finalists if one.candidate.trial == trial), None)
+
+
+def fold_set(fold: int) -> str:
+    """Return the name under which a fold's images are stored."""
+    return f"fold{fold}"
+
+
+def inner_set(fold: int) -> str:
+    """Return the name of the images outside a fold on which the number of epochs is found."""
+    return f"fold{fold}.inner"
+
+
+def candidates(study: Study, searched: Sequence[SlotRow]) -> list[Candidate]:
+    """Return the `top` best complete trials of different params, the best first, and the default if it is not there.
+
+    Args:
+        study: with `[confirm]`.
+        searched: its search slots, none of them open.
+    """
+    assert study.definition.confirm is not None
+    default_params = study.definition.default_params()
+    found: list[Candidate] = []
+    for slot in selection.ranked(searched):
+        outcome = slot.outcome or {}
+        if slot.trial_number is not None and all(one.params != outcome["params"] for one in found):
+            is_default = outcome["params"] == default_params
+            found.append(Candidate(slot.trial_number, outcome["params"], outcome["value"], is_default))
+    # a definition with [confirm] has a [[start]], and the first one is slot 0
+    first = next((slot for slot in searched if slot.slot == 0 and slot.trial_number is not None), None)
+    default = [one for one in found if one.is_default]
+    if found and not default and first is not None and first.trial_number is not None:
+        default = [Candidate(first.trial_number, default_params, None, True)]
+    top = found[: study.definition.confirm["top"]]
+    return top + [one for one in default if one not in top]
+
+
+def stop_epoch(inner: Sequence[SlotRow]) -> int | None:
+    """Return the median best epoch of a candidate's inner splits, of two the lower; None unless all are complete."""
+    outcomes = [slot.outcome or {} for slot in inner]
+    if not outcomes or any(outcome.get("state") != "COMPLETE" for outcome in outcomes):
+        return None
+    return int(numbers.median_low([outcome["best_epoch"] for outcome in outcomes]))
+
+
+def load(storage: Storage, study: Study) -> Confirmation | None:
+    """Return what is confirmed; None without `[confirm]`, and while the search goes on or if it found nothing."""
+    searched, slots = (ledger.slots(storage, study, stage) for stage in ("search", STAGE))
+    return of_slots(storage, study, searched, slots)
+
+
+def of_slots(
+    storage: Storage, study: Study, searched: Sequence[SlotRow], slots: Sequence[SlotRow]
+) -> Confirmation | None:
+    """Return what `load` does, from all slots of the search and of the confirm stage.
+
+    Finalists of an earlier, shorter search count on: they were confirmed on the same folds.
+    """
+    if study.definition.confirm is None or selection.unfinished(searched):
+        return None
+    wanted = candidates(study, searched)
+    if not wanted:
+        return None
+    names = [fold_set(fold) for fold in range(study.definition.confirm["n_folds"])]
+    images = [records.image_set(storage, study, name) for name in names]
+    labels = np.concatenate([one.labels for one in images])
+    folds = np.repeat(np.arange(len(images)), [len(one.names) for one in images])
+    stored = {
+        slot: probabilities
+        for name in names
+        for slot, probabilities in records.predictions(storage, study, STAGE, name).items()
+    }
+    earlier = [
+        Candidate(slot.payload["trial"], slot.payload["params"], slot.payload["search_value"], False)
+        for slot in slots
+        if slot.payload["fit"] == OUTER and slot.payload["fold"] == 0
+    ]
+    known = {one.trial: one for one in [*earlier, *wanted]}
+    finalists, n_open, n_failed = [], 0, 0
+    for candidate in known.values():
+        mine = [slot for slot in slots if slot.payload["trial"] == candidate.trial]
+        inner = [slot for slot in mine if slot.payload["fit"] == INNER]
+        outer = sorted((slot for slot in mine if slot.payload["fit"] == OUTER), key=lambda slot: slot.payload["fold"])
+        n_epochs = stop_epoch(inner)
+        if outer and all(slot.state == "done" and slot.slot in stored for slot in outer):
+            table = np.concatenate([stored[slot.slot] for slot in outer])
+            scores = optimism.out_of_fold(labels, folds, table)
+            finalists.append(Finalist(candidate, outer[0].payload["stop_epoch"], table, scores))
+        elif selection.unfinished(mine) or not inner or (n_epochs is not None and not outer):
+            n_open += 1
+        else:
+            n_failed += 1
+    finalists.sort(key=lambda one: (-one.scores.f1, -(one.candidate.search_value or 0.0), one.candidate.trial))
+    groups = [group for one in images for group in one.groups or ()]
+    return Confirmation(tuple(finalists), wanted[0], n_open, n_failed, labels, folds, tuple(groups) if groups else None)
+
+
+def document(confirmation: Confirmation) -> dict[str, Any]:
+    """Return a confirmation in which nothing is open as JSON.
+
+    Its keys: `n_folds`, `n_images`, `n_failed` (candidates without a result), `chosen` (a trial), `finalists` (the
+    best first; each with `trial`, `is_default`, `search_value`, `f1` pooled over the folds with `ci95`, `auroc`
+    averaged over the folds, `stop_epoch`, and `selected`: the share of bootstrap resamples of the images in which it
+    would have been chosen), and `search_best`: `trial`, `search_value`, `confirmed_value` and `optimism`, the first
+    value minus the second; both null if that trial is not confirmed.
+    """
+    finalists = confirmation.finalists
+    choice = optimism.selection(
+        confirmation.labels,
+        np.stack([one.probabilities for one in finalists]),
+        groups=confirmation.groups,
+        n_boot=_N_BOOT,
+    )
+    best = confirmation.search_best
+    confirmed = confirmation.of_trial(best.trial)
+    value = confirmed.scores.f1 if confirmed else None
+    assert best.search_value is not None  # it is complete
+    return {
+        "n_folds": int(confirmation.folds.max()) + 1,
+        "n_images": len(confirmation.labels),
+        "n_failed": confirmation.n_failed,
+        "chosen": finalists[0].candidate.trial,
+        "finalists": [
+            {
+                "trial": one.candidate.trial,
+                "is_default": one.candidate.is_default,
+                "search_value": one.candidate.search_value,
+                "f1": one.scores.f1,
+                "ci95": list(interval),
+                "auroc": one.scores.auroc,
+                "stop_epoch": one.stop_epoch,
+                "selected": share,
+            }
+            for one, share, interval in zip(finalists, choice.shares, choice.intervals, strict=True)
+        ],
+        "search_best": {
+            "trial": best.trial,
+            "search_value": best.search_value,
+            "confirmed_value": value,
+            "optimism": None if value is None else best.search_value - value,
+        },
+    }
+
+
+def sentences(confirmed: Mapping[str, Any]) -> list[str]:
+    """Return in words what `document` says: the choice, and what the search's best value was worth."""
+    chosen, best = confirmed["finalists"][0], confirmed["search_best"]
+    name = f"trial {chosen['trial']}" + (" (the study's default)" if chosen["is_default"] else "")
+    found = [
+        f"{name} is chosen with a confirmed F1 of {chosen['f1']:.3f} (AUROC {chosen['auroc']:.3f}), out of fold on "
+        f"{confirmed['n_images']} images; the same choice in {chosen['selected']:.0%} of resamples of these images"
+    ]
+    if best["confirmed_value"] is not None:
+        found.append(
+            f"the search's best, trial {best['trial']}, had {best['search_value']:.3f} and confirmed "
+            f"{best['confirmed_value']:.3f}: {best['optimism']:+.3f} was optimism"
+        )
+    return found
+
+
+def cost(study: Study) -> str:
+    """Return in words what the confirm stage of a study with `[confirm]` costs at most."""
+    assert study.definition.confirm is not None
+    top, n_folds = study.definition.confirm["top"], study.definition.confirm["n_folds"]
+    return (
+        f"confirming the best {top} trials and the default takes {n_folds * (top + 1)} trainings, {n_folds} folds x "
+        f"{top + 1}, and as many on inner splits to fix their number of epochs"
+    )

@@ -1,0 +1,92 @@
+"""What out-of-fold predictions say of several configurations, and how firmly the best of them stands.
+
+Shapes: `n` images, `F` configurations. Labels are 0 (HP) or 1 (SSA), probabilities are those of SSA.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mhist_tune.statistics import FloatArray, checked, image_draws, percentiles, weighted_auroc
+
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Scores of one configuration: F1 at 0.5 pooled over the folds, AUROC averaged over them."""
+
+    f1: float
+    auroc: float
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The choice of the configuration with the highest pooled F1, repeated in resamples of the images.
+
+    Attributes:
+        shares: of the resamples in which each is chosen, [F]; how the choice follows these images, not the
+            probability that a configuration is the best.
+        intervals: 95% of each one's pooled F1.
+    """
+
+    shares: list[float]
+    intervals: list[tuple[float, float]]
+
+
+def out_of_fold(labels: npt.ArrayLike, folds: npt.NDArray[np.int64], probabilities: npt.ArrayLike) -> OutOfFold:
+    """Return the scores of one configuration.
+
+    Counts of right and wrong calls may be added up over folds. Probabilities of different models may not be ranked
+    together, as one is bolder than another, so AUROC is that of each fold, averaged (Forman and Scholz, 2010).
+
+    Args:
+        labels: [n], 0 or 1, both in each fold.
+        folds: the fold of each image, [n].
+        probabilities: [n], in 0..1, each by a model that was trained without that image's fold.
+    """
+    positive, table = checked(labels, np.asarray(probabilities, dtype=np.float64)[None])
+    ones = np.ones((1, positive.size))
+    aurocs = []
+    for fold in np.unique(folds):
+        inside = folds == fold
+        aurocs.append(weighted_auroc(positive[inside], table[:, inside], ones[:, inside])[0, 0])
+    return OutOfFold(f1=float(_pooled_f1(positive, table, ones)[0, 0]), auroc=float(np.mean(aurocs)))
+
+
+def selection(
+    labels: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    *,
+    groups: Sequence[str] | None = None,
+    n_boot: int = 2000,
+    seed: int = 0,
+) -> Selection:
+    """Repeat the choice in `n_boot` resamples of the images, which are the same for all configurations.
+
+    Args:
+        labels: [n], 0 or 1.
+        probabilities: [F, n], in 0..1, out of fold.
+        groups: [n], a patient or slide of each image; whole groups are drawn then.
+        n_boot: number of resamples.
+        seed: of the resampling.
+    """
+    positive, table = checked(labels, probabilities)
+    rng = np.random.default_rng(seed)
+    f1 = np.concatenate(
+        [_pooled_f1(positive, table, drawn) for drawn in image_draws(rng, n_boot, positive.size, groups)]
+    )
+    chosen = np.bincount(f1.argmax(axis=1), minlength=len(table))
+    return Selection([float(share) for share in chosen / n_boot], [percentiles(values) for values in f1.T])
+
+
+def _pooled_f1(positive: npt.NDArray[np.bool_], table: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return F1 at 0.5, [B, F], for `weights` [B, n] of the images; 0 where nothing is called SSA."""
+    called = table > THRESHOLD
+    tp = weights @ (called & positive).T.astype(np.float64)
+    n_called = weights @ called.T.astype(np.float64)
+    n_positive = weights @ positive.astype(np.float64)[:, None]
+    f1: FloatArray = 2 * tp / np.maximum(n_called + n_positive, 1.0)
+    return f1

@@ -1,0 +1,100 @@
+"""The confirm stage: finalists trained again out of fold, through the command line on generated images."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, roc_auc_score
+
+from mhist_tune import dataset, finalists, journal, ledger, records, studies
+from mhist_tune.storage import Storage, open_storage
+from mhist_tune.studies import Study
+
+Run = Callable[..., tuple[int, str, str]]
+
+DEFINITION = """
+[study]
+name = "tiny"
+n_trials = 2
+sampler = { name = "random", seed = 3 }
+pruner = { name = "none" }
+lease_s = 2.0
+
+[fixed]
+model = "fcnn"
+weights = "random"
+image_size = 16
+epochs = 3
+patience = 2
+precision = "fp32"
+memory_format = "contiguous"
+
+[space]
+learning_rate = { low = 1e-4, high = 1e-2, log = true }
+
+[confirm]
+top = 2
+n_folds = 2
+
+[[start]]
+learning_rate = 1e-3
+"""
+WORK = ("--devices", "cpu", "--per-device", "1")
+
+
+def slots_of(storage: Storage, study: Study, fit: str) -> list[ledger.SlotRow]:
+    return [slot for slot in ledger.slots(storage, study, "confirm") if slot.payload["fit"] == fit]
+
+
+def test_finalists_predict_every_train_image_out_of_fold(
+    run: Run, generated: Path, storage_url_sqlite: str, tmp_path: Path
+) -> None:
+    """Two trials on two folds: every image predicted once, scores by hand, the better one and the default retrained."""
+    (tmp_path / "tiny.toml").write_text(DEFINITION)
+    data = ("--data", str(generated))
+    code, _, err = run("create-study", "tiny.toml", *data)
+    assert code == 0, err
+    assert run("worker", "tiny", *WORK, *data)[0] == 0
+    with open_storage(storage_url_sqlite) as storage:
+        study = studies.load_study(storage, "tiny")
+        inner, outer = slots_of(storage, study, "inner"), slots_of(storage, study, "fold")
+        confirmation = finalists.load(storage, study)
+        folds = [records.image_set(storage, study, f"fold{fold}") for fold in range(2)]
+        stored = [records.predictions(storage, study, "confirm", f"fold{fold}") for fold in range(2)]
+        epochs = {slot.slot: len(records.epochs(storage, study, "confirm", slot.slot)) for slot in outer}
+    trials = {slot.payload["trial"] for slot in inner}
+
+    assert "6 trainings, 2 folds x 3" in err
+    assert len(trials) == 2
+    assert len(inner) == len(outer) == 4
+    assert confirmation is not None
+    assert confirmation.default is not None
+    assert (confirmation.n_open, confirmation.n_failed) == (0, 0)
+    names = [name for fold in folds for name in fold.names]
+    train = dataset.load_train(generated, image_size=16, cache_dir=Path(generated).parent / "cache")
+    assert sorted(names) == sorted(train.names)
+    for finalist in confirmation.finalists:
+        trial = finalist.candidate.trial
+        best = [(slot.outcome or {})["best_epoch"] for slot in inner if slot.payload["trial"] == trial]
+        mine = {slot.payload["fold"]: slot for slot in outer if slot.payload["trial"] == trial}
+        assert {slot.payload["stop_epoch"] for slot in mine.values()} == {min(best)} == {finalist.stop_epoch}
+        assert all(epochs[slot.slot] == finalist.stop_epoch for slot in mine.values())
+        parts = [stored[fold][mine[fold].slot] for fold in range(2)]
+        labels = np.concatenate([fold.labels for fold in folds])
+        assert finalist.scores.f1 == pytest.approx(f1_score(labels, np.concatenate(parts) > 0.5))
+        aurocs = [roc_auc_score(fold.labels, part) for fold, part in zip(folds, parts, strict=True)]
+        assert finalist.scores.auroc == pytest.approx(np.mean(aurocs))
+    best = json.loads(run("best-trial", "tiny", "--json")[1])
+    assert best["number"] == best["confirm"]["chosen"] == confirmation.finalists[0].candidate.trial
+    assert "was optimism" in run("status", "tiny")[1]
+    assert run("retrain", "tiny", "--n-seeds", "2", *WORK, *data)[0] == 0
+    with open_storage(storage_url_sqlite) as storage:
+        retrained = [slot.payload for slot in ledger.slots(storage, study, "retrain")]
+        [opening] = journal.openings(storage, study)
+    wanted = dict.fromkeys([best["number"], confirmation.default.candidate.trial])
+    assert [(one["trial"], one["seed"]) for one in retrained] == [(trial, seed) for trial in wanted for seed in (0, 1)]
+    stop_epochs = {one.candidate.trial: one.stop_epoch for one in confirmation.finalists}
+    assert all(one["stop_epoch"] == stop_epochs[one["trial"]] for one in retrained)
+    assert opening.payload == {"trial": best["number"], "seeds": [0, 1], "default": list(wanted)[-1]}
