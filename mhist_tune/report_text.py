@@ -15,6 +15,7 @@ TABLE_COLUMNS = (
     ("Accuracy", "accuracy"),
     ("AUROC", "auroc"),
 )
+_METRIC_NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "brier": "Brier score", "ece": "calibration error"}
 Rows = list[list[str]]
 
 
@@ -117,7 +118,8 @@ def metric_rows(report: Mapping[str, Any]) -> Rows:
         head += [f"at {held_out['threshold']:.3f}", "95% interval"]
     rows = [head]
     for name, one in report["metrics"].items():
-        row = [name.replace("_", " "), number(one["mean"]), number(one["std"]), interval(one["ci95"])]
+        title = _METRIC_NAMES.get(name, name.replace("_", " "))
+        row = [title, number(one["mean"]), number(one["std"]), interval(one["ci95"])]
         if held_out:
             there = held_out["metrics"].get(name)
             row += [number(there["mean"]), interval(there["ci95"])] if there else ["", ""]

@@ -67,7 +67,7 @@ def history(numbers: Sequence[int], values: Sequence[float], states: Sequence[st
     axes.set(xlabel="trial", ylabel="best validation F1")
     axes.margins(y=0.15)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="lower right", frameon=False, fontsize=10)
+    axes.legend(loc="best", frameon=False, fontsize=10)
     return figure
 
 
