@@ -11,7 +11,7 @@ import itertools
 import math
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import partial
 from typing import Any
 
@@ -45,6 +45,13 @@ class _Pruned(Exception):
     def __init__(self, decision: Mapping[str, Any]) -> None:
         super().__init__(decision["reason"])
         self.decision = decision
+
+
+class Paused(Exception):
+    """The trial waits at a rung, and its slot with it."""
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__(decision.reason)
 
 
 class SlotRun:
@@ -101,16 +108,20 @@ class SlotRun:
         seed: int,
         stop_epoch: int | None = None,
         judge: Callable[[EpochResult], Decision] | None = None,
+        arrive: Callable[[EpochResult], Decision] | None = None,
+        rungs: Container[int] = (),
         image_set: str = "val",
     ) -> FitResult | dict[str, Any]:
         """Train with fenced reports; return the result, or the outcome that ended it early (pruned or diverged).
 
+        `judge` decides after every epoch; `arrive` after those in `rungs`, whose end is always saved before.
         `image_set` names the stored images that `val` is.
         Reports are sent in order while training goes on, so that a database that is away delays nothing but them.
         Out of memory, the run goes on from its checkpoint with half the micro-batch.
 
         Raises:
             MhistTuneError: out of memory, and the micro-batch cannot be halved.
+            Paused: the trial waits at a rung.
         """
         session, n_epochs = self.session, stop_epoch or hp.epochs
         store = CheckpointStore(session.storage.root / "checkpoints")
@@ -121,7 +132,9 @@ class SlotRun:
         try:
             while True:
                 try:
-                    report = partial(self._report, n_epochs=n_epochs, judge=judge, image_set=image_set)
+                    report = partial(
+                        self._report, n_epochs=n_epochs, judge=judge, arrive=arrive, rungs=rungs, image_set=image_set
+                    )
                     with Outbox[EpochResult](report) as outbox:
                         fitted = fit(
                             hp,
@@ -133,6 +146,7 @@ class SlotRun:
                             on_epoch=partial(self._on_epoch, outbox),
                             on_step=partial(self._on_step, outbox),
                             stop_epoch=stop_epoch,
+                            save_at=rungs,
                         )
                         self._await(outbox, math.inf)
                     return fitted
@@ -228,6 +242,8 @@ class SlotRun:
         *,
         n_epochs: int,
         judge: Callable[[EpochResult], Decision] | None,
+        arrive: Callable[[EpochResult], Decision] | None,
+        rungs: Container[int],
         image_set: str,
     ) -> None:
         session, claim = self.session, self.claim
@@ -252,6 +268,12 @@ class SlotRun:
             decision = records.record_decision(session.storage, claim, result.epoch, judge(result).to_dict())
             if decision["prune"]:
                 raise _Pruned(decision)
+        if arrive is not None and result.epoch in rungs:
+            arrived = arrive(result)
+            if arrived.pause:
+                raise Paused(arrived)
+            if arrived.prune:
+                raise _Pruned(arrived.to_dict())
 
     def _mirror(self, epoch: int, value: float) -> None:
         self.session.storage.optuna.set_trial_intermediate_value(self._trial_id, epoch, value)
@@ -335,6 +357,8 @@ def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Mapping[s
         run = SlotRun(session, claim, keeper)
         try:
             run.conclude(claim.outcome or work(run))
+        except Paused as paused:
+            session.emit("waits", study=name, stage=stage, slot=slot, reason=str(paused))
         except StaleTokenError:
             session.emit("lost", study=name, stage=stage, slot=slot)
         except StorageError as error:

@@ -40,6 +40,11 @@ class Decision:
         """Return a JSON-safe record."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Decision":
+        """Return the decision of such a record, which may hold more."""
+        return cls(**{name: record[name] for name in cls.__dataclass_fields__})
+
 
 def decide(
     pruner: Mapping[str, Any],
@@ -85,7 +90,7 @@ def rungs(pruner: Mapping[str, Any], n_epochs: int, bracket: int = 0) -> list[in
 
 def _is_judged(pruner: Mapping[str, Any], slot: int, epoch: int, n_epochs: int) -> bool:
     match pruner["name"]:
-        case "none":
+        case "none" | "promotion":  # which decides about arrivals, see `promotion`
             return False
         case "median" | "percentile":
             return epoch > int(pruner["n_warmup_epochs"])

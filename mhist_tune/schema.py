@@ -67,6 +67,8 @@ _PRUNERS = {
     "median": _RIVALS,
     "percentile": {"percentile": _Option(float, 25.0, low=0.0, high=100.0), **_RIVALS},
     "successive_halving": {"min_resource": _Option(int, 1, low=1), "reduction_factor": _Option(int, 4, low=2)},
+    # Successive halving that pauses at a rung and promotes from there; see `promotion`.
+    "promotion": {"min_resource": _Option(int, 1, low=1), "reduction_factor": _Option(int, 3, low=2)},
     "hyperband": {"min_resource": _Option(int, 1, low=1), "reduction_factor": _Option(int, 3, low=2)},
 }
 _CMA_ES = "cma-es is refused: it leaves every field with choices to chance; use tpe"

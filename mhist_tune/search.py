@@ -17,10 +17,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from mhist_tune import studies
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.execution import SlotRun
-from mhist_tune.pruning import Decision, decide
-from mhist_tune.session import derive_seed
-from mhist_tune.storage import Storage
-from mhist_tune.studies import Study
+from mhist_tune.pruning import Decision, decide, rungs
+from mhist_tune.session import Session, derive_seed
 from mhist_tune.train import EpochResult
 
 STAGE = "search"
@@ -34,7 +32,7 @@ def run(run: SlotRun) -> Mapping[str, Any]:
     if definition.rows:
         params, seed = claim.payload["params"], claim.payload["seed"]  # the same seeds for all rows: they are compared
     else:
-        params = _suggest(session.storage, session.study, claim.slot, trial_id)
+        params = _suggest(session, claim.slot, trial_id)
         seed = derive_seed(definition.sampler["seed"], "train", claim.slot)
     hp = session.hyperparameters(params)
 
@@ -49,7 +47,28 @@ def run(run: SlotRun) -> Mapping[str, Any]:
             values_at=session.scores(STAGE).at,
         )
 
-    result = run.fit(hp, session.subset("train"), session.subset("val"), seed=seed, judge=judge)
+    def arrive(result: EpochResult) -> Decision:
+        assert result.best_value is not None
+        unless_promoted = {
+            "state": "PRUNED",
+            "value": result.metrics["val_f1"],
+            "best_value": result.best_value,
+            "best_epoch": result.best_epoch,
+            "stopped_epoch": result.epoch,
+            "params": params,
+        }
+        book = session.rungs(STAGE)
+        return book.arrive(claim, epoch=result.epoch, value=result.best_value, outcome=unless_promoted)
+
+    result = run.fit(
+        hp,
+        session.subset("train"),
+        session.subset("val"),
+        seed=seed,
+        judge=judge,
+        arrive=arrive,
+        rungs=rungs(definition.pruner, hp.epochs) if definition.pruner["name"] == "promotion" else (),
+    )
     if isinstance(result, dict):
         return {"params": params, **result}
     return {
@@ -110,23 +129,25 @@ def _template(definition: StudyDefinition, slot: int, token: int, payload: Mappi
     return create_trial(state=TrialState.RUNNING, user_attrs=tag, system_attrs=fixed)
 
 
-def _suggest(storage: Storage, study: Study, slot: int, trial_id: int) -> dict[str, Any]:
+def _suggest(session: Session, slot: int, trial_id: int) -> dict[str, Any]:
     """Return the trial's params; those that are not stored yet (all, unless a worker was killed here) are suggested."""
+    study, view = session.study, session.sampler_view
     distributions = {name: dimension.distribution() for name, dimension in study.definition.space.items()}
 
     def suggest() -> dict[str, Any]:
-        stored = storage.optuna.get_trial(trial_id).params
+        stored = view.get_trial(trial_id).params
         if distributions.keys() <= stored.keys():
             return {name: stored[name] for name in distributions}
         optuna_study = optuna.load_study(
             study_name=studies.optuna_name(study, STAGE),
-            storage=storage.optuna,
+            storage=view,
             sampler=make_sampler(study.definition.sampler, slot),
         )
+        optuna_study.get_trials(deepcopy=False)  # a view stores params only of trials that it has seen
         trial = Trial(optuna_study, trial_id)
         return {name: _suggest_one(trial, name, distribution) for name, distribution in distributions.items()}
 
-    return storage.retrying(suggest)
+    return session.storage.retrying(suggest)
 
 
 def _suggest_one(trial: Trial, name: str, distribution: BaseDistribution) -> Any:

@@ -1,5 +1,6 @@
 """What one worker process holds while it serves one study, and how it hears that it should stop."""
 
+import functools
 import hashlib
 import threading
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ import torch
 from mhist_tune import records, studies
 from mhist_tune.dataset import ImageSet
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.rungs import RungBook, waiting
+from mhist_tune.sampler_view import SamplerView
 from mhist_tune.scores import ScoreBook
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -78,6 +81,7 @@ class Session:
     stop: StopRequest
     _subsets: dict[str, ImageSet] = field(default_factory=dict)
     _scores: dict[str, ScoreBook] = field(default_factory=dict)
+    _rungs: dict[str, RungBook] = field(default_factory=dict)
 
     def subset(self, image_set: str) -> ImageSet:
         """Return the images of a stored set (`train` or `val`) in their stored order."""
@@ -96,6 +100,17 @@ class Session:
         if stage not in self._scores:
             self._scores[stage] = ScoreBook(self.storage, self.study, stage)
         return self._scores[stage]
+
+    def rungs(self, stage: str) -> RungBook:
+        """Return the rungs of a stage, as far as this process knows them; only with the pruner `promotion`."""
+        if stage not in self._rungs:
+            self._rungs[stage] = RungBook(self.storage, self.study, stage)
+        return self._rungs[stage]
+
+    @functools.cached_property
+    def sampler_view(self) -> SamplerView:
+        """Optuna's storage as the search's sampler sees it."""
+        return SamplerView(self.storage.rdb, lambda: waiting(self.storage, self.study, "search"))
 
     def hyperparameters(self, params: Mapping[str, Any]) -> Hyperparameters:
         """Return what `fit` takes, see `studies.hyperparameters`."""

@@ -33,7 +33,7 @@ def of_study(storage: Storage, study: Study) -> dict[str, Any]:
 
 def summary(storage: Storage, study: Study, slots: Mapping[str, Sequence[SlotRow]]) -> dict[str, Any]:
     """Return what `of_study` does, from the slots of each of `STAGES`."""
-    states = Counter(slot.outcome["state"] for slot in slots["search"] if slot.outcome is not None)
+    states = Counter(slot.outcome["state"] for slot in slots["search"] if slot.outcome and slot.state != "paused")
     workers = _workers(storage, study, [slot for stage in STAGES for slot in slots[stage]])
     return {
         "study": study.name,

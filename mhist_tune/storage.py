@@ -70,7 +70,6 @@ class Storage:
         self.interrupt: Callable[[], None] = lambda: None
         self.paused: Callable[[StorageError], None] | None = None
         self._is_paused = False
-        self._rdb: RDBStorage | None = None
         self.engine: Engine = sqlalchemy.create_engine(url, **self._engine_options())
 
     def __enter__(self) -> "Storage":
@@ -82,23 +81,29 @@ class Storage:
         self.close()
 
     @functools.cached_property
+    def rdb(self) -> "RDBStorage":
+        """Optuna's own storage, for views of it; `optuna` is the one to use."""
+        from optuna.storages import RDBStorage
+
+        logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.WARNING)  # "A new study created in RDB"
+        return RDBStorage(self._url.render_as_string(hide_password=False), self._engine_options())
+
+    @functools.cached_property
     def optuna(self) -> "BaseStorage":
         """Optuna's view of the same database, with a pool of its own and the same settings; cached in this process.
 
         Its operations are not tried again by themselves, see `retrying`.
         """
-        from optuna.storages import RDBStorage, get_storage
+        from optuna.storages import get_storage
 
-        logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.WARNING)  # "A new study created in RDB"
-        self._rdb = RDBStorage(self._url.render_as_string(hide_password=False), self._engine_options())
-        return get_storage(self._rdb)
+        return get_storage(self.rdb)
 
     def close(self) -> None:
         """Close all connections; the storage opens new ones when it is used again."""
         self.engine.dispose()
-        if self._rdb is not None:
-            self._rdb.remove_session()
-            self._rdb.engine.dispose()
+        if "rdb" in self.__dict__:
+            self.rdb.remove_session()
+            self.rdb.engine.dispose()
 
     def transaction(self, work: Callable[[Connection], T], *, retry_s: float = RETRY_S) -> T:
         """Run `work` in one write transaction, commit, and return its result.

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -103,6 +103,7 @@ def fit(
     on_epoch: Callable[[EpochResult], None],
     on_step: Callable[[int, int], None],
     stop_epoch: int | None = None,
+    save_at: Container[int] = (),
 ) -> FitResult:
     """Train one model, or the rest of it where the checkpoint holds its beginning.
 
@@ -118,6 +119,7 @@ def fit(
             raise to end the run.
         on_step: hears (images done, images in this epoch) after each micro-batch. May raise to end the run.
         stop_epoch: end after this epoch of the schedule of `hp.epochs`.
+        save_at: epochs whose end is saved in any case; of the others those that saving is cheap enough for.
 
     Raises:
         Diverged: a loss or weight is not finite; found at the end of the epoch.
@@ -133,7 +135,8 @@ def fit(
         saved_at, save_s = time.perf_counter(), 0.0
         while run.stopped is None:
             result = run.next_epoch(on_step)
-            if checkpoint and (run.stopped or save_s <= SAVING_SHARE * (time.perf_counter() - saved_at)):
+            is_due = save_s <= SAVING_SHARE * (time.perf_counter() - saved_at)
+            if checkpoint and (run.stopped or result.epoch in save_at or is_due):
                 started = time.perf_counter()
                 checkpoint.save(run.state(), epoch=result.epoch)
                 saved_at = time.perf_counter()

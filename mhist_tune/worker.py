@@ -32,6 +32,7 @@ WORK: Mapping[str, Callable[[SlotRun], Mapping[str, Any]]] = {
 """What is done in each stage, in the order in which slots are claimed."""
 
 _POLL_S = 1.0
+_UNDONE = ("free", "leased", "paused")  # states of slots that are neither done nor cancelled
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES = 2**30
 _N_CPU_WORKERS = 8  # each holds its own model and about a gigabyte of libraries
@@ -130,6 +131,10 @@ def _claim_and_run(
             if study.uuid not in sessions:
                 sessions[study.uuid] = open_session(storage, study, options.data_root, device, worker, emit, stop)
             claim = ledger.claim(storage, study, options.stages, worker=worker, observer=observer)
+            if claim is None and study.definition.pruner["name"] == "promotion" and search.STAGE in options.stages:
+                # who waits is promoted or pruned as soon as nobody else is left; both frees slots
+                sessions[study.uuid].rungs(search.STAGE).settle()
+                claim = ledger.claim(storage, study, options.stages, worker=worker, observer=observer)
             if claim is not None:
                 run_slot(sessions[study.uuid], claim, WORK[claim.stage])
                 break
@@ -140,11 +145,11 @@ def _claim_and_run(
 
 
 def _has_slots(storage: Storage, study: Study, stages: Sequence[str]) -> bool:
-    """Tell whether a slot is free or leased; where none is, those of finalists that can be trained now are added."""
+    """Tell whether a slot is left; where none is, those of finalists that can be trained now are added."""
 
     def any_left() -> bool:
         counts = [ledger.counts(storage, study, stage) for stage in stages]
-        return any(count.get("free", 0) + count.get("leased", 0) for count in counts)
+        return any(count.get(state, 0) for count in counts for state in _UNDONE)
 
     if any_left():
         return True

@@ -16,6 +16,7 @@ DEFINITION = """
 [study]
 name = "{name}"
 n_trials = {n_trials}
+pruner = {pruner}
 lease_s = {lease_s}
 
 [space]
@@ -70,9 +71,10 @@ def make_definition() -> Callable[..., definition.StudyDefinition]:
         lease_s: float = 0.5,
         low: float = 1e-5,
         start: tuple[float, ...] = (),
+        pruner: str = '{ name = "hyperband" }',
     ) -> definition.StudyDefinition:
         entries = "\n".join(f"[[start]]\nlearning_rate = {rate}" for rate in start)
-        text = DEFINITION.format(name=name, n_trials=n_trials, lease_s=lease_s, low=low, start=entries)
+        text = DEFINITION.format(name=name, n_trials=n_trials, lease_s=lease_s, low=low, start=entries, pruner=pruner)
         return definition.parse(text, "test")
 
     return make

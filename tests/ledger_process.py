@@ -6,9 +6,11 @@ as JSON lines.
 
 import json
 import os
+import random
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,13 @@ import sqlalchemy
 from mhist_tune import definition, ledger, records, studies
 from mhist_tune.leases import LeaseKeeper, LeaseObserver
 from mhist_tune.ledger import Claim
+from mhist_tune.pruning import rungs
+from mhist_tune.rungs import RungBook
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 
 N_EPOCHS = 4
+N_CLIMBED = 9
 EPOCH_S = 0.01
 POLL_S = 0.05
 
@@ -90,13 +95,62 @@ def _run(storage: Storage, study: Study, claim: Claim) -> None:
     ledger.finish(storage, claim)
 
 
+def climb(url: str, name: str, folder: str) -> None:
+    """Work on a search that pauses at rungs, with made-up curves; a checkpoint is a file with the last epoch."""
+    with open_storage(url) as storage:
+        study, observer = studies.load_study(storage, name), LeaseObserver()
+        book = RungBook(storage, study, "search")
+        while _is_pending(storage, study):
+            claim = ledger.claim(storage, study, ["search"], worker=str(os.getpid()), observer=observer)
+            if claim is None:
+                book.settle()
+                threading.Event().wait(POLL_S)
+                continue
+            try:
+                with LeaseKeeper(storage, claim, study.definition.lease_s):
+                    _climb(storage, study, book, claim, Path(folder) / str(claim.slot))
+            except ledger.StaleTokenError:
+                say("lost", slot=claim.slot)
+
+
+def score(slot: int, epoch: int) -> float:
+    """Return a made-up score in [0, 1): curves cross, and each slot has its own."""
+    return random.Random(f"{slot}").random() * 0.7 + random.Random(f"{slot} {epoch}").random() * 0.3
+
+
+def _climb(storage: Storage, study: Study, book: RungBook, claim: Claim, checkpoint: Path) -> None:
+    outcome: Mapping[str, Any] = claim.outcome or {"state": "COMPLETE"}
+    n_saved = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    ledger.attach_trial(storage, claim, 1000 + claim.slot, claim.slot)
+    for epoch in range(1, (0 if claim.outcome else N_CLIMBED) + 1):
+        value, best = score(claim.slot, epoch), max(score(claim.slot, one) for one in range(1, epoch + 1))
+        if epoch > n_saved:
+            threading.Event().wait(EPOCH_S)
+            partial = checkpoint.with_suffix(f".{claim.token}")
+            partial.write_text(str(epoch))
+            partial.replace(checkpoint)
+            say("saved", slot=claim.slot, epoch=epoch)
+        records.record_epoch(storage, claim, epoch=epoch, value=value, best_value=best, metrics={})
+        if epoch in rungs(study.definition.pruner, N_CLIMBED):
+            decision = book.arrive(claim, epoch=epoch, value=best, outcome={"state": "PRUNED"})
+            if decision.pause:
+                return
+            if decision.prune:
+                outcome = {"state": "PRUNED"}
+                break
+    if not ledger.decide(storage, claim, dict(outcome)):
+        raise ledger.StaleTokenError(claim)
+    checkpoint.unlink(missing_ok=True)
+    ledger.finish(storage, claim)
+
+
 def _is_pending(storage: Storage, study: Study) -> bool:
     counts = ledger.counts(storage, study, "search")
-    return bool(counts.get("free", 0) + counts.get("leased", 0))
+    return any(counts.get(state, 0) for state in ("free", "leased", "paused"))
 
 
 if __name__ == "__main__":
-    verb = {"open": open_tables, "create": create, "claim": claim_all, "work": work}[sys.argv[1]]
+    verb = {"open": open_tables, "create": create, "claim": claim_all, "work": work, "climb": climb}[sys.argv[1]]
     say("ready")
     sys.stdin.readline()
     verb(*sys.argv[2:])

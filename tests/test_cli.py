@@ -92,6 +92,7 @@ def test_options_are_frozen() -> None:
         "pause": ["--storage"],
         "continue": ["--storage"],
         "stop": ["--storage"],
+        "thaw": ["--storage"],
         "delete-study": ["--storage", "--yes"],
         "dashboard": ["--host", "--port", "--read-only", "--storage"],
         "data": [],

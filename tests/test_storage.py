@@ -315,7 +315,7 @@ def test_optuna_calls_are_retried_too(postgres: PostgresServer) -> None:
         def action() -> int:
             nonlocal n_calls
             n_calls += 1
-            with storage._rdb.scoped_session() as session:  # type: ignore[union-attr]
+            with storage.rdb.scoped_session() as session:
                 session.connection()  # checked out and known to be alive
                 if n_calls == 1:
                     storage.transaction(lambda connection: connection.execute(kill).all())

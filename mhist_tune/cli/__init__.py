@@ -32,6 +32,7 @@ COMMANDS = {
     "pause": "studies",
     "continue": "studies",
     "stop": "studies",
+    "thaw": "studies",
     "delete-study": "studies",
     "dashboard": "serve",
     "data": "data",

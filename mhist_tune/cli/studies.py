@@ -136,6 +136,27 @@ def stop_command(name: str, storage_url: str) -> None:
     follow_up(f"mhist-tune retrain {name}")
 
 
+@click.command("thaw")
+@click.argument("name")
+@click.argument("trial", type=click.IntRange(min=0))
+@storage_option
+def thaw_command(name: str, trial: int, storage_url: str) -> None:
+    """Continue a trial that waits at a rung, from its checkpoint.
+
+    \b
+    Example:
+      mhist-tune thaw vit 17
+    """
+    from mhist_tune import studies
+    from mhist_tune.rungs import RungBook
+    from mhist_tune.storage import open_storage
+
+    with open_storage(storage_url, create=False) as storage:
+        decision = RungBook(storage, studies.load_study(storage, name), "search").thaw(trial)
+    click.echo(f"trial {trial} goes on after epoch {decision.epoch}, where it was {decision.value:.3f}")
+    follow_up(f"mhist-tune worker {name}")
+
+
 @click.command("delete-study")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
