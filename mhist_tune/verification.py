@@ -24,8 +24,8 @@ from mhist_tune.worker import n_cores, open_session, parse_devices
 TOLERANCE = 1e-6
 """What counts as agreement that is not bitwise, as another version of a library or another processor may give."""
 
-_OF_THE_MACHINE = ("versions", "methods", "commands", "predictions", "verification")
-"""Keys of a report that may differ where its numbers do not."""
+_NOT_COMPARED = ("result", "caveats", "methods", "references", "commands", "versions", "predictions")
+"""Keys of a report that hold sentences and names, which another version words otherwise around the same numbers."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _written(path: Path, again: Mapping[str, Any]) -> Check:
         written = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         return Check(what, "not compared", None, f"there is no {path}; mhist-tune report {again['study']} writes it")
-    keys = [key for key in written if key in again and key not in _OF_THE_MACHINE]
+    keys = [key for key in written if key in again and key not in _NOT_COMPARED]
     # Through JSON, so that what differs in memory only (a tuple, a list) is the same here.
     known = json.loads(json.dumps({key: again[key] for key in keys}))
     return _compared(what, list(_leaves({key: written[key] for key in keys})), list(_leaves(known)))

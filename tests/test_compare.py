@@ -45,8 +45,11 @@ def test_a_clear_difference_is_named_and_none_is_not(storage):
     make(storage, "good", noise=0.05)
     make(storage, "bad", noise=1.5)
     make(storage, "alike", noise=0.05)
-    text = compare.to_text(compare.build(storage, ["good", "bad"]))
+    document = compare.build(storage, ["good", "bad"])
+    text = compare.to_text(document)
     assert "good has the higher AUROC" in text
+    by_votes = [f"{one['error_rate']:.3f}" for one in document["members"][1]["by_votes"]]
+    assert ["bad", *by_votes] in [line.split() for line in text.splitlines()], "one line of error rates for each model"
     assert "Descriptive only" in text
     text = compare.to_text(compare.build(storage, ["good", "alike"]))
     assert "no difference shown, which is no proof of equality" in text
