@@ -64,7 +64,7 @@ def draw(
             ReportFigure(
                 "calibration",
                 "Calibration on the test partition",
-                "Ten bins of equally many images, of the seeds' mean probability. Recalibrated on validation images; "
+                "Ten bins of equally many images, of the seeds' mean probability. Recalibrated on held-out images; "
                 "prior-corrected uses the test partition's own share of SSA, which is not known in practice.",
                 plots.reliability(bins),
             )

@@ -67,7 +67,7 @@ class Confirmation:
     Attributes:
         finalists: the confirmed ones, the best first.
         search_best: the candidate with the highest validation F1 in the search.
-        n_open: candidates that still have something to be trained.
+        n_open: candidates that still have something to be trained, and one more while the search goes on.
         n_failed: candidates of which a training failed, so that they are not confirmed.
         labels: of the images, fold by fold, [n].
         folds: the fold of each, [n].
@@ -140,7 +140,7 @@ def stop_epoch(inner: Sequence[SlotRow]) -> int | None:
 
 
 def load(storage: Storage, study: Study) -> Confirmation | None:
-    """Return what is confirmed; None without `[confirm]`, and while the search goes on or if it found nothing."""
+    """Return what is confirmed; None without `[confirm]`, and before the search has ended or if it found nothing."""
     searched, slots = (ledger.slots(storage, study, stage) for stage in ("search", STAGE))
     return of_slots(storage, study, searched, slots)
 
@@ -152,7 +152,8 @@ def of_slots(
 
     Finalists of an earlier, shorter search count on: they were confirmed on the same folds.
     """
-    if study.definition.confirm is None or selection.unfinished(searched):
+    is_searching = bool(selection.unfinished(searched))
+    if study.definition.confirm is None or (is_searching and not slots):
         return None
     wanted = candidates(study, searched)
     if not wanted:
@@ -172,7 +173,7 @@ def of_slots(
         if slot.payload["fit"] == OUTER and slot.payload["fold"] == 0
     ]
     known = {one.trial: one for one in [*earlier, *wanted]}
-    finalists, n_open, n_failed = [], 0, 0
+    finalists, n_open, n_failed = [], int(is_searching), 0
     for candidate in known.values():
         mine = [slot for slot in slots if slot.payload["trial"] == candidate.trial]
         inner = [slot for slot in mine if slot.payload["fit"] == INNER]
@@ -192,13 +193,14 @@ def of_slots(
 
 
 def document(confirmation: Confirmation) -> dict[str, Any]:
-    """Return a confirmation in which nothing is open as JSON.
+    """Return a confirmation that has a finalist as JSON.
 
-    Its keys: `n_folds`, `n_images`, `n_failed` (candidates without a result), `chosen` (a trial), `finalists` (the
-    best first; each with `trial`, `is_default`, `search_value`, `f1` pooled over the folds with `ci95`, `auroc`
-    averaged over the folds, `stop_epoch`, and `selected`: the share of bootstrap resamples of the images in which it
-    would have been chosen), and `search_best`: `trial`, `search_value`, `confirmed_value` and `optimism`, the first
-    value minus the second; both null if that trial is not confirmed.
+    Its keys: `n_folds`, `n_images`, `n_open` (see `Confirmation`), `n_failed` (candidates without a result), `chosen`
+    (the trial that leads, for good where nothing is open), `finalists` (the best first; each with `trial`,
+    `is_default`, `search_value`, `f1` pooled over the folds with `ci95`, `auroc` averaged over the folds, `stop_epoch`,
+    and `selected`: the share of bootstrap resamples of the images in which it would have been chosen), and
+    `search_best`: `trial`, `search_value`, `confirmed_value` and `optimism`, the first value minus the second; both
+    null if that trial is not confirmed.
     """
     finalists = confirmation.finalists
     choice = optimism.selection(
@@ -214,6 +216,7 @@ def document(confirmation: Confirmation) -> dict[str, Any]:
     return {
         "n_folds": int(confirmation.folds.max()) + 1,
         "n_images": len(confirmation.labels),
+        "n_open": confirmation.n_open,
         "n_failed": confirmation.n_failed,
         "chosen": finalists[0].candidate.trial,
         "finalists": [

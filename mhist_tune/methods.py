@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mhist_tune import gain
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.references import N_IMAGES, N_SSA
 from mhist_tune.studies import Study
@@ -51,10 +52,12 @@ def result(report: Mapping[str, Any]) -> str:
     if auroc["mean"] is None:
         return f"{what} has no AUROC, because the test partition holds one class only."
     std = "" if auroc["std"] is None else f" ± {auroc['std']:.4f} (standard deviation)"
-    return (
+    gained = gain.sentence(report["gain"]) if report["gain"] else None
+    text = (
         f"{what} reaches a test AUROC of {auroc['mean']:.4f}{std} over {counted(report['n_seeds'], 'seed')}, "
         f"95% interval {interval(auroc['ci95'], 4)}, on {counted(report['n_images'], 'image')}."
     )
+    return f"{text} {gained}" if gained else text
 
 
 def caveats(report: Mapping[str, Any]) -> list[str]:
@@ -75,7 +78,7 @@ def caveats(report: Mapping[str, Any]) -> list[str]:
     found.append("The calibration error has no interval: resampling biases it upwards.")
     found.append(
         f"The share of SSA is {report['share_ssa']:.1%} here and "
-        + (f"{report['held_out']['share_ssa']:.1%} in validation" if report["held_out"] else "another in validation")
+        + (f"{report['held_out']['share_ssa']:.1%} in training" if report["held_out"] else "another in training")
         + ", so validation F1 and test F1 are not on one scale and no difference of them is given."
     )
     if report["extended_after_opening"]:
@@ -124,7 +127,8 @@ def paragraph(report: Mapping[str, Any], study: Study) -> str:
         f"Training images with {excluded} votes for SSA were left out." if excluded else "",
         f"Images were {hp.image_size} px wide; augmentation was {hp.augmentation} (p = {hp.augmentation_prob:g}).",
         _compared(study) if definition.rows else _searched(report, study, hp),
-        f"Trial {trial['number']} was chosen on validation F1"
+        _confirmed(report),
+        f"Trial {trial['number']} was chosen {_chosen_by(report)}"
         + (f" ({chosen})" if chosen else "")
         + f" and retrained on the whole train partition with {counted(report['n_seeds'], 'random seed')} for "
         f"{counted(report['stop_epoch'], 'epoch')}, without looking at any score.",
@@ -158,6 +162,35 @@ def _searched(report: Mapping[str, Any], study: Study, hp: Hyperparameters) -> s
         f"{states['FAIL']} failed) of at most {counted(hp.epochs, 'epoch')}, stopped early after {hp.patience} epochs "
         f"without a better validation F1" + (f", over {space}." if space else ".")
     )
+
+
+def _confirmed(report: Mapping[str, Any]) -> str:
+    confirm = report["confirm"]
+    if not confirm:
+        return ""
+    default = " and its default" if any(one["is_default"] for one in confirm["finalists"]) else ""
+    text = (
+        f"The best configurations of the search{default}, {len(confirm['finalists'])} in all, were trained again and "
+        f"predicted all {counted(confirm['n_images'], 'train image')} out of fold. The {confirm['n_folds']} folds, "
+        "stratified on the votes, were the same for all, and each number of epochs was fixed beforehand as the median "
+        "of the best ones on inner splits."
+    )
+    best = confirm["search_best"]
+    if best["optimism"] is not None:
+        text += (
+            f" The validation F1 of the search's best, trial {best['trial']}, fell from {number(best['search_value'])} "
+            f"to {number(best['confirmed_value'])} thereby."
+            if best["optimism"] > 0
+            else f" The search's best, trial {best['trial']}, lost nothing of its F1 thereby."
+        )
+    return text
+
+
+def _chosen_by(report: Mapping[str, Any]) -> str:
+    confirm = report["confirm"]
+    if not confirm:
+        return "on validation F1"
+    return "for its F1 out of fold" if confirm["chosen"] == report["trial"]["number"] else "by hand"
 
 
 def _compared(study: Study) -> str:

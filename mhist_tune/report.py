@@ -15,11 +15,13 @@ from typing import Any
 
 from mhist_tune import (
     __version__,
-    calibration,
     definition,
     difficulty,
     evidence,
     figures,
+    finalists,
+    gain,
+    held_out,
     journal,
     ledger,
     methods,
@@ -32,14 +34,14 @@ from mhist_tune import (
 )
 from mhist_tune.errors import UsageError
 from mhist_tune.evidence import Evidence
+from mhist_tune.ledger import SlotRow
+from mhist_tune.records import FloatArray, ImageRows
 from mhist_tune.references import N_IMAGES, N_SSA, REFERENCES
 from mhist_tune.storage import Storage
 from mhist_tune.trials import Trial
 
 _TRIAL_KEYS = ("params", "best_epoch", "stopped_epoch", "configured_epochs")
 _PACKAGES = ("torch", "timm", "optuna", "numpy", "scipy", "scikit-learn")
-_OF_CALIBRATION = ("log_loss", "brier", "ece")
-_OF_THRESHOLD = ("f1", "precision", "recall", "specificity", "accuracy", "balanced_accuracy")
 
 
 def build(storage: Storage, study_name: str) -> dict[str, Any]:
@@ -55,16 +57,16 @@ def build(storage: Storage, study_name: str) -> dict[str, Any]:
             and n_seeds_planned, seeds, n_train, n_val, n_images and share_ssa (of the test partition), resampled_by
             (image or group), is_mhist (whether the references apply).
         metrics: at 0.5, see `statistics.summary`.
-        held_out: what was fixed on the chosen trial's validation images: `source`, `n_images`, `share_ssa`,
-            `threshold` with the test `metrics` there, and `calibration` (raw, recalibrated, prior_corrected); null
-            without their predictions.
+        confirm, held_out, gain: see `finalists.document`, `held_out.document` and `gain.document`; null where there is
+            nothing of it.
         by_votes, mistakes: see `difficulty`; a mistake has its image's name.
         references: published results.
         search: `n_trials` by state, `history`, `importance`, `edges` (alarms).
-        training_speed, search_cost: `images_per_s` while training, `n_epochs`, `elapsed_s`, the highest
+        training_speed, search_cost, confirm_cost: `images_per_s` while training, `n_epochs`, `elapsed_s`, the highest
             `peak_memory_bytes`.
-        test_openings (every one of the study; `descriptive`: the trials of a table whose early-stopped models it was
-            for, and `trial` null), extended_after_opening (trials added to the search after the first).
+        test_openings (every one of the study; `default`: the trial beside it; `descriptive`: the trials of a table
+            whose early-stopped models it was for, and `trial` null), extended_after_opening (trials added to the
+            search after the first).
         predictions: the CSV's path once written.
 
     Raises:
@@ -76,6 +78,8 @@ def build(storage: Storage, study_name: str) -> dict[str, Any]:
 
 def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
     """Write report.html, .md, .json, metrics.csv, predictions.csv, study.toml and the figures; return the document.
+
+    The predictions of the study's default, where it was retrained too, are in predictions-default.csv.
 
     Raises:
         StudyNotFoundError: no such study.
@@ -89,7 +93,10 @@ def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         document["predictions"] = str(folder / "predictions.csv")
-        _write_predictions(found, folder / "predictions.csv")
+        _write_predictions(found.images, found.slots, found.probabilities, folder / "predictions.csv")
+        if found.default_probabilities is not None:
+            path = folder / "predictions-default.csv"
+            _write_predictions(found.images, found.default_slots, found.default_probabilities, path)
         _write_metrics(document, folder / "metrics.csv")
         for figure in drawn:
             figure.write(folder)
@@ -108,6 +115,7 @@ def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
 def _build(storage: Storage, found: Evidence) -> tuple[dict[str, Any], list[Trial]]:
     study, images, payload = found.study, found.images, found.payload
     searched = trials.ended(storage, study)
+    confirmation = finalists.load(storage, study)
     n_ssa = int(images.labels.sum())
     weight_files = {Path(name).name: sha256 for name, sha256 in study.dataset.get("weight_files", {}).items()}
     document: dict[str, Any] = {
@@ -130,7 +138,9 @@ def _build(storage: Storage, found: Evidence) -> tuple[dict[str, Any], list[Tria
         "is_mhist": (len(images.names), n_ssa) == (N_IMAGES, N_SSA),
         "resampled_by": "image" if images.groups is None else "group",
         "metrics": statistics.summary(images.labels, found.probabilities, groups=images.groups),
-        "held_out": _held_out(storage, found),
+        "confirm": finalists.document(confirmation) if confirmation and confirmation.finalists else None,
+        "held_out": held_out.document(storage, found, confirmation),
+        "gain": gain.document(found),
         "by_votes": difficulty.rates_by_votes(images.votes, images.labels, found.probabilities, groups=images.groups),
         "mistakes": [
             {"image_name": images.names[one["index"]], **one}
@@ -138,7 +148,10 @@ def _build(storage: Storage, found: Evidence) -> tuple[dict[str, Any], list[Tria
         ],
         "references": list(REFERENCES),
         "search": _search(storage, found, searched),
-        "search_cost": _cost(storage, found, "search", [slot.slot for slot in ledger.slots(storage, study, "search")]),
+        **{
+            f"{stage}_cost": _cost(storage, found, stage, [slot.slot for slot in ledger.slots(storage, study, stage)])
+            for stage in ("search", finalists.STAGE)
+        },
         "training_speed": _cost(storage, found, evidence.STAGE, [slot.slot for slot in found.slots]),
         "test_openings": [_opening(row) for row in found.openings],
         "extended_after_opening": sum(
@@ -166,47 +179,6 @@ def _build(storage: Storage, found: Evidence) -> tuple[dict[str, Any], list[Tria
     return document, searched
 
 
-def _held_out(storage: Storage, found: Evidence) -> dict[str, Any] | None:
-    """Fix threshold and recalibration on the chosen trial's validation images, and apply them to the test images."""
-    study, images = found.study, found.images
-    stored = records.predictions(storage, study, "search", "val")
-    slots = ledger.slots(storage, study, "search")
-    mine = [slot.slot for slot in slots if slot.trial_number == found.payload["trial"] and slot.slot in stored]
-    val = records.image_set(storage, study, "val")
-    if not mine or not 0 < val.labels.sum() < val.labels.size:
-        return None
-    probabilities = stored[mine[0]]
-    threshold = calibration.f1_threshold(val.labels, probabilities)
-    fitted = calibration.platt(val.labels, probabilities)
-    tables = {"raw": found.probabilities, "recalibrated": fitted.apply(found.probabilities)}
-    share, test_share = float(val.labels.mean()), float(images.labels.mean())
-    if 0 < test_share < 1:
-        tables["prior_corrected"] = calibration.correct_prior(
-            tables["recalibrated"], fitted_on=share, applied_to=test_share
-        )
-    summaries = {
-        name: statistics.summary(images.labels, table, groups=images.groups, names=_OF_CALIBRATION)
-        for name, table in tables.items()
-    }
-    curves = {
-        name: [asdict(one) for one in calibration.reliability(images.labels, table.mean(axis=0))]
-        for name, table in tables.items()
-    }
-    return {
-        "source": f"validation images of search trial {found.payload['trial']}, at its best epoch",
-        "n_images": len(val.names),
-        "share_ssa": share,
-        "threshold": threshold,
-        "metrics": statistics.summary(
-            images.labels, found.probabilities, groups=images.groups, threshold=threshold, names=_OF_THRESHOLD
-        ),
-        "slope": fitted.slope,
-        "intercept": fitted.intercept,
-        "calibration": summaries,
-        "reliability": curves,
-    }
-
-
 def _search(storage: Storage, found: Evidence, searched: Sequence[Trial]) -> dict[str, Any]:
     space = found.study.definition.space
     states = [(slot.outcome or {}).get("state") for slot in ledger.slots(storage, found.study, "search")]
@@ -228,6 +200,7 @@ def _opening(row: journal.OpeningRow) -> dict[str, Any]:
         "code_version": row.code_version,
         "reason": row.reason,
         "trial": row.payload.get("trial"),
+        "default": row.payload.get("default"),
         "descriptive": row.payload.get("trials", []),
         "seeds": row.payload["seeds"],
         "test_fingerprint": row.fingerprint,
@@ -249,21 +222,19 @@ def _cost(storage: Storage, found: Evidence, stage: str, slots: Sequence[int]) -
     }
 
 
-def _write_predictions(found: Evidence, path: Path) -> None:
-    images = found.images
+def _write_predictions(images: ImageRows, slots: Sequence[SlotRow], table: FloatArray, path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["seed", "image_name", "label", "votes", "probability"])
-        for seed, row in zip(found.seeds, found.probabilities.tolist(), strict=True):
+        for slot, row in zip(slots, table.tolist(), strict=True):
             for name, label, votes, probability in zip(images.names, images.labels, images.votes, row, strict=True):
-                writer.writerow([seed, name, int(label), int(votes), probability])
+                writer.writerow([slot.payload["seed"], name, int(label), int(votes), probability])
 
 
 def _write_metrics(document: Mapping[str, Any], path: Path) -> None:
-    held_out = document["held_out"]
     tables = [("0.5", document["metrics"])]
-    if held_out:
-        tables.append((f"{held_out['threshold']:.6g}", held_out["metrics"]))
+    if fixed := document["held_out"]:
+        tables.append((f"{fixed['threshold']:.6g}", fixed["metrics"]))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         seeds = [f"seed_{seed}" for seed in document["seeds"]]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mhist_tune import finalists
 from mhist_tune.figures import ReportFigure
 from mhist_tune.methods import counted, duration, interval, number
 
@@ -62,8 +63,12 @@ def tables(report: Mapping[str, Any]) -> list[tuple[str, Rows]]:
         ("Beside published results", reference_rows(report)),
         ("Metrics on the test partition", metric_rows(report)),
     ]
+    if report["gain"] and report["gain"]["difference"]:
+        found.append(("Against the study's default", gain_rows(report)))
     if report["held_out"]:
         found.append(("Calibration", calibration_rows(report)))
+    if report["confirm"]:
+        found.append(("Finalists of the search, out of fold", confirm_rows(report)))
     return [*found, ("Error rates by votes", vote_rows(report)), ("Each seed, at 0.5", seed_rows(report))]
 
 
@@ -111,7 +116,7 @@ def reference_rows(report: Mapping[str, Any]) -> Rows:
 
 
 def metric_rows(report: Mapping[str, Any]) -> Rows:
-    """Return every metric at 0.5 and, where it depends on one, at the threshold fixed on validation images."""
+    """Return every metric at 0.5 and, where it depends on one, at the threshold fixed on held-out images."""
     held_out = report["held_out"]
     head = ["metric", "mean", "std", "95% interval"]
     if held_out:
@@ -132,7 +137,7 @@ def calibration_rows(report: Mapping[str, Any]) -> Rows:
     rows = [["probabilities", "log loss", "95% interval", "Brier score", "95% interval", "calibration error"]]
     names = {
         "raw": "raw",
-        "recalibrated": "recalibrated on validation images",
+        "recalibrated": "recalibrated on held-out images",
         "prior_corrected": "prior-corrected (uses the test share of SSA)",
     }
     for name, one in report["held_out"]["calibration"].items():
@@ -140,6 +145,32 @@ def calibration_rows(report: Mapping[str, Any]) -> Rows:
             cell for key in ("log_loss", "brier") for cell in (number(one[key]["mean"]), interval(one[key]["ci95"]))
         ]
         rows.append([names[name], *cells, number(one["ece"]["mean"])])
+    return rows
+
+
+def gain_rows(report: Mapping[str, Any]) -> Rows:
+    """Return the chosen trial beside the study's default on the test images, and the difference of AUROC."""
+    gain, names = report["gain"], ("auroc", "auprc", "f1", "balanced_accuracy")
+    rows = [["", "seeds", *(_METRIC_NAMES.get(name, name.replace("_", " ")) for name in names)]]
+    for title, n_seeds, metrics in (
+        (f"chosen, trial {report['trial']['number']}", report["n_seeds"], report["metrics"]),
+        (f"default, trial {gain['default']}", gain["n_seeds"], gain["metrics"]),
+    ):
+        cells = [_with_std(metrics[name]["mean"], metrics[name]["std"]) for name in names]
+        rows.append([title, str(n_seeds), *cells])
+    low, high = gain["difference"]["ci95"]
+    change = f"{gain['difference']['estimate']:+.4f} ({low:+.4f} to {high:+.4f})"
+    return [*rows, ["difference, 95% interval", "", change, "", "", ""]]
+
+
+def confirm_rows(report: Mapping[str, Any]) -> Rows:
+    """Return the finalists with what the search and what the folds say of each."""
+    head = ["trial", "F1 in the search", "F1 out of fold", "95% interval", "AUROC", "epochs", "chosen in resamples"]
+    rows = [head]
+    for one in report["confirm"]["finalists"]:
+        name = f"{one['trial']}" + (", the default" if one["is_default"] else "")
+        shown = [number(one["search_value"]), number(one["f1"]), interval(one["ci95"]), number(one["auroc"])]
+        rows.append([name, *shown, str(one["stop_epoch"]), f"{one['selected']:.0%}"])
     return rows
 
 
@@ -167,6 +198,12 @@ def search_lines(report: Mapping[str, Any]) -> list[str]:
     lines = [f"Trials: {states}."]
     if search["importance"]["missing"]:
         lines.append(f"Hyperparameter importance: {search['importance']['missing']}.")
+    if report["confirm"]:
+        lines += [f"{line[0].upper()}{line[1:]}." for line in finalists.sentences(report["confirm"])]
+        lines.append(
+            "How often a finalist is chosen in resamples of the train images says how firm the choice is, not how "
+            "probably it is the best."
+        )
     lines += [f"Edge of range: {alarm}." for alarm in search["edges"]]
     return lines
 
@@ -176,7 +213,8 @@ def opening_lines(report: Mapping[str, Any]) -> list[str]:
     openings = report["test_openings"]
     lines = [f"The test partition was opened {counted(len(openings), 'time')}:"]
     for one in openings:
-        what = f"trial {one['trial']}, {counted(len(one['seeds']), 'seed')}"
+        beside = "" if one["default"] in (None, one["trial"]) else f" and the default, trial {one['default']}"
+        what = f"trial {one['trial']}{beside}, {counted(len(one['seeds']), 'seed')}"
         if one["descriptive"]:
             rows = counted(len(one["descriptive"]), "row")
             what = f"descriptive: early-stopped models of {rows}, {counted(len(one['seeds']), 'seed')}"
@@ -194,6 +232,7 @@ def facts(report: Mapping[str, Any]) -> dict[str, str]:
         f"configured {trial['configured_epochs']}; retrained for {report['stop_epoch']}",
         "Training of the seeds": _cost(report["training_speed"]),
         "Search": _cost(report["search_cost"]),
+        **({"Confirming": _cost(report["confirm_cost"])} if report["confirm"] else {}),
         "Study definition": f"SHA-256 {report['definition_sha256']}",
         "Train partition": f"SHA-256 {report['dataset_fingerprint']}",
         "Test partition": f"SHA-256 {opening['test_fingerprint']}",

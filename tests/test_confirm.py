@@ -98,3 +98,10 @@ def test_finalists_predict_every_train_image_out_of_fold(
     stop_epochs = {one.candidate.trial: one.stop_epoch for one in confirmation.finalists}
     assert all(one["stop_epoch"] == stop_epochs[one["trial"]] for one in retrained)
     assert opening.payload == {"trial": best["number"], "seeds": [0, 1], "default": list(wanted)[-1]}
+
+    again = ("retrain", "tiny", "--n-seeds", "2", *WORK, *data)
+    other = next(trial for trial in trials if trial != best["number"])
+    assert run(*again)[0] == 0
+    assert run(*again, "--trial", str(other))[0] == 2
+    with open_storage(storage_url_sqlite) as storage:
+        assert len(journal.openings(storage, study)) == 1

@@ -149,7 +149,9 @@ def test_an_extended_search_confirms_what_is_new(storage: Storage, study: Study)
     confirm.plan(storage, study)
     finish(storage, study, "confirm", predicted({3: FAIR, 1: GOOD, 0: POOR}))
     ledger.add_slots(storage, study, "search", [{}])
-    assert finalists.load(storage, study) is None  # the search goes on
+    waiting = finalists.load(storage, study)
+    assert waiting is not None
+    assert (len(waiting.finalists), waiting.chosen) == (3, None)  # the search goes on
     RATES_AND = {"params": {"learning_rate": 5e-2}, "best_epoch": 3, "stopped_epoch": 5}
     finish(storage, study, "search", lambda _: {**RATES_AND, "state": "COMPLETE", "value": 0.9})
     confirm.plan(storage, study)
