@@ -76,6 +76,18 @@ def build(storage: Storage, study_name: str) -> dict[str, Any]:
     return _build(storage, evidence.load(storage, study_name))[0]
 
 
+def render(storage: Storage, study_name: str) -> str:
+    """Return the report as one HTML page, without writing a file.
+
+    Raises:
+        StudyNotFoundError: no such study.
+        UsageError: no retraining has finished.
+    """
+    found = evidence.load(storage, study_name)
+    document, searched = _build(storage, found)
+    return _page(storage, found, document, figures.draw(storage, document, found, searched))
+
+
 def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
     """Write report.html, .md, .json, metrics.csv, predictions.csv, study.toml and the figures; return the document.
 
@@ -88,8 +100,6 @@ def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
     found = evidence.load(storage, study_name)
     document, searched = _build(storage, found)
     drawn = figures.draw(storage, document, found, searched)
-    wrong = [one["image_name"] for one in document["mistakes"][: page.N_THUMBNAILS]]
-    pictures = thumbnails.read(thumbnails.path_of(storage, found.study), wrong)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         document["predictions"] = str(folder / "predictions.csv")
@@ -102,7 +112,7 @@ def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
             figure.write(folder)
         (folder / "study.toml").write_text(definition.render(found.study.definition) + "\n", encoding="utf-8")
         (folder / "report.md").write_text(report_text.to_markdown(document, drawn), encoding="utf-8")
-        (folder / "report.html").write_text(page.render(document, drawn, pictures), encoding="utf-8")
+        (folder / "report.html").write_text(_page(storage, found, document, drawn), encoding="utf-8")
         text = json.dumps(document, indent=2, allow_nan=False)
         (folder / "report.json").write_text(text + "\n", encoding="utf-8")
     except OSError as error:
@@ -110,6 +120,11 @@ def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
             f"cannot write the report into {folder}: {error.strerror}", hint="choose another folder: --output DIR"
         ) from error
     return document
+
+
+def _page(storage: Storage, found: Evidence, document: Mapping[str, Any], drawn: Sequence[figures.ReportFigure]) -> str:
+    wrong = [one["image_name"] for one in document["mistakes"][: page.N_THUMBNAILS]]
+    return page.render(document, drawn, thumbnails.read(thumbnails.path_of(storage, found.study), wrong))
 
 
 def _build(storage: Storage, found: Evidence) -> tuple[dict[str, Any], list[Trial]]:

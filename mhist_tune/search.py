@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from mhist_tune import studies
+from mhist_tune import control, studies
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.execution import SlotRun
 from mhist_tune.pruning import Decision, decide, rungs
@@ -38,6 +38,8 @@ def run(run: SlotRun) -> Mapping[str, Any]:
 
     def judge(result: EpochResult) -> Decision:
         assert result.best_value is not None  # there is a validation split
+        if reason := control.veto_of(session.storage, session.study, claim.slot):
+            return Decision(True, result.epoch, result.best_value, None, 0, reason)
         return decide(
             definition.pruner,
             slot=claim.slot,

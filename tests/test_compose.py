@@ -50,12 +50,12 @@ def test_order_of_start(compose: dict[str, Any]) -> None:
 
 
 def test_only_the_dashboard_is_published_on_loopback(compose: dict[str, Any]) -> None:
-    """No port is open beyond this machine, and the dashboard that listens on all addresses is read-only."""
+    """No port is open beyond this machine, and the dashboard that listens on all addresses has a password file."""
     ports = {name: service["ports"] for name, service in compose["services"].items() if "ports" in service}
     assert ports == {"dashboard": ["127.0.0.1:8080:8080"]}
-    command = compose["services"]["dashboard"]["command"]
-    assert command[:3] == ["dashboard", "--host", "0.0.0.0"]
-    assert "--read-only" in command
+    dashboard = compose["services"]["dashboard"]
+    assert dashboard["command"][:3] == ["dashboard", "--host", "0.0.0.0"]
+    assert dashboard["environment"]["MHIST_TUNE_DASHBOARD_PASSWORD_FILE"] == "/run/credentials/dashboard-password"
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -123,7 +123,7 @@ def test_the_password_stands_in_files_only(compose: dict[str, Any]) -> None:
         assert environment["PGPASSFILE"] == "/run/credentials/pgpass"
         assert environment["MHIST_TUNE_STORAGE"] == "postgresql://mhist@db/mhist"
     variables = {key for service in services.values() for key in service.get("environment", {})}
-    assert not {key for key in variables if "PASSWORD" in key} - {"POSTGRES_PASSWORD_FILE"}
+    assert all(key.endswith("_FILE") for key in variables if "PASSWORD" in key)
 
 
 def test_credentials(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_credentials(tmp_path: Path) -> None:
     assert line == f"db:5432:mhist:mhist:{password}"
     assert stat.S_IMODE((tmp_path / "pgpass").stat().st_mode) == 0o600
     assert make_credentials(tmp_path) == (line, password)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["password", "pgpass"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dashboard-password", "password", "pgpass"]
 
 
 def test_credentials_after_a_kill(tmp_path: Path) -> None:

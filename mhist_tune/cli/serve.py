@@ -1,8 +1,16 @@
 """The web UI."""
 
+import os
+from pathlib import Path
+
 import click
 
 from mhist_tune.cli.options import storage_option
+from mhist_tune.errors import UsageError
+
+_PASSWORD = "MHIST_TUNE_DASHBOARD_PASSWORD"
+_PASSWORD_FILE = f"{_PASSWORD}_FILE"
+_HOSTS = "MHIST_TUNE_DASHBOARD_HOSTS"
 
 
 @click.command("dashboard")
@@ -11,13 +19,36 @@ from mhist_tune.cli.options import storage_option
 @click.option("--read-only", is_flag=True, help="Refuse every change.")
 @storage_option
 def dashboard_command(host: str, port: int, read_only: bool, storage_url: str) -> None:
-    """Serve optuna-dashboard for a storage.
+    """Serve the studies of a storage as web pages, with optuna-dashboard beside them.
+
+    Without a password it is read-only and serves this machine alone. The password comes from the file that
+    MHIST_TUNE_DASHBOARD_PASSWORD_FILE names, or from MHIST_TUNE_DASHBOARD_PASSWORD; with it every page asks for a
+    login, and studies can be changed unless --read-only. MHIST_TUNE_DASHBOARD_HOSTS lists further names, separated by
+    commas, under which browsers reach it.
 
     \b
     Example:
       mhist-tune dashboard --port 8080
+      MHIST_TUNE_DASHBOARD_PASSWORD_FILE=password mhist-tune dashboard --host 0.0.0.0
     """
+    password = _password()
+    hosts = [name.strip() for name in os.environ.get(_HOSTS, "").split(",") if name.strip()]
+
     from mhist_tune.dashboard import serve
 
-    click.echo(f"listening on http://{host}:{port}", err=True)
-    serve(storage_url, host, port, allow_remote=read_only)
+    how = "read-only" if read_only or password is None else "with a login"
+    click.echo(f"listening on http://{host}:{port}, {how}", err=True)
+    serve(storage_url, host, port, password=password, is_read_only=read_only, hosts=hosts)
+
+
+def _password() -> str | None:
+    name = os.environ.get(_PASSWORD_FILE)
+    if not name:
+        return os.environ.get(_PASSWORD) or None
+    try:
+        found = Path(name).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {_PASSWORD_FILE}", hint="name a readable text file") from error
+    if not found:
+        raise UsageError(f"the file that {_PASSWORD_FILE} names is empty", hint="write the password into it")
+    return found

@@ -7,6 +7,8 @@ import click
 from mhist_tune.cli.options import data_option, follow_up, required_data, storage_option
 from mhist_tune.errors import UsageError
 
+_BY = "the command line"
+
 
 @click.command("create-study")
 @click.argument("name_or_file", metavar="NAME|FILE.toml")
@@ -70,28 +72,21 @@ def extend_command(name: str, n_trials: int, storage_url: str) -> None:
     Example:
       mhist-tune extend vit --n-trials 20
     """
-    from mhist_tune import ledger, studies
+    from mhist_tune import control, studies
     from mhist_tune.storage import open_storage
 
     with open_storage(storage_url, create=False) as storage:
-        study = studies.load_study(storage, name)
-        if study.definition.rows:
-            raise UsageError(f"{name} is a table of rows, which has nothing to search on", hint="write another table")
-        ledger.add_slots(storage, study, "search", [{}] * n_trials)
-        n_slots = sum(ledger.counts(storage, study, "search").values())
+        n_slots = control.extend(storage, studies.load_study(storage, name), n_trials, by=_BY)
     click.echo(f"{name} has {n_slots} search slots")
     follow_up(f"mhist-tune worker {name}")
 
 
 def _set_state(name: str, storage_url: str, state: str) -> None:
-    from mhist_tune import ledger, studies
+    from mhist_tune import control, studies
     from mhist_tune.storage import open_storage
 
     with open_storage(storage_url, create=False) as storage:
-        study = studies.load_study(storage, name)
-        studies.set_state(storage, study, state)
-        if state == "stopped":
-            ledger.cancel_free(storage, study)
+        control.set_state(storage, studies.load_study(storage, name), state, by=_BY)
 
 
 @click.command("pause")

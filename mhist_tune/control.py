@@ -1,0 +1,134 @@
+"""What people may change about a study under way: each change goes through the ledger, and is recorded with its author.
+
+A retry is a new unit of budget with the old params, and a veto prunes at the next epoch: what was recorded stays.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from mhist_tune import journal, ledger, studies
+from mhist_tune.errors import UsageError, did_you_mean
+from mhist_tune.ledger import SlotRow
+from mhist_tune.space import Categorical, Dimension, normalize
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+
+_STAGE = "search"
+_FIRST = 1
+"""Priority of slots that a person asked for: before the sampler's."""
+
+
+def set_state(storage: Storage, study: Study, state: str, *, by: str) -> None:
+    """Make a study active, paused or stopped; stopping cancels the slots that nobody has begun."""
+    studies.set_state(storage, study, state)
+    n_cancelled = ledger.cancel_free(storage, study) if state == "stopped" else 0
+    journal.event(storage, study, kind="state", detail={"state": state, "n_cancelled": n_cancelled, "by": by})
+
+
+def extend(storage: Storage, study: Study, n_trials: int, *, by: str) -> int:
+    """Add search slots, and return how many there are now.
+
+    Raises:
+        UsageError: the study is a table of rows.
+    """
+    _refuse_table(study)
+    ledger.add_slots(storage, study, _STAGE, [{}] * n_trials)
+    journal.event(storage, study, kind="extended", stage=_STAGE, detail={"n_trials": n_trials, "by": by})
+    return sum(ledger.counts(storage, study, _STAGE).values())
+
+
+def enqueue(storage: Storage, study: Study, params: Mapping[str, Any], *, by: str) -> int:
+    """Add one search slot that tries `params` next, and return its number; fields left out are those of the control.
+
+    Raises:
+        UsageError: with every field that the search space does not have, or whose value lies outside it.
+    """
+    _refuse_table(study)
+    space = study.definition.space
+    given = {name: normalize(name, value) for name, value in params.items()}
+    problems = [f"{name} is not searched{did_you_mean(name, space)}" for name in given if name not in space]
+    problems += [
+        f"{name} = {value} is not {space[name]}"
+        for name, value in given.items()
+        if name in space and not space[name].contains(value)
+    ]
+    if problems:
+        raise UsageError("; ".join(problems), hint=f"searched are {', '.join(space)}")
+    complete = {**study.definition.default_params(), **given}
+    [slot] = ledger.add_slots(storage, study, _STAGE, [{"params": complete}], _FIRST)
+    journal.event(storage, study, kind="enqueued", stage=_STAGE, slot=slot, detail={"params": complete, "by": by})
+    return slot
+
+
+def read_params(study: Study, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return params that were typed: numbers where the space has numbers, or the choice that is written so."""
+    return {name: _read(study.definition.space.get(name), text.strip()) for name, text in texts.items()}
+
+
+def retry(storage: Storage, study: Study, number: int, *, by: str) -> int:
+    """Add one search slot with the params of a trial that failed or was pruned, and return the slot's number.
+
+    Raises:
+        UsageError: there is no such trial, or it has not ended, or it is complete.
+    """
+    _refuse_table(study)
+    slot = _slot_of(storage, study, number)
+    outcome = slot.outcome or {}
+    if outcome.get("state") not in ("FAIL", "PRUNED"):
+        state = "complete" if outcome else "still at work"
+        raise UsageError(f"trial {number} is {state}; only a failed or pruned one is tried again")
+    params = outcome.get("params") or slot.payload.get("params") or _optuna_params(storage, slot)
+    payload = {"params": params, "retry_of": number} if params else {"retry_of": number}
+    [added] = ledger.add_slots(storage, study, _STAGE, [payload], _FIRST)
+    journal.event(storage, study, kind="retried", stage=_STAGE, slot=added, detail={"trial": number, "by": by})
+    return added
+
+
+def veto(storage: Storage, study: Study, number: int, reason: str, *, by: str) -> None:
+    """Let a running trial end as pruned at its next epoch.
+
+    Raises:
+        UsageError: there is no such trial, it has ended, or no reason is given.
+    """
+    if not reason.strip():
+        raise UsageError("a veto needs a reason", hint="it is recorded with the trial")
+    slot = _slot_of(storage, study, number)
+    if slot.outcome is not None:
+        raise UsageError(f"trial {number} has ended; there is nothing to veto")
+    journal.event(storage, study, kind="veto", stage=_STAGE, slot=slot.slot, detail={"reason": reason, "by": by})
+
+
+def veto_of(storage: Storage, study: Study, slot: int) -> str | None:
+    """Return why a slot's trial was vetoed and by whom; None if it was not."""
+    events = journal.events(storage, study, kind="veto", stage=_STAGE, slot=slot)
+    return f"vetoed by {events[0].detail['by']}: {events[0].detail['reason']}" if events else None
+
+
+def _read(dimension: Dimension | None, text: str) -> Any:
+    if isinstance(dimension, Categorical):
+        return next((choice for choice in dimension.choices if str(choice) == text), text)
+    for read in (int, float):
+        with contextlib.suppress(ValueError):
+            return read(text)
+    return text
+
+
+def _slot_of(storage: Storage, study: Study, number: int) -> SlotRow:
+    found = [slot for slot in ledger.slots(storage, study, _STAGE) if slot.trial_number == number]
+    if not found:
+        raise UsageError(f"study {study.name} has no trial {number}")
+    return found[0]
+
+
+def _optuna_params(storage: Storage, slot: SlotRow) -> dict[str, Any]:
+    """Return the params of a trial that failed: its outcome holds none."""
+    if slot.trial_id is None:
+        return {}
+    trial_id = slot.trial_id
+    return dict(storage.retrying(lambda: storage.optuna.get_trial(trial_id)).params)
+
+
+def _refuse_table(study: Study) -> None:
+    if study.definition.rows:
+        raise UsageError(f"{study.name} is a table of rows, which has nothing to search on", hint="write another table")

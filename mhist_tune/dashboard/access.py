@@ -1,0 +1,71 @@
+"""Who may read and who may write: one password for all, sessions in this process's memory."""
+
+import hmac
+import secrets
+import threading
+import time
+from dataclasses import dataclass, field
+
+COOKIE = "mhist_tune_session"
+_SESSION_S = 12 * 3600
+_N_TRIES, _TRIES_S = 10, 60.0
+
+
+@dataclass
+class Access:
+    """The password, if there is one, and the sessions that know it.
+
+    Without a password everybody reads and nobody writes, which `serve` allows on loopback alone.
+
+    Attributes:
+        password: never shown; None for none.
+        is_read_only: refuse every write, with a login too.
+    """
+
+    password: str | None = field(default=None, repr=False)
+    is_read_only: bool = False
+    _sessions: dict[str, float] = field(default_factory=dict, repr=False)  # token: when it ends, monotonic
+    _failures: dict[str, list[float]] = field(default_factory=dict, repr=False)  # when, by address
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether a login is asked for."""
+        return self.password is not None
+
+    def may_write(self, token: str | None) -> bool:
+        """Return whether whoever holds this session token may change anything."""
+        return self.is_guarded and not self.is_read_only and self.knows(token)
+
+    def knows(self, token: str | None) -> bool:
+        """Return whether a session token is valid."""
+        with self._lock:
+            ends = self._sessions.get(token or "")
+            return ends is not None and time.monotonic() < ends
+
+    def is_blocked(self, address: str) -> bool:
+        """Return whether an address has guessed too often within the last minute."""
+        with self._lock:
+            return len(self._recent(address)) >= _N_TRIES
+
+    def log_in(self, guess: str, address: str) -> str | None:
+        """Return a new session token for the right password, None for a wrong one; compared in constant time."""
+        is_right = self.password is not None and hmac.compare_digest(guess.encode(), self.password.encode())
+        now = time.monotonic()
+        with self._lock:
+            if not is_right:
+                self._failures[address] = [*self._recent(address), now]
+                return None
+            self._sessions = {token: ends for token, ends in self._sessions.items() if ends > now}
+            token = secrets.token_urlsafe(32)
+            self._sessions[token] = now + _SESSION_S
+            return token
+
+    def log_out(self, token: str | None) -> None:
+        """Forget a session."""
+        with self._lock:
+            self._sessions.pop(token or "", None)
+
+    def _recent(self, address: str) -> list[float]:
+        since = time.monotonic() - _TRIES_S
+        return [at for at in self._failures.get(address, []) if at > since]

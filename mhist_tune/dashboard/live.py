@@ -1,0 +1,162 @@
+"""What the pages know of the studies: read at most once a second for all who watch, and finished trials only once."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from mhist_tune import journal, records, report, status, studies
+from mhist_tune.ledger import SlotRow
+from mhist_tune.records import EpochRow
+from mhist_tune.slotbook import SlotBook
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+
+STAGE = "search"
+_FRESH_S = 1.0
+_N_KEPT = 256
+T = TypeVar("T")
+
+
+class _Fresh(Generic[T]):
+    """A value that is made again when it is older than a second; those who ask meanwhile wait for the same one."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make, self._lock = make, threading.Lock()
+        self._value: T | None = None
+        self._made = float("-inf")
+
+    def get(self) -> T:
+        with self._lock:
+            if self._value is None or time.monotonic() - self._made > _FRESH_S:
+                self._value = self._make()
+                self._made = time.monotonic()
+            return self._value
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A study at one moment.
+
+    Attributes:
+        summary: see `status.of_study`.
+        slots: those of the search.
+        active_at: when a worker last spoke, or else when the study was made, in epoch seconds.
+        now: the database's clock.
+    """
+
+    study: Study
+    summary: dict[str, Any]
+    slots: Sequence[SlotRow]
+    active_at: float
+    now: float
+
+
+class _Watched:
+    def __init__(self, storage: Storage, study: Study) -> None:
+        self._storage, self._uuid, self._name = storage, study.uuid, study.name
+        self._book = SlotBook(storage, study)
+        self._epochs: dict[tuple[int, int], list[EpochRow]] = {}
+        self._report: tuple[object, str] | None = None
+        self._lock = threading.Lock()
+        self.snapshot = _Fresh(self._read)
+
+    def _read(self) -> Snapshot:
+        study = studies.load_study(self._storage, self._name)
+        slots = {stage: self._book.slots(stage) for stage in status.STAGES}
+        seen = [worker["seen_at"] for worker in journal.workers(self._storage, study)]
+        return Snapshot(
+            study=study,
+            summary=status.summary(self._storage, study, slots),
+            slots=slots[STAGE],
+            active_at=max([study.created_at, *seen]),
+            now=self._storage.now(),
+        )
+
+    def epochs(self, slot: SlotRow) -> list[EpochRow]:
+        """Return a slot's epochs; those of a finished one are read once."""
+        study = self.snapshot.get().study
+        key = (slot.slot, slot.token)
+        with self._lock:
+            known = self._epochs.get(key)
+        if known is not None:
+            return known
+        rows = records.epochs(self._storage, study, STAGE, slot.slot)
+        if slot.state == "done":
+            with self._lock:
+                while len(self._epochs) >= _N_KEPT:
+                    self._epochs.pop(next(iter(self._epochs)))
+                self._epochs[key] = rows
+        return rows
+
+    def params(self, slot: SlotRow) -> dict[str, Any]:
+        """Return a trial's params; those of one at work are Optuna's, until its outcome repeats them."""
+        found = (slot.outcome or {}).get("params") or slot.payload.get("params")
+        if found is None and slot.trial_id is not None:
+            with contextlib.suppress(KeyError):
+                found = self._storage.optuna.get_trial(slot.trial_id).params
+        return dict(found or {})
+
+    def report(self) -> str:
+        """Return the report as HTML, made again only when more has ended or was opened."""
+        found = self.snapshot.get().summary
+        version = (found["stages"]["retrain"].get("done"), found["trials"], found["test_openings"])
+        with self._lock:
+            if self._report is None or self._report[0] != version:
+                self._report = (version, report.render(self._storage, self._name))
+            return self._report[1]
+
+
+class Board:
+    """All studies of a storage, for every thread of the server."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self._watched: dict[str, _Watched] = {}
+        self._lock = threading.Lock()
+        self._studies = _Fresh(lambda: studies.list_studies(storage))
+
+    def all(self) -> list[Snapshot]:
+        """Return every study, the newest first."""
+        return [self._of(study).snapshot.get() for study in reversed(self._studies.get())]
+
+    def snapshot(self, name: str) -> Snapshot:
+        """Return a study as it is now, at most a second old.
+
+        Raises:
+            StudyNotFoundError: there is none of that name.
+        """
+        return self._named(name).snapshot.get()
+
+    def epochs(self, name: str, slot: SlotRow) -> list[EpochRow]:
+        """Return the epochs of a search slot."""
+        return self._named(name).epochs(slot)
+
+    def params(self, name: str, slot: SlotRow) -> dict[str, Any]:
+        """Return the params of a search slot's trial, empty before it has any."""
+        return self._named(name).params(slot)
+
+    def report(self, name: str) -> str:
+        """Return a study's report as HTML.
+
+        Raises:
+            UsageError: no retraining has finished, or there is no such study.
+        """
+        return self._named(name).report()
+
+    def forget(self, name: str) -> None:
+        """Read a study again at the next request: somebody has just changed it."""
+        study = studies.load_study(self.storage, name)
+        with self._lock:
+            self._watched.pop(study.uuid, None)
+        self._studies = _Fresh(lambda: studies.list_studies(self.storage))
+
+    def _named(self, name: str) -> _Watched:
+        known = {study.name: study for study in self._studies.get()}
+        return self._of(known[name] if name in known else studies.load_study(self.storage, name))
+
+    def _of(self, study: Study) -> _Watched:
+        with self._lock:
+            return self._watched.setdefault(study.uuid, _Watched(self.storage, study))

@@ -1,0 +1,67 @@
+"""optuna-dashboard as it is served here: unforked, with what would harm the ledger refused and its faults mended.
+
+Found by running version 0.21: static files answer 500 to clients without Accept-Encoding; parallel coordinates stay
+blank for the life of the process once a trial without params was seen; `/trialTable` is an empty page; a rename copies
+the study and drops what hangs on it; an artifact's script runs with all rights; deleting a study leaves its slots.
+"""
+
+import contextlib
+import re
+import time
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import optuna_dashboard
+from optuna.artifacts import FileSystemArtifactStore
+
+from mhist_tune.dashboard import web
+from mhist_tune.storage import Storage
+
+if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+_ALLOWED = re.compile(r"/api/(studies/\d+/(\d+/)?note|artifacts/\d+(/\d+)?(/[0-9a-f-]+)?)")
+"""What may be written here: notes and artifacts. Everything else would go past the ledger."""
+
+_SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src 'self'"
+_CACHE_S = 60.0
+
+
+class Stock:
+    """optuna-dashboard's WSGI application for a storage."""
+
+    def __init__(self, storage: Storage) -> None:
+        folder = storage.root / "artifacts"
+        with contextlib.suppress(OSError):  # a read-only file system: there are none then
+            folder.mkdir(parents=True, exist_ok=True)
+        self._app: Any = optuna_dashboard.wsgi(storage.optuna, FileSystemArtifactStore(folder))
+        self._cleared = time.monotonic()
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer a request that the guard let through."""
+        path = environ.get("PATH_INFO", "")
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD") and not _ALLOWED.fullmatch(path):
+            reason = "this would go past the ledger: use the study's own page or the command line"
+            return web.problem(HTTPStatus.FORBIDDEN, reason).send(environ, start_response)
+        if path.endswith("/trialTable"):
+            return web.see_other(path.replace("/trialTable", "/trials")).send(environ, start_response)
+        environ.setdefault("HTTP_ACCEPT_ENCODING", "identity")
+        if path.startswith("/api/studies/") and time.monotonic() - self._cleared > _CACHE_S:
+            self._cleared = time.monotonic()
+            self._app._inmemory_cache.clear()
+        is_artifact = path.startswith("/artifacts/")
+        answer: Iterable[bytes] = self._app(environ, _with_headers(start_response, is_artifact=is_artifact))
+        return answer
+
+
+def _with_headers(start_response: "StartResponse", *, is_artifact: bool) -> "Callable[..., Any]":
+    def start(status: str, headers: list[tuple[str, str]], error: "OptExcInfo | None" = None) -> Any:
+        kept = [(name, value) for name, value in headers if name.lower() != "access-control-allow-origin"]
+        kept += web.COMMON_HEADERS
+        if is_artifact:
+            kept.append(("Content-Security-Policy", _SANDBOX))
+        return start_response(status, kept, error)
+
+    return start

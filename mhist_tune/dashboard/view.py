@@ -1,0 +1,227 @@
+"""Snapshots as the templates want them: readable numbers, rows of tables, charts."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from mhist_tune import charts, status
+from mhist_tune.charts import Line
+from mhist_tune.dashboard.live import Snapshot
+from mhist_tune.ledger import SlotRow
+from mhist_tune.records import EpochRow
+from mhist_tune.selection import best_of
+
+PANELS = (
+    ("Training loss", "train_loss", False),
+    ("Validation loss", "val_loss", False),
+    ("Validation F1", "val_f1", False),
+    ("Validation AUROC", "val_auroc", False),
+    ("Learning rate", "learning_rate", True),
+)
+N_COLOURS = 6
+N_DRAWN = 2000
+"""Trials in the history chart at most: the newest."""
+PAGE = 50
+_STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+_SLOTS = {"leased": "running", "free": "waiting", "paused": "paused", "cancelled": "cancelled", "done": "done"}
+_BAR = ("done", "pruned", "failed", "leased", "free", "cancelled")
+
+Epochs = Sequence[EpochRow]
+Curves = Sequence[tuple[str, Epochs, str]]
+"""Label, epochs and class of each trial that is drawn."""
+
+
+def number(value: Any) -> str:
+    """Return a value for people: four significant digits, a dash for None."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, float):
+        return str(value)
+    return f"{value:.4g}" if math.isfinite(value) else str(value)
+
+
+def score(value: float | None) -> str:
+    """Return a score in 0..1 with four decimals."""
+    return "–" if value is None else f"{value:.4f}"
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One line of the table of trials; every text is ready to be shown."""
+
+    slot: int
+    number: int | None
+    state: str
+    value: str
+    best_epoch: str
+    epochs: str
+    params: list[str]
+    reason: str
+    is_best: bool
+
+
+def state_of(slot: SlotRow) -> str:
+    """Return one word for where a slot stands."""
+    return _STATES.get((slot.outcome or {}).get("state", ""), _SLOTS[slot.state])
+
+
+def study(snapshot: Snapshot) -> dict[str, Any]:
+    """Return what both the overview and the study's page say first."""
+    found, slots = snapshot.summary, snapshot.slots
+    counts = dict.fromkeys(_BAR, 0)
+    for slot in slots:
+        state = state_of(slot)
+        counts[{"complete": "done", "running": "leased", "waiting": "free", "paused": "free"}.get(state, state)] += 1
+    ended = counts["done"] + counts["pruned"] + counts["failed"]
+    words = {"done": "complete", "leased": "running", "free": "waiting"}
+    speed = sum(worker["images_per_s"] or 0.0 for worker in found["workers"])
+    best = found["best"]
+    left = "–" if found["time_left_s"] is None else status.duration_text(found["time_left_s"])
+    openings = found["test_openings"]
+    return {
+        "name": snapshot.study.name,
+        "state": found["state"],
+        "bar": charts.bar("slots", [(name, counts[name]) for name in _BAR]),
+        "counts": ", ".join(f"{n:,} {words.get(name, name)}" for name, n in counts.items() if n),
+        "activity": _ago(snapshot),
+        "openings": "" if not openings else "once" if openings == 1 else f"{openings} times",
+        "facts": [
+            ("Best validation F1", score(best["value"] if best else None), f"trial {best['number']}" if best else ""),
+            ("Trials", f"{ended:,}", f"of {len(slots):,}"),
+            ("Pruned", f"{counts['pruned'] / ended:.0%}" if ended else "–", ""),
+            ("Workers", str(len(found["workers"])), ""),
+            ("Speed", f"{speed:,.0f}" if speed else "–", "images/s"),
+            ("Time left", left, ""),
+        ],
+    }
+
+
+def workers(snapshot: Snapshot) -> list[list[str]]:
+    """Return the table of whoever is at work, its head first; empty if nobody is."""
+    found = snapshot.summary["workers"]
+    rows = [
+        [
+            worker["host"] or worker["worker"],
+            worker["device"] or "–",
+            worker["stage"],
+            number(worker["trial_number"]),
+            number(worker["epoch"]),
+            f"{worker['images_per_s']:,.0f}" if worker["images_per_s"] else "–",
+            f"{worker['memory_bytes'] / 1e9:.1f} GB" if worker["memory_bytes"] else "–",
+            f"{worker['lease_age_s']:.0f} s",
+        ]
+        for worker in found
+    ]
+    head = ["host", "device", "stage", "trial", "epoch", "images/s", "memory", "lease age"]
+    return [head, *rows] if rows else []
+
+
+def trial_rows(
+    snapshot: Snapshot, slots: Sequence[SlotRow], params: Sequence[Mapping[str, Any]], running: Mapping[int, Epochs]
+) -> list[TrialRow]:
+    """Return the lines of these slots.
+
+    Args:
+        snapshot: of the study.
+        slots: one line each.
+        params: of each.
+        running: the epochs of those that have not ended, by slot.
+    """
+    names = params_of(snapshot)
+    best = snapshot.summary["best"] or {}
+    rows = []
+    for slot, given in zip(slots, params, strict=True):
+        outcome = slot.outcome or {}
+        epochs = running.get(slot.slot, ())
+        values = [row.best_value for row in epochs if row.best_value is not None]
+        value = outcome.get("best_value", outcome.get("value", max(values, default=None)))
+        rows.append(
+            TrialRow(
+                slot=slot.slot,
+                number=slot.trial_number,
+                state=state_of(slot),
+                value=score(value),
+                best_epoch=number(outcome.get("best_epoch")),
+                epochs=number(outcome.get("stopped_epoch", len(epochs) or None)),
+                params=[number(given.get(name)) for name in names],
+                reason=str(outcome.get("reason", "")),
+                is_best=slot.slot == best.get("slot"),
+            )
+        )
+    return rows
+
+
+def params_of(snapshot: Snapshot) -> list[str]:
+    """Return the names of the searched hyperparameters, or of what the rows of a table set."""
+    definition = snapshot.study.definition
+    return list(definition.rows[0].params) if definition.rows else list(definition.space)
+
+
+def chosen(slots: Sequence[SlotRow], *, sort: str, only: str) -> list[SlotRow]:
+    """Return the slots to list: of one state, by number or by value, the newest or best first."""
+    shown = [slot for slot in slots if slot.trial_number is not None or slot.payload.get("params")]
+    shown = [slot for slot in shown if only in ("", state_of(slot))]
+    if sort == "value":
+        return sorted(shown, key=lambda slot: -_value(slot))
+    return sorted(shown, key=lambda slot: math.inf if slot.trial_number is None else slot.trial_number, reverse=True)
+
+
+def filters(name: str, slots: Sequence[SlotRow], only: str) -> list[tuple[str, str]]:
+    """Return a link for each state that there is; the one shown has no address."""
+    states = dict.fromkeys(("complete", "pruned", "failed", "running", "waiting", "cancelled"), 0)
+    for slot in chosen(slots, sort="", only=""):
+        states[state_of(slot)] = states.get(state_of(slot), 0) + 1
+    found = [("all", "" if not only else f"/study/{name}#trials")]
+    for state, count in states.items():
+        if count:
+            url = "" if only == state else f"/study/{name}?{urlencode({'state': state})}#trials"
+            found.append((f"{state} {count:,}", url))
+    return found
+
+
+def drawn(snapshot: Snapshot) -> list[tuple[SlotRow, str, str]]:
+    """Return the trials whose curves are drawn, the best one last and so on top: slot, label and class."""
+    running = [slot for slot in snapshot.slots if slot.state == "leased" and slot.trial_number is not None][-N_COLOURS:]
+    found = [(slot, f"trial {slot.trial_number}, running", f"c{place}") for place, slot in enumerate(running)]
+    ranked = sorted((slot for slot in snapshot.slots if state_of(slot) == "complete"), key=lambda slot: -_value(slot))
+    top = best_of(snapshot.study, snapshot.slots)
+    muted = [(slot, f"trial {slot.trial_number}", "muted") for slot in ranked[:4] if slot is not top]
+    return [*muted, *found, *([(top, f"trial {top.trial_number}, best", "best")] if top else [])]
+
+
+def panels(shown: Curves, n_epochs: int) -> list[tuple[str, str]]:
+    """Return one chart for each of `PANELS`, with its title."""
+    found = []
+    for title, metric, is_log in PANELS:
+        lines = [Line(label, [row.metrics.get(metric) for row in rows], style) for label, rows, style in shown]
+        found.append((title, charts.curves(title, lines, n_epochs=n_epochs, is_log=is_log)))
+    return found
+
+
+def history(snapshot: Snapshot) -> tuple[str, str]:
+    """Return the chart of the search so far, with its title."""
+    points: dict[str, list[tuple[int, float]]] = {"complete": [], "pruned": []}
+    for slot in snapshot.slots[-N_DRAWN:]:
+        state, value = state_of(slot), _value(slot)
+        if state in points and slot.trial_number is not None and math.isfinite(value):
+            points[state].append((slot.trial_number, value))
+    title = "Search: best validation F1 by trial"
+    return title, charts.history(title, points["complete"], points["pruned"])
+
+
+def _value(slot: SlotRow) -> float:
+    outcome = slot.outcome or {}
+    value = outcome.get("best_value", outcome.get("value"))
+    return -math.inf if value is None else float(value)
+
+
+def _ago(snapshot: Snapshot) -> str:
+    seconds = snapshot.now - snapshot.active_at
+    if seconds < 90:
+        return "active now" if snapshot.summary["workers"] else "last active a minute ago"
+    if seconds < 86400:
+        return f"last active {status.duration_text(seconds)} ago"
+    return f"last active {time.strftime('%Y-%m-%d', time.gmtime(snapshot.active_at))}"

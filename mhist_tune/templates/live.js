@@ -1,0 +1,30 @@
+// Replaces the part of the page marked data-live with its newest version, as long as somebody looks at it.
+"use strict";
+const period = 2000;
+let tag = null;
+
+async function refresh() {
+  const live = document.querySelector("[data-live]");
+  if (!document.hidden) {
+    try {
+      const headers = {"X-Refresh": "1"};
+      if (tag) headers["If-None-Match"] = tag;
+      const answer = await fetch(location.pathname + location.search, {headers, cache: "no-store"});
+      if (answer.status === 401) return location.reload();  // the session has ended: the login page comes
+      if (answer.status === 200) {
+        tag = answer.headers.get("ETag");
+        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+        const news = page.querySelector("[data-live]");
+        const places = [...live.querySelectorAll(".wide")].map((one) => one.scrollLeft);
+        live.replaceChildren(...news.childNodes);
+        live.querySelectorAll(".wide").forEach((one, index) => { one.scrollLeft = places[index] || 0; });
+      }
+      live.classList.toggle("stale", answer.status >= 400);
+    } catch {
+      live.classList.add("stale");
+    }
+  }
+  setTimeout(refresh, period);
+}
+
+if (document.querySelector("[data-live]")) setTimeout(refresh, period);

@@ -1,0 +1,217 @@
+"""The dashboard's own pages on both databases: what they show, and what their forms do."""
+
+import pytest
+
+from mhist_tune import journal, ledger, records, studies
+from mhist_tune.dashboard import app
+from mhist_tune.dashboard.access import Access
+from mhist_tune.leases import LeaseObserver
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+from tests import made_up
+from tests.conftest import MakeStudy
+from tests.web import PASSWORD, Client
+
+REASON = "0.400 is not among the best 1 of 3 at rung 1 <from 0.5>"
+
+
+@pytest.fixture
+def user(storage: Storage) -> Client:
+    """Somebody who has logged in."""
+    client = Client(app(storage, Access(PASSWORD)))
+    client.log_in()
+    return client
+
+
+def claim(storage: Storage, study: Study, number: int) -> ledger.Claim:
+    """Begin the next trial."""
+    found = ledger.claim(storage, study, ["search"], worker=f"host-{number}", observer=LeaseObserver())
+    assert found is not None
+    ledger.attach_trial(storage, found, 100 + number, number)
+    return found
+
+
+def train(storage: Storage, claimed: ledger.Claim, *values: float) -> None:
+    """Record epochs with these scores."""
+    for epoch, value in enumerate(values, 1):
+        metrics = {"train_loss": 1 - value, "val_loss": 1 - value, "val_f1": value, "val_auroc": value}
+        metrics |= {"learning_rate": 1e-4, "elapsed_s": 2.0}
+        best = max(values[:epoch])
+        records.record_epoch(storage, claimed, epoch=epoch, value=value, best_value=best, metrics=metrics)
+
+
+def end(storage: Storage, claimed: ledger.Claim, **outcome: object) -> None:
+    """Decide a trial and finish its slot."""
+    assert ledger.decide(storage, claimed, {"params": {"learning_rate": 0.00123456}, **outcome})
+    assert ledger.finish(storage, claimed)
+
+
+@pytest.fixture
+def shown(storage: Storage, make_study: MakeStudy) -> Study:
+    """A study with a complete, a pruned, a failed and a running trial, and one slot left."""
+    study = make_study("shown", n_trials=5, lease_s=60.0)
+    complete, pruned, failed = (claim(storage, study, number) for number in range(3))
+    train(storage, complete, 0.5, 0.612345)
+    end(storage, complete, state="COMPLETE", value=0.612345, best_value=0.612345, best_epoch=2, stopped_epoch=2)
+    train(storage, pruned, 0.4)
+    end(storage, pruned, state="PRUNED", value=0.4, best_value=0.4, best_epoch=1, stopped_epoch=1, reason=REASON)
+    end(storage, failed, state="FAIL", value=None, reason="RuntimeError: no")
+    running = claim(storage, study, 3)
+    train(storage, running, 0.55)
+    progress = {"stage": "search", "slot": running.slot, "trial_number": 3, "epoch": 1}
+    speed = {"images_per_s": 321.0, "memory_bytes": 2 * 10**9}
+    journal.heartbeat_worker(
+        storage, "host-3", study=study.uuid, device="cuda:1", state="training", **progress, **speed
+    )
+    return study
+
+
+def test_the_overview_sums_up_each_study(user: Client, shown: Study, make_study: MakeStudy) -> None:
+    """Counts, best value, pruned share, speed, time left and state of every study; and how to make the first one."""
+    make_study("other")
+    page = user.get("/").body
+
+    for text in ("shown", "other", "0.6123", "1 complete, 1 pruned, 1 failed, 1 running, 1 waiting", "33%", "321"):
+        assert text in page
+    assert "active now" in page
+
+
+def test_an_empty_storage_says_how_to_begin(user: Client) -> None:
+    """Without a study the page names the command."""
+    assert "create-study" in user.get("/").body
+
+
+def test_the_study_page_shows_trials_curves_and_workers(user: Client, shown: Study) -> None:
+    """Readable numbers, why the pruned trial was pruned, who is at work on what, and five metrics of three trials."""
+    page = user.get("/study/shown").body
+
+    assert "0.001235" in page
+    assert "0.00123456" not in page
+    assert "rung 1 &lt;from 0.5&gt;" in page
+    for cell in ("cuda:1", "2.0 GB", "321"):
+        assert f"<td>{cell}</td>" in page
+    for title in ("Training loss", "Validation loss", "Validation F1", "Validation AUROC", "Learning rate"):
+        assert title in page
+    assert "trial 3, running" in page
+    assert "trial 0, best" in page
+
+
+def test_a_new_epoch_appears_and_an_old_page_is_not_sent_again(
+    user: Client, storage: Storage, shown: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unchanged, a page is answered with 304; one epoch later it is another."""
+    monkeypatch.setattr("mhist_tune.dashboard.live._FRESH_S", 0.0)
+    monkeypatch.setattr("mhist_tune.dashboard.view.workers", lambda _: [])  # their lease ages
+    first = user.get("/study/shown")
+    again = user.get("/study/shown", HTTP_IF_NONE_MATCH=first.headers["etag"])
+    [slot] = [one for one in ledger.slots(storage, shown, "search") if one.state == "leased"]
+    held = ledger.Claim(shown.uuid, "search", slot.slot, slot.token, {}, slot.trial_id, 3, 1, None)
+    records.record_epoch(storage, held, epoch=2, value=0.7, best_value=0.7, metrics={"val_f1": 0.7})
+    news = user.get("/study/shown", HTTP_IF_NONE_MATCH=first.headers["etag"])
+
+    assert (again.status, again.body) == (304, "")
+    assert news.status == 200
+    assert "0.7000" in news.body
+
+
+def test_trials_are_sorted_filtered_and_paged(user: Client, storage: Storage, make_study: MakeStudy) -> None:
+    """Fifty a page, the newest first, or by value, or of one state."""
+    study = make_study("many", n_trials=60, lease_s=60.0)
+    for number in range(60):
+        state = "PRUNED" if number % 2 else "COMPLETE"
+        best = 0.5 + number / 1000
+        outcome = {"state": state, "value": best, "best_value": best, "best_epoch": 1, "stopped_epoch": 1}
+        end(storage, claim(storage, study, number), **outcome)
+
+    def numbers(query: str) -> list[int]:
+        rows = user.get(f"/study/many{query}").body.split('href="/study/many/trial/')[1:]
+        return [int(row.partition('"')[0]) for row in rows]
+
+    assert numbers("") == list(range(59, 9, -1))
+    assert numbers("?page=1") == list(range(9, -1, -1))
+    assert numbers("?sort=value&state=complete")[:3] == [58, 56, 54]
+    assert numbers("?page=999") == numbers("?page=1")
+    assert numbers("?state=nonsense&page=x") == []
+
+
+def test_a_trial_has_its_own_page(user: Client, shown: Study) -> None:
+    """Its curves beside the best one's, its params, and its reason; a trial that is not there is 404."""
+    page = user.get("/study/shown/trial/1").body
+
+    assert "0.001235" in page
+    assert "rung 1" in page
+    assert "trial 0, best" in page
+    assert user.get("/study/shown/trial/77").status == 404
+    assert user.get("/study/nothing").status == 404
+    assert "did you mean shown" in user.get("/study/show").body
+
+
+def test_the_report_is_shown_when_there_is_one(user: Client, storage: Storage) -> None:
+    """Before a retraining the page says what to do; afterwards it is the report, with the script-free policy."""
+    study = made_up.create(storage, "tiny")
+    before = user.get("/study/tiny/report")
+    made_up.open_test(storage, study)
+    made_up.retrain(storage, study, n_slots=3)
+    user = Client(user.app, user.cookies)
+    after = user.get("/study/tiny/report")
+
+    assert before.status == 409
+    assert "mhist-tune retrain tiny" in before.body
+    assert after.status == 200
+    assert "Metrics on the test partition" in after.body
+    assert "script-src" not in after.headers["content-security-policy"]
+
+
+def test_control_is_recorded(user: Client, storage: Storage, shown: Study) -> None:
+    """Pause, continue, extend, retry, veto, enqueue and stop change the ledger, and each leaves its event."""
+
+    def act(action: str, **fields: str) -> int:
+        return user.post(f"/study/shown/{action}", fields).status
+
+    assert act("pause") == 303
+    assert studies.load_study(storage, "shown").state == "paused"
+    assert act("continue") == 303
+    assert studies.load_study(storage, "shown").state == "active"
+    assert act("extend", n_trials="3") == 303
+    assert act("retry", trial="2") == 303
+    assert act("veto", trial="3", reason="looks wrong") == 303
+    assert act("enqueue", **{"param.learning_rate": "0.002"}) == 303
+    slots = ledger.slots(storage, shown, "search")
+    assert len(slots) == 5 + 3 + 1 + 1
+    first = ledger.claim(storage, shown, ["search"], worker="w", observer=LeaseObserver())
+    assert first is not None
+    assert first.payload == {"params": {"learning_rate": 0.00123456}, "retry_of": 2}
+    assert slots[-1].payload == {"params": {"learning_rate": 0.002}}
+    assert act("stop") == 303
+    assert studies.load_study(storage, "shown").state == "stopped"
+    assert {slot.state for slot in ledger.slots(storage, shown, "search")} == {"done", "leased", "cancelled"}
+    kinds = [event.kind for event in journal.events(storage, shown) if event.detail.get("by") == "the dashboard"]
+    assert kinds == ["state", "state", "extended", "retried", "veto", "enqueued", "state"]
+    assert "looks wrong" in user.get("/study/shown").body
+
+
+@pytest.mark.parametrize(
+    ("action", "fields", "status"),
+    [
+        ("extend", {"n_trials": "0"}, 400),
+        ("extend", {"n_trials": "1e3"}, 400),
+        ("extend", {}, 400),
+        ("retry", {"trial": "0"}, 409),
+        ("retry", {"trial": "77"}, 409),
+        ("veto", {"trial": "3", "reason": " "}, 409),
+        ("veto", {"trial": "1", "reason": "late"}, 409),
+        ("veto", {"trial": "3", "reason": "a" * 10_000}, 400),
+        ("enqueue", {"param.learning_rate": "5"}, 409),
+        ("enqueue", {"param.learning_rate": "nan"}, 409),
+        ("enqueue", {"param.learning_rat": "0.01"}, 409),
+    ],
+)
+def test_wrong_inputs_change_nothing(
+    user: Client, storage: Storage, shown: Study, action: str, fields: dict[str, str], status: int
+) -> None:
+    """Each is answered with its reason, and neither slot nor event is added."""
+    before = ledger.slots(storage, shown, "search"), journal.events(storage, shown)
+    answer = user.post(f"/study/shown/{action}", fields)
+
+    assert answer.status == status
+    assert (ledger.slots(storage, shown, "search"), journal.events(storage, shown)) == before
