@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo test chaos compose-test check bench clean
+.PHONY: help setup demo test chaos test-browser compose-test check bench clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -25,6 +25,11 @@ test: setup check ## make check and the tests: no network, no GPU, no data set
 # MHIST_TUNE_CHAOS_SEED chooses another schedule of accidents.
 chaos: setup ## the chaos test in its long form: six workers, 40 trials of each study, many accidents
 	MHIST_TUNE_CHAOS_TRIALS=40 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_chaos.py --durations=0
+
+test-browser: setup ## the dashboard in Chromium, on both databases, while workers train; screenshots in build/
+	$(PIP) install -e '.[browser]'
+	@command -v chromium >/dev/null || $(BIN)/playwright install chromium
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/test_browser.py
 
 compose-test: setup ## the Compose stack for real, with accidents: needs Docker and Compose v2
 	$(BIN)/python tests/compose_stack.py --build

@@ -11,14 +11,14 @@ import itertools
 import math
 import time
 import traceback
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from mhist_tune import journal, ledger, memory, records, studies
+from mhist_tune import digest, journal, ledger, memory, records, studies
 from mhist_tune.checkpoint import CheckpointStore
 from mhist_tune.dataset import ImageSet
 from mhist_tune.errors import DeviceError, DiskFullError, MhistTuneError, StorageError
@@ -312,7 +312,8 @@ class SlotRun:
         storage, claim = self.session.storage, self.claim
         if not ledger.decide(storage, claim, dict(outcome)):
             raise StaleTokenError(claim)
-        storage.retrying(lambda: self._tell(outcome))
+        epochs = records.epochs(storage, self.session.study, claim.stage, claim.slot)
+        storage.retrying(lambda: self._tell(outcome, epochs))
         # Before the slot is done: killed here, the next holder of the slot removes them, afterwards nobody would.
         CheckpointStore(storage.root / "checkpoints").remove(checkpoint_key(self.session.study, claim))
         if not ledger.finish(storage, claim):
@@ -322,7 +323,7 @@ class SlotRun:
         }
         self.session.emit("done", **self._where(), **shown)
 
-    def _tell(self, outcome: Mapping[str, Any]) -> None:
+    def _tell(self, outcome: Mapping[str, Any], epochs: Sequence[records.EpochRow]) -> None:
         optuna_storage, value = self.session.storage.optuna, outcome.get("value")
         if optuna_storage.get_trial(self._trial_id).state.is_finished():
             return
@@ -331,6 +332,9 @@ class SlotRun:
             for name in ("best_epoch", "stopped_epoch", "reason"):
                 if outcome.get(name) is not None:
                     optuna_storage.set_trial_user_attr(self._trial_id, name, outcome[name])
+            digest.write_trial(
+                self.session.storage, self.session.study, self.claim.stage, self._trial_id, outcome, epochs
+            )
             values = None if value is None else [value]
             optuna_storage.set_trial_state_values(self._trial_id, TrialState[outcome["state"]], values)
 

@@ -3,6 +3,7 @@
 It needs the storage alone, no data set and no torch.
 """
 
+import contextlib
 import csv
 import json
 import platform
@@ -17,6 +18,7 @@ from mhist_tune import (
     __version__,
     definition,
     difficulty,
+    digest,
     evidence,
     figures,
     finalists,
@@ -26,13 +28,14 @@ from mhist_tune import (
     ledger,
     methods,
     page,
+    plotly_figures,
     records,
     report_text,
     statistics,
     thumbnails,
     trials,
 )
-from mhist_tune.errors import UsageError
+from mhist_tune.errors import StorageError, UsageError
 from mhist_tune.evidence import Evidence
 from mhist_tune.ledger import SlotRow
 from mhist_tune.records import FloatArray, ImageRows
@@ -119,7 +122,23 @@ def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
         raise UsageError(
             f"cannot write the report into {folder}: {error.strerror}", hint="choose another folder: --output DIR"
         ) from error
+    with contextlib.suppress(StorageError):  # who may only read still gets the files
+        storage.retrying(lambda: _show_in_optuna(storage, found, document, searched, folder))
     return document
+
+
+def _show_in_optuna(
+    storage: Storage, found: Evidence, document: Mapping[str, Any], searched: Sequence[Trial], folder: Path
+) -> None:
+    shown = plotly_figures.of_report(document, found.images.labels, found.probabilities)
+    by_sampling: dict[str, list[float]] = {}
+    for trial in searched:
+        value = trial.best_until(len(trial.epochs))
+        if trial.state == "COMPLETE" and "sampling" in trial.params and value is not None:
+            by_sampling.setdefault(str(trial.params["sampling"]), []).append(value)
+    if len(by_sampling) > 1:
+        shown["sampling"] = plotly_figures.by_choice("sampling", by_sampling)
+    digest.write_report(storage, found.study, report_text.to_note(document), shown, folder / "predictions.csv")
 
 
 def _page(storage: Storage, found: Evidence, document: Mapping[str, Any], drawn: Sequence[figures.ReportFigure]) -> str:

@@ -57,6 +57,19 @@ def to_markdown(report: Mapping[str, Any], figures: Sequence[ReportFigure]) -> s
     return "\n\n".join(parts) + "\n"
 
 
+def to_note(report: Mapping[str, Any]) -> str:
+    """Return the heart of a report as Markdown: the result, the metrics, what limits them, the openings."""
+    parts = [
+        f"**{headline(report)}**",
+        report["result"],
+        "\n".join(markdown_table(metric_rows(report))),
+        "\n".join(f"- {caveat}" for caveat in report["caveats"]),
+        "\n".join(opening_lines(report)),
+        f"[The whole report](/study/{report['study']}/report)",
+    ]
+    return "\n\n".join(parts)
+
+
 def tables(report: Mapping[str, Any]) -> list[tuple[str, Rows]]:
     """Return the report's tables with their titles; the first row of each is its head."""
     found = [

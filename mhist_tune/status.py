@@ -23,16 +23,19 @@ def best(storage: Storage, study: Study) -> dict[str, Any] | None:
     row's label, its number of seeds and their mean value.
     """
     slots = {stage: ledger.slots(storage, study, stage) for stage in ("search", finalists.STAGE)}
-    return _best(storage, study, slots)
+    return best_of(storage, study, slots)
 
 
 def of_study(storage: Storage, study: Study) -> dict[str, Any]:
     """Return a JSON-safe summary of a study."""
-    return summary(storage, study, {stage: ledger.slots(storage, study, stage) for stage in STAGES})
+    slots = {stage: ledger.slots(storage, study, stage) for stage in STAGES}
+    return summary(storage, study, slots, best_of(storage, study, slots))
 
 
-def summary(storage: Storage, study: Study, slots: Mapping[str, Sequence[SlotRow]]) -> dict[str, Any]:
-    """Return what `of_study` does, from the slots of each of `STAGES`."""
+def summary(
+    storage: Storage, study: Study, slots: Mapping[str, Sequence[SlotRow]], best: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return what `of_study` does, from the slots of each of `STAGES` and the best of them."""
     states = Counter(slot.outcome["state"] for slot in slots["search"] if slot.outcome and slot.state != "paused")
     workers = _workers(storage, study, [slot for stage in STAGES for slot in slots[stage]])
     return {
@@ -41,14 +44,15 @@ def summary(storage: Storage, study: Study, slots: Mapping[str, Sequence[SlotRow
         "settings": study.settings,
         "stages": {stage: dict(Counter(slot.state for slot in slots[stage])) for stage in STAGES},
         "trials": {state: states[state] for state in ("COMPLETE", "PRUNED", "FAIL")},
-        "best": _best(storage, study, slots),
+        "best": best,
         "workers": workers,
         "time_left_s": _time_left_s(storage, study, slots["search"], workers),
         "test_openings": len(journal.openings(storage, study)),
     }
 
 
-def _best(storage: Storage, study: Study, slots: Mapping[str, Sequence[SlotRow]]) -> dict[str, Any] | None:
+def best_of(storage: Storage, study: Study, slots: Mapping[str, Sequence[SlotRow]]) -> dict[str, Any] | None:
+    """Return what `best` does, from the slots of search and confirmation; the latter costs a bootstrap."""
     searched = slots["search"]
     slot = selection.best_of(study, searched)
     if slot is None or slot.outcome is None:

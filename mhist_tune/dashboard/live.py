@@ -15,6 +15,7 @@ from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
 STAGE = "search"
+_DECIDING = ("search", "confirm")
 _FRESH_S = 1.0
 _N_KEPT = 256
 T = TypeVar("T")
@@ -59,6 +60,7 @@ class _Watched:
         self._storage, self._uuid, self._name = storage, study.uuid, study.name
         self._book = SlotBook(storage, study)
         self._epochs: dict[tuple[int, int], list[EpochRow]] = {}
+        self._best: tuple[object, dict[str, Any] | None] | None = None
         self._report: tuple[object, str] | None = None
         self._lock = threading.Lock()
         self.snapshot = _Fresh(self._read)
@@ -66,10 +68,13 @@ class _Watched:
     def _read(self) -> Snapshot:
         study = studies.load_study(self._storage, self._name)
         slots = {stage: self._book.slots(stage) for stage in status.STAGES}
+        ended = {stage: [(one.slot, one.token) for one in slots[stage] if one.outcome] for stage in _DECIDING}
+        if self._best is None or self._best[0] != ended:  # a confirmation costs a bootstrap
+            self._best = (ended, status.best_of(self._storage, study, slots))
         seen = [worker["seen_at"] for worker in journal.workers(self._storage, study)]
         return Snapshot(
             study=study,
-            summary=status.summary(self._storage, study, slots),
+            summary=status.summary(self._storage, study, slots, self._best[1]),
             slots=slots[STAGE],
             active_at=max([study.created_at, *seen]),
             now=self._storage.now(),

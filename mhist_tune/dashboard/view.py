@@ -81,6 +81,8 @@ def study(snapshot: Snapshot) -> dict[str, Any]:
     best = found["best"]
     left = "–" if found["time_left_s"] is None else status.duration_text(found["time_left_s"])
     openings = found["test_openings"]
+    confirm = (best or {}).get("confirm")
+    confirmed = [("Confirmed F1", score(confirm["finalists"][0]["f1"]), "out of fold")] if confirm else []
     return {
         "name": snapshot.study.name,
         "state": found["state"],
@@ -90,6 +92,7 @@ def study(snapshot: Snapshot) -> dict[str, Any]:
         "openings": "" if not openings else "once" if openings == 1 else f"{openings} times",
         "facts": [
             ("Best validation F1", score(best["value"] if best else None), f"trial {best['number']}" if best else ""),
+            *confirmed,
             ("Trials", f"{ended:,}", f"of {len(slots):,}"),
             ("Pruned", f"{counts['pruned'] / ended:.0%}" if ended else "–", ""),
             ("Workers", str(len(found["workers"])), ""),

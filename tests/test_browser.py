@@ -1,0 +1,257 @@
+"""The dashboard in a real browser, on both databases, while two workers train. `make test-browser` runs it.
+
+Screenshots go to `build/screenshots`, to be looked at.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from mhist_tune import creation, definition, ledger, studies
+from mhist_tune.storage import open_storage
+from tests import made_up
+from tests.postgres import PostgresServer
+from tests.web import PASSWORD
+
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+
+ROOT = Path(__file__).parents[1]
+SCREENSHOTS = ROOT / "build" / "screenshots"
+STUDY = """
+[study]
+name = "live"
+n_trials = 400
+pruner = { name = "median", n_warmup_epochs = 2, n_startup_trials = 2 }
+
+[fixed]
+model = "fcnn"
+weights = "random"
+image_size = 32
+epochs = 40
+patience = 40
+
+[space]
+learning_rate = { low = 1e-5, high = 1e-2, log = true }
+drop_rate = { low = 0.1, high = 0.5 }
+sampling = { choices = ["none", "random_over"] }
+"""
+_TIMEOUT_S = 120.0
+
+
+class Served(NamedTuple):
+    """A storage with a dashboard that asks for a password, and one that does not."""
+
+    url: str
+    guarded: str
+    open: str
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium: the machine's own, or the one that Playwright installed."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright; `make test-browser` installs it")
+    with playwright.sync_playwright() as running:
+        own = running.chromium.executable_path
+        path = next((one for one in (shutil.which("chromium"), own) if one and Path(one).exists()), None)
+        if path is None:
+            pytest.skip("no Chromium; `make test-browser` installs one")
+        launched = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+def start(arguments: list[str], folder: Path, **environment: str) -> subprocess.Popen[bytes]:
+    """Start the command line in a process of its own."""
+    log = (folder / f"{arguments[0]}.log").open("ab")
+    with log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "mhist_tune", *arguments],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
+            cwd=folder,
+            stderr=log,
+            stdout=log,
+        )
+
+
+def serve(folder: Path, url: str, **environment: str) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a dashboard and wait until it answers."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    process = start(["dashboard", "--port", str(port)], folder, MHIST_TUNE_STORAGE=url, **environment)
+    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + _TIMEOUT_S
+    while True:
+        try:
+            with urllib.request.urlopen(f"{address}/healthz", timeout=5):
+                return process, address
+        except OSError:
+            assert process.poll() is None, (folder / "dashboard.log").read_text()
+            assert time.monotonic() < deadline
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, generated: Path
+) -> Iterator[Served]:
+    """Two dashboards over a storage with a study that two workers train and one that is retrained."""
+    folder = tmp_path_factory.mktemp("served")
+    server: PostgresServer | None = None
+    url = f"sqlite:///{folder}/storage/studies.db"
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgres")
+        url = server.new_database()
+    with open_storage(url) as storage:
+        creation.create(storage, definition.parse(STUDY, "live"), generated)
+        tiny = made_up.create(storage, "tiny")
+        made_up.open_test(storage, tiny)
+        made_up.retrain(storage, tiny, n_slots=3)
+    processes = []
+    try:
+        guarded, guarded_url = serve(folder, url, MHIST_TUNE_DASHBOARD_PASSWORD=PASSWORD)
+        processes.append(guarded)
+        unguarded, open_url = serve(folder, url)
+        processes.append(unguarded)
+        arguments = ["worker", "live", "--devices", "cpu", "--per-device", "2", "--data", str(generated)]
+        processes.append(start(arguments, folder, MHIST_TUNE_STORAGE=url))
+        yield Served(url, guarded_url, open_url)
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if server is not None:
+            server.drop_database(url)
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page of a desktop; no script of ours may fail on it, and nothing may break the policy."""
+    context = browser.new_context(viewport={"width": 1440, "height": 1000})
+    opened = context.new_page()
+    opened.set_default_timeout(_TIMEOUT_S * 1000)
+    wrong: list[str] = []
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)
+    yield opened
+    assert wrong == []
+    context.close()
+
+
+def log_in(page: Any, served: Served, path: str = "/") -> None:
+    """Open a page by way of the login."""
+    page.goto(f"{served.guarded}{path}")
+    page.fill("input[name=password]", PASSWORD)
+    page.click("button")
+    page.wait_for_url(f"**{path}")
+
+
+def picture(page: Any, served: Served, name: str) -> None:
+    """Keep a screenshot to be looked at."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    kind = served.url.partition(":")[0]
+    page.screenshot(path=SCREENSHOTS / f"{name}-{page.viewport_size['width']}-{kind}.png", full_page=True)
+
+
+def test_a_value_appears_without_reload(page: Any, served: Served) -> None:
+    """Behind the login the overview leads to the live page, which shows new epochs by itself as workers train."""
+    page.goto(f"{served.guarded}/")
+    picture(page, served, "login")
+    log_in(page, served)
+    picture(page, served, "overview")
+    page.click("text=live")
+    page.wait_for_url("**/study/live")
+    page.wait_for_selector("table.workers td:has-text('cpu')")
+    page.evaluate("window.untouched = true")
+    before = page.inner_text("[data-live]")
+    page.wait_for_function("before => document.querySelector('[data-live]').innerText !== before", arg=before)
+    page.wait_for_selector(".trials .pill.complete, .trials .pill.pruned")
+    page.wait_for_function("document.querySelectorAll('.panels path.c0').length >= 5")
+    picture(page, served, "study")
+
+    assert page.evaluate("window.untouched") is True
+
+
+def test_buttons_steer_the_study(page: Any, served: Served) -> None:
+    """Pause and continue, a larger budget and a configuration of one's own: all of it is in the ledger afterwards."""
+    log_in(page, served, "/study/live")
+    page.click("text=Pause")
+    page.wait_for_selector(".pill.paused")
+    page.click("button:has-text('Continue')")
+    page.wait_for_selector(".head .pill.active")
+    page.fill("input[name=n_trials]", "7")
+    page.click("text=Extend the budget")
+    page.wait_for_selector("text=of 407")
+    page.click("text=Enqueue a configuration")
+    page.fill("input[name='param.learning_rate']", "0.00321")
+    page.click("button:has-text('Enqueue')")
+    page.wait_for_selector("td:has-text('0.00321')")
+    with open_storage(served.url, create=False) as storage:
+        study = studies.load_study(storage, "live")
+        slots = ledger.slots(storage, study, "search")
+    assert study.state == "active"
+    assert len(slots) == 408
+    assert slots[-1].payload["params"]["learning_rate"] == 0.00321
+
+
+def test_without_a_password_there_is_nothing_to_press(page: Any, served: Served) -> None:
+    """The read-only dashboard has no control, and a form made by hand is refused."""
+    page.goto(f"{served.open}/study/live")
+    assert page.locator("form").count() == 0
+    assert page.locator("text=read-only").count() == 1
+    status = page.evaluate("fetch('/study/live/stop', {method: 'POST'}).then(answer => answer.status)")
+    assert status == 403
+    with open_storage(served.url, create=False) as storage:
+        assert studies.load_study(storage, "live").state == "active"
+
+
+def test_the_report_and_a_trial_are_pages(page: Any, served: Served) -> None:
+    """The retrained study's report opens from the overview; a trial has its curves on a page of its own."""
+    page.goto(f"{served.open}/")
+    page.click("a[href='/study/tiny/report']")
+    page.wait_for_selector("text=Metrics on the test partition")
+    assert page.locator("figure svg").count() >= 4
+    picture(page, served, "report")
+    page.goto(f"{served.open}/study/live")
+    page.click(".trials tbody a >> nth=0")
+    page.wait_for_selector("h1:has-text('Trial')")
+    picture(page, served, "trial")
+
+
+def test_optuna_dashboard_works_beside_it(page: Any, served: Served) -> None:
+    """Its study list and its page of a study are drawn, behind the same login."""
+    log_in(page, served, "/dashboard")
+    page.click("text=live")
+    page.wait_for_selector(".js-plotly-plot, .plotly")
+    page.wait_for_selector("text=Hyperparameter Importance")
+    picture(page, served, "optuna-dashboard")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_a_phone(browser: Any, served: Served, scheme: str) -> None:
+    """At 390 px nothing but tables scrolls sideways, in light and dark, and buttons are large enough for a thumb."""
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme, has_touch=True)
+    page = context.new_page()
+    page.set_default_timeout(_TIMEOUT_S * 1000)
+    log_in(page, served)
+    for name, path in (("overview", "/"), ("study", "/study/live"), ("report", "/study/tiny/report")):
+        page.goto(f"{served.guarded}{path}")
+        picture(page, served, f"{name}-{scheme}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+        heights = page.eval_on_selector_all(".controls button", "all => all.map(one => one.offsetHeight)")
+        assert all(height >= 40 for height in heights)
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(255, 255, 255)") == (scheme == "light")
+    context.close()
