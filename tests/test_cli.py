@@ -1,6 +1,7 @@
 """The command line: light help, a frozen set of options, and one clear line for every mistake."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -154,3 +155,27 @@ def test_a_wrong_command_names_the_nearest(run: Run) -> None:
 
     assert code == 2
     assert "retrain" in err
+
+
+def test_a_wrong_option_names_the_nearest(run: Run) -> None:
+    """`--jsn` is answered with `--json`."""
+    code, _, err = run("status", "--jsn")
+
+    assert code == 2
+    assert "--json" in err
+
+
+@pytest.mark.parametrize(("words", "found"), [("mhist-tune st", "status"), ("mhist-tune status --j", "--json")])
+def test_the_shell_completes_commands_and_options(words: str, found: str) -> None:
+    """The shell's question is answered without loading anything heavy."""
+    code = (
+        "import sys\n"
+        "from mhist_tune.cli import main\n"
+        f"try:\n    main([])\nfinally:\n    print('LOADED', sorted({HEAVY!r} & set(sys.modules)))\n"
+    )
+    asked = {"_MHIST_TUNE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **asked}, check=True)
+
+    assert f"plain,{found}" in done.stdout
+    assert "LOADED []" in done.stdout

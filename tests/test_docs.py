@@ -1,6 +1,7 @@
 """The documents name what is there, and nothing that is not."""
 
 import re
+import runpy
 from pathlib import Path
 
 from mhist_tune import definition
@@ -28,3 +29,10 @@ def test_the_readme_shows_every_study_and_only_real_commands() -> None:
 
     assert all(f"`{name}`" in readme or f"{name}.toml" in readme for name in definition.packaged())
     assert set(re.findall(r"(?:^|`)mhist-tune ([a-z-]+)", readme, flags=re.MULTILINE)) <= set(COMMANDS)
+
+
+def test_the_command_reference_is_the_code_s() -> None:
+    """`docs/cli.md` is what `python docs/cli.py` writes now: run it after a change of a command."""
+    made = runpy.run_path(str(ROOT / "docs" / "cli.py"))["to_markdown"]()
+
+    assert (ROOT / "docs" / "cli.md").read_text() == made
