@@ -22,7 +22,7 @@ class Difference:
     """First minus second of two models' seed-mean AUROC.
 
     Attributes:
-        se: standard error, from the bootstrap.
+        se: standard error, from resampled images and seeds.
         ci95: estimate plus and minus 1.96 standard errors.
         p_value: two-sided, of equal models; below 0.05 exactly where `ci95` leaves out 0.
         detectable: the true difference that this test would have found at 5% with a probability of 80%.
@@ -58,7 +58,7 @@ def auroc_differences(
 
     Each resample draws the images once for all models and seeds, which pairs the images, and the seeds of each model
     independently, since seed 3 of one model has nothing in common with seed 3 of another. The p-value is that of
-    a normal with the bootstrap's standard error. A model with one seed brings no uncertainty from its seeds.
+    a normal with the standard error of `_standard_error`. A model with one seed brings no uncertainty from its seeds.
 
     Args:
         labels: [n], 0 or 1, both present.
@@ -73,18 +73,23 @@ def auroc_differences(
     positive = checked(labels, np.asarray(models[0]))[0]
     tables = [checked(labels, model)[1] for model in models]
     rng = np.random.default_rng(seed)
-    blocks = []
+    blocks, blocks_of_images = [], []
     for images in image_draws(rng, n_boot, positive.size, groups):
-        means = []
-        for table in tables:
-            per_seed = weighted_auroc(positive, table, images)
-            means.append((per_seed * seed_draws(rng, len(images), len(table))).sum(axis=1))
-        blocks.append(np.stack(means))
-    resampled = np.concatenate(blocks, axis=1)
-    ones = np.ones((1, positive.size))
-    observed = [float(weighted_auroc(positive, table, ones).mean()) for table in tables]
+        per_seed = [weighted_auroc(positive, table, images) for table in tables]
+        draws = [seed_draws(rng, len(images), len(table)) for table in tables]
+        blocks.append(np.stack([(one * drawn).sum(axis=1) for one, drawn in zip(per_seed, draws, strict=True)]))
+        blocks_of_images.append(np.stack([one.mean(axis=1) for one in per_seed]))
+    both, of_images = np.concatenate(blocks, axis=1), np.concatenate(blocks_of_images, axis=1)
+    observed = [weighted_auroc(positive, table, np.ones((1, positive.size)))[0] for table in tables]
     return [
-        _difference(first, second, observed[first] - observed[second], resampled[first] - resampled[second])
+        _difference(
+            first,
+            second,
+            float(observed[first].mean() - observed[second].mean()),
+            _standard_error(
+                both[first] - both[second], of_images[first] - of_images[second], observed[first], observed[second]
+            ),
+        )
         for first, second in combinations(range(len(tables)), 2)
     ]
 
@@ -149,8 +154,26 @@ def mcnemar(labels: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLike) 
     return only_first, only_second, float(exact_mcnemar(table, exact=True).pvalue)
 
 
-def _difference(first: int, second: int, estimate: float, resampled: FloatArray) -> Difference:
-    se = float(np.nanstd(resampled, ddof=1))
+def _standard_error(both: FloatArray, of_images: FloatArray, *seeds: FloatArray) -> float:
+    """Return the standard error of a difference of means over images and seeds, which are crossed.
+
+    Its variance is V_image + V_seed + V_both, the last from what a seed does to single images. Resampled images alone
+    vary by V_image + V_both, resampled seeds alone by V_seed + V_both, but both together by V_image + V_seed + 3 V_both
+    (Owen, "The pigeonhole bootstrap", 2007), which alone would make a conservative test.
+
+    Args:
+        both: the difference in resamples of images and seeds, [B].
+        of_images: in the same resamples of images, with every seed once, [B].
+        seeds: the AUROC of each seed, for each of the two models.
+    """
+    alone = float(np.nanvar(of_images, ddof=1))
+    resampled_seeds = sum(float(np.var(one)) / one.size for one in seeds)
+    v_both = float(np.clip(np.nanvar(both, ddof=1) - alone - resampled_seeds, 0, min(alone, resampled_seeds)))
+    unbiased_seeds = sum(float(np.var(one, ddof=1)) / one.size for one in seeds if one.size > 1)
+    return float(np.sqrt(alone + unbiased_seeds - v_both))
+
+
+def _difference(first: int, second: int, estimate: float, se: float) -> Difference:
     z = float(stats.norm.ppf(0.975))
     return Difference(
         first=first,
