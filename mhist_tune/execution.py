@@ -1,8 +1,8 @@
 """One claimed slot from its trial to its final state, the same way for every stage.
 
-The order of the writes is what makes a kill at any point harmless: the epoch enters the ledger's tables first, then
-Optuna's mirror of it; the outcome is decided in the ledger first, then given to Optuna, then the slot is done. Whoever
-claims the slot next finds how far this went and goes on from there.
+The order of the writes is what makes a kill at any point harmless: the epoch enters the ledger's tables first,
+together with what was decided after it, then Optuna's mirror of it; the outcome is decided in the ledger first, then
+given to Optuna, then the slot is done. Whoever claims the slot next finds how far this went and goes on from there.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Executable
 
 from mhist_tune import digest, journal, ledger, memory, records, studies
 from mhist_tune.checkpoint import CheckpointStore
@@ -128,7 +129,7 @@ class SlotRun:
         key = checkpoint_key(session.study, self.claim)
         checkpoint = CheckpointSlot(store, key, self.claim.token, self._wait_for_space)
         session.emit("trial", **self._where(), epochs=n_epochs, attempt=self.claim.attempts)
-        self._heartbeat(0, {})
+        session.storage.transaction(lambda connection: connection.execute(self._heartbeat(0, {})))
         try:
             while True:
                 try:
@@ -246,28 +247,31 @@ class SlotRun:
         rungs: Container[int],
         image_set: str,
     ) -> None:
-        session, claim = self.session, self.claim
+        session, lease_s = self.session, self.session.study.definition.lease_s
         value = result.metrics.get("val_f1", result.metrics["train_loss"])
         assert value is not None
-        is_new = records.record_epoch(
+        decision = None if judge is None else judge(result).to_dict()
+        started = time.monotonic()
+        recorded = records.record_epoch(
             session.storage,
-            claim,
+            self.claim,
             epoch=result.epoch,
             value=value,
             best_value=result.best_value,
             metrics=result.metrics,
+            decision=decision,
             predictions=result.probabilities,
             image_set=image_set,
+            lease_s=lease_s,
+            alongside=self._heartbeat(result.epoch, result.metrics),
         )
+        self._keeper.renewed(started)
         session.storage.retrying(partial(self._mirror, result.epoch, value))
-        if is_new:
+        if recorded.is_new:
             shown = {**self._where(), "epoch": result.epoch, "epochs": n_epochs, "best_epoch": result.best_epoch}
             session.emit("epoch", **shown, **result.metrics)
-            self._heartbeat(result.epoch, result.metrics)
-        if judge is not None:
-            decision = records.record_decision(session.storage, claim, result.epoch, judge(result).to_dict())
-            if decision["prune"]:
-                raise _Pruned(decision)
+        if recorded.decision is not None and recorded.decision["prune"]:
+            raise _Pruned(recorded.decision)
         if arrive is not None and result.epoch in rungs:
             arrived = arrive(result)
             if arrived.pause:
@@ -278,8 +282,8 @@ class SlotRun:
     def _mirror(self, epoch: int, value: float) -> None:
         self.session.storage.optuna.set_trial_intermediate_value(self._trial_id, epoch, value)
 
-    def _heartbeat(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
-        journal.heartbeat_worker(
+    def _heartbeat(self, epoch: int, metrics: Mapping[str, float | None]) -> Executable:
+        return journal.heartbeat(
             self.session.storage,
             self.session.worker,
             study=self.session.study.uuid,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Executable
 
 from mhist_tune import studies, tables
 from mhist_tune.storage import Storage
@@ -105,10 +105,10 @@ def openings(storage: Storage, study: Study) -> list[OpeningRow]:
     return [OpeningRow(**row._mapping) for row in rows]
 
 
-def heartbeat_worker(
+def heartbeat(
     storage: Storage, worker: str, *, study: str | None, device: str, state: str, **progress: Any
-) -> None:
-    """Note that a worker of this process is alive, and where it is.
+) -> Executable:
+    """Return the statement which notes that a worker of this process is alive, and where it is.
 
     Args:
         storage: where to.
@@ -130,8 +130,8 @@ def heartbeat_worker(
         **progress,
     }
     insert = storage.insert(table).values(worker=worker, started_at=storage.clock, **now)
-    upsert = insert.on_conflict_do_update(index_elements=[table.c.worker], set_=now)
-    storage.transaction(lambda connection: connection.execute(upsert))
+    changed = {name: insert.excluded[name] for name in now}
+    return insert.on_conflict_do_update(index_elements=[table.c.worker], set_=changed)
 
 
 def workers(storage: Storage, study: Study | None = None) -> list[dict[str, Any]]:

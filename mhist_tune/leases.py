@@ -78,16 +78,21 @@ def fence(connection: Connection, claim: Claim) -> None:
 
 def renew(storage: Storage, claim: Claim, lease_s: float, *, retry_s: float = RETRY_S) -> bool:
     """Let the lease end `lease_s` seconds from now; False if the claim no longer holds."""
-    values = {"expires_at": storage.clock + lease_s}
-    update = sqlalchemy.update(tables.slots).where(is_held(claim)).values(values)
-    return storage.transaction(lambda connection: connection.execute(update).rowcount == 1, retry_s=retry_s)
+    return storage.transaction(lambda connection: prolong(connection, storage, claim, lease_s), retry_s=retry_s)
+
+
+def prolong(connection: Connection, storage: Storage, claim: Claim, lease_s: float) -> bool:
+    """Renew the lease within a transaction, until the end of which the claim then holds; False if it does not."""
+    update = sqlalchemy.update(tables.slots).where(is_held(claim)).values(expires_at=storage.clock + lease_s)
+    return connection.execute(update).rowcount == 1
 
 
 class LeaseKeeper:
     """Renews a lease every third of it from a thread of its own, while the context is open.
 
-    It outlives every error: a database that is away makes nobody a thief (see `LeaseObserver`), so the only thing that
-    ends it early is a lease that was taken over.
+    Where something else has renewed it (`renewed`), as every recorded epoch does, that counts. It outlives every error:
+    a database that is away makes nobody a thief (see `LeaseObserver`), so the only thing that ends it early is a lease
+    that was taken over.
 
     Attributes:
         lost: set when the slot was found to be somebody else's.
@@ -99,6 +104,7 @@ class LeaseKeeper:
         self._claim = claim
         self._lease_s = lease_s
         self._ended = threading.Event()
+        self._renewed_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     def __enter__(self) -> "LeaseKeeper":
@@ -112,9 +118,17 @@ class LeaseKeeper:
         # While the database is away the thread may be deep in a connect; it is a daemon and renews nothing any more.
         self._thread.join(_JOIN_S)
 
+    def renewed(self, at: float) -> None:
+        """Take note of a renewal that began at `at`, on the monotonic clock."""
+        self._renewed_at = at
+
     def _run(self) -> None:
         interval_s = self._lease_s / 3
-        while not self._ended.wait(interval_s):
+        while not self._ended.wait(max(0.0, self._renewed_at + interval_s - time.monotonic())):
+            now = time.monotonic()
+            if now < self._renewed_at + interval_s:
+                continue
+            self._renewed_at = now  # also if it fails: the next try comes after the same interval
             try:
                 is_ours = renew(self._storage, self._claim, self._lease_s, retry_s=interval_s)
             except Exception:  # whatever it was, the next try is the remedy

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import sqlalchemy
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Executable
 
 from mhist_tune import studies, tables
 from mhist_tune.errors import DataError
@@ -20,12 +20,12 @@ from mhist_tune.journal import (
     OpeningRow,
     event,
     events,
-    heartbeat_worker,
+    heartbeat,
     openings,
     record_opening,
     workers,
 )
-from mhist_tune.leases import Claim, fence, is_held
+from mhist_tune.leases import Claim, StaleTokenError, fence, prolong
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
@@ -35,16 +35,16 @@ __all__ = [
     "FloatArray",
     "ImageRows",
     "OpeningRow",
+    "RecordedEpoch",
     "elapsed_s",
     "epochs",
     "event",
     "events",
-    "heartbeat_worker",
+    "heartbeat",
     "image_set",
     "openings",
     "predicted_sets",
     "predictions",
-    "record_decision",
     "record_epoch",
     "record_opening",
     "record_predictions",
@@ -81,6 +81,19 @@ class EpochRow:
 
 
 @dataclass(frozen=True)
+class RecordedEpoch:
+    """What came of recording an epoch.
+
+    Attributes:
+        is_new: False if the epoch was there already, which then stays as it is.
+        decision: the one that stands, the first one.
+    """
+
+    is_new: bool
+    decision: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
 class ImageRows:
     """The images of a stored set, in the order of the stored probabilities; each [n].
 
@@ -104,10 +117,15 @@ def record_epoch(
     value: float,
     best_value: float | None,
     metrics: Mapping[str, float | None],
+    decision: Mapping[str, Any] | None = None,
     predictions: npt.ArrayLike | None = None,
     image_set: str = "val",
-) -> bool:
-    """Record an epoch, with its predictions where it is the best one so far, unless it is recorded already.
+    lease_s: float | None = None,
+    alongside: Executable | None = None,
+) -> RecordedEpoch:
+    """Record an epoch and what was decided after it, unless it is recorded already, and renew the lease.
+
+    One transaction does all of it, and begins by making sure of the claim: this is what every epoch costs.
 
     Args:
         storage: where the slot is.
@@ -116,66 +134,49 @@ def record_epoch(
         value: the objective after this epoch, finite.
         best_value: the best objective so far.
         metrics: all that was measured; what is not finite is stored as null.
+        decision: whether to prune, with its reason, JSON.
         predictions: probability of SSA for each image of `image_set`, [n] in [0, 1]; replaces an earlier epoch's.
         image_set: the stored images that the predictions are for.
-
-    Returns:
-        False if the epoch was there already, which then stays as it is.
+        lease_s: lets the lease end so many seconds from now; None leaves it as it is.
+        alongside: one more statement for the same transaction.
 
     Raises:
-        StaleTokenError: the claim no longer holds.
+        StaleTokenError: the claim no longer holds; nothing was written.
         ValueError: a value out of range, or predictions that do not fit the images.
     """
     if epoch < 1 or not math.isfinite(value):
         raise ValueError(f"an epoch is at least 1 and its value finite, got epoch {epoch} with {value}")
-    slots, table = tables.slots.c, tables.epochs
-    measured = {name: None if one is None or not math.isfinite(one) else one for name, one in metrics.items()}
-    source = sqlalchemy.select(
-        slots.study,
-        slots.stage,
-        slots.slot,
-        sqlalchemy.literal(epoch),
-        slots.token,
-        sqlalchemy.literal(value, sqlalchemy.Double),
-        sqlalchemy.literal(best_value, sqlalchemy.Double),
-        sqlalchemy.literal(measured, tables.Json),
-        storage.clock,
-    ).where(is_held(claim))
-    columns = ["study", "stage", "slot", "epoch", "token", "value", "best_value", "metrics", "recorded_at"]
-    insert = storage.insert_new(table).from_select(columns, source.with_for_update(read=True))
+    table = tables.epochs
+    row = {
+        "study": claim.study_uuid,
+        "stage": claim.stage,
+        "slot": claim.slot,
+        "epoch": epoch,
+        "token": claim.token,
+        "value": value,
+        "best_value": best_value,
+        "metrics": {name: None if one is None or not math.isfinite(one) else one for name, one in metrics.items()},
+        "decision": decision,
+        "recorded_at": storage.clock,
+    }
+    insert = storage.insert_new(table).values(row).returning(table.c.epoch)
+    stored = sqlalchemy.select(table.c.decision).where(_is_slot(table, claim), table.c.epoch == epoch)
     blob = None if predictions is None else _blob(predictions)
 
-    def work(connection: Connection) -> bool:
-        if connection.execute(insert.returning(table.c.epoch)).first() is None:
+    def work(connection: Connection) -> RecordedEpoch:
+        if lease_s is None:
             fence(connection, claim)
-            return False
+        elif not prolong(connection, storage, claim, lease_s):
+            raise StaleTokenError(claim)
+        if alongside is not None:
+            connection.execute(alongside)
+        if connection.execute(insert).first() is None:
+            return RecordedEpoch(False, connection.execute(stored).scalar())
         if blob is not None:
             _insert_predictions(connection, storage, claim, image_set, epoch, blob)
-        return True
+        return RecordedEpoch(True, None if decision is None else dict(decision))
 
     return storage.transaction(work)
-
-
-def record_decision(storage: Storage, claim: Claim, epoch: int, decision: dict[str, Any]) -> dict[str, Any]:
-    """Store what was decided after a recorded epoch, and return the decision that stands: the first one.
-
-    Raises:
-        StaleTokenError: the claim no longer holds.
-        ValueError: the epoch is not recorded.
-    """
-    table = tables.epochs
-    is_epoch = sqlalchemy.and_(_is_slot(table, claim), table.c.epoch == epoch)
-    update = sqlalchemy.update(table).where(is_epoch, table.c.decision.is_(None)).values(decision=decision)
-
-    def work(connection: Connection) -> dict[str, Any] | None:
-        fence(connection, claim)
-        connection.execute(update)
-        return connection.execute(sqlalchemy.select(table.c.decision).where(is_epoch)).scalar()
-
-    stored = storage.transaction(work)
-    if stored is None:
-        raise ValueError(f"epoch {epoch} of slot {claim.slot} of {claim.stage} is not recorded")
-    return stored
 
 
 def epochs(storage: Storage, study: Study, stage: str, slot: int) -> list[EpochRow]:

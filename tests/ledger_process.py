@@ -87,9 +87,10 @@ def _run(storage: Storage, study: Study, claim: Claim) -> None:
         threading.Event().wait(EPOCH_S)  # an epoch takes a while, so that several are under way
         value = claim.slot + epoch / 10
         probabilities = [0.1 * epoch] * 3
-        if records.record_epoch(
+        recorded = records.record_epoch(
             storage, claim, epoch=epoch, value=value, best_value=value, metrics={}, predictions=probabilities
-        ):
+        )
+        if recorded.is_new:
             say("epoch", slot=claim.slot, epoch=epoch, token=claim.token)
     ledger.decide(storage, claim, {"value": value if n_done < N_EPOCHS else claim.slot + N_EPOCHS / 10})
     ledger.finish(storage, claim)

@@ -92,7 +92,7 @@ def test_a_diverged_trial_is_pruned_with_its_reason(work: Work, recorded: Record
 def test_a_failing_trial_is_retried_twice_from_its_checkpoint(
     work: Work, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bug after the second epoch is met three times, the first epoch trained once; then FAIL, with tracebacks."""
+    """A bug in judging the second epoch is met three times, the first one trained once; then FAIL, with tracebacks."""
     judged = []
 
     def buggy(*args: object, epoch: int, **kwargs: object) -> None:
@@ -110,7 +110,7 @@ def test_a_failing_trial_is_retried_twice_from_its_checkpoint(
     assert code == 0
     assert (slot.state, slot.attempts) == ("done", 3)
     assert slot.outcome == {"state": "FAIL", "value": None, "reason": "ZeroDivisionError: a bug"}
-    assert [(row.epoch, row.token) for row in epochs] == [(1, 1), (2, 1)]
+    assert [(row.epoch, row.token) for row in epochs] == [(1, 1)]
     assert judged == [1, 2] * 3
     errors = [event.detail["traceback"] for event in events if event.kind == "error"]
     assert len(errors) == 3

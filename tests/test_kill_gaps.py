@@ -41,8 +41,8 @@ GAPS = {
     "creation and ledger": ("mhist_tune.ledger:attach_trial", 1),
     "checkpoint and record": ("mhist_tune.records:record_epoch", 2),
     "record and mirror": ("mhist_tune.execution:SlotRun._mirror", 2),
-    "mirror and decision": ("mhist_tune.records:record_decision", 2),
-    "decision and final state": ("mhist_tune.execution:SlotRun._tell", 1),
+    "mirror and outcome": ("mhist_tune.ledger:decide", 1),
+    "outcome and final state": ("mhist_tune.execution:SlotRun._tell", 1),
     "final state and removed checkpoints": ("mhist_tune.checkpoint:CheckpointStore.remove", 1),
     "removed checkpoints and ledger": ("mhist_tune.ledger:finish", 1),
 }

@@ -46,9 +46,10 @@ def stale(storage: Storage, study: Study) -> Claim:
 
 def record(storage: Storage, claim: Claim, epoch: int, value: float, **options: Any) -> bool:
     """Record an epoch whose value is its best."""
-    return records.record_epoch(
+    recorded = records.record_epoch(
         storage, claim, epoch=epoch, value=value, best_value=value, **{"metrics": {"val_f1": value}, **options}
     )
+    return recorded.is_new
 
 
 def n_rows(storage: Storage, table: sqlalchemy.Table) -> int:
@@ -62,11 +63,11 @@ def test_an_epoch_is_stored_with_all_that_was_measured(storage: Storage, study: 
     probabilities = np.array([0.1, 1 / 3, 1.0])
     metrics = {"val_f1": 0.1 + 0.2, "val_auroc": float("nan"), "train_loss": float("inf"), "memory": None}
 
-    is_new = records.record_epoch(
+    recorded = records.record_epoch(
         storage, claim, epoch=1, value=0.1 + 0.2, best_value=0.7, metrics=metrics, predictions=probabilities
     )
 
-    assert is_new
+    assert recorded.is_new
     (row,) = records.epochs(storage, study, "search", 0)
     assert (row.epoch, row.token, row.value, row.best_value, row.decision) == (1, 1, 0.1 + 0.2, 0.7, None)
     assert row.metrics == {"val_f1": 0.1 + 0.2, "val_auroc": None, "train_loss": None, "memory": None}
@@ -102,7 +103,7 @@ def test_a_stale_token_records_nothing(storage: Storage, study: Study, stale: Cl
     with pytest.raises(StaleTokenError):
         record(storage, stale, 1, 0.5, predictions=[0.1, 0.2, 0.3])
     with pytest.raises(StaleTokenError):
-        records.record_decision(storage, stale, 1, {"prune": True})
+        record(storage, stale, 1, 0.5, lease_s=60.0)
     with pytest.raises(StaleTokenError):
         records.record_predictions(storage, stale, "val", [0.1, 0.2, 0.3])
 
@@ -143,15 +144,43 @@ def test_what_does_not_fit_is_refused_as_a_whole(
 
 
 def test_the_first_decision_stands(storage: Storage, study: Study, claim: Claim) -> None:
-    """Judged again, an epoch keeps its decision; an epoch that is not recorded cannot be judged."""
-    record(storage, claim, 1, 0.5)
-
-    assert records.record_decision(storage, claim, 1, {"prune": False}) == {"prune": False}
-    assert records.record_decision(storage, claim, 1, {"prune": True}) == {"prune": False}
-    with pytest.raises(ValueError, match="not recorded"):
-        records.record_decision(storage, claim, 2, {"prune": True})
+    """Recorded again with another decision, an epoch keeps its own, and says so."""
+    for decision in ({"prune": False}, {"prune": True}):
+        recorded = records.record_epoch(
+            storage, claim, epoch=1, value=0.5, best_value=0.5, metrics={}, decision=decision
+        )
+        assert recorded.decision == {"prune": False}
 
     assert [row.decision for row in records.epochs(storage, study, "search", 0)] == [{"prune": False}]
+
+
+def test_an_epoch_renews_the_lease_and_takes_one_transaction(storage: Storage, study: Study, claim: Claim) -> None:
+    """Record, predictions, decision, lease and the worker's row are one commit, or nothing where one of them fails."""
+    before = ledger.slots(storage, study, "search")[0].expires_at
+    everything = {
+        "decision": {"prune": False},
+        "predictions": [0.1, 0.2, 0.3],
+        "lease_s": 600.0,
+        "alongside": records.heartbeat(storage, "w", study=study.uuid, device="cpu", state="training"),
+    }
+    n_commits = 0
+
+    def count(_: object) -> None:
+        nonlocal n_commits
+        n_commits += 1
+
+    sqlalchemy.event.listen(storage.engine, "commit", count)
+    with pytest.raises(ValueError, match="2 predictions"):
+        record(storage, claim, 1, 0.5, **{**everything, "predictions": [0.1, 0.2]})
+    assert ledger.slots(storage, study, "search")[0].expires_at == before
+    assert records.workers(storage, study) == []
+    n_commits = 0
+    assert record(storage, claim, 1, 0.5, **everything)
+    assert n_commits == 1
+
+    after = ledger.slots(storage, study, "search")[0].expires_at
+    assert before is not None and after is not None and after > before + 300
+    assert [row["worker"] for row in records.workers(storage, study)] == ["w"]
 
 
 def test_final_predictions_are_stored_once(storage: Storage, study: Study, claim: Claim) -> None:
@@ -256,14 +285,20 @@ def let_the_clock_move(storage: Storage) -> None:
         pass
 
 
+def beat(storage: Storage, worker: str, **now: Any) -> None:
+    """Note that a worker is alive."""
+    statement = records.heartbeat(storage, worker, device="cpu", **now)
+    storage.transaction(lambda connection: connection.execute(statement))
+
+
 def test_a_worker_is_one_row_that_moves_on(storage: Storage, study: Study) -> None:
     """A heartbeat replaces what is known of a worker, but for when it started."""
-    records.heartbeat_worker(storage, "w1", study=study.uuid, device="cpu", state="training", slot=0, epoch=1)
+    beat(storage, "w1", study=study.uuid, state="training", slot=0, epoch=1)
     (first,) = records.workers(storage, study)
     let_the_clock_move(storage)
-    records.heartbeat_worker(storage, "w1", study=study.uuid, device="cpu", state="waiting", memory_bytes=2**40)
+    beat(storage, "w1", study=study.uuid, state="waiting", memory_bytes=2**40)
     let_the_clock_move(storage)
-    records.heartbeat_worker(storage, "w2", study=None, device="cpu", state="waiting")
+    beat(storage, "w2", study=None, state="waiting")
 
     (second,) = records.workers(storage, study)
     assert (first["slot"], first["epoch"], first["state"]) == (0, 1, "training")

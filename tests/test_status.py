@@ -27,7 +27,8 @@ def test_a_study_under_way(storage: Storage, make_study: MakeStudy) -> None:
     second = claim()
     records.record_epoch(storage, second, epoch=1, value=0.4, best_value=0.4, metrics={"elapsed_s": 5.0})
     progress = {"stage": "search", "slot": second.slot, "epoch": 1, "images_per_s": 321.0, "memory_bytes": 2 * 10**9}
-    journal.heartbeat_worker(storage, "host-1-abc", study=study.uuid, device="cuda:1", state="training", **progress)
+    beat = journal.heartbeat(storage, "host-1-abc", study=study.uuid, device="cuda:1", state="training", **progress)
+    storage.transaction(lambda connection: connection.execute(beat))
     found = status.of_study(storage, study)
 
     assert found["stages"]["search"] == {"done": 1, "leased": 1, "free": 2}
