@@ -25,9 +25,9 @@ pruner = { name = "none" }
 lease_s = 1.0
 
 [fixed]
-model = "test_resnet"
+model = "fcnn"
 weights = "random"
-image_size = 32
+image_size = 16
 epochs = 2
 precision = "fp32"
 memory_format = "contiguous"
