@@ -141,7 +141,8 @@ class Storage:
         return sqlite.insert(table) if self.dialect == "sqlite" else postgresql.insert(table)
 
     def _engine_options(self) -> dict[str, Any]:
-        pool = {"pool_size": 2, "max_overflow": 2, "pool_pre_ping": True, "pool_recycle": 1800}
+        # One connection is kept: a worker hardly ever needs a second one, which then lives as long as its transaction.
+        pool = {"pool_size": 1, "max_overflow": 3, "pool_pre_ping": True, "pool_recycle": 1800}
         if self.dialect == "sqlite":
             return {
                 **pool,
@@ -156,6 +157,7 @@ class Storage:
                 "keepalives_idle": 30,
                 "keepalives_interval": 10,
                 "keepalives_count": 3,
+                "tcp_user_timeout": 60_000,  # in ms; keepalives do not notice a host that vanishes in mid-statement
                 "application_name": "mhist-tune",
                 "options": _POSTGRESQL_TIMEOUTS,
             },

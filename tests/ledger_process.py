@@ -36,9 +36,13 @@ def say(event: str, **fields: Any) -> None:
     sys.stdout.flush()
 
 
-def open_tables(url: str) -> None:
-    """Open a storage, which makes the tables."""
-    open_storage(url).close()
+def open_tables(*urls: str) -> None:
+    """Open one storage after the other, which makes the tables; wait for the others before each."""
+    for index, url in enumerate(urls):
+        if index:
+            say("ready")
+            sys.stdin.readline()
+        open_storage(url).close()
 
 
 def create(url: str, path: str, image_sets: str, kill_before: str) -> None:

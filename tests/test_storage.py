@@ -46,21 +46,56 @@ def n_markers(storage: Storage) -> int:
     return storage.read(lambda connection: connection.execute(query).scalar_one())
 
 
-def test_eight_processes_make_the_tables_of_an_empty_database_at_once(storage_url: str) -> None:
-    """All of them succeed, and every table, Optuna's included, is there once."""
+@pytest.mark.parametrize("n_databases", [1, pytest.param(20, marks=pytest.mark.slow)])
+def test_eight_processes_make_the_tables_of_an_empty_database_at_once(
+    storage_url: str, n_databases: int, request: pytest.FixtureRequest
+) -> None:
+    """All of them succeed, with one database after the other, and every table, Optuna's included, is there once."""
+
+    def another(number: int) -> str:
+        if storage_url.startswith("sqlite"):
+            return f"{storage_url}-{number}"
+        server: PostgresServer = request.getfixturevalue("postgres")
+        return server.new_database()
+
+    urls = [storage_url, *(another(number) for number in range(1, n_databases))]
     with Fleet() as fleet:
         for _ in range(8):
-            fleet.start("open", storage_url)
-        fleet.go()
+            fleet.start("open", *urls)
+        for _ in urls:
+            fleet.go()
         ended = [line for _, line in fleet.lines()]
 
         assert [process.returncode for process in fleet.processes] == [0] * 8, fleet.processes[0].stderr
     assert ended == [{"event": "end"}] * 8
-    with open_storage(storage_url, create=False) as storage:
-        names = set(storage.read(lambda connection: sqlalchemy.inspect(connection).get_table_names()))
-        n_stamps = storage.read(lambda c: c.execute(text("select count(*) from alembic_version")).scalar_one())
-    assert {*tables.metadata.tables, "trials", "trial_intermediate_values"} <= names
-    assert n_stamps == 1
+    for url in urls:
+        with open_storage(url, create=False) as storage:
+            names = set(storage.read(lambda connection: sqlalchemy.inspect(connection).get_table_names()))
+            n_stamps = storage.read(lambda c: c.execute(text("select count(*) from alembic_version")).scalar_one())
+        assert {*tables.metadata.tables, "trials", "trial_intermediate_values"} <= names
+        assert n_stamps == 1
+
+
+def test_a_worker_keeps_two_connections(postgres: PostgresServer) -> None:
+    """One of ours and one of Optuna's, named and with time-outs; a third one is gone as soon as it is not needed."""
+    with open_storage(postgres.new_database()) as storage:
+        storage.optuna.get_all_studies()
+        here = text("select application_name from pg_stat_activity where datname = current_database()")
+
+        def look(connection: Connection) -> list[str]:
+            return list(connection.execute(here).scalars())
+
+        assert storage.transaction(lambda _: storage.transaction(look)) == ["mhist-tune"] * 3
+        deadline = time.monotonic() + 30
+        while len(storage.read(look)) != 2:  # the server takes a moment to let go
+            assert time.monotonic() < deadline
+        for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+            value = storage.read(lambda connection, name=name: connection.execute(text(f"show {name}")).scalar_one())
+            assert value not in ("0", None)
+        raw = storage.engine.raw_connection()
+        options = raw.driver_connection.info.get_parameters()  # type: ignore[union-attr]
+        raw.close()
+    assert {"connect_timeout", "keepalives", "keepalives_idle", "tcp_user_timeout"} <= options.keys()
 
 
 def test_tables_whose_making_was_cut_short_are_completed(storage_url: str) -> None:
