@@ -53,7 +53,7 @@ def draw(hp: Hyperparameters, is_new: Tensor, generator: torch.Generator, *, hei
     """Draw the augmentation of an epoch.
 
     Args:
-        hp: names the augmentation, its probability, its scope and the stain jitter.
+        hp: names the augmentation, its probabilities, its scope and the stain jitter.
         is_new: bool [n], whether an image of the epoch is a new one, made from one that is in it already.
         generator: a CPU generator, so that every device draws the same.
         height, width: of the images, in pixels.
@@ -61,8 +61,9 @@ def draw(hp: Hyperparameters, is_new: Tensor, generator: torch.Generator, *, hei
     n = len(is_new)
     if hp.augment_scope == "none" or (hp.augment_scope == "resampled" and not is_new.any()):
         return Augmentation(None, None)
-    warps = draw_warps(n, hp.augmentation, hp.augmentation_prob, generator, height=height, width=width)
-    stains = draw_stains(n, hp.stain_jitter, hp.augmentation_prob, generator)
+    probs = (hp.flip_prob, hp.augmentation_prob)
+    warps = draw_warps(n, hp.augmentation, probs, generator, height=height, width=width)
+    stains = draw_stains(n, hp.stain_jitter, hp.stain_prob, generator)
     if hp.augment_scope == "resampled":
         warps, stains = (None if drawn is None else only(drawn, is_new) for drawn in (warps, stains))
     return Augmentation(warps, stains)

@@ -160,8 +160,9 @@ class Hyperparameters:
         "Horizontal and vertical flips, rotation by up to 180 degrees without cut corners, both, perspective, affine "
         "(translation, shear, scale), or flips and then one of rotation, perspective, affine.",
     )
+    flip_prob: float = _declare(0.5, "Probability of each flip.", low=0.0, high=1.0)
     augmentation_prob: float = _declare(
-        0.5, "Probability of each flip, of what follows the flips, and of the stain jitter.", low=0.0, high=1.0
+        0.5, "Probability of the rotation, perspective or affine warp.", low=0.0, high=1.0
     )
     augment_scope: Literal["none", "resampled", "all"] = _declare(
         "all", "Which images of an epoch are augmented: none, the new ones of smote and adasyn, or all."
@@ -169,6 +170,7 @@ class Hyperparameters:
     stain_jitter: float = _declare(
         0.0, "Largest relative change, and shift in optical density, of each H&E stain; 0 for none.", low=0.0, high=1.0
     )
+    stain_prob: float = _declare(0.5, "Probability of the stain jitter.", low=0.0, high=1.0)
     exclude_votes: tuple[int, ...] = _declare(
         (), "Training images with these numbers of SSA votes are left out.", low=0, high=N_ANNOTATORS
     )

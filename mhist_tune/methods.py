@@ -125,7 +125,7 @@ def paragraph(report: Mapping[str, Any], study: Study) -> str:
         + f"; {counted(report['n_images'], 'image')} ({report['share_ssa']:.1%} SSA) were held back as the test "
         "partition.",
         f"Training images with {excluded} votes for SSA were left out." if excluded else "",
-        f"Images were {hp.image_size} px wide; augmentation was {hp.augmentation} (p = {hp.augmentation_prob:g}).",
+        f"Images were {hp.image_size} px wide; augmentation was {_augmentation(hp)}.",
         _compared(study) if definition.rows else _searched(report, study, hp),
         _confirmed(report),
         f"Trial {trial['number']} was chosen {_chosen_by(report)}"
@@ -146,6 +146,16 @@ def paragraph(report: Mapping[str, Any], study: Study) -> str:
         f"and timm {report['versions']['timm']}; the train images have the SHA-256 {report['dataset_fingerprint']}.",
     ]
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _augmentation(hp: Hyperparameters) -> str:
+    probs = []
+    if "flip" in hp.augmentation:
+        probs.append(f"flips with p = {hp.flip_prob:g}")
+    if hp.augmentation not in ("none", "flip"):
+        probs.append(f"warps with p = {hp.augmentation_prob:g}")
+    text = f"{hp.augmentation} ({', '.join(probs)})" if probs else hp.augmentation
+    return f"{text} and stain jitter of {hp.stain_jitter:g} (p = {hp.stain_prob:g})" if hp.stain_jitter else text
 
 
 def _plain(value: Any) -> str:

@@ -18,10 +18,12 @@ MAX_SHEAR_DEGREES = 10.0
 _AFFINE = ("flip", "rotate", "flip_rotate")
 
 
-def draw_warps(n: int, name: str, prob: float, generator: torch.Generator, *, height: int, width: int) -> Tensor | None:
+def draw_warps(
+    n: int, name: str, probs: tuple[float, float], generator: torch.Generator, *, height: int, width: int
+) -> Tensor | None:
     """Draw the warps of n images, on the CPU, or None where images stay as they are.
 
-    Each flip, and what follows the flips, has the probability `prob`, each on its own.
+    `probs` are the probabilities of each flip and of what follows the flips; they are drawn independently.
 
     Returns:
         float32, [n, 2, 3] where all are affine, else homographies [n, 3, 3].
@@ -33,7 +35,8 @@ def draw_warps(n: int, name: str, prob: float, generator: torch.Generator, *, he
         return None
     if name not in (*_AFFINE, "perspective", "affine", "flip_choice"):
         raise ValueError(f'unknown augmentation "{name}"')
-    is_chosen = torch.rand(n, 3, generator=generator) < prob
+    flip_prob, warp_prob = probs
+    is_chosen = torch.rand(n, 3, generator=generator) < torch.tensor([flip_prob, flip_prob, warp_prob])
     degrees = (torch.rand(n, generator=generator) * 2 - 1) * MAX_ROTATION_DEGREES
     if name in _AFFINE:
         may_flip, may_rotate = "flip" in name, "rotate" in name

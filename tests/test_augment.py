@@ -24,7 +24,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def augmented(is_new: torch.Tensor, *, seed: int = 0, **options: Any) -> torch.Tensor:
     """Return six images as one epoch sees them, in one batch."""
-    hp = Hyperparameters(**{"augmentation_prob": 1.0} | options)
+    hp = Hyperparameters(**{"flip_prob": 1.0, "augmentation_prob": 1.0, "stain_prob": 1.0} | options)
     return draw(hp, is_new, seeded(seed), height=16, width=16).apply(images(), slice(0, 6))
 
 
@@ -42,6 +42,24 @@ def test_the_scope_says_which_images_change(name: str, stain_jitter: float, scop
     assert is_changed(result) == expected.tolist()
     everything = augmented(NEW, augmentation=name, augment_scope="all", stain_jitter=stain_jitter)
     assert torch.equal(result[expected], everything[expected])
+
+
+@pytest.mark.parametrize("chosen", ["flip_prob", "augmentation_prob", "stain_prob"])
+def test_each_kind_of_change_has_a_probability_of_its_own(chosen: str) -> None:
+    """One of the three at 1 and the others at 0 touches every image in its way and in no other."""
+    options = {"flip_prob": 0.0, "augmentation_prob": 0.0, "stain_prob": 0.0, chosen: 1.0}
+    hp = Hyperparameters(augmentation="flip_rotate", stain_jitter=0.3, **options)  # type: ignore[arg-type]
+
+    drawn = draw(hp, OLD, seeded(), height=16, width=16)
+
+    assert drawn.warps is not None
+    assert drawn.stains is not None
+    is_mirrored = (drawn.warps[:, 0, 0] == -1) & (drawn.warps[:, 1, 1] == -1)
+    is_turned = drawn.warps[:, 0, 1] != 0
+    is_stained = (drawn.stains != torch.eye(3, 4)).any(dim=(1, 2))
+    assert is_mirrored.tolist() == [chosen == "flip_prob"] * 6
+    assert is_turned.tolist() == [chosen == "augmentation_prob"] * 6
+    assert is_stained.tolist() == [chosen == "stain_prob"] * 6
 
 
 def test_without_new_images_the_scope_resampled_changes_nothing() -> None:

@@ -26,7 +26,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 def augmented(images: torch.Tensor, name: str, prob: float, seed: int = 0) -> torch.Tensor:
     """Return images warped by a fresh draw."""
     return warp(
-        images, draw_warps(len(images), name, prob, seeded(seed), height=images.shape[2], width=images.shape[3])
+        images, draw_warps(len(images), name, (prob, prob), seeded(seed), height=images.shape[2], width=images.shape[3])
     )
 
 
@@ -129,7 +129,7 @@ def test_images_do_not_depend_on_each_other(name: str, seed: int, place: int) ->
 @given(st.sampled_from(NAMES[1:]), st.integers(0, 2**31))
 def test_the_draw_belongs_to_the_seed(name: str, seed: int) -> None:
     """The same seed draws the same warps; the next one draws others."""
-    draws = [draw_warps(40, name, 0.5, seeded(one), height=32, width=32) for one in (seed, seed, seed + 1)]
+    draws = [draw_warps(40, name, (0.5, 0.5), seeded(one), height=32, width=32) for one in (seed, seed, seed + 1)]
 
     assert all(draw is not None for draw in draws)
     assert torch.equal(draws[0], draws[1])
@@ -150,7 +150,7 @@ def test_each_name_does_what_it_says(name: str, n_kinds: int) -> None:
 
 def test_rotation_alone_never_flips() -> None:
     """The determinant of a flip is negative; rotations and double flips are positive."""
-    rotations = draw_warps(50, "rotate", 1.0, seeded(), height=8, width=8)
+    rotations = draw_warps(50, "rotate", (1.0, 1.0), seeded(), height=8, width=8)
 
     assert rotations is not None
     assert (torch.linalg.det(rotations[:, :, :2]) > 0).all()
@@ -195,7 +195,7 @@ def test_affine_agrees_with_torchvision(size: tuple[int, int], seed: int) -> Non
 def test_a_perspective_pulls_corners_inwards_by_at_most_a_quarter() -> None:
     """Each drawn corner lies within a quarter of the image from where it was, and some move far."""
     corners = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
-    drawn = draw_warps(200, "perspective", 1.0, seeded(), height=224, width=224)
+    drawn = draw_warps(200, "perspective", (1.0, 1.0), seeded(), height=224, width=224)
     assert drawn is not None
 
     points = torch.nn.functional.pad(corners, (0, 1), value=1.0) @ drawn.double().inverse().transpose(1, 2).float()
@@ -207,7 +207,7 @@ def test_a_perspective_pulls_corners_inwards_by_at_most_a_quarter() -> None:
 
 def test_flip_choice_uses_all_three_kinds_and_flips() -> None:
     """A third of the images each is rotated, seen in perspective and sheared; flips are independent of that."""
-    drawn = draw_warps(600, "flip_choice", 1.0, seeded(), height=64, width=64)
+    drawn = draw_warps(600, "flip_choice", (1.0, 1.0), seeded(), height=64, width=64)
     assert drawn is not None
     linear = drawn[:, :2, :2]
     is_perspective = drawn[:, 2, :2].abs().sum(dim=1) > 1e-6
@@ -219,7 +219,7 @@ def test_flip_choice_uses_all_three_kinds_and_flips() -> None:
 
     assert 150 < is_perspective.sum() < 250
     assert 150 < is_rotation.sum() < 250
-    unflipped = draw_warps(600, "flip_choice", 0.5, seeded(), height=64, width=64)
+    unflipped = draw_warps(600, "flip_choice", (0.5, 0.5), seeded(), height=64, width=64)
     assert unflipped is not None
     n_plain = (unflipped - torch.eye(3)).abs().amax(dim=(1, 2)).lt(1e-6).sum()
     assert 40 < n_plain < 115
@@ -227,7 +227,7 @@ def test_flip_choice_uses_all_three_kinds_and_flips() -> None:
 
 def test_one_half_of_the_perspectives_is_left_out() -> None:
     """The probability decides for each image on its own."""
-    drawn = draw_warps(400, "perspective", 0.5, seeded(), height=64, width=64)
+    drawn = draw_warps(400, "perspective", (0.5, 0.5), seeded(), height=64, width=64)
     assert drawn is not None
 
     assert 160 < (drawn == torch.eye(3)).all(dim=(1, 2)).sum() < 240
@@ -236,4 +236,4 @@ def test_one_half_of_the_perspectives_is_left_out() -> None:
 def test_an_unknown_augmentation_is_refused() -> None:
     """A name that is not implemented raises."""
     with pytest.raises(ValueError, match='unknown augmentation "mixup"'):
-        draw_warps(1, "mixup", 0.5, seeded(), height=8, width=8)
+        draw_warps(1, "mixup", (0.5, 0.5), seeded(), height=8, width=8)
