@@ -1,4 +1,4 @@
-"""What a study definition may say, but hardly means: create-study shows it and refuses nothing."""
+"""What a study definition may say, but hardly means: create-study and run show it and refuse nothing."""
 
 from typing import Any
 
@@ -15,30 +15,42 @@ def advice(definition: StudyDefinition) -> list[str]:
 
 
 def _weight_decay(definition: StudyDefinition) -> list[str]:
-    """Look at the ends of the space; a weight decay of exactly 0 is meant."""
-    if "adamw" not in _values(definition, "optimizer"):
-        return []
-    rates = [float(value) for value in _values(definition, "learning_rate")]
-    decays = [float(value) for value in _values(definition, "weight_decay") if value]
-    if not decays or min(rates) * min(decays) >= NO_OP_PRODUCT:
-        return []
+    """Look at each row, or at the ends of the space; a weight decay of exactly 0 is meant."""
+    if definition.rows:
+        rows = [row for row in _rows(definition) if row["optimizer"] == "adamw" and row["weight_decay"]]
+        pairs = [(row["learning_rate"], row["weight_decay"]) for row in rows]
+    elif "adamw" in _values(definition, "optimizer"):
+        decays = [float(value) for value in _values(definition, "weight_decay") if value]
+        pairs = [(min(_values(definition, "learning_rate")), decay) for decay in sorted(decays)[:1]]
+    else:
+        pairs = []
     return [
-        f"learning_rate {min(rates):g} x weight_decay {min(decays):g} is below 3e-8: AdamW decays nothing there in "
+        f"learning_rate {rate:g} x weight_decay {decay:g} is below 3e-8: AdamW decays nothing there in "
         "float32; what each epoch really applied is recorded as effective_weight_decay"
+        for rate, decay in pairs
+        if rate * decay < NO_OP_PRODUCT
     ]
 
 
 def _sampling(definition: StudyDefinition) -> list[str]:
     samplings, scopes = _values(definition, "sampling"), _values(definition, "augment_scope")
-    if not {"random_over", "smote"} <= set(samplings) or set(scopes) == {"resampled"}:
+    if definition.rows:  # smote alone reads the scope in this way, so only its rows count
+        scopes = [row["augment_scope"] for row in _rows(definition) if row["sampling"] == "smote"]
+    scope = next((scope for scope in scopes if scope != "resampled"), None)
+    if not {"random_over", "smote"} <= set(samplings) or scope is None:
         return []
-    scope = next(scope for scope in scopes if scope != "resampled")
     return [f'with augment_scope = "{scope}" smote is random_over: only "resampled" tells new images from old ones']
 
 
 def _values(definition: StudyDefinition, name: str) -> list[Any]:
-    """Return the fixed value of a hyperparameter, its choices, or the ends of its interval."""
+    """Return a hyperparameter's fixed value, its choices, the ends of its interval, or the value in each row."""
     dimension = definition.space.get(name)
     if dimension is None:
-        return [definition.hyperparameters(definition.default_params()).to_dict()[name]]
+        return [complete[name] for complete in _rows(definition)]
     return list(dimension.choices) if isinstance(dimension, Categorical) else [dimension.low, dimension.high]
+
+
+def _rows(definition: StudyDefinition) -> list[dict[str, Any]]:
+    """Return all hyperparameters of each row of a table; of a search, those of its default."""
+    params = [row.params for row in definition.rows] or [definition.default_params()]
+    return [definition.hyperparameters(one).to_dict() for one in params]

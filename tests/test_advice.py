@@ -46,3 +46,20 @@ def test_two_names_for_one_sampling_are_named(sampling: str, scope: str, is_warn
 
     assert len(found) == is_warned
     assert all("smote is random_over" in line for line in found)
+
+
+def table(*rows: str) -> list[str]:
+    entries = "\n".join(f"[[row]]\n{row}" for row in rows)
+    return advice(definition.parse(f"[study]\nname = 'a'\n{entries}\n", "test"))
+
+
+def test_each_row_of_a_table_is_looked_at() -> None:
+    """A row's own rate and decay make the product, and smote's own scope makes it another random_over."""
+    assert table("weight_decay = 1e-6\nlearning_rate = 1.0", "weight_decay = 1.0\nlearning_rate = 1e-6") == []
+    (line,) = table("weight_decay = 0.0", "weight_decay = 1e-4\nlearning_rate = 1e-5")
+    assert "weight_decay 0.0001" in line
+
+    over = "sampling = 'random_over'\naugment_scope = 'all'"
+    assert table(over, "sampling = 'smote'\naugment_scope = 'resampled'") == []
+    (line,) = table(over, "sampling = 'smote'\naugment_scope = 'none'")
+    assert 'with augment_scope = "none" smote is random_over' in line

@@ -104,6 +104,23 @@ def test_options_are_frozen() -> None:
     }
 
 
+def test_what_hardly_was_meant_is_said_at_creation_and_on_every_run(run: Run, tmp_path: Path, generated: Path) -> None:
+    """A decay that float32 drops is named by create-study, and by run of the study that exists."""
+    path = tmp_path / "idle.toml"
+    path.write_text(
+        '[study]\nname = "idle"\nn_trials = 1\n[fixed]\nmodel = "fcnn"\nweights = "random"\nimage_size = 32\n'
+        "learning_rate = 1e-5\nweight_decay = 1e-3\n"
+    )
+    data = ("--data", str(generated))
+    created = run("create-study", str(path), *data)
+    again = run("run", "idle", "--devices", "7", *data)  # a device that is not there ends it before any training
+
+    assert (created[0], again[0]) == (0, 2)
+    assert all(
+        "Warning: learning_rate 1e-05 x weight_decay 0.001 is below 3e-8" in err for _, _, err in (created, again)
+    )
+
+
 def test_mistakes_are_one_line_with_the_pinned_exit_code(run: Run, tmp_path: Path, generated: Path) -> None:
     """Each mistake ends with its code and an error line on stderr, shows no traceback and leaves no study behind."""
     bad = tmp_path / "bad.toml"

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from mhist_tune.errors import UsageError
+
+if TYPE_CHECKING:
+    from mhist_tune.definition import StudyDefinition
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -65,6 +68,14 @@ def required_data(data_root: Path | None) -> Path:
     if data_root is None:
         raise UsageError("no data set was named", hint="--data DIR or MHIST_TUNE_DATA")
     return data_root
+
+
+def show_advice(definition: "StudyDefinition") -> None:
+    """Say on stderr what in a definition does not do what it seems to."""
+    from mhist_tune.advice import advice
+
+    for line in advice(definition):
+        click.echo(f"Warning: {line}", err=True)
 
 
 def follow_up(text: str) -> None:

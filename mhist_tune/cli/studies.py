@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mhist_tune.cli.options import data_option, follow_up, required_data, storage_option
+from mhist_tune.cli.options import data_option, follow_up, required_data, show_advice, storage_option
 from mhist_tune.errors import UsageError
 
 _BY = "the command line"
@@ -33,7 +33,6 @@ def create_study_command(
       mhist-tune create-study vit --data MHIST --set epochs=20 --set image_size=112
     """
     from mhist_tune import definition, finalists
-    from mhist_tune.advice import advice
     from mhist_tune.creation import create
     from mhist_tune.storage import open_storage
 
@@ -42,8 +41,7 @@ def create_study_command(
     with open_storage(storage_url) as storage:
         study = create(storage, loaded, root)
         click.echo(definition.render(study.definition))
-        for line in advice(study.definition):
-            click.echo(f"Warning: {line}", err=True)
+        show_advice(study.definition)
         if study.definition.confirm:
             click.echo(f"Cost: {finalists.cost(study)}", err=True)
         follow_up(f"mhist-tune worker {study.name} --data {root}")

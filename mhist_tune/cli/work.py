@@ -15,6 +15,7 @@ from mhist_tune.cli.options import (
     follow_up,
     json_option,
     required_data,
+    show_advice,
     storage_option,
 )
 from mhist_tune.errors import UsageError
@@ -70,6 +71,7 @@ def run_command(
             study = load_study(storage, name_or_file)
         except StudyNotFoundError:
             study = create(storage, definition.load(name_or_file), root)
+    show_advice(study.definition)
     _main_job(storage_url, study.name, root, devices, per_device)
 
 
