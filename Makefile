@@ -42,8 +42,9 @@ check: setup ## format, lint, types, import contracts, deployment files
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/workers.compose.yml
 	$(BIN)/kubernetes-validate --strict deploy/worker-job.yaml
 
-bench: $(DEVELOPED) ## speed of real training over the bare step; cost of an epoch in both databases
+bench: $(DEVELOPED) ## speed of real training over the bare step, and with frozen weights; cost of an epoch in both databases
 	$(BIN)/python bench/throughput.py
+	$(BIN)/python bench/freeze.py
 	$(BIN)/python bench/storage.py
 
 clean: ## remove .venv, caches and build outputs; studies in storage/ stay

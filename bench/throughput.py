@@ -28,6 +28,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from mhist_tune.checkpoint import CheckpointStore
 from mhist_tune.dataset import ImageSet, load_train
 from mhist_tune.forward import MEMORY_FORMATS, ready
+from mhist_tune.freeze import set_training
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model
 from mhist_tune.optim import build_optimizer
@@ -128,7 +129,8 @@ def measure(
 
 def bare_epoch(hp: Hyperparameters, device: torch.device) -> Callable[[int], float]:
     """Return a function that trains on about as many images as it is told and returns images per second."""
-    model = ready(create_model(hp), hp, device).train()
+    model = ready(create_model(hp), hp, device)
+    set_training(model)
     optimizer = build_optimizer(model, hp)
     images = torch.randn(hp.micro_batch_size, 3, hp.image_size, hp.image_size, device=device).contiguous(
         memory_format=MEMORY_FORMATS[hp.memory_format]

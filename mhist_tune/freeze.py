@@ -2,6 +2,8 @@
 
 A frozen weight takes no gradient and no weight decay. BatchNorm with frozen weights normalizes by the running
 statistics that it starts with, in training too, and does not move them; dropout acts in frozen parts as elsewhere.
+The images still pass through frozen parts in every epoch: what is saved is their backward pass and their update. By
+`bench/freeze.py`, ResNet-18 trains 1.06 times as fast with a frozen stem and 3.9 times with all but the head frozen.
 """
 
 from typing import Any

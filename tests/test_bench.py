@@ -77,6 +77,17 @@ def test_curves_are_recorded_once(tmp_path: Path) -> None:
     assert all(len(line[name]) == 1 for line in lines for name in ("val_f1", "val_auroc", "elapsed_s"))
 
 
+def test_freezing_is_measured_setting_by_setting() -> None:
+    """Every value of freeze has its rate and its ratio, and nothing frozen has the ratio 1."""
+    command = [sys.executable, BENCH / "freeze.py", "--model", "test_vit", "--image-size", "32", "--n-rounds", "1"]
+    result = subprocess.run([*command, "--n-steps", "1", "--json"], text=True, capture_output=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(result.stdout)["results"]
+    assert [row["freeze"] for row in rows] == ["none", "stem", "first3", "all_but_head"]
+    assert rows[0]["ratio"] == 1
+    assert all(row["images_per_s"] > 0 for row in rows)
+
+
 @pytest.mark.parametrize("path", sorted((BENCH / "studies").glob("*.toml")), ids=lambda path: path.stem)
 def test_a_measured_study_is_what_its_file_is_called(path: Path) -> None:
     """Each can be created, under its file's name; a table has three seeds a row, and some numbers to stand beside."""
