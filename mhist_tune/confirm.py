@@ -75,7 +75,7 @@ def run(run: SlotRun) -> Mapping[str, Any]:
         "value": value,
         "best_epoch": result.best_epoch,
         "stopped_epoch": len(result.history),
-        "sampling": result.sampling,
+        "sampling": run.sampling,
     }
 
 

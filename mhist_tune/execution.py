@@ -67,6 +67,7 @@ class SlotRun:
     def __init__(self, session: Session, claim: Claim, keeper: LeaseKeeper) -> None:
         self.session = session
         self.claim = claim
+        self.sampling: dict[str, Any] = {}  # what epochs are drawn from, once `fit` knows
         self.trial_number = -1 if claim.trial_number is None else claim.trial_number
         self._trial_id = -1 if claim.trial_id is None else claim.trial_id
         self._keeper = keeper
@@ -146,6 +147,7 @@ class SlotRun:
                             checkpoint=checkpoint,
                             on_epoch=partial(self._on_epoch, outbox),
                             on_step=partial(self._on_step, outbox),
+                            on_sampling=self.sampling.update,
                             stop_epoch=stop_epoch,
                             save_at=rungs,
                         )
@@ -197,6 +199,7 @@ class SlotRun:
             "best_epoch": best.epoch if best else None,
             "stopped_epoch": len(rows),
             "reason": reason,
+            "sampling": self.sampling,
             **details,
         }
 

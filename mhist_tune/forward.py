@@ -46,6 +46,8 @@ def logits_of(model: nn.Module, images: Tensor, hp: Hyperparameters) -> Tensor:
     parts: Any = model
     with torch.autocast(images.device.type, torch.bfloat16):
         features = parts.forward_features(images)
+    if isinstance(features, list):  # CoaT's head takes the features of several scales
+        return parts.forward_head([scale.float() for scale in features]).reshape(-1)  # type: ignore[no-any-return]
     return parts.forward_head(features.float()).reshape(-1)  # type: ignore[no-any-return]
 
 

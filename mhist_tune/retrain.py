@@ -251,7 +251,7 @@ def run(run: SlotRun) -> Mapping[str, Any]:
         "value": result.history[-1].metrics["train_loss"],
         "best_epoch": result.best_epoch,
         "stopped_epoch": len(result.history),
-        "sampling": result.sampling,
+        "sampling": run.sampling,
     }
 
 
@@ -269,7 +269,7 @@ def run_with_validation(run: SlotRun) -> Mapping[str, Any]:
         "value": result.best_value,
         "best_epoch": result.best_epoch,
         "stopped_epoch": len(result.history),
-        "sampling": result.sampling,
+        "sampling": run.sampling,
     }
 
 

@@ -80,7 +80,7 @@ def run(run: SlotRun) -> Mapping[str, Any]:
         "best_epoch": result.best_epoch,
         "stopped_epoch": len(result.history),
         "params": params,
-        "sampling": result.sampling,
+        "sampling": run.sampling,
     }
 
 

@@ -80,8 +80,6 @@ class FitResult:
         best_epoch, best_value: as in the last `EpochResult`.
         state_dict: the weights of the best epoch (without validation the last), on the device.
         stopped: why it ended.
-        sampling: what epochs were drawn from, JSON-safe: `n_train` images, `n_cleaned` of them removed as Tomek links,
-            `features_sha256` of what neighbours were found by, `fallback`, why adasyn drew uniformly; None without.
     """
 
     history: list[EpochResult]
@@ -89,7 +87,6 @@ class FitResult:
     best_value: float | None
     state_dict: dict[str, Tensor]
     stopped: Literal["epochs", "patience"]
-    sampling: dict[str, Any]
 
 
 def fit(
@@ -102,6 +99,7 @@ def fit(
     checkpoint: CheckpointSlot | None,
     on_epoch: Callable[[EpochResult], None],
     on_step: Callable[[int, int], None],
+    on_sampling: Callable[[dict[str, Any]], None] | None = None,
     stop_epoch: int | None = None,
     save_at: Container[int] = (),
 ) -> FitResult:
@@ -118,6 +116,8 @@ def fit(
         on_epoch: hears each epoch after it was saved; on resuming, first every epoch of the checkpoint again. May
             raise to end the run.
         on_step: hears (images done, images in this epoch) after each micro-batch. May raise to end the run.
+        on_sampling: hears at once what epochs are drawn from, JSON-safe: `n_train` images, `n_cleaned` of them removed
+            as Tomek links, `features_sha256` of what neighbours were found by, `fallback`, why adasyn drew uniformly.
         stop_epoch: end after this epoch of the schedule of `hp.epochs`.
         save_at: epochs whose end is saved in any case; of the others those that saving is cheap enough for.
 
@@ -129,6 +129,8 @@ def fit(
     """
     with reproducible(device):
         run = _Run(hp, train, val, seed=seed, device=device, n_epochs=stop_epoch or hp.epochs)
+        if on_sampling:
+            on_sampling(run.sampling_record())
         run.start(checkpoint.load() if checkpoint else None)
         for result in run.history:
             on_epoch(result)
@@ -256,7 +258,7 @@ class _Run:
         last = self.history[-1]
         assert self.stopped is not None
         weights = self.model.state_dict() if last.best_value is None else self.best_weights
-        return FitResult(self.history, last.best_epoch, last.best_value, weights, self.stopped, self._sampling_record())
+        return FitResult(self.history, last.best_epoch, last.best_value, weights, self.stopped)
 
     def next_epoch(self, on_step: Callable[[int, int], None]) -> EpochResult:
         """Train one epoch, judge it, and add it to the history."""
@@ -342,7 +344,8 @@ class _Run:
             raise Diverged(epoch, "a weight is not finite")
         return n_images, mean_loss
 
-    def _sampling_record(self) -> dict[str, Any]:
+    def sampling_record(self) -> dict[str, Any]:
+        """Return what epochs are drawn from; see `fit`."""
         return {
             "n_train": len(self.kept),
             "n_cleaned": len(self.kept) - len(self.sampling.kept),

@@ -85,6 +85,7 @@ def test_a_diverged_trial_is_pruned_with_its_reason(work: Work, recorded: Record
     assert slot.state == "done"
     assert slot.outcome is not None
     assert slot.outcome["state"] == "PRUNED"
+    assert slot.outcome["sampling"]["n_train"] > 0
     assert slot.outcome["reason"].startswith("diverged: ")
     assert "epoch 1" in slot.outcome["reason"]
 

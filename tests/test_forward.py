@@ -43,7 +43,7 @@ def test_evaluation_does_not_depend_on_the_batch(model: str) -> None:
     torch.testing.assert_close(evaluate(built, images(), hp), logits, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("model", ["test_vit", "test_resnet", "fcnn"])
+@pytest.mark.parametrize("model", ["test_vit", "test_resnet", "fcnn", "coat_tiny"])
 def test_bf16_keeps_the_head_in_float32(model: str) -> None:
     """Logits in bf16 are near those in fp32 but not equal, and finer than bf16 itself."""
     hp = hyperparameters(model)
