@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mhist_tune import creation, definition, ledger, studies
+from mhist_tune import creation, definition, ledger, records, studies
 from mhist_tune.storage import open_storage
 from tests import made_up
 from tests.postgres import PostgresServer
@@ -84,18 +84,35 @@ def start(arguments: list[str], folder: Path, **environment: str) -> subprocess.
 
 
 def serve(folder: Path, url: str, **environment: str) -> tuple[subprocess.Popen[bytes], str]:
-    """Start a dashboard and wait until it answers."""
+    """Start a dashboard on a free port; return it and its address."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     process = start(["dashboard", "--port", str(port)], folder, MHIST_TUNE_STORAGE=url, **environment)
-    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + _TIMEOUT_S
+    return process, f"http://127.0.0.1:{port}"
+
+
+def wait_until_alive(process: subprocess.Popen[bytes], address: str) -> None:
+    """Wait until a dashboard answers."""
+    deadline = time.monotonic() + 5 * _TIMEOUT_S
     while True:
         try:
             with urllib.request.urlopen(f"{address}/healthz", timeout=5):
-                return process, address
+                return
         except OSError:
-            assert process.poll() is None, (folder / "dashboard.log").read_text()
+            assert process.poll() is None
             assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+
+def wait_for_an_epoch(url: str, worker: subprocess.Popen[bytes]) -> None:
+    """Wait until the workers have loaded their libraries and trained for an epoch."""
+    deadline = time.monotonic() + 5 * _TIMEOUT_S
+    with open_storage(url) as storage:
+        study = studies.load_study(storage, "live")
+        while not records.epochs(storage, study, "search", 0):
+            assert worker.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -114,14 +131,16 @@ def served(
         tiny = made_up.create(storage, "tiny")
         made_up.open_test(storage, tiny)
         made_up.retrain(storage, tiny, n_slots=3)
-    processes = []
+    arguments = ["worker", "live", "--devices", "cpu", "--per-device", "2", "--data", str(generated)]
+    processes = [start(arguments, folder, MHIST_TUNE_STORAGE=url)]
     try:
         guarded, guarded_url = serve(folder, url, MHIST_TUNE_DASHBOARD_PASSWORD=PASSWORD)
         processes.append(guarded)
         unguarded, open_url = serve(folder, url)
         processes.append(unguarded)
-        arguments = ["worker", "live", "--devices", "cpu", "--per-device", "2", "--data", str(generated)]
-        processes.append(start(arguments, folder, MHIST_TUNE_STORAGE=url))
+        wait_until_alive(guarded, guarded_url)
+        wait_until_alive(unguarded, open_url)
+        wait_for_an_epoch(url, processes[0])
         yield Served(url, guarded_url, open_url)
     finally:
         for process in processes:

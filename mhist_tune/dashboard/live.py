@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from mhist_tune import journal, records, report, status, studies
+from mhist_tune.journal import EventRow
 from mhist_tune.ledger import SlotRow
 from mhist_tune.records import EpochRow
 from mhist_tune.slotbook import SlotBook
@@ -18,10 +19,11 @@ STAGE = "search"
 _DECIDING = ("search", "confirm")
 _FRESH_S = 1.0
 _N_KEPT = 256
+_N_CHANGES = 20
 T = TypeVar("T")
 
 
-class _Fresh(Generic[T]):
+class Fresh(Generic[T]):
     """A value that is made again when it is older than a second; those who ask meanwhile wait for the same one."""
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -30,6 +32,7 @@ class _Fresh(Generic[T]):
         self._made = float("-inf")
 
     def get(self) -> T:
+        """Return the value."""
         with self._lock:
             if self._value is None or time.monotonic() - self._made > _FRESH_S:
                 self._value = self._make()
@@ -44,6 +47,8 @@ class Snapshot:
     Attributes:
         summary: see `status.of_study`.
         slots: those of the search.
+        optuna_id: Optuna's id of the search.
+        changes: what people changed, the newest first.
         active_at: when a worker last spoke, or else when the study was made, in epoch seconds.
         now: the database's clock.
     """
@@ -51,6 +56,8 @@ class Snapshot:
     study: Study
     summary: dict[str, Any]
     slots: Sequence[SlotRow]
+    optuna_id: int
+    changes: Sequence[EventRow]
     active_at: float
     now: float
 
@@ -58,12 +65,13 @@ class Snapshot:
 class _Watched:
     def __init__(self, storage: Storage, study: Study) -> None:
         self._storage, self._uuid, self._name = storage, study.uuid, study.name
+        self._optuna_id = studies.optuna_study_id(storage, study, STAGE)
         self._book = SlotBook(storage, study)
         self._epochs: dict[tuple[int, int], list[EpochRow]] = {}
         self._best: tuple[object, dict[str, Any] | None] | None = None
         self._report: tuple[object, str] | None = None
         self._lock = threading.Lock()
-        self.snapshot = _Fresh(self._read)
+        self.snapshot = Fresh(self._read)
 
     def _read(self) -> Snapshot:
         study = studies.load_study(self._storage, self._name)
@@ -76,6 +84,8 @@ class _Watched:
             study=study,
             summary=status.summary(self._storage, study, slots, self._best[1]),
             slots=slots[STAGE],
+            optuna_id=self._optuna_id,
+            changes=[one for one in journal.events(self._storage, study) if "by" in one.detail][: -_N_CHANGES - 1 : -1],
             active_at=max([study.created_at, *seen]),
             now=self._storage.now(),
         )
@@ -121,7 +131,7 @@ class Board:
         self.storage = storage
         self._watched: dict[str, _Watched] = {}
         self._lock = threading.Lock()
-        self._studies = _Fresh(lambda: studies.list_studies(storage))
+        self._studies = Fresh(lambda: studies.list_studies(storage))
 
     def all(self) -> list[Snapshot]:
         """Return every study, the newest first."""
@@ -156,7 +166,7 @@ class Board:
         study = studies.load_study(self.storage, name)
         with self._lock:
             self._watched.pop(study.uuid, None)
-        self._studies = _Fresh(lambda: studies.list_studies(self.storage))
+        self._studies = Fresh(lambda: studies.list_studies(self.storage))
 
     def _named(self, name: str) -> _Watched:
         known = {study.name: study for study in self._studies.get()}

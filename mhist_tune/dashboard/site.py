@@ -1,6 +1,7 @@
 """Our own pages beside optuna-dashboard's: which path shows what, and what a posted form does."""
 
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -9,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 from mhist_tune import control, journal, studies
 from mhist_tune.dashboard import view, web
-from mhist_tune.dashboard.live import STAGE, Board, Snapshot
+from mhist_tune.dashboard.live import Board, Fresh, Snapshot
 from mhist_tune.dashboard.web import FormError, Response
 from mhist_tune.errors import MhistTuneError, StorageError, StudyNotFoundError
 from mhist_tune.page import environment
@@ -27,7 +28,7 @@ _ACTION = re.compile(r"/study/([A-Za-z0-9._-]+)/(pause|continue|stop|extend|retr
 _REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
 _BY = "the dashboard"
 _MAX_TEXT, _MAX_TRIALS = 200, 10_000
-_N_EVENTS = 20
+_N_PAGES = 64
 
 
 class Site:
@@ -40,6 +41,8 @@ class Site:
 
     def __init__(self, storage: Storage, stock: "WSGIApplication") -> None:
         self._storage, self._stock, self._board = storage, stock, Board(storage)
+        self._pages: dict[tuple[str, str, bool, bool], Fresh[Response]] = {}
+        self._lock = threading.Lock()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer a request that the guard let through."""
@@ -47,7 +50,7 @@ class Site:
         if page is None:
             return self._stock(environ, start_response)
         try:
-            response = page()
+            response = self._shared(environ, page) if _is_live(environ) else page()
         except StudyNotFoundError as error:
             response = self._message(environ, HTTPStatus.NOT_FOUND, str(error).replace(self._storage.url_safe, "here"))
         except StorageError:  # its text is for the terminal
@@ -55,6 +58,16 @@ class Site:
         except MhistTuneError as error:
             response = self._message(environ, HTTPStatus.CONFLICT, str(error), error.hint)
         return response.send(environ, start_response)
+
+    def _shared(self, environ: "WSGIEnvironment", page: Callable[[], Response]) -> Response:
+        """Return a page that was made less than a second ago for somebody else with the same rights, or a new one."""
+        rights = (environ["mhist.is_known"], environ["mhist.may_write"])
+        key = (environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", ""), *rights)
+        with self._lock:
+            while len(self._pages) >= _N_PAGES and key not in self._pages:
+                self._pages.pop(next(iter(self._pages)))
+            shared = self._pages.setdefault(key, Fresh(page))
+        return shared.get()
 
     def _page(self, environ: "WSGIEnvironment") -> Callable[[], Response] | None:
         path, is_reading = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"] in ("GET", "HEAD")
@@ -100,7 +113,7 @@ class Site:
             environ,
             "study.html",
             study=view.study(snapshot),
-            stock_url=self._stock_url(snapshot.study),
+            stock_url=f"/dashboard/studies/{snapshot.optuna_id}",
             best=", ".join(f"{key} = {view.number(value)}" for key, value in best["params"].items()) if best else "",
             workers=view.workers(snapshot),
             legend_lines=[(label, style) for label, _, style in reversed(curves)],
@@ -123,7 +136,7 @@ class Site:
             ],
             states=_states(snapshot.study.state),
             space=_space(snapshot),
-            events=self._events(snapshot),
+            events=[_sentence(one) for one in snapshot.changes],
         )
 
     def _trial(self, environ: "WSGIEnvironment", name: str, number: int) -> Response:
@@ -176,6 +189,8 @@ class Site:
         except FormError as error:
             return self._message(environ, HTTPStatus.BAD_REQUEST, str(error))
         self._board.forget(name)
+        with self._lock:
+            self._pages.clear()
         return web.see_other(where)
 
     def _do(self, study: "Study", action: str, fields: Mapping[str, str]) -> str:
@@ -198,17 +213,6 @@ class Site:
                 control.set_state(self._storage, study, state, by=_BY)
         return here
 
-    def _events(self, snapshot: Snapshot) -> list[str]:
-        shown = [one for one in journal.events(self._storage, snapshot.study) if "by" in one.detail][-_N_EVENTS:]
-        return [_sentence(one) for one in reversed(shown)]
-
-    def _stock_url(self, study: "Study") -> str:
-        try:
-            study_id = self._storage.optuna.get_study_id_from_name(studies.optuna_name(study, STAGE))
-        except KeyError:
-            return "/dashboard"
-        return f"/dashboard/studies/{study_id}"
-
     def _message(self, environ: "WSGIEnvironment", status: HTTPStatus, title: str, hint: str | None = None) -> Response:
         return self._render(environ, "message.html", status, title=title, hint=hint)
 
@@ -218,6 +222,12 @@ class Site:
         user = {"is_known": environ["mhist.is_known"], "may_write": environ["mhist.may_write"]}
         page = environment().get_template(template)
         return Response(page.render(user=user, message="", is_wrong=False, **context), status)
+
+
+def _is_live(environ: "WSGIEnvironment") -> bool:
+    """Return whether a request is for a page that many poll."""
+    path = environ.get("PATH_INFO", "")
+    return environ["REQUEST_METHOD"] in ("GET", "HEAD") and not path.startswith("/assets/") and path[-7:] != "/report"
 
 
 def _no_method() -> Response:

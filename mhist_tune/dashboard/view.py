@@ -96,7 +96,7 @@ def study(snapshot: Snapshot) -> dict[str, Any]:
             ("Trials", f"{ended:,}", f"of {len(slots):,}"),
             ("Pruned", f"{counts['pruned'] / ended:.0%}" if ended else "–", ""),
             ("Workers", str(len(found["workers"])), ""),
-            ("Speed", f"{speed:,.0f}" if speed else "–", "images/s"),
+            ("Speed", f"{speed:,.0f}" if speed else "–", "images/s" if speed else ""),
             ("Time left", left, ""),
         ],
     }
