@@ -83,7 +83,7 @@ def caveats(report: Mapping[str, Any]) -> list[str]:
     )
     if report["extended_after_opening"]:
         found.append(
-            f"The search was extended by {counted(report['extended_after_opening'], 'trial')} after the test partition "
+            f"The search went on with {counted(report['extended_after_opening'], 'trial')} after the test partition "
             "had been opened, so what was chosen later may have been chosen with knowledge of test results."
         )
     if len(report["test_openings"]) > 1:

@@ -49,6 +49,7 @@ __all__ = [
     "record_opening",
     "record_predictions",
     "save_image_set",
+    "trained_since",
     "workers",
 ]
 
@@ -197,6 +198,14 @@ def elapsed_s(storage: Storage, study: Study, stage: str, slots: Sequence[int]) 
     for slot, metrics in storage.read(lambda connection: connection.execute(query).all()):
         spent[slot] = spent.get(slot, 0.0) + (metrics.get("elapsed_s") or 0.0)
     return spent
+
+
+def trained_since(storage: Storage, study: Study, stage: str, at: float) -> set[int]:
+    """Return the slots of a stage that have recorded an epoch after `at`, in epoch seconds."""
+    table = tables.epochs.c
+    query = sqlalchemy.select(table.slot).distinct()
+    query = query.where(table.study == study.uuid, table.stage == stage, table.recorded_at > at)
+    return set(storage.read(lambda connection: connection.execute(query).scalars().all()))
 
 
 def record_predictions(storage: Storage, claim: Claim, image_set: str, probabilities: npt.ArrayLike) -> bool:

@@ -41,6 +41,7 @@ from mhist_tune.ledger import SlotRow
 from mhist_tune.records import FloatArray, ImageRows
 from mhist_tune.references import N_IMAGES, N_SSA, REFERENCES
 from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
 from mhist_tune.trials import Trial
 
 _TRIAL_KEYS = ("params", "best_epoch", "stopped_epoch", "configured_epochs")
@@ -68,8 +69,8 @@ def build(storage: Storage, study_name: str) -> dict[str, Any]:
         training_speed, search_cost, confirm_cost: `images_per_s` while training, `n_epochs`, `elapsed_s`, the highest
             `peak_memory_bytes`.
         test_openings (every one of the study; `default`: the trial beside it; `descriptive`: the trials of a table
-            whose early-stopped models it was for, and `trial` null), extended_after_opening (trials added to the
-            search after the first).
+            whose early-stopped models it was for, and `trial` null), extended_after_opening (trials that were
+            added to the search, or trained, after the first).
         predictions: the CSV's path once written.
 
     Raises:
@@ -188,11 +189,7 @@ def _build(storage: Storage, found: Evidence) -> tuple[dict[str, Any], list[Tria
         },
         "training_speed": _cost(storage, found, evidence.STAGE, [slot.slot for slot in found.slots]),
         "test_openings": [_opening(row) for row in found.openings],
-        "extended_after_opening": sum(
-            len(event.detail["slots"])
-            for event in journal.events(storage, study, kind="slots_added", stage="search")
-            if event.at > found.openings[0].opened_at
-        ),
+        "extended_after_opening": len(_searched_since(storage, study, found.openings[0].opened_at)),
         "versions": {
             "mhist-tune": __version__,
             "python": platform.python_version(),
@@ -224,6 +221,13 @@ def _search(storage: Storage, found: Evidence, searched: Sequence[Trial]) -> dic
         "importance": asdict(trials.importance(searched, space)),
         "edges": trials.edges(found.payload["params"], space),
     }
+
+
+def _searched_since(storage: Storage, study: Study, opened_at: float) -> set[int]:
+    """Return the search slots that were added or trained after a moment, in epoch seconds."""
+    added = journal.events(storage, study, kind="slots_added", stage="search")
+    later = {slot for event in added if event.at > opened_at for slot in event.detail["slots"]}
+    return later | records.trained_since(storage, study, "search", opened_at)
 
 
 def _opening(row: journal.OpeningRow) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from mhist_tune import confirm, dataset, finalists, ledger, models, retrain, search, studies
+from mhist_tune import confirm, dataset, finalists, ledger, models, retrain, search, selection, studies
 from mhist_tune.errors import DataError, StorageError, UsageError
 from mhist_tune.execution import SlotRun, run_slot
 from mhist_tune.leases import LeaseObserver
@@ -32,7 +32,6 @@ WORK: Mapping[str, Callable[[SlotRun], Mapping[str, Any]]] = {
 """What is done in each stage, in the order in which slots are claimed."""
 
 _POLL_S = 1.0
-_UNDONE = ("free", "leased", "paused")  # states of slots that are neither done nor cancelled
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES = 2**30
 _N_CPU_WORKERS = 8  # each holds its own model and about a gigabyte of libraries
@@ -149,7 +148,7 @@ def _has_slots(storage: Storage, study: Study, stages: Sequence[str]) -> bool:
 
     def any_left() -> bool:
         counts = [ledger.counts(storage, study, stage) for stage in stages]
-        return any(count.get(state, 0) for count in counts for state in _UNDONE)
+        return any(count.get(state, 0) for count in counts for state in selection.OPEN)
 
     if any_left():
         return True

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from mhist_tune import dataset, finalists, journal, ledger, records, studies
+from mhist_tune import confirm, dataset, finalists, journal, ledger, records, studies
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 
@@ -105,3 +106,32 @@ def test_finalists_predict_every_train_image_out_of_fold(
     assert run(*again, "--trial", str(other))[0] == 2
     with open_storage(storage_url_sqlite) as storage:
         assert len(journal.openings(storage, study)) == 1
+
+
+def test_a_fold_that_failed_is_predicted_by_the_training_it_had(
+    run: Run, generated: Path, storage_url_sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error after the last epoch of a fold: the slot is tried again, from its checkpoint; nothing trains twice."""
+    (tmp_path / "tiny.toml").write_text(DEFINITION.replace("n_trials = 2", "n_trials = 1"))
+    data = ("--data", str(generated))
+    predict, failures = confirm.predict, [ZeroDivisionError("a bug")]
+
+    def buggy(*args: Any, **options: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return predict(*args, **options)
+
+    monkeypatch.setattr(confirm, "predict", buggy)
+    assert run("create-study", "tiny.toml", *data)[0] == 0
+    assert run("worker", "tiny", *WORK, *data)[0] == 0
+    with open_storage(storage_url_sqlite) as storage:
+        study = studies.load_study(storage, "tiny")
+        outer = slots_of(storage, study, "fold")
+        epochs = {slot.slot: records.epochs(storage, study, "confirm", slot.slot) for slot in outer}
+        found = finalists.load(storage, study)
+
+    assert sorted(slot.attempts for slot in outer) == [1, 2]
+    assert all({row.token for row in rows} == {1} for rows in epochs.values())
+    assert found is not None
+    assert found.chosen is not None
+    assert found.chosen.candidate.is_default

@@ -293,7 +293,18 @@ def test_a_search_extended_after_an_opening_is_marked(storage, study):
     ledger.add_slots(storage, study, "search", [{}, {}])
     document = report.build(storage, "tiny")
     assert document["extended_after_opening"] == 2
-    assert "extended by 2 trials after" in report_text.to_table(document)
+    assert "went on with 2 trials after" in report_text.to_table(document)
+
+
+def test_a_search_that_went_on_after_an_opening_is_marked(storage, study):
+    """A trial that was begun before the opening and trained after it counts, one that had ended does not."""
+    ledger.add_slots(storage, study, "search", [{}])
+    search(storage, study)
+    open_test(storage, study, seeds=(0,))
+    retrain(storage, study, n_slots=1)
+    assert report.build(storage, "tiny")["extended_after_opening"] == 0
+    search(storage, study, number=4)
+    assert report.build(storage, "tiny")["extended_after_opening"] == 1
 
 
 def test_thumbnails_are_written_once_and_read_by_name(tmp_path):
