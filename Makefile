@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo test chaos test-browser compose-test check bench clean
+.PHONY: help setup demo test chaos test-browser compose-test check bench bench-search clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -46,6 +46,9 @@ bench: $(DEVELOPED) ## speed of real training over the bare step, and with froze
 	$(BIN)/python bench/throughput.py
 	$(BIN)/python bench/freeze.py
 	$(BIN)/python bench/storage.py
+
+bench-search: $(DEVELOPED) ## samplers and pruners replayed on the recorded curves of bench/curves
+	$(BIN)/python bench/replay.py
 
 clean: ## remove .venv, caches and build outputs; studies in storage/ stay
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -20,17 +20,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import optuna
-
 from mhist_tune import definition, ledger, records
 from mhist_tune.cli.progress import progress
 from mhist_tune.creation import create
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.errors import MhistTuneError
-from mhist_tune.search import make_sampler
 from mhist_tune.session import Interrupted
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study, load_study
+from mhist_tune.suggestions import suggest
 from mhist_tune.supervisor import run_workers, stop_on_signals
 from mhist_tune.synthesize import synthesize
 from mhist_tune.worker import WorkerOptions, parse_devices
@@ -88,14 +86,8 @@ def main() -> None:
 
 def definitions(base: StudyDefinition, name: str, n_configurations: int) -> list[StudyDefinition]:
     """Return one unpruned study for each seed, with the same configurations as start entries."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    search = optuna.create_study(sampler=make_sampler({"name": "qmc", "seed": 0, "scramble": True}, slot=0))
-    space = {field: dimension.distribution() for field, dimension in base.space.items()}
-    start = []
-    for _ in range(n_configurations):
-        trial = search.ask(space)
-        search.tell(trial, 0.0)
-        start.append(trial.params)
+    sampler = {"name": "qmc", "seed": 0, "scramble": True}
+    start = tuple(suggest(sampler, number, base.space, ()) for number in range(n_configurations))
     made = [
         replace(
             base,
@@ -105,7 +97,7 @@ def definitions(base: StudyDefinition, name: str, n_configurations: int) -> list
             pruner={"name": "none"},
             split_seed=seed,
             val_fraction=_VAL_FRACTION,
-            start=tuple(start),
+            start=start,
         )
         for seed in SEEDS
     ]

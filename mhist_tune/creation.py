@@ -1,14 +1,16 @@
 """Creating a study: everything that can be wrong with it is found before anything is written."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mhist_tune import dataset, models, studies
+from mhist_tune import dataset, ledger, models, studies
 from mhist_tune.annotations import Annotations, Int64Array, read_annotations
 from mhist_tune.definition import StudyDefinition
+from mhist_tune.errors import UsageError
 from mhist_tune.finalists import fold_set, inner_set
 from mhist_tune.session import derive_seed
 from mhist_tune.space import Categorical, Int, Value
@@ -17,15 +19,29 @@ from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 from mhist_tune.subsets import training_indices
 
+N_WARM = 3
+"""How many trials of another study are tried first."""
 
-def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> Study:
-    """Check the definition against the models and the data, cut the validation split and folds, and store the study.
 
-    The same definition again changes nothing and returns the study.
+@dataclass(frozen=True)
+class Prepared:
+    """A study that can be created.
+
+    Attributes:
+        image_sets: by name, the rows [name, label, votes, group or None] of the validation split and the folds.
+        weight_files: the hash of each weight file.
+    """
+
+    image_sets: dict[str, list[list[Any]]]
+    weight_files: dict[str, str]
+
+
+def prepare(definition: StudyDefinition, data_root: Path) -> Prepared:
+    """Check the definition against the models and the data, and cut the validation split and folds.
 
     Raises:
-        UsageError: a model, a dropout placement or the weights are not to be had, a class has too few images to train
-            on, or the name is taken.
+        UsageError: a model, a dropout placement or the weights are not to be had, or a class has too few images to
+            train on.
         DataError: the data set is missing or damaged.
     """
     corners = [definition.hyperparameters(params) for params in _corners(definition)]
@@ -49,15 +65,53 @@ def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> St
         [name, int(label), int(votes), group]
         for name, label, votes, group in zip(train.names, train.labels, train.votes, groups, strict=True)
     ]
+    return Prepared(
+        {name: [rows[index] for index in indices] for name, indices in parts.items()},
+        {hp.weights: sha256 for hp in corners if (sha256 := models.weights_identity(hp.weights))},
+    )
+
+
+def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> Study:
+    """Check the definition against the models and the data, cut the validation split and folds, and store the study.
+
+    The same definition again changes nothing and returns the study.
+
+    Raises:
+        UsageError: as `prepare`, or the name is taken.
+        DataError: the data set is missing or damaged.
+    """
+    prepared = prepare(definition, data_root)
     return studies.create_study(
         storage,
         definition,
-        dataset={
-            "fingerprint": dataset.fingerprint(data_root),
-            "weight_files": {hp.weights: sha256 for hp in corners if (sha256 := models.weights_identity(hp.weights))},
-        },
-        image_sets={name: [rows[index] for index in indices] for name, indices in parts.items()},
+        dataset={"fingerprint": dataset.fingerprint(data_root), "weight_files": prepared.weight_files},
+        image_sets=prepared.image_sets,
     )
+
+
+def warm_start(storage: Storage, name: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the params of the best trials of a study, and where they are from.
+
+    Raises:
+        UsageError: none of its trials is complete, or it is a table.
+        StudyNotFoundError: there is no such study.
+    """
+    study = studies.load_study(storage, name)
+    done = [slot for slot in ledger.slots(storage, study, "search") if (slot.outcome or {}).get("state") == "COMPLETE"]
+    if not done or study.definition.rows:
+        raise UsageError(
+            f"{name} has no complete trial of a search to start from", hint=f"see mhist-tune status {name}"
+        )
+    best = sorted(done, key=lambda slot: (-(slot.outcome or {})["value"], slot.slot))[:N_WARM]
+    outcomes = [slot.outcome or {} for slot in best]
+    return [outcome["params"] for outcome in outcomes], {
+        "study": study.name,
+        "uuid": study.uuid,
+        "definition_sha256": study.definition.sha256,
+        "dataset_fingerprint": study.dataset["fingerprint"],
+        "trials": [slot.trial_number for slot in best],
+        "values": [outcome["value"] for outcome in outcomes],
+    }
 
 
 def _folds(definition: StudyDefinition, train: Annotations) -> dict[str, Int64Array]:

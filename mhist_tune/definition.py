@@ -10,8 +10,8 @@ when it is read, so that a stored one keeps its meaning when a later version cha
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,7 @@ def load(
     n_trials: int | None = None,
     overrides: Mapping[str, str] | None = None,
     weights: str | Path | None = None,
+    start: Sequence[Mapping[str, Any]] = (),
 ) -> StudyDefinition:
     """Read a packaged definition by its bare name, or a file, and put what the command line changes into it.
 
@@ -156,6 +157,8 @@ def load(
             `[fixed]` and leaves `[space]`, the start entries and the rows.
         weights: `pretrained`, `random` or a safetensors file; kept as an absolute path, since workers start anywhere.
             Rows that start from random weights keep doing so.
+        start: params of another study's trials, tried after the definition's own start entries. Of each, the fields
+            that are searched here count, moved to the nearest value in their space.
 
     Raises:
         UsageError: no such definition or file.
@@ -175,7 +178,7 @@ def load(
     _hold(tables, held)
     if n_trials is not None and isinstance(tables.get("study"), dict):
         tables["study"]["n_trials"] = n_trials
-    return _build(tables, text, str(path))
+    return _started_from(_build(tables, text, str(path)), start)
 
 
 def parse(text: str, source: str) -> StudyDefinition:
@@ -266,9 +269,25 @@ def _build(tables: Mapping[str, Any], text: str, source: str) -> StudyDefinition
         text=text,
         sha256="",
     )
+    return _hashed(definition)
+
+
+def _hashed(definition: StudyDefinition) -> StudyDefinition:
     canonical = json.dumps(definition.resolved(), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    object.__setattr__(definition, "sha256", hashlib.sha256(canonical.encode()).hexdigest())
-    return definition
+    return replace(definition, sha256=hashlib.sha256(canonical.encode()).hexdigest())
+
+
+def _started_from(definition: StudyDefinition, given: Sequence[Mapping[str, Any]]) -> StudyDefinition:
+    """Return the definition with further start entries; what is there already is not added twice."""
+    if not given:
+        return definition
+    start = list(definition.start) or [definition.default_params()]  # the control stays the first one
+    for params in given:
+        entry = {name: params[name] for name in definition.space if name in params}
+        moved = {name: definition.space[name].nearest(value) for name, value in entry.items()}
+        start.append(_complete(moved, definition.space))
+    unique = [entry for number, entry in enumerate(start) if entry not in start[:number]]
+    return _hashed(replace(definition, start=tuple(unique)))
 
 
 def _complete(entry: Mapping[str, Any], space: Mapping[str, Dimension]) -> dict[str, Any]:

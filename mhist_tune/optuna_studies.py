@@ -1,7 +1,12 @@
 """Optuna's studies beside ours: each carries the UUID of the study it belongs to, and no other is touched."""
 
+from typing import TYPE_CHECKING
+
 from mhist_tune.errors import StudyExistsError
 from mhist_tune.storage import Storage
+
+if TYPE_CHECKING:
+    import optuna
 
 OWNER_ATTR = "mhist_study"
 """The user attribute that holds the owner's UUID."""
@@ -31,6 +36,18 @@ def ensure(storage: Storage, name: str, owner_uuid: str) -> int:
         return study_id
 
     return storage.retrying(find_or_make)
+
+
+def in_memory() -> "optuna.Study":
+    """Return an empty study (direction: maximize) of this process alone, without Optuna's message about it."""
+    import optuna
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(direction="maximize")
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 def delete(storage: Storage, name: str, owner_uuid: str) -> None:

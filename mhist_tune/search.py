@@ -5,18 +5,16 @@ JSON), and its label and seed are user attributes, so that any Optuna tool shows
 """
 
 import json
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mhist_tune import control, studies
+from mhist_tune import control, space, studies, suggestions
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.execution import SlotRun
+from mhist_tune.leases import Claim
 from mhist_tune.pruning import Decision, decide, rungs
 from mhist_tune.session import Session, derive_seed
 from mhist_tune.train import EpochResult
@@ -32,7 +30,7 @@ def run(run: SlotRun) -> Mapping[str, Any]:
     if definition.rows:
         params, seed = claim.payload["params"], claim.payload["seed"]  # the same seeds for all rows: they are compared
     else:
-        params = _suggest(session, claim.slot, trial_id)
+        params = _suggest(session, claim, trial_id)
         seed = derive_seed(definition.sampler["seed"], "train", claim.slot)
     hp = session.hyperparameters(params)
 
@@ -84,23 +82,6 @@ def run(run: SlotRun) -> Mapping[str, Any]:
     }
 
 
-def make_sampler(options: Mapping[str, Any], slot: int) -> BaseSampler:
-    """Return the sampler of one slot, seeded from (study seed, slot), so that it does not depend on who asks."""
-    rest = {name: value for name, value in options.items() if name not in ("name", "seed")}
-    seed = derive_seed(options["seed"], "sampler", slot)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        match options["name"]:
-            case "tpe":
-                return optuna.samplers.TPESampler(seed=seed, **rest)
-            case "gp":
-                return optuna.samplers.GPSampler(seed=seed, **rest)
-            case "qmc":  # its points are one sequence over all slots, so the seed is the study's
-                return optuna.samplers.QMCSampler(seed=options["seed"], warn_independent_sampling=False, **rest)
-            case _:
-                return optuna.samplers.RandomSampler(seed=seed)
-
-
 def optuna_params(
     definition: StudyDefinition, params: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
@@ -131,33 +112,41 @@ def _template(definition: StudyDefinition, slot: int, token: int, payload: Mappi
     return create_trial(state=TrialState.RUNNING, user_attrs=tag, system_attrs=fixed)
 
 
-def _suggest(session: Session, slot: int, trial_id: int) -> dict[str, Any]:
-    """Return the trial's params; those that are not stored yet (all, unless a worker was killed here) are suggested."""
-    study, view = session.study, session.sampler_view
-    distributions = {name: dimension.distribution() for name, dimension in study.definition.space.items()}
-
-    def suggest() -> dict[str, Any]:
-        stored = view.get_trial(trial_id).params
-        if distributions.keys() <= stored.keys():
-            return {name: stored[name] for name in distributions}
-        optuna_study = optuna.load_study(
-            study_name=studies.optuna_name(study, STAGE),
-            storage=view,
-            sampler=make_sampler(study.definition.sampler, slot),
+def _suggest(session: Session, claim: Claim, trial_id: int) -> dict[str, Any]:
+    """Return the trial's params, which are set where they are not yet: the slot's own, or a suggestion on record."""
+    storage, study = session.storage, session.study
+    stored = storage.retrying(lambda: storage.optuna.get_trial(trial_id).params)
+    if study.definition.space.keys() <= stored.keys():
+        return {name: stored[name] for name in study.definition.space}
+    params, dimensions = claim.payload.get("params"), study.definition.space
+    if params is None:
+        found = suggestions.recorded(storage, study, STAGE, claim.slot).get(claim.slot)
+        detail = (
+            found.detail if found else suggestions.record(storage, claim, _suggestion(session, claim.slot, trial_id))
         )
-        optuna_study.get_trials(deepcopy=False)  # a view stores params only of trials that it has seen
-        trial = Trial(optuna_study, trial_id)
-        return {name: _suggest_one(trial, name, distribution) for name, distribution in distributions.items()}
+        params = detail["params"]
+        dimensions = {name: space.parse(name, table) for name, table in detail["space"].items()}
 
-    return session.storage.retrying(suggest)
+    def set_missing() -> None:
+        known = storage.optuna.get_trial(trial_id).params
+        for name, dimension in dimensions.items():
+            if name not in known:
+                distribution = dimension.distribution()
+                internal = distribution.to_internal_repr(params[name])
+                storage.optuna.set_trial_param(trial_id, name, internal, distribution)
+
+    storage.retrying(set_missing)
+    return {name: params[name] for name in dimensions}
 
 
-def _suggest_one(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
-    match distribution:
-        case optuna.distributions.FloatDistribution():
-            return trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
-        case optuna.distributions.IntDistribution():
-            return trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log)
-        case optuna.distributions.CategoricalDistribution():
-            return trial.suggest_categorical(name, distribution.choices)
-    raise AssertionError(f"a space has no {type(distribution).__name__}")
+def _suggestion(session: Session, slot: int, trial_id: int) -> dict[str, Any]:
+    storage = session.storage
+    definition = studies.load_study(storage, session.study.name).definition  # a range may be wider by now
+    study_id = studies.optuna_study_id(storage, session.study, STAGE)
+    trials = storage.retrying(lambda: session.sampler_view.get_all_trials(study_id, deepcopy=False))
+    seen = suggestions.lessons(trials, own_id=trial_id)
+    return {
+        "params": suggestions.suggest(definition.sampler, slot, definition.space, seen),
+        "space": {name: dimension.to_dict() for name, dimension in definition.space.items()},
+        "visible": suggestions.visible(seen),
+    }

@@ -212,6 +212,17 @@ def set_setting(storage: Storage, study: Study, key: str, value: Any) -> Study:
     return storage.transaction(work)
 
 
+def redefine(storage: Storage, study: Study, definition: StudyDefinition) -> Study:
+    """Replace a study's definition, whose hash and text stay those of its creation, and return the study."""
+
+    def work(connection: Connection) -> Study:
+        lock_study(connection, study)
+        _update(connection, study, definition=definition.to_json())
+        return _study(lock_study(connection, study))
+
+    return storage.transaction(work)
+
+
 def set_state(storage: Storage, study: Study, state: str) -> None:
     """Set a study to active, paused or stopped; slots are claimed only while it is active."""
     if state not in tables.STUDY_STATES:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mhist_tune import ledger, records
+from mhist_tune import ledger, optuna_studies, records
 from mhist_tune.records import EpochRow, FloatArray
 from mhist_tune.space import Categorical, Dimension
 from mhist_tune.storage import Storage
@@ -129,12 +129,7 @@ def _fanova(trials: Sequence[Trial], values: FloatArray, space: Mapping[str, Dim
     from optuna.trial import create_trial
 
     distributions = {name: dimension.distribution() for name, dimension in space.items()}
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # "A new study created in memory"
-    try:
-        study = optuna.create_study(direction="maximize")
-    finally:
-        optuna.logging.set_verbosity(verbosity)
+    study = optuna_studies.in_memory()
     study.add_trials(
         [
             create_trial(

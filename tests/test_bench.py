@@ -1,9 +1,13 @@
 """The benchmarks run; what they measure is for people to look at."""
 
+import importlib
+import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,3 +101,65 @@ def test_a_measured_study_is_what_its_file_is_called(path: Path) -> None:
     if study.rows:
         assert study.n_trials == 3 * len(study.rows)
         assert any(row.reported for row in study.rows)
+
+
+@pytest.fixture
+def made_up_curves(tmp_path: Path) -> Path:
+    """A recording of twelve configurations that learn the faster the better they end; the last one diverges."""
+    head = {
+        "space": {
+            "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
+            "sampling": {"choices": ["none", "smote"]},
+        },
+        "fixed": {"epochs": 9},
+    }
+    lines = [head]
+    for configuration, seed in itertools.product(range(12), (1, 2)):
+        n_epochs = 2 if configuration == 11 else 9
+        params = {"learning_rate": 1e-4 * 1.7**configuration, "sampling": ("none", "smote")[configuration % 2]}
+        f1 = [0.05 * configuration * (1 - 0.5**epoch) + 0.01 * seed for epoch in range(1, n_epochs + 1)]
+        curve = {"val_f1": f1, "elapsed_s": [1.0] * n_epochs}
+        lines.append({"configuration": configuration, "seed": seed, "params": params, **curve})
+    path = tmp_path / "made-up.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.mark.parametrize("n_workers", [1, 4])
+def test_a_simulated_search_prunes_as_a_real_one(
+    monkeypatch: pytest.MonkeyPatch, made_up_curves: Path, n_workers: int
+) -> None:
+    """Without pruning every epoch is spent; promotion spends half or less, repeats none and finds the best."""
+    monkeypatch.syspath_prepend(BENCH)
+    simulation = importlib.import_module("simulation")
+    curves = simulation.read(made_up_curves)
+
+    def begin(trials: Sequence[Any]) -> Any:
+        which = (3 + 7 * len(trials)) % 12
+        arrays = curves.f1[0, which], curves.seconds[0, which], curves.f1[1, which]
+        return simulation.Trial(len(trials), curves.params[which], *arrays)
+
+    def search(name: str) -> Any:
+        pruner = {"name": name, "min_resource": 1, "reduction_factor": 3}
+        return simulation.Simulation(begin, 12, pruner, n_workers=n_workers).run()
+
+    whole, promoted = search("none"), search("promotion")
+    assert (whole.n_epochs, whole.wall_s) == (108, 108 / n_workers)
+    assert whole.best().params == curves.params[10]
+    assert promoted.n_epochs == sum(trial.n_epochs for trial in promoted.trials) <= 54
+    assert {trial.state for trial in promoted.trials} == {"complete", "pruned"}
+    assert promoted.best().params == whole.best().params
+    assert promoted.best().worth == pytest.approx(promoted.best().best + 0.01)
+
+
+@pytest.mark.slow
+def test_a_replay_prints_one_document(made_up_curves: Path) -> None:
+    """Each variant has a row with its share of the epochs and the goal; search without pruning is its own reference."""
+    command = [sys.executable, BENCH / "replay.py", made_up_curves, "--n-replicates", "2", "--json"]
+    result = subprocess.run([*command, "--n-sampler-replicates", "1"], text=True, capture_output=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert set(document) == {"machine", "results"}
+    assert {row["goal"] for row in document["results"]} == {0.25}
+    whole = [row for row in document["results"] if row["model"] == "none"]
+    assert [(row["n_workers"], row["ratio"], row["difference"]) for row in whole] == [(1, 1, 0), (4, 1, 0), (16, 1, 0)]

@@ -76,7 +76,7 @@ def test_options_are_frozen() -> None:
     work = ["--data", "--devices", "--per-device", "--storage"]
     assert found == {
         "demo": ["--devices", "--storage"],
-        "create-study": ["--data", "--n-trials", "--set", "--storage", "--weights"],
+        "create-study": ["--data", "--dry-run", "--from", "--n-trials", "--set", "--storage", "--weights"],
         "worker": sorted([*work, "--wait"]),
         "run": work,
         "retrain": sorted([*work, "--again", "--n-seeds", "--trial", "--with-validation"]),
@@ -86,10 +86,11 @@ def test_options_are_frozen() -> None:
         "status": ["--json", "--storage", "--watch"],
         "studies": ["--json", "--storage"],
         "best-trial": ["--export", "--json", "--storage"],
+        "replay": ["--json", "--storage"],
         "verify": sorted([*work, "--json"]),
         "export": ["--storage"],
         "predict": ["--json"],
-        "extend": ["--n-trials", "--storage"],
+        "extend": ["--n-trials", "--storage", "--widen"],
         "pause": ["--storage"],
         "continue": ["--storage"],
         "stop": ["--storage"],

@@ -20,7 +20,7 @@ def test_help_is_the_default() -> None:
     result = make()
     assert result.returncode == 0
     listed = [line.split()[1] for line in result.stdout.splitlines()]
-    assert " ".join(listed) == "help demo setup test chaos test-browser compose-test check bench clean"
+    assert " ".join(listed) == "help demo setup test chaos test-browser compose-test check bench bench-search clean"
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ COMMANDS = {
     "status": "show",
     "studies": "show",
     "best-trial": "show",
+    "replay": "show",
     "verify": "work",
     "export": "exports",
     "predict": "exports",

@@ -232,3 +232,25 @@ def _export(storage_url: str, name: str, folder: Path, *, as_json: bool) -> None
     else:
         click.echo(f"wrote trial {description['trial']}, seed {description['seed']}, to {folder}")
     follow_up(f"mhist-tune predict {folder} IMAGES...")
+
+
+@click.command("replay")
+@click.argument("name")
+@json_option
+@storage_option
+def replay_command(name: str, as_json: bool, storage_url: str) -> None:
+    """Derive every suggestion of a search again from its records; exit 1 if any differs from what was trained.
+
+    \b
+    Example:
+      mhist-tune replay vit
+    """
+    from mhist_tune import replayed, studies
+    from mhist_tune.storage import open_storage
+
+    with open_storage(storage_url, create=False) as storage:
+        document = replayed.replay(storage, studies.load_study(storage, name))
+    click.echo(json.dumps(document, indent=2) if as_json else replayed.to_text(document))
+    follow_up(f"mhist-tune status {name}")
+    if document["differing"]:
+        sys.exit(1)

@@ -1,6 +1,8 @@
 """Commands that make and change studies."""
 
+import contextlib
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,6 +17,8 @@ _BY = "the command line"
 @click.option("--n-trials", type=click.IntRange(min=1), help="Search slots instead of the definition's number.")
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Fix a hyperparameter; repeatable.")
 @click.option("--weights", metavar="FILE", help="Local safetensors file instead of the definition's weights.")
+@click.option("--from", "other", metavar="STUDY", help="Try the best trials of this study first.")
+@click.option("--dry-run", is_flag=True, help="Only show what it would cost and could show; write nothing.")
 @storage_option
 @data_option
 def create_study_command(
@@ -22,6 +26,8 @@ def create_study_command(
     n_trials: int | None,
     settings: tuple[str, ...],
     weights: str | None,
+    other: str | None,
+    dry_run: bool,
     storage_url: str,
     data_root: Path | None,
 ) -> None:
@@ -30,21 +36,54 @@ def create_study_command(
     \b
     Example:
       mhist-tune create-study vit --data MHIST --n-trials 40
-      mhist-tune create-study vit --data MHIST --set epochs=20 --set image_size=112
+      mhist-tune create-study vit --data MHIST --set epochs=20 --set image_size=112 --dry-run
     """
-    from mhist_tune import definition, finalists
-    from mhist_tune.creation import create
+    from mhist_tune import creation, definition, finalists, studies
     from mhist_tune.storage import open_storage
 
     root = required_data(data_root)
-    loaded = definition.load(name_or_file, n_trials=n_trials, overrides=parse_settings(settings), weights=weights)
+    changes: dict[str, Any] = {"n_trials": n_trials, "overrides": parse_settings(settings), "weights": weights}
+    if dry_run:
+        _dry_run(name_or_file, changes, other, storage_url, root)
+        return
+    definition.load(name_or_file, **changes)  # before a storage is made for it
     with open_storage(storage_url) as storage:
-        study = create(storage, loaded, root)
+        start, source = creation.warm_start(storage, other) if other else ((), None)
+        study = creation.create(storage, definition.load(name_or_file, **changes, start=start), root)
+        if source:
+            study = studies.set_setting(storage, study, "warm_start", source)
         click.echo(definition.render(study.definition))
         show_advice(study.definition)
         if study.definition.confirm:
             click.echo(f"Cost: {finalists.cost(study)}", err=True)
         follow_up(f"mhist-tune worker {study.name} --data {root}")
+
+
+def _dry_run(name_or_file: str, changes: dict[str, Any], other: str | None, storage_url: str, root: Path) -> None:
+    """Print the complete definition, and on stderr what it would cost; earlier studies of the storage are asked."""
+    import torch
+
+    from mhist_tune import creation, definition, plan
+    from mhist_tune.errors import NoStorageError
+    from mhist_tune.storage import open_storage
+
+    with contextlib.ExitStack() as stack:
+        try:
+            storage = stack.enter_context(open_storage(storage_url, create=False))
+        except NoStorageError:
+            if other:
+                raise
+            storage = None
+        start, _ = creation.warm_start(storage, other) if storage and other else ((), None)
+        loaded = definition.load(name_or_file, **changes, start=start)
+        sets = creation.prepare(loaded, root).image_sets
+        sizes = [number for name in ("train", "val") for number in (len(sets[name]), sum(row[1] for row in sets[name]))]
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        found = plan.plan(loaded, plan.Counts(*sizes), storage, device)
+    click.echo(definition.render(loaded))
+    click.echo(plan.to_text(found), err=True)
+    show_advice(loaded)
+    follow_up(f"mhist-tune create-study {name_or_file} --data {root}")
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
@@ -62,19 +101,24 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
 @click.command("extend")
 @click.argument("name")
 @click.option("--n-trials", required=True, type=click.IntRange(min=1), metavar="N", help="How many trials more.")
+@click.option("--widen", metavar="FIELD=LOW..HIGH", help="Search a wider range from now on; trials so far stay valid.")
 @storage_option
-def extend_command(name: str, n_trials: int, storage_url: str) -> None:
+def extend_command(name: str, n_trials: int, widen: str | None, storage_url: str) -> None:
     """Add search slots to a study.
 
     \b
     Example:
       mhist-tune extend vit --n-trials 20
+      mhist-tune extend vit --n-trials 20 --widen learning_rate=1e-7..1e-2
     """
-    from mhist_tune import control, studies
+    from mhist_tune import control, studies, widening
     from mhist_tune.storage import open_storage
 
     with open_storage(storage_url, create=False) as storage:
-        n_slots = control.extend(storage, studies.load_study(storage, name), n_trials, by=_BY)
+        study = studies.load_study(storage, name)
+        if widen:
+            study = widening.widen(storage, study, widen)
+        n_slots = control.extend(storage, study, n_trials, by=_BY)
     click.echo(f"{name} has {n_slots} search slots")
     follow_up(f"mhist-tune worker {name}")
 

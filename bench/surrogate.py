@@ -1,0 +1,98 @@
+"""Curves of configurations that were not recorded, and samplers that suggest them: part of `replay.py`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState, create_trial
+from scipy.stats import spearmanr
+from simulation import Curves, Params, Trial
+from sklearn.ensemble import RandomForestRegressor
+
+from mhist_tune import space, suggestions
+
+_N_TREES = 60
+
+
+def suggest(
+    sampler: Mapping[str, Any], seed: int, slot: int, dimensions: Mapping[str, space.Dimension], trials: Sequence[Trial]
+) -> Params:
+    """Ask a sampler as a worker does, paused trials shown as pruned; `start = "qmc"` begins with a Sobol sequence."""
+    options = {key: value for key, value in sampler.items() if key != "start"}
+    if sampler.get("start") == "qmc" and slot < sampler["n_startup_trials"]:
+        options = {"name": "qmc", "scramble": True}
+    distributions = {name: dimension.distribution() for name, dimension in dimensions.items()}
+    seen = [_frozen(trial, distributions) for trial in trials]
+    return suggestions.suggest({**options, "seed": seed}, slot, dimensions, seen)
+
+
+def _frozen(trial: Trial, distributions: Mapping[str, Any]) -> optuna.trial.FrozenTrial:
+    state = {"complete": TrialState.COMPLETE, "running": TrialState.RUNNING}.get(trial.state, TrialState.PRUNED)
+    seen = trial.curve[: trial.n_epochs].tolist()
+    value = {TrialState.COMPLETE: trial.best if seen else None, TrialState.PRUNED: seen[-1] if seen else None}.get(
+        state
+    )
+    return create_trial(
+        state=state,
+        params=dict(trial.params),
+        distributions=dict(distributions),
+        intermediate_values=dict(enumerate(seen, 1)),
+        value=value,
+    )
+
+
+class Surrogate:
+    """A random forest from hyperparameters to the curve of one seed.
+
+    Args:
+        curves: the recording.
+        seed: 0 or 1, whose curves.
+        drawn: the configurations to fit, with repetitions, [n].
+    """
+
+    def __init__(self, curves: Curves, seed: int, drawn: np.ndarray) -> None:
+        self._space = curves.space
+        self._curves, self._seconds = curves.f1[seed], curves.seconds[seed]
+        features = np.array([self._features(params) for params in curves.params])
+        self._forest = RandomForestRegressor(_N_TREES, min_samples_leaf=2, random_state=0)
+        self._forest.fit(features[drawn], self._curves[drawn])
+        self._residuals = self._curves - self._forest.predict(features)
+
+    def mean(self, params: Params) -> np.ndarray:
+        """Return the expected curve, [epochs]."""
+        return self._forest.predict(np.array([self._features(params)]))[0]
+
+    def noisy(self, params: Params, which: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return that curve with the residual of a recorded configuration, and the seconds of its epochs."""
+        return np.clip(self.mean(params) + self._residuals[which], 0.0, 1.0), self._seconds[which]
+
+    def _features(self, params: Params) -> list[float]:
+        found = []
+        for name, dimension in self._space.items():
+            if isinstance(dimension, space.Categorical):
+                found.append(float(dimension.choices.index(params[name])))
+            else:
+                found.append(float(np.log(params[name]) if dimension.log else params[name]))
+        return found
+
+
+def quality(curves: Curves) -> dict[str, float]:
+    """Return how well the surrogate predicts left-out configurations, and how well the seeds predict each other.
+
+    `r2` and `rank_correlation`: five-fold predictions of the mean curve of both seeds, their best value, against the
+    recorded one. `seeds`: Spearman's rank correlation of the best values of both seeds, which bounds what can be known.
+    """
+    n = len(curves.params)
+    best = curves.f1.mean(axis=0).max(axis=1)
+    predicted = np.zeros(n)
+    folds = np.random.default_rng(0).permutation(n) % 5
+    for fold in range(5):
+        surrogates = [Surrogate(curves, seed, np.flatnonzero(folds != fold)) for seed in (0, 1)]
+        for index in np.flatnonzero(folds == fold):
+            predicted[index] = np.mean([one.mean(curves.params[index]) for one in surrogates], axis=0).max()
+    return {
+        "r2": float(1 - ((best - predicted) ** 2).sum() / ((best - best.mean()) ** 2).sum()),
+        "rank_correlation": float(spearmanr(best, predicted).statistic),
+        "seeds": float(spearmanr(curves.f1[0].max(axis=1), curves.f1[1].max(axis=1)).statistic),
+    }

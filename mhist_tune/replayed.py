@@ -1,0 +1,148 @@
+"""Whether a search can be repeated from its records: every suggestion derived again, compared with what was trained.
+
+The numbers that a suggestion rests on are those of the ledger; Optuna's tables, which show the same ones, are compared.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mhist_tune import ledger, records, space, studies, suggestions
+from mhist_tune.errors import UsageError
+from mhist_tune.ledger import SlotRow
+from mhist_tune.records import EpochRow
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+
+_STAGE = "search"
+_TOLERANCE = 1e-9  # another machine's libraries may round the last digit differently
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of repeating one slot.
+
+    Attributes:
+        slot: its number.
+        trial: its trial's number.
+        source: suggested, given (by the definition), or unrecorded (by a version that kept no record).
+        problems: what does not fit, in words; empty where all does.
+    """
+
+    slot: int
+    trial: int
+    source: str
+    problems: list[str]
+
+
+def replay(storage: Storage, study: Study) -> dict[str, Any]:
+    """Return a JSON-safe document: how many slots match, and a verdict on each that has a trial.
+
+    Raises:
+        UsageError: the study is a table, in which nothing is suggested.
+    """
+    if study.definition.rows:
+        raise UsageError(f"{study.name} is a table of rows: nothing in it was suggested")
+    slots = [slot for slot in ledger.slots(storage, study, _STAGE) if slot.trial_number is not None]
+    found = {slot: event.detail for slot, event in suggestions.recorded(storage, study, _STAGE).items()}
+    epochs = {slot.slot: records.epochs(storage, study, _STAGE, slot.slot) for slot in slots}
+    study_id = studies.optuna_study_id(storage, study, _STAGE)
+    optuna_trials = storage.retrying(lambda: storage.optuna.get_all_trials(study_id, deepcopy=False))
+    shown = {trial.number: trial for trial in optuna_trials}
+    history = _History(slots, found, epochs)
+    verdicts = []
+    for slot in slots:
+        number = slot.trial_number
+        assert number is not None
+        wanted = history.params.get(number)
+        problems = _outcome_problems(slot, epochs[slot.slot])
+        if slot.slot in found:
+            problems += _suggestion_problems(study, slot.slot, found[slot.slot], history)
+        if wanted is not None and number not in shown:
+            problems.append("Optuna has no such trial")
+        elif wanted is not None:
+            problems += _differences("Optuna's trial", shown[number].params, wanted)
+            problems += _differences("the outcome", (slot.outcome or {}).get("params", wanted), wanted)
+        source = "given" if "params" in slot.payload else "suggested" if slot.slot in found else "unrecorded"
+        verdicts.append(Verdict(slot.slot, number, source, problems))
+    return {
+        "study": study.name,
+        "matching": sum(not one.problems and one.source != "unrecorded" for one in verdicts),
+        "differing": sum(bool(one.problems) for one in verdicts),
+        "unrecorded": sum(one.source == "unrecorded" for one in verdicts),
+        "slots": [asdict(one) for one in verdicts],
+    }
+
+
+def to_text(document: Mapping[str, Any]) -> str:
+    """Return the document as lines: a summary, and every problem."""
+    counts = [f"{document[name]} {name}" for name in ("matching", "differing", "unrecorded") if document[name]]
+    lines = [f"{document['study']}: {', '.join(counts) or 'no trial yet'}"]
+    for one in document["slots"]:
+        lines += [f"  trial {one['trial']} (slot {one['slot']}): {problem}" for problem in one["problems"]]
+    return "\n".join(lines)
+
+
+class _History:
+    """The ledger's numbers by trial number: params, the value of every epoch, and of complete trials the best one."""
+
+    def __init__(
+        self,
+        slots: Sequence[SlotRow],
+        found: Mapping[int, Mapping[str, Any]],
+        epochs: Mapping[int, Sequence[EpochRow]],
+    ) -> None:
+        self.params: dict[int, Mapping[str, Any]] = {}
+        self.values: dict[int, list[float]] = {}
+        self.completed: dict[int, float] = {}
+        for slot in slots:
+            number, outcome = slot.trial_number, slot.outcome or {}
+            assert number is not None
+            params = slot.payload.get("params") or found.get(slot.slot, outcome).get("params")
+            if params is not None:
+                self.params[number] = params
+            self.values[number] = [math.nan if row.value is None else row.value for row in epochs[slot.slot]]
+            if outcome.get("state") == "COMPLETE":
+                self.completed[number] = outcome["value"]
+
+
+def _suggestion_problems(study: Study, slot: int, detail: Mapping[str, Any], history: _History) -> list[str]:
+    dimensions = {name: space.parse(name, table) for name, table in detail["space"].items()}
+    try:
+        trials = suggestions.seen_again(
+            detail["visible"],
+            dimensions,
+            params=history.params,
+            values=history.values,
+            completed=history.completed,
+        )
+    except (KeyError, IndexError):
+        return ["a trial that it was suggested from is not on record any more"]
+    derived = suggestions.suggest(study.definition.sampler, slot, dimensions, trials)
+    return _differences("the suggestion on record", detail["params"], derived)
+
+
+def _outcome_problems(slot: SlotRow, epochs: Sequence[EpochRow]) -> list[str]:
+    outcome = slot.outcome or {}
+    if outcome.get("state") != "COMPLETE":
+        return []
+    values = {row.epoch: row.value for row in epochs}
+    value = values.get(outcome["best_epoch"])
+    if value is not None and math.isclose(value, outcome["value"], rel_tol=_TOLERANCE):
+        return []
+    return [f"its value is {outcome['value']}, but epoch {outcome['best_epoch']} has {value}"]
+
+
+def _differences(whose: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{whose} has {name} = {found.get(name)!r} instead of {value!r}"
+        for name, value in wanted.items()
+        if not _is_same(found.get(name), value)
+    ]
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=_TOLERANCE)
+    return bool(one == other)

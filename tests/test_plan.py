@@ -1,0 +1,114 @@
+"""What is said before anything is spent, and what another study or a wider range adds."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from optuna.trial import TrialState, create_trial
+
+from mhist_tune import definition, ledger, plan, space, studies, suggestions, widening
+from mhist_tune.errors import UsageError
+from mhist_tune.leases import LeaseObserver
+from mhist_tune.storage import Storage, open_storage
+from mhist_tune.studies import Study
+
+Run = Callable[..., tuple[int, str, str]]
+MakeStudy = Callable[..., Study]
+
+
+def finish(storage: Storage, study: Study, *values: float) -> None:
+    """Complete a trial with each value, in the order of the slots."""
+    for number, value in enumerate(values):
+        claim = ledger.claim(storage, study, ["search"], worker="w", observer=LeaseObserver())
+        assert claim is not None
+        ledger.attach_trial(storage, claim, number, number)
+        params = {"learning_rate": 10.0 ** (-number - 1)}
+        ledger.decide(storage, claim, {"state": "COMPLETE", "value": value, "best_epoch": 1, "params": params})
+        ledger.finish(storage, claim)
+
+
+def test_the_smallest_difference_is_that_of_simulated_trials() -> None:
+    """The standard error behind it agrees with F1 scores drawn from its own assumptions."""
+    rng = np.random.default_rng(0)
+    true, false = rng.binomial(128, 0.75, 100_000), rng.binomial(307, 32 / 307, 100_000)
+    drawn = 2 * true / (true + false + 128)
+
+    assert plan.smallest_f1_difference(128, 307) == pytest.approx(1.96 * drawn.std(), rel=0.03)
+
+
+def test_a_dry_run_writes_nothing(run: Run, generated: Path, tmp_path: Path) -> None:
+    """It prints the definition that would be stored, and slots, epochs, time, disk and what could be shown."""
+    code, out, err = run("create-study", "demo", "--dry-run", "--set", "epochs=5", "--data", str(generated))
+
+    assert code == 0, err
+    planned = definition.parse(out, "stdout")
+    assert planned.fixed["epochs"] == 5
+    for line in ("slots      8", "epochs     at most 40", "device hours", "MB of checkpoints", "differences in F1"):
+        assert line in err
+    assert not (tmp_path / "storage").exists()
+
+
+def test_a_study_starts_from_another_ones_best(run: Run, storage_url_sqlite: str, generated: Path) -> None:
+    """Its best trials follow the own start entries, moved into the space; the study says where they are from."""
+    text = '[study]\nname = "{}"\nn_trials = 6\n[fixed]\nmodel = "fcnn"\nweights = "random"\nimage_size = 16\n'
+    text += "[space]\nlearning_rate = {{ low = {}, high = 0.2, log = true }}\n"
+    Path("first.toml").write_text(text.format("first", 1e-9))
+    Path("second.toml").write_text(text.format("second", 1e-3))
+    assert run("create-study", "first.toml", "--data", str(generated))[0] == 0
+    code, _, err = run("create-study", "second.toml", "--from", "first", "--data", str(generated))
+    assert (code, "no complete trial" in err) == (2, True), err
+    with open_storage(storage_url_sqlite) as storage:
+        finish(storage, studies.load_study(storage, "first"), 0.3, 0.5, 0.2, 0.4, 0.1)
+    code, _, err = run("create-study", "second.toml", "--from", "first", "--data", str(generated))
+    assert code == 0, err
+
+    with open_storage(storage_url_sqlite) as storage:
+        study = studies.load_study(storage, "second")
+        payloads = [slot.payload.get("params") for slot in ledger.slots(storage, study, "search")]
+    control = study.definition.default_params()["learning_rate"]
+    assert [one and one["learning_rate"] for one in payloads] == [control, 1e-2, 1e-1, None, None, None]
+    source = study.settings["warm_start"]  # trial 3 had 1e-4, which moves to the control's 1e-3
+    assert (source["study"], source["trials"], source["values"]) == ("first", [1, 3, 0], [0.5, 0.4, 0.3])
+
+
+def test_a_wider_range_stays_in_the_joint_space(storage: Storage, make_study: MakeStudy) -> None:
+    """Good trials lie at the old end: TPE goes beyond it, and learns from the old ones as if they had the new range."""
+    study = make_study(n_trials=2, low=1e-3)
+    before = study.definition.space["learning_rate"]
+    assert widening.widen(storage, study, "learning_rate=1e-6..1e-1").definition.space == {
+        "learning_rate": space.Float(1e-6, 1e-1, log=True)
+    }
+    wider = studies.load_study(storage, "small")
+    assert wider.definition.sha256 == study.definition.sha256
+    trials = [
+        create_trial(
+            state=TrialState.COMPLETE,
+            params={"learning_rate": rate},
+            distributions={"learning_rate": before.distribution()},
+            value=-math.log(rate),
+        )
+        for rate in np.geomspace(1e-3, 1e-1, 20)
+    ]
+    rates = [
+        suggestions.suggest(study.definition.sampler, slot, wider.definition.space, trials)["learning_rate"]
+        for slot in range(10)
+    ]
+    assert min(rates) < 1e-3
+    assert trials[0].distributions == {"learning_rate": before.distribution()}
+
+    for text in ("learning_rate=1e-5..1e-1", "learning_rate=0..1e-1", "learning_rat=1..2", "learning_rate=1e-7"):
+        with pytest.raises(UsageError):
+            widening.widen(storage, wider, text)
+
+
+def test_extend_takes_both(run: Run, generated: Path, storage_url_sqlite: str) -> None:
+    """More slots and a wider range in one command; a bad range adds no slot."""
+    assert run("create-study", "demo", "--data", str(generated))[0] == 0
+    code, _, err = run("extend", "demo", "--n-trials", "2", "--widen", "drop_rate=0.2..0.5")
+    assert (code, "may only grow" in err) == (2, True)
+    code, out, err = run("extend", "demo", "--n-trials", "2", "--widen", "drop_rate=0.0..0.6")
+    assert (code, "10 search slots" in out) == (0, True), err
+    with open_storage(storage_url_sqlite) as storage:
+        assert studies.load_study(storage, "demo").definition.space["drop_rate"] == space.Float(0.0, 0.6)
