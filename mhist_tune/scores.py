@@ -15,8 +15,8 @@ class ScoreBook:
     """What one process knows of the scores of a stage.
 
     A recorded score never changes, and a slot that is done records nothing more. So the scores at an epoch are read
-    once, and after that only those of slots behind the first one that was not done yet: a study with ten thousand
-    finished trials costs a running one hardly more than an empty one.
+    once, and after that only those of slots behind the first one that may still record one there: a study with ten
+    thousand finished trials, or hundreds that run or wait, costs a running one hardly more than an empty one.
     """
 
     def __init__(self, storage: Storage, study: Study, stage: str) -> None:
@@ -27,20 +27,20 @@ class ScoreBook:
     def at(self, epoch: int) -> Mapping[int, float]:
         """Return the best value up to `epoch`, by slot, of every slot that has recorded that epoch; not a copy."""
         n_final, slots, epochs = self._n_final[epoch], tables.slots.c, tables.epochs.c
-        is_open = sqlalchemy.and_(slots.slot >= n_final, slots.state.not_in(("done", "cancelled")))
+        is_here = sqlalchemy.and_(epochs.study == self._study.uuid, epochs.stage == self._stage, epochs.epoch == epoch)
         first_open = sqlalchemy.select(sqlalchemy.func.min(slots.slot)).where(
-            slots.study == self._study.uuid, slots.stage == self._stage, is_open
+            slots.study == self._study.uuid,
+            slots.stage == self._stage,
+            slots.slot >= n_final,
+            slots.state.not_in(("done", "cancelled")),
+            ~sqlalchemy.exists().where(is_here, epochs.slot == slots.slot),
         )
         news = sqlalchemy.select(epochs.slot, epochs.best_value).where(
-            epochs.study == self._study.uuid,
-            epochs.stage == self._stage,
-            epochs.epoch == epoch,
-            epochs.slot >= n_final,
-            epochs.best_value.is_not(None),
+            is_here, epochs.slot >= n_final, epochs.best_value.is_not(None)
         )
 
         def read(connection: Connection) -> tuple[int | None, list[tuple[int, float]]]:
-            # in this order: what was done before the scores are read has all of them written
+            # in this order: what could record no more before the scores are read has written all of them
             first = connection.execute(first_open).scalar()
             return first, [(slot, value) for slot, value in connection.execute(news)]
 

@@ -54,13 +54,14 @@ def test_a_book_sees_what_is_recorded_later(storage: Storage, study: Study) -> N
 
 
 def test_what_is_final_is_read_once(storage: Storage, study: Study) -> None:
-    """Scores of the slots before the first open one are not read again, so a change behind the back does not show."""
-    book, claims = ScoreBook(storage, study, "search"), [claim_of(storage, study) for _ in range(3)]
-    for claim in claims:
+    """Scores of slots before the first one without any, done or not, are not read again: changed ones do not show."""
+    book, claims = ScoreBook(storage, study, "search"), [claim_of(storage, study) for _ in range(4)]
+    for claim in (claims[0], claims[1], claims[3]):
         record(storage, claim, 1, 0.5)
-    for claim in claims[:2]:
-        ledger.finish(storage, claim)
-    assert book.at(1) == {0: 0.5, 1: 0.5, 2: 0.5}
+    ledger.finish(storage, claims[0])
+    assert book.at(1) == {0: 0.5, 1: 0.5, 3: 0.5}
     change = sqlalchemy.update(tables.epochs).values(best_value=0.9)
     storage.transaction(lambda connection: connection.execute(change))
-    assert book.at(1) == {0: 0.5, 1: 0.5, 2: 0.9}
+    assert book.at(1) == {0: 0.5, 1: 0.5, 3: 0.9}
+    record(storage, claims[2], 1, 0.7)
+    assert book.at(1) == {0: 0.5, 1: 0.5, 2: 0.7, 3: 0.9}
