@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from mhist_tune.errors import DeviceError, MhistTuneError
@@ -22,7 +22,10 @@ N_CRASHES = 3
 CRASHES_S = 600.0
 
 _LISTEN_S = 0.2
-_SPAWN = multiprocessing.get_context("spawn")
+# One process imports everything, touches no device, and is forked for each worker: they share its memory, and one that
+# is started again after a crash is there at once.
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["mhist_tune.worker"])
 
 
 def run_workers(options: WorkerOptions, devices: Sequence[str], emit: Emit, stop: StopRequest) -> None:
@@ -73,8 +76,8 @@ class _Supervised:
 
     def start(self) -> None:
         self.fault = None
-        self.connection, theirs = _SPAWN.Pipe(duplex=False)
-        self.process: SpawnProcess = _SPAWN.Process(
+        self.connection, theirs = _SERVER.Pipe(duplex=False)
+        self.process: ForkServerProcess = _SERVER.Process(
             target=_child, args=(self.options, self.device, self.n_threads, theirs)
         )
         self.process.start()

@@ -34,7 +34,7 @@ WORK: Mapping[str, Callable[[SlotRun], Mapping[str, Any]]] = {
 _POLL_S = 1.0
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES = 2**30
-_N_CPU_WORKERS = 8  # each holds its own model and about a gigabyte of libraries
+_N_CPU_WORKERS = 8  # each holds its own model and images
 
 
 @dataclass(frozen=True)
