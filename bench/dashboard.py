@@ -33,7 +33,7 @@ from mhist_tune.synthesize import synthesize
 ROOT = Path(__file__).parents[1]
 N_EPOCHS = 30
 POLL_S = 2.0
-_START_S = 180.0
+_START_S = 600.0
 DEFINITION = """
 [study]
 name = "watched"
@@ -162,7 +162,7 @@ def measure(folder: Path, n_clients: int, n_trials: int, seconds: float) -> list
 
 
 def wait_until(is_so: Any) -> None:
-    """Ask until it is so, for three minutes."""
+    """Ask until it is so, for ten minutes."""
     deadline = time.monotonic() + _START_S
     while not is_so():
         if time.monotonic() > deadline:
