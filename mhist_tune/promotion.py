@@ -8,7 +8,7 @@ as it could not be promoted even if every slot still to come did worse, so that 
 Everything here is a pure function of the arrivals in their order.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mhist_tune.pruning import Decision
@@ -90,6 +90,12 @@ def settle(rungs: Iterable[Rung], *, reduction_factor: int) -> dict[int, Decisio
         for slot in sorted(rung.waiting):
             closed[slot] = _decision(rung, ranked, slot, n_best, _compared(rung, ranked, slot, n_best), prune=True)
     return closed
+
+
+def can_go_on(value: float, others: Sequence[float], *, reduction_factor: int) -> bool:
+    """Tell whether a trial is among the best of a rung at which all `others` have arrived, one at least."""
+    n_best = max(1, (len(others) + 1) // reduction_factor)
+    return sum(other > value for other in others) < n_best
 
 
 def _promoted(rung: Rung, ranked: list[int], slot: int, n_best: int) -> Decision:

@@ -8,7 +8,7 @@ since that is the study's objective; its rivals are all other trials that have r
 import math
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ class Decision:
         n_rivals: how many other trials were compared with.
         reason: the same in words.
         pause: whether the trial waits here, to be continued or pruned later.
+        audited: whether it would end or wait here, and goes on for the audit alone.
     """
 
     prune: bool
@@ -35,6 +36,7 @@ class Decision:
     n_rivals: int
     reason: str
     pause: bool = False
+    audited: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-safe record."""
@@ -43,7 +45,26 @@ class Decision:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Decision":
         """Return the decision of such a record, which may hold more."""
-        return cls(**{name: record[name] for name in cls.__dataclass_fields__})
+        return cls(**{name: record[name] for name in cls.__dataclass_fields__ if name in record})
+
+    def for_audit(self) -> "Decision":
+        """Return the decision on an audited trial: it goes on, and the record says what would have been."""
+        if not (self.prune or self.pause):
+            return self
+        return replace(self, prune=False, pause=False, audited=True, reason=f"finished for the audit; {self.reason}")
+
+
+def is_audited(pruner: Mapping[str, Any], slot: int) -> bool:
+    """Tell whether the trial of `slot` is finished whatever its scores, to learn what pruning costs.
+
+    One of each 1/`audit` slots in a row, drawn by their place: a sample of all trials, chosen before any of them is
+    known. It is nobody's rival, so that the others are judged as if it were not there.
+    """
+    if not pruner.get("audit"):
+        return False
+    n_slots = round(1 / pruner["audit"])
+    group, place = divmod(slot, n_slots)
+    return place == zlib.crc32(f"audit {group}".encode()) % n_slots
 
 
 def decide(
@@ -68,13 +89,14 @@ def decide(
     name = pruner["name"]
     if epoch >= n_epochs or not _is_judged(pruner, slot, epoch, n_epochs):
         return Decision(False, epoch, value, None, 0, "not a decision point")
-    rivals = {other: score for other, score in values_at(epoch).items() if other != slot}
+    scores = values_at(epoch).items()
+    rivals = {other: score for other, score in scores if other != slot and not is_audited(pruner, other)}
     if name == "hyperband":
         bracket = _bracket(pruner, slot, n_epochs)
         rivals = {other: score for other, score in rivals.items() if _bracket(pruner, other, n_epochs) == bracket}
-    if name in ("median", "percentile"):
-        return _against_percentile(pruner, epoch, value, list(rivals.values()))
-    return _against_rung(pruner, epoch, value, list(rivals.values()))
+    judge = _against_percentile if name in ("median", "percentile") else _against_rung
+    decision = judge(pruner, epoch, value, list(rivals.values()))
+    return decision.for_audit() if is_audited(pruner, slot) else decision
 
 
 def rungs(pruner: Mapping[str, Any], n_epochs: int, bracket: int = 0) -> list[int]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from mhist_tune import (
     __version__,
+    audit,
     definition,
     difficulty,
     digest,
@@ -65,7 +66,7 @@ def build(storage: Storage, study_name: str) -> dict[str, Any]:
             nothing of it.
         by_votes, mistakes: see `difficulty`; a mistake has its image's name.
         references: published results.
-        search: `n_trials` by state, `history`, `importance`, `edges` (alarms).
+        search: `n_trials` by state, `history`, `importance`, `audit` (of the pruner), `edges` (alarms).
         training_speed, search_cost, confirm_cost: `images_per_s` while training, `n_epochs`, `elapsed_s`, the highest
             `peak_memory_bytes`.
         test_openings (every one of the study; `default`: the trial beside it; `descriptive`: the trials of a table
@@ -219,6 +220,7 @@ def _search(storage: Storage, found: Evidence, searched: Sequence[Trial]) -> dic
             {"number": one.number, "state": one.state, "value": one.best_until(len(one.epochs))} for one in searched
         ],
         "importance": asdict(trials.importance(searched, space)),
+        "audit": asdict(audit.audit(searched, found.study.definition.pruner)),
         "edges": trials.edges(found.payload["params"], space),
     }
 

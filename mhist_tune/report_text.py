@@ -211,6 +211,7 @@ def search_lines(report: Mapping[str, Any]) -> list[str]:
     lines = [f"Trials: {states}."]
     if search["importance"]["missing"]:
         lines.append(f"Hyperparameter importance: {search['importance']['missing']}.")
+    lines += _audit_lines(search["audit"])
     if report["confirm"]:
         lines += [f"{line[0].upper()}{line[1:]}." for line in finalists.sentences(report["confirm"])]
         lines.append(
@@ -219,6 +220,23 @@ def search_lines(report: Mapping[str, Any]) -> list[str]:
         )
     lines += [f"Edge of range: {alarm}." for alarm in search["edges"]]
     return lines
+
+
+def _audit_lines(audit: Mapping[str, Any]) -> list[str]:
+    if audit["missing"]:
+        return [f"Audit of the pruner: {audit['missing']}."]
+    best = (
+        f"the best of them is {audit['lost_f1']:.3f} above the best of all others in validation F1"
+        if audit["lost_f1"]
+        else "none of them is better than the best of all others"
+    )
+    correlations = [f"{rho:.2f} after epoch {epoch}" for epoch, rho in audit["rank_correlation"].items() if rho]
+    return [
+        f"Audit of the pruner: pruning saved about {duration(audit['saved_s'])} on one device. "
+        f"{audit['n_would_have_ended']} of {audit['n_audited']} trials that were finished whatever their scores would "
+        f"have been pruned; finishing them took {duration(audit['spent_s'])}, and {best}.",
+        f"Rank correlation of scores with those at the end: {', '.join(correlations)}.",
+    ]
 
 
 def opening_lines(report: Mapping[str, Any]) -> list[str]:

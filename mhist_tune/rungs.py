@@ -17,7 +17,7 @@ from mhist_tune import promotion, studies, tables
 from mhist_tune.errors import UsageError
 from mhist_tune.leases import Claim, fence, is_held
 from mhist_tune.promotion import Rung
-from mhist_tune.pruning import Decision
+from mhist_tune.pruning import Decision, is_audited
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
@@ -72,6 +72,8 @@ class RungBook:
                 reduction_factor=self._study.definition.pruner["reduction_factor"],
                 n_slots=n_slots,
             )
+            if is_audited(self._study.definition.pruner, claim.slot):
+                decisions = {claim.slot: decisions[claim.slot].for_audit()}
             own = decisions[claim.slot]
             if own.pause:
                 waits = {"state": "paused", "expires_at": None, "outcome": _with_reason(outcome, own)}
@@ -142,7 +144,8 @@ class RungBook:
         query = sqlalchemy.select(events.id, events.slot, events.detail).where(is_new, events.id > self._last_event)
         for event, slot, detail in connection.execute(query.order_by(events.id)):
             decision = Decision.from_dict(detail)
-            self._rungs.setdefault(decision.epoch, Rung(decision.epoch)).take(slot, decision)
+            if not is_audited(self._study.definition.pruner, slot):
+                self._rungs.setdefault(decision.epoch, Rung(decision.epoch)).take(slot, decision)
             self._latest[slot, decision.epoch] = decision
             self._last_event = event
 

@@ -60,16 +60,25 @@ _SAMPLERS = {
     "gp": {"n_startup_trials": _Option(int, 10, low=1)},
 }
 _SEED = {"seed": _Option(int, 0, low=0)}
+# The share of trials that is finished whatever its scores, so that a report can tell what pruning cost.
+_AUDIT = {"audit": _Option(float, 0.0, low=0.0, high=0.5)}
 # The best `percentile` percent of n_startup_trials rivals or more go on; n_warmup_epochs are never judged.
-_RIVALS = {"n_startup_trials": _Option(int, 5, low=1), "n_warmup_epochs": _Option(int, 3, low=0)}
-_PRUNERS = {
+_RIVALS = {"n_startup_trials": _Option(int, 5, low=1), "n_warmup_epochs": _Option(int, 3, low=0), **_AUDIT}
+
+
+def _halving(reduction_factor: int) -> dict[str, _Option]:
+    rungs = {"min_resource": _Option(int, 1, low=1), "reduction_factor": _Option(int, reduction_factor, low=2)}
+    return {**rungs, **_AUDIT}
+
+
+_PRUNERS: dict[str, dict[str, _Option]] = {
     "none": {},
     "median": _RIVALS,
     "percentile": {"percentile": _Option(float, 25.0, low=0.0, high=100.0), **_RIVALS},
-    "successive_halving": {"min_resource": _Option(int, 1, low=1), "reduction_factor": _Option(int, 4, low=2)},
+    "successive_halving": _halving(4),
     # Successive halving that pauses at a rung and promotes from there; see `promotion`.
-    "promotion": {"min_resource": _Option(int, 1, low=1), "reduction_factor": _Option(int, 3, low=2)},
-    "hyperband": {"min_resource": _Option(int, 1, low=1), "reduction_factor": _Option(int, 3, low=2)},
+    "promotion": _halving(3),
+    "hyperband": _halving(3),
 }
 _CMA_ES = "cma-es is refused: it leaves every field with choices to chance; use tpe"
 

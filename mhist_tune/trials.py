@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mhist_tune import ledger, optuna_studies, records
+from mhist_tune.pruning import is_audited
 from mhist_tune.records import EpochRow, FloatArray
 from mhist_tune.space import Categorical, Dimension
 from mhist_tune.storage import Storage
@@ -25,12 +26,17 @@ _EDGE = 0.05
 
 @dataclass(frozen=True)
 class Trial:
-    """One search trial that has ended and has recorded at least one epoch."""
+    """One search trial that has ended and has recorded at least one epoch.
+
+    Attributes:
+        is_audited: whether it was to be finished whatever its scores.
+    """
 
     number: int
     state: str
     params: dict[str, Any]
     epochs: tuple[EpochRow, ...]
+    is_audited: bool = False
 
     def best_until(self, epoch: int) -> float | None:
         """Return the best validation F1 up to an epoch that the trial has reached."""
@@ -62,7 +68,8 @@ def ended(storage: Storage, study: Study) -> list[Trial]:
             continue
         epochs = records.epochs(storage, study, _STAGE, slot.slot)
         if epochs:
-            found.append(Trial(slot.trial_number, outcome["state"], outcome["params"], tuple(epochs)))
+            audited = is_audited(study.definition.pruner, slot.slot)
+            found.append(Trial(slot.trial_number, outcome["state"], outcome["params"], tuple(epochs), audited))
     return sorted(found, key=lambda trial: trial.number)
 
 

@@ -48,7 +48,7 @@ def test_a_definition_is_complete() -> None:
 
     assert (study.name, study.n_trials, study.split_seed, study.val_fraction) == ("vit", 60, 0, 0.2)
     assert study.sampler == {"name": "tpe", "seed": 7, "n_startup_trials": 10, "n_ei_candidates": 24}
-    assert study.pruner == {"name": "hyperband", "min_resource": 3, "reduction_factor": 3}
+    assert study.pruner == {"name": "hyperband", "min_resource": 3, "reduction_factor": 3, "audit": 0.0}
     assert study.space["learning_rate"] == Float(1e-6, 1e-3, log=True)
     assert study.space["dropout_placement"] == Categorical(("none", "head", "head+last1.mlp"))
     assert {*study.fixed, *study.space} == set(FIELDS)

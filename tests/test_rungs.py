@@ -11,7 +11,7 @@ from mhist_tune import journal, ledger, promotion, records
 from mhist_tune.errors import UsageError
 from mhist_tune.leases import Claim, LeaseObserver, StaleTokenError
 from mhist_tune.promotion import Rung
-from mhist_tune.pruning import Decision, rungs
+from mhist_tune.pruning import Decision, is_audited, rungs
 from mhist_tune.rungs import KIND, RungBook
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -186,3 +186,21 @@ def test_rungs_lie_below_the_last_epoch() -> None:
     """A trial that reaches the end is complete, there is nothing to wait for."""
     pruner = {"name": "promotion", "min_resource": 3, "reduction_factor": 3}
     assert rungs(pruner, 27) == [3, 9]
+
+
+def test_an_audited_slot_goes_on_and_counts_for_nobody(storage: Storage, make_study: MakeStudy) -> None:
+    """It would have waited, which its epoch says; the next arrivals find the rung as if it had not been there."""
+    study = make_study(n_trials=9, lease_s=60.0, pruner=PRUNER.replace(" }", ", audit = 0.5 }"))
+    book, fates = RungBook(storage, study, "search"), {}
+    for _ in range(4):
+        claim = ledger.claim(storage, study, ["search"], worker="w", observer=LeaseObserver())
+        assert claim is not None
+        records.record_epoch(storage, claim, epoch=1, value=0.5, best_value=0.5, metrics={})
+        fates[claim.slot] = book.arrive(claim, epoch=1, value=0.5, outcome=PRUNED)
+    audited = {slot for slot in fates if is_audited(study.definition.pruner, slot)}
+    assert len(audited) == 2
+    for slot, decision in fates.items():
+        assert (decision.audited, decision.pause) == (slot in audited, slot not in audited)
+        [epoch] = records.epochs(storage, study, "search", slot)
+        assert epoch.decision == decision.to_dict()
+    assert max(decision.n_rivals for slot, decision in fates.items() if slot not in audited) == 1
