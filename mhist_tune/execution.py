@@ -336,7 +336,7 @@ class SlotRun:
             return
         # a worker that lost this slot after its decision may write the same outcome at the same time
         with contextlib.suppress(UpdateFinishedTrialError):
-            for name in ("best_epoch", "stopped_epoch", "reason"):
+            for name in ("standard_error", "best_epoch", "stopped_epoch", "reason"):
                 if outcome.get(name) is not None:
                     optuna_storage.set_trial_user_attr(self._trial_id, name, outcome[name])
             digest.write_trial(

@@ -66,7 +66,8 @@ def build(storage: Storage, study_name: str) -> dict[str, Any]:
             nothing of it.
         by_votes, mistakes: see `difficulty`; a mistake has its image's name.
         references: published results.
-        search: `n_trials` by state, `history`, `importance`, `audit` (of the pruner), `edges` (alarms).
+        search: `n_trials` by state, `history` (with the last decision on each trial), `importance`, `audit` (of the
+            pruner), `edges` (alarms).
         training_speed, search_cost, confirm_cost: `images_per_s` while training, `n_epochs`, `elapsed_s`, the highest
             `peak_memory_bytes`.
         test_openings (every one of the study; `default`: the trial beside it; `descriptive`: the trials of a table
@@ -217,7 +218,13 @@ def _search(storage: Storage, found: Evidence, searched: Sequence[Trial]) -> dic
     return {
         "n_trials": {state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")},
         "history": [
-            {"number": one.number, "state": one.state, "value": one.best_until(len(one.epochs))} for one in searched
+            {
+                "number": one.number,
+                "state": one.state,
+                "value": one.best_until(len(one.epochs)),
+                "decision": one.epochs[-1].decision,
+            }
+            for one in searched
         ],
         "importance": asdict(trials.importance(searched, space)),
         "audit": asdict(audit.audit(searched, found.study.definition.pruner)),

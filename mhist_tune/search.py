@@ -75,6 +75,7 @@ def run(run: SlotRun) -> Mapping[str, Any]:
         "state": "COMPLETE",
         "value": result.best_value,
         "best_value": result.best_value,
+        "standard_error": result.history[result.best_epoch - 1].metrics.get("val_f1_standard_error"),
         "best_epoch": result.best_epoch,
         "stopped_epoch": len(result.history),
         "params": params,

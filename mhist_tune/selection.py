@@ -75,6 +75,15 @@ def ranked(slots: Sequence[SlotRow]) -> list[SlotRow]:
     return sorted(done, key=lambda slot: (-(slot.outcome or {})["value"], slot.slot))
 
 
+def ties(best: SlotRow, slots: Sequence[SlotRow]) -> list[SlotRow]:
+    """Return the other complete slots whose value lies within the standard error of the best one's, if it has one."""
+    outcome = best.outcome or {}
+    if outcome.get("standard_error") is None:
+        return []
+    lowest = outcome["value"] - outcome["standard_error"]
+    return [slot for slot in ranked(slots) if slot.slot != best.slot and (slot.outcome or {})["value"] >= lowest]
+
+
 def unfinished(slots: Sequence[SlotRow]) -> list[SlotRow]:
     """Return the slots of which something is still to come."""
     return [slot for slot in slots if slot.state in OPEN]

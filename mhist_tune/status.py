@@ -63,12 +63,13 @@ def best_of(storage: Storage, study: Study, slots: Mapping[str, Sequence[SlotRow
         chosen, confirmed = confirmation.chosen.candidate, finalists.document(confirmation)
         slot = next(one for one in searched if one.trial_number == chosen.trial)
         outcome = {**(slot.outcome or {}), "params": chosen.params, "value": chosen.search_value}
-    shown = ("value", "best_epoch", "stopped_epoch", "params")
+    shown = ("value", "standard_error", "best_epoch", "stopped_epoch", "params")
     found = {"number": slot.trial_number, "slot": slot.slot} | {name: outcome.get(name) for name in shown}
     found["confirm"] = confirmed
     row = selection.best_row(study, searched)
     if row is not None:
-        found |= {"value": row.mean, "label": row.label, "n_seeds": len(row.slots)}
+        return found | {"value": row.mean, "label": row.label, "n_seeds": len(row.slots)}
+    found["n_ties"] = len(selection.ties(slot, searched))
     return found
 
 
@@ -120,7 +121,9 @@ def best_text(found: dict[str, Any]) -> str:
         row = f'"{found["label"]}" (trial {found["number"]})'
         return f"{row}, mean val F1 {found['value']:.3f} of {found['n_seeds']} seeds"
     if found["confirm"] is None:
-        return f"trial {found['number']}, val F1 {found['value']:.3f} at epoch {found['best_epoch']}"
+        error = "" if found["standard_error"] is None else f" ± {found['standard_error']:.3f}"
+        ties = f"; {found['n_ties']} more within this standard error" if found["n_ties"] else ""
+        return f"trial {found['number']}, val F1 {found['value']:.3f}{error} at epoch {found['best_epoch']}{ties}"
     return "; ".join(finalists.sentences(found["confirm"]))
 
 

@@ -55,8 +55,8 @@ class EpochResult:
         epoch: 1-based.
         metrics: train_loss (mean per image), learning_rate, effective_weight_decay, elapsed_s (with validation),
             images_per_s (of training), peak_memory_bytes (of the device; of the process on a CPU) and, with
-            validation, val_loss, val_f1, val_precision, val_recall, val_specificity, val_accuracy, val_auroc (None
-            with one class only).
+            validation, val_loss, val_f1, val_f1_standard_error (None where F1 is 0 or 1), val_precision, val_recall,
+            val_specificity, val_accuracy, val_auroc (None with one class only).
         is_best: what `hp.monitor` names is better than in every epoch before; never without validation.
         probabilities: float64 [n_val] of this epoch where it is the best so far, else None.
         best_value: val_f1 of the best epoch, whatever chose it; None without validation.

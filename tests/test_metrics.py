@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from mhist_tune.metrics import binary_metrics
+from mhist_tune.metrics import binary_metrics, f1_standard_error
 
 
 def test_f1_by_hand_with_unequal_classes() -> None:
@@ -22,6 +22,7 @@ def test_f1_by_hand_with_unequal_classes() -> None:
     assert metrics["specificity"] == pytest.approx(6 / 8)
     assert metrics["accuracy"] == pytest.approx(9 / 12)
     assert metrics["f1"] == pytest.approx(6 / 9)
+    assert metrics["f1_standard_error"] == pytest.approx(f1_standard_error(6 / 9, 9))
 
 
 def test_auroc_is_exact_and_not_the_mean_of_recall_and_specificity() -> None:
@@ -34,6 +35,21 @@ def test_auroc_is_exact_and_not_the_mean_of_recall_and_specificity() -> None:
 
     assert metrics["auroc"] == pytest.approx(roc_auc_score(labels, probabilities), abs=1e-6)
     assert abs(metrics["auroc"] - (metrics["recall"] + metrics["specificity"]) / 2) > 0.02
+
+
+def test_the_standard_error_of_f1_is_that_of_new_samples() -> None:
+    """Of 200 images drawn anew again and again, F1 varies as the one sample says it does."""
+    rng = np.random.default_rng(0)
+    draws, claimed = [], []
+    for _ in range(400):
+        labels = rng.random(200) < 0.3
+        called = np.where(rng.random(200) < 0.2, ~labels, labels)
+        tp, n_counted = int((labels & called).sum()), int(labels.sum() + called.sum())
+        draws.append(2 * tp / n_counted)
+        claimed.append(f1_standard_error(draws[-1], n_counted))
+
+    assert np.mean(claimed) == pytest.approx(np.std(draws), rel=0.08)
+    assert math.isnan(f1_standard_error(1.0, 10))
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.bool, torch.float32])
@@ -64,4 +80,5 @@ def test_one_class_alone_has_no_auroc(label: int) -> None:
     metrics = binary_metrics(torch.tensor([0.2, 0.8, 0.6]), torch.full((3,), label))
 
     assert math.isnan(metrics.pop("auroc"))
+    metrics.pop("f1_standard_error")
     assert all(math.isfinite(value) for value in metrics.values())

@@ -99,3 +99,17 @@ def test_nothing_is_best_before_anything_is_done(storage: Storage) -> None:
 
     assert selection.best_slot(storage, study) is None
     assert status.best(storage, study) is None
+
+
+def test_trials_within_the_standard_error_of_the_best_are_ties(storage: Storage) -> None:
+    """A trial is counted where its value is no lower than the best one's less its standard error."""
+    text = '[study]\nname = "s"\nn_trials = 4\n[space]\nlearning_rate = { low = 1e-5, high = 1e-1, log = true }'
+    best = {**complete(0.8), "standard_error": 0.03}
+    study = finish(
+        storage, text, {0: complete(0.775), 1: best, 2: complete(0.76), 3: {"state": "PRUNED", "value": 0.79}}
+    )
+
+    found = status.best(storage, study)
+    assert found is not None
+    assert (found["number"], found["standard_error"], found["n_ties"]) == (1, 0.03, 1)
+    assert status.best_text(found) == "trial 1, val F1 0.800 ± 0.030 at epoch 2; 1 more within this standard error"
