@@ -33,9 +33,11 @@ class StudyDefinition:
         n_trials: the budget of the search, start entries included; of a table at most one for each row and seed.
         n_seeds: trainings of each row of a table, 1 in a search.
         sampler: `name` (tpe, random, qmc, gp), `seed` and that sampler's options, all filled in; empty for a table.
-        pruner: `name` (none, median, percentile, successive_halving, hyperband) and its options, all filled in.
+        pruner: `name` (none, median, percentile, successive_halving, hyperband, promotion) and its options, all
+            filled in.
         split_seed: cuts the validation split.
         val_fraction: share of the train partition that validates.
+        smoothing: epochs over which a trial's value is the mean, the kept one being the last; 1 for its F1 alone.
         lease_s: seconds after which a silent worker's slot may be taken over.
         fixed: the hyperparameters that hold, JSON-safe.
         space: the searched ones.
@@ -53,6 +55,7 @@ class StudyDefinition:
     pruner: Mapping[str, Any]
     split_seed: int
     val_fraction: float
+    smoothing: int
     lease_s: float
     fixed: Mapping[str, Any]
     space: Mapping[str, Dimension]

@@ -27,7 +27,7 @@ from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.leases import LeaseKeeper
 from mhist_tune.ledger import Claim, StaleTokenError
 from mhist_tune.outbox import Outbox
-from mhist_tune.pruning import Decision
+from mhist_tune.pruning import Decision, smoothed
 from mhist_tune.session import Interrupted, Session
 from mhist_tune.studies import Study
 from mhist_tune.train import CheckpointSlot, Diverged, EpochResult, FitResult, fit
@@ -72,6 +72,7 @@ class SlotRun:
         self._trial_id = -1 if claim.trial_id is None else claim.trial_id
         self._keeper = keeper
         self._epoch = 0
+        self._curve: list[float] = []
         self._last_step_event = 0.0
         self._is_disk_full = False
 
@@ -253,6 +254,11 @@ class SlotRun:
         session, lease_s = self.session, self.session.study.definition.lease_s
         value = result.metrics.get("val_f1", result.metrics["train_loss"])
         assert value is not None
+        if judge is not None:
+            # the epochs of a resumed run are reported from the first one on
+            self._curve[result.epoch - 1 :] = [value]
+            objective = smoothed(self._curve, result.best_epoch, session.study.definition.smoothing)
+            result = dataclasses.replace(result, best_value=objective)
         decision = None if judge is None else judge(result).to_dict()
         started = time.monotonic()
         recorded = records.record_epoch(

@@ -6,8 +6,9 @@ since that is the study's objective; its rivals are all other trials that have r
 """
 
 import math
+import statistics
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -52,6 +53,15 @@ class Decision:
         if not (self.prune or self.pause):
             return self
         return replace(self, prune=False, pause=False, audited=True, reason=f"finished for the audit; {self.reason}")
+
+
+def smoothed(curve: Sequence[float], best_epoch: int, smoothing: int) -> float:
+    """Return a trial's value: the mean of its curve over the `smoothing` epochs up to and with `best_epoch`.
+
+    At the beginning it is over as many as there are. One lucky epoch on a small validation split lifts it less than it
+    lifts the best value of a curve.
+    """
+    return statistics.fmean(curve[max(0, best_epoch - smoothing) : best_epoch])
 
 
 def is_audited(pruner: Mapping[str, Any], slot: int) -> bool:

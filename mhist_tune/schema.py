@@ -48,6 +48,7 @@ STUDY_OPTIONS = {
     "n_trials": _Option(int, None, low=1, high=100_000),
     "split_seed": _Option(int, 0, low=0),
     "val_fraction": _Option(float, 0.2, low=0.05, high=0.5),
+    "smoothing": _Option(int, 1, low=1, high=100),
     "lease_s": _Option(float, 60.0, low=0.1, high=3600.0),
 }
 N_SEEDS = _Option(int, 3, low=1, high=1000)

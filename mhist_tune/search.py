@@ -15,7 +15,7 @@ from mhist_tune import control, space, studies, suggestions
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.execution import SlotRun
 from mhist_tune.leases import Claim
-from mhist_tune.pruning import Decision, decide, rungs
+from mhist_tune.pruning import Decision, decide, rungs, smoothed
 from mhist_tune.session import Session, derive_seed
 from mhist_tune.train import EpochResult
 
@@ -71,9 +71,10 @@ def run(run: SlotRun) -> Mapping[str, Any]:
     )
     if isinstance(result, dict):
         return {"params": params, **result}
+    curve = [epoch.metrics["val_f1"] or 0.0 for epoch in result.history]
     return {
         "state": "COMPLETE",
-        "value": result.best_value,
+        "value": smoothed(curve, result.best_epoch, definition.smoothing),
         "best_value": result.best_value,
         "standard_error": result.history[result.best_epoch - 1].metrics.get("val_f1_standard_error"),
         "best_epoch": result.best_epoch,

@@ -27,6 +27,7 @@ DEFINITION = """
 name = "small"
 n_trials = 1
 lease_s = 2.0
+{study}
 pruner = {{ name = "none" }}
 
 [fixed]
@@ -53,8 +54,9 @@ Recorded = Callable[[], tuple[SlotRow, list[EpochRow], list[journal.EventRow]]]
 def work(run: Run, generated: Path, tmp_path: Path) -> Work:
     """A function that creates a study of one trial and works on it: exit code and stderr."""
 
-    def call(model: str = "fcnn", more: str = "", epochs: int = 3) -> tuple[int, str]:
-        (tmp_path / "small.toml").write_text(DEFINITION.format(model=model, more=more, epochs=epochs))
+    def call(model: str = "fcnn", more: str = "", epochs: int = 3, study: str = "") -> tuple[int, str]:
+        text = DEFINITION.format(model=model, more=more, epochs=epochs, study=study)
+        (tmp_path / "small.toml").write_text(text)
         code, _, err = run("create-study", "small.toml", "--data", str(generated))
         assert code == 0, err
         code, _, err = run("worker", "small", "--devices", "cpu", "--per-device", "1", "--data", str(generated))
@@ -74,6 +76,22 @@ def recorded(storage_url_sqlite: str) -> Recorded:
             return slot, records.epochs(storage, study, "search", 0), journal.events(storage, study)
 
     return call
+
+
+def test_a_smoothed_value_is_recorded_and_judged(work: Work, recorded: Recorded) -> None:
+    """A trial's value is the mean F1 over two epochs, in every record and at the end; its best value is one epoch's."""
+    assert work(study="smoothing = 2", epochs=4)[0] == 0
+    slot, epochs, _ = recorded()
+
+    assert slot.outcome is not None
+    curve = [row.metrics["val_f1"] or 0.0 for row in epochs]
+    best = slot.outcome["best_epoch"]
+    assert slot.outcome["value"] == pytest.approx(sum(curve[max(0, best - 2) : best]) / min(best, 2))
+    assert slot.outcome["best_value"] == curve[best - 1] == max(curve)
+    assert epochs[-1].best_value == slot.outcome["value"]
+    for n, row in enumerate(epochs, 1):
+        kept = max(range(n), key=lambda index: curve[index])
+        assert row.best_value == pytest.approx(sum(curve[max(0, kept - 1) : kept + 1]) / min(kept + 1, 2))
 
 
 def test_a_diverged_trial_is_pruned_with_its_reason(work: Work, recorded: Recorded) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from mhist_tune.pruning import Decision, decide
+from mhist_tune.pruning import Decision, decide, smoothed
 
 MEDIAN = {"name": "median", "n_startup_trials": 3, "n_warmup_epochs": 1}
 HALVING = {"name": "successive_halving", "min_resource": 2, "reduction_factor": 3}
@@ -84,3 +84,12 @@ def test_the_last_epoch_is_never_judged() -> None:
 def test_a_decision_repeats_itself() -> None:
     """Asked again with the same records, the answer is the same."""
     assert judge(HALVING, 0.2, [0.9, 0.8, 0.5]) == judge(HALVING, 0.2, [0.9, 0.8, 0.5])
+
+
+def test_a_smoothed_value_is_the_mean_up_to_the_kept_epoch() -> None:
+    """What came after the kept epoch does not count, and at the beginning there are fewer epochs to take."""
+    curve = [0.2, 0.4, 0.9, 0.1]
+    assert smoothed(curve, 3, 1) == 0.9
+    assert smoothed(curve, 3, 2) == pytest.approx(0.65)
+    assert smoothed(curve, 1, 3) == pytest.approx(0.2)
+    assert smoothed(curve, 3, 50) == pytest.approx(0.5)
