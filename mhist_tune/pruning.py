@@ -72,7 +72,7 @@ def is_audited(pruner: Mapping[str, Any], slot: int) -> bool:
     """
     if not pruner.get("audit"):
         return False
-    n_slots = round(1 / pruner["audit"])
+    n_slots = round(1 / float(pruner["audit"]))
     group, place = divmod(slot, n_slots)
     return place == zlib.crc32(f"audit {group}".encode()) % n_slots
 
