@@ -24,9 +24,9 @@ pruner = {{ name = "promotion", min_resource = 1, reduction_factor = 2 }}
 lease_s = 1.0
 
 [fixed]
-model = "test_resnet"
+model = "fcnn"
 weights = "random"
-image_size = 32
+image_size = 8
 epochs = {N_EPOCHS}
 precision = "fp32"
 memory_format = "contiguous"

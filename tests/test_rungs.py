@@ -111,6 +111,7 @@ def arrive(storage: Storage, book: RungBook) -> Arrive:
         study = book._study
         claim = ledger.claim(storage, study, ["search"], worker="w", observer=LeaseObserver())
         assert claim is not None
+        ledger.attach_trial(storage, claim, 1000 + claim.slot, claim.slot)
         records.record_epoch(storage, claim, epoch=1, value=value, best_value=value, metrics={})
         return claim, book.arrive(claim, epoch=1, value=value, outcome=PRUNED)
 
@@ -178,7 +179,7 @@ def test_a_waiting_slot_is_continued_by_hand_once(storage: Storage, book: RungBo
     arrive(0.4)
     assert book.thaw(0).reason == "continued by hand"
     assert ledger.slots(storage, book._study, "search")[0].state == "free"
-    with pytest.raises(UsageError, match="waits at a rung"):
+    with pytest.raises(UsageError, match="trial 0 of small does not wait"):
         book.thaw(0)
 
 
