@@ -132,6 +132,9 @@ def paragraph(report: Mapping[str, Any], study: Study) -> str:
         + (f" ({chosen})" if chosen else "")
         + f" and retrained on the whole train partition with {counted(report['n_seeds'], 'random seed')} for "
         f"{counted(report['stop_epoch'], 'epoch')}, without looking at any score.",
+        "The study's default was retrained with the same seeds beside it."
+        if report["gain"] and not report["gain"]["is_chosen"]
+        else "",
         f"The test partition was opened {counted(len(openings), 'time')}, "
         + (f"{n_before} of them before" if n_before else "after")
         + " that choice was recorded.",

@@ -92,6 +92,7 @@ def test_the_confirmation_is_shown_with_its_optimism(storage: Storage, study: St
     assert document["confirm"]["chosen"] == 1
     assert document["confirm"]["search_best"]["optimism"] == pytest.approx(0.95 - 6 / 7)
     assert "chosen for its F1 out of fold" in document["methods"]
+    assert "The study's default was retrained with the same seeds" in document["methods"]
     assert "fell from 0.950 to 0.857" in document["methods"]
     for name in ("report.md", "report.html"):
         text = (tmp_path / "report" / name).read_text()
