@@ -99,6 +99,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "worker_class": "gthread",
             "threads": _N_THREADS,
             "graceful_timeout": 5,
+            "keepalive": 15,  # longer than a page's poll, or each would race with the connection's end
             "loglevel": "warning",
             "control_socket_disable": True,
         }
