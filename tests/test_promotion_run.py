@@ -127,7 +127,7 @@ def test_thaw_continues_a_waiting_trial(
     assert run(*WORK, *common)[0] == 0
     with open_storage(storage_url_sqlite) as storage:
         events = journal.events(storage, study, kind=KIND, slot=waiting.slot)
-        assert [event.detail["reason"] for event in events][1] == "continued by hand"
+        assert "continued by hand" in [event.detail["reason"] for event in events]
         epochs = records.epochs(storage, study, "search", waiting.slot)
         assert [one.epoch for one in epochs] == list(range(1, len(epochs) + 1))
         assert len(epochs) > before
