@@ -183,6 +183,7 @@ def check_complete(storage: Storage, study: Study) -> None:
         assert trial.state in (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
         rows = records.epochs(storage, study, "search", slot.slot)
         assert [row.epoch for row in rows] == list(range(1, outcome["stopped_epoch"] + 1))
+        assert [row.token for row in rows] == sorted(row.token for row in rows)  # nobody wrote after he was overtaken
         assert trial.state.name == "PRUNED" or len(rows) == N_EPOCHS
         assert trial.intermediate_values == {row.epoch: row.value for row in rows}
         assert [row.decision["prune"] for row in rows if row.decision] == [False] * (len(rows) - 1) + [
