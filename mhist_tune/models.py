@@ -273,7 +273,8 @@ def _require_fitting_file(hp: Hyperparameters) -> None:
             given = set(file.keys())
     except (OSError, SafetensorError) as error:
         raise UsageError(f"cannot read the weights {hp.weights}: {_first_line(error)}", hint=WEIGHTS_HINT) from error
-    wanted = [name for name in _blueprint(hp).state_dict() if not name.startswith(_head_names(hp))]
+    head_names = _head_names(hp)  # once: it builds the model's shapes
+    wanted = [name for name in _blueprint(hp).state_dict() if not name.startswith(head_names)]
     missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
     if missing:
         raise UsageError(
