@@ -10,7 +10,7 @@ WORKDIR /opt/mhist-tune
 COPY pyproject.toml ./
 # The dependencies make a layer of their own, so that a change of the code rebuilds in seconds.
 RUN if [ -n "$TORCH_INDEX_URL" ]; then pip install --no-cache-dir --index-url "$TORCH_INDEX_URL" torch torchvision; fi \
-    && python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+    && python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['s3'], sep='\n')" > requirements.txt \
     && pip install --no-cache-dir -r requirements.txt
 COPY README.md LICENSE ./
 COPY mhist_tune mhist_tune

@@ -32,8 +32,9 @@ from mhist_tune.freeze import set_training
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model
 from mhist_tune.optim import build_optimizer
+from mhist_tune.saving import CheckpointSlot
 from mhist_tune.synthesize import synthesize
-from mhist_tune.train import CheckpointSlot, EpochResult, fit, resolve
+from mhist_tune.train import EpochResult, fit, resolve
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def measure(
             raise _EnoughError
         started = time.perf_counter()
 
-    checkpoint = CheckpointSlot(CheckpointStore(folder), setting.model, 1)
+    checkpoint = CheckpointSlot(CheckpointStore(folder), setting.model, 1, shares_cores=device.type == "cpu")
     with contextlib.suppress(_EnoughError):
         fit(hp, images, None, seed=0, device=device, checkpoint=checkpoint, on_epoch=on_epoch, on_step=on_step)
     ratios = [real / bare for real, bare in zip(fit_rates[1:], bare_rates[1:], strict=True)]

@@ -1,148 +1,237 @@
-"""Training states on disk: one file for each generation, written whole or not at all, checked when read.
+"""Training states as files: one for each generation, written whole or not at all, checked when read.
 
 A file is a safetensors file; what is not a tensor stands as JSON in its metadata, beside a SHA-256 of everything. The
 two newest generations of a key are kept, so that a torn or damaged one falls back to the one before. No pickle.
 """
 
 import contextlib
-import errno
 import hashlib
+import io
 import json
-import os
 import re
-import shutil
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor
 
 from mhist_tune.errors import DiskFullError, StorageError
+from mhist_tune.files import PARTIAL, Files, Folder
 
 FORMAT = "mhist-tune checkpoint 1"
 N_KEPT = 2
+_GB = 1e9
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*")
 _NAME = re.compile(r"epoch-(\d+)\.token-(\d+)\.safetensors")
 _TENSOR = "$tensor"
+_PIECE_BYTES = 2**20
+_DTYPES = {
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""How safetensors calls them, the widest first: in this order every tensor of a file is aligned."""
+
+
+class Cancelled(Exception):
+    """A save was no longer wanted; nothing of it stays."""
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A state as it was at one moment, apart from what training does to it afterwards.
+
+    Attributes:
+        text: the state as JSON, with a reference in place of each tensor.
+        tensors: the tensors by that reference, contiguous, on the CPU.
+    """
+
+    text: str
+    tensors: dict[str, Tensor]
+
+    @property
+    def n_bytes(self) -> int:
+        """The bytes of its file, but for the header's few."""
+        return len(self.text) + sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+def snapshot(state: Mapping[str, Any]) -> Snapshot:
+    """Copy a state: a dict of dicts, lists, plain JSON values and tensors; keys of dicts are text."""
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(_take_tensors(state, "", tensors))
+    return Snapshot(text, tensors)
 
 
 class CheckpointStore:
-    """The checkpoints of many runs below one folder, each under its key.
+    """The checkpoints of many runs, each under its key; several processes may use one at once.
 
-    A state is a dict of dicts, lists, plain JSON values and tensors; keys of dicts are text. Several processes may
-    use one folder at once. A key consists of letters, digits, ``. _ -`` and slashes.
+    A key consists of letters, digits, ``. _ -`` and slashes, and is no other key's beginning up to a slash.
+
+    Args:
+        files: where they lie; a path means a folder.
+        budget_bytes: how much all of them may take; None for no limit but the disk's.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, files: Files | Path, budget_bytes: int | None = None) -> None:
+        self.files: Files = Folder(files) if isinstance(files, Path) else files
+        self.budget_bytes = budget_bytes
 
-    def save(self, key: str, state: Mapping[str, Any], *, epoch: int, token: int) -> None:
+    @property
+    def place(self) -> str:
+        """Where the checkpoints are."""
+        return self.files.place
+
+    def save(
+        self, key: str, saved: Snapshot, *, epoch: int, token: int, cancelled: threading.Event | None = None
+    ) -> None:
         """Write the state of a run after `epoch`, under the lease `token`, and drop all but two generations.
 
         Raises:
-            DiskFullError: no space is left.
-            StorageError: the folder cannot be written. Nothing half-written stays.
+            Cancelled: `cancelled` was set on the way.
+            DiskFullError: no space is left, or the budget does not allow it.
+            StoreAwayError: the store does not answer.
+            StorageError: the store cannot be written. Nothing half-written stays.
         """
-        folder = self._folder_of(key)
-        path = folder / f"epoch-{epoch:05d}.token-{token:05d}.safetensors"
-        partial = path.with_suffix(".partial")
-        tensors: dict[str, Tensor] = {}
-        text = json.dumps(_take_tensors(state, "", tensors))
-        metadata = {"format": FORMAT, "key": key, "state": text, "sha256": _digest(key, text, tensors)}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                save_file(tensors, partial, metadata=metadata)
-                _sync(partial)
-                partial.replace(path)
-                _sync(folder)
-            finally:
-                partial.unlink(missing_ok=True)
-            self._drop_old(folder, token)
-        except (OSError, SafetensorError) as error:
-            if _is_full(error):
-                raise DiskFullError(f"no space is left for the checkpoint {path}", hint="free some space") from error
-            raise StorageError(
-                f"cannot write the checkpoint {path}: {error}", hint="free some space or make the folder writable"
-            ) from error
+        name = f"{_checked(key)}/epoch-{epoch:05d}.token-{token:05d}.safetensors"
+        with self._explaining(f"cannot write the checkpoint {name}"):
+            self._check_budget(saved)
+            with io.BufferedReader(_Body(key, saved, cancelled or threading.Event()), _PIECE_BYTES) as body:
+                self.files.write(name, body)
+            self._drop_old(key, token)
 
     def load(self, key: str) -> dict[str, Any] | None:
-        """Return the newest intact state of a run with its tensors on the CPU, or None if there is none."""
-        for path in reversed(_generations(self._folder_of(key))):
-            state = _read(path, key)
+        """Return the newest intact state of a run with its tensors on the CPU, or None if there is none.
+
+        Raises:
+            StoreAwayError: the store does not answer.
+            StorageError: the store cannot be read.
+        """
+        with self._explaining(f"cannot read the checkpoints {key}"):
+            names = self._generations(key)
+        for name in reversed(names):
+            state = _state_in(self._content(name), key)
             if state is not None:
                 return state
         return None
 
+    def keys(self, prefix: str) -> set[str]:
+        """Return the keys below a prefix such as ``a/``."""
+        with self._explaining(f"cannot read the checkpoints {prefix}"):
+            return {name.rpartition("/")[0] for name in self.files.sizes(prefix)}
+
     def remove(self, key: str) -> None:
-        """Delete everything under a key; nothing happens if there is nothing."""
-        shutil.rmtree(self._folder_of(key), ignore_errors=True)
+        """Delete everything under a key, or under all keys that begin with it and a slash; nothing is no error."""
+        with self._explaining(f"cannot remove the checkpoints {key}"):
+            for name in self.files.sizes(f"{_checked(key)}/"):
+                self.files.remove(name)
 
-    def _folder_of(self, key: str) -> Path:
-        if not _KEY.fullmatch(key):
-            raise ValueError(f'"{key}" is not a checkpoint key')
-        return self.folder / key
+    @contextlib.contextmanager
+    def _explaining(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"{what} in {self.place}: {error}",
+                hint="make it readable and writable, or choose another place with --checkpoints",
+            ) from error
 
-    def _drop_old(self, folder: Path, token: int) -> None:
-        # Another holder of an older token may be at the same work; a file that it deleted first is no error.
-        for path in _generations(folder)[:-N_KEPT]:
-            path.unlink(missing_ok=True)
-        for path in folder.glob("*.partial"):
-            match = _NAME.fullmatch(path.with_suffix(".safetensors").name)
-            if match and int(match[2]) <= token:
-                path.unlink(missing_ok=True)
+    def _content(self, name: str) -> bytes:
+        try:
+            return self.files.read(name)
+        except OSError:  # removed meanwhile, or it cannot be read
+            return b""
 
+    def _generations(self, key: str) -> list[str]:
+        """Return the names of a key's checkpoints, oldest epoch first, then oldest token."""
+        names = self.files.sizes(f"{_checked(key)}/")
+        found = [(match, name) for name in names if (match := _NAME.fullmatch(name.rpartition("/")[2]))]
+        return [name for _, name in sorted(found, key=lambda item: (int(item[0][1]), int(item[0][2])))]
 
-def _give_up(error: DiskFullError) -> None:
-    raise error
+    def _drop_old(self, key: str, token: int) -> None:
+        # Another holder of an older token may be at the same work; a file that it removed first is no error.
+        for name in self._generations(key)[:-N_KEPT]:
+            self.files.remove(name)
+        for name in self.files.sizes(f"{key}/"):
+            match = _NAME.fullmatch(name.rpartition("/")[2].removesuffix(PARTIAL))
+            if name.endswith(PARTIAL) and match and int(match[2]) <= token:
+                self.files.remove(name)
 
-
-@dataclass(frozen=True, slots=True)
-class CheckpointSlot:
-    """The checkpoints of one run under one lease: what `train.fit` sees of a store.
-
-    Attributes:
-        on_full: waits for space; called before every further try to save; it raises to end them.
-    """
-
-    store: CheckpointStore
-    key: str
-    token: int
-    on_full: Callable[[DiskFullError], None] = _give_up
-
-    def load(self) -> dict[str, Any] | None:
-        """Return the newest intact state, or None."""
-        return self.store.load(self.key)
-
-    def save(self, state: Mapping[str, Any], *, epoch: int) -> None:
-        """Write the state after `epoch`, as soon as there is space for it."""
-        while True:
-            try:
-                self.store.save(self.key, state, epoch=epoch, token=self.token)
-            except DiskFullError as error:
-                self.on_full(error)
-            else:
-                return
+    def _check_budget(self, saved: Snapshot) -> None:
+        if self.budget_bytes is None:
+            return
+        taken = sum(self.files.sizes("").values())
+        if taken + saved.n_bytes > self.budget_bytes:
+            raise DiskFullError(
+                f"the checkpoints in {self.place} take {taken / _GB:.2g} GB, and {saved.n_bytes / _GB:.2g} GB more "
+                f"would be over their budget of {self.budget_bytes / _GB:.3g} GB",
+                hint="raise --checkpoints-gb, or delete studies that are no longer needed",
+            )
 
 
-def _generations(folder: Path) -> list[Path]:
-    """Return the checkpoints in a folder, oldest epoch first, then oldest token."""
-    found = [(match, path) for path in folder.glob("*.safetensors") if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found, key=lambda item: (int(item[0][1]), int(item[0][2])))]
+class _Body(io.RawIOBase):
+    """A snapshot's safetensors file as a stream, piece by piece, so that no second copy of it is ever in memory."""
+
+    def __init__(self, key: str, saved: Snapshot, cancelled: threading.Event) -> None:
+        self._cancelled = cancelled
+        names = sorted(saved.tensors, key=lambda name: (list(_DTYPES).index(saved.tensors[name].dtype), name))
+        digest = _digest(key, saved.text, saved.tensors)
+        header: dict[str, Any] = {"__metadata__": {"format": FORMAT, "key": key, "state": saved.text, "sha256": digest}}
+        end = 0
+        for name in names:
+            tensor = saved.tensors[name]
+            start, end = end, end + tensor.nbytes
+            header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        head = len(text).to_bytes(8, "little") + text
+        self._pieces = iter([memoryview(head), *(_bytes_of(saved.tensors[name]) for name in names)])
+        self._piece = memoryview(b"")
+
+    def readable(self) -> bool:
+        """Tell that it is for reading, and, by silence, for nothing else."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as the current piece goes; 0 is the end."""
+        if self._cancelled.is_set():
+            raise Cancelled
+        while not self._piece:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._piece = piece
+        n_bytes = min(len(buffer), len(self._piece))
+        buffer[:n_bytes] = self._piece[:n_bytes]
+        self._piece = self._piece[n_bytes:]
+        return n_bytes
 
 
-def _read(path: Path, key: str) -> dict[str, Any] | None:
-    """Return the state in a file, or None if it is torn, damaged, gone or of another key."""
+def _checked(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise ValueError(f'"{key}" is not a checkpoint key')
+    return key
+
+
+def _state_in(content: bytes, key: str) -> dict[str, Any] | None:
+    """Return the state in a file, or None if the file is torn, damaged, empty or of another key."""
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError):
+        tensors = load(content)
+    except SafetensorError:
         return None
+    n_bytes = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + n_bytes]).get("__metadata__", {})
     text = metadata.get("state", "")
     if metadata.get("format") != FORMAT or metadata.get("key") != key:
         return None
@@ -153,9 +242,10 @@ def _read(path: Path, key: str) -> dict[str, Any] | None:
 
 
 def _take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Return `value` with each tensor replaced by a reference, and collect the tensors by that name."""
+    """Return `value` with each tensor replaced by a reference, and collect copies of the tensors by that name."""
     if isinstance(value, Tensor):
-        tensors[name] = value.detach().cpu().contiguous()
+        copied = value.detach().to("cpu", copy=True)
+        tensors[name] = copied.contiguous()
         return {_TENSOR: name}
     if isinstance(value, Mapping):
         return {key: _take_tensors(item, f"{name}/{key}", tensors) for key, item in value.items()}
@@ -179,19 +269,9 @@ def _digest(key: str, text: str, tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+        digest.update(_bytes_of(tensor))
     return digest.hexdigest()
 
 
-def _is_full(error: Exception) -> bool:
-    codes = (errno.ENOSPC, errno.EDQUOT)
-    # safetensors passes the system's error on as text
-    return getattr(error, "errno", None) in codes or any(f"(os error {code})" in str(error) for code in codes)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    # Some network file systems know no fsync of folders; the file itself has been synced before.
-    with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
-        os.fsync(descriptor)
-    os.close(descriptor)
+def _bytes_of(tensor: Tensor) -> memoryview:
+    return tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else memoryview(b"")

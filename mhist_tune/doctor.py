@@ -1,5 +1,6 @@
 """Whether this machine, its data and its database can do the work; each check stands for itself."""
 
+import io
 import os
 import platform
 import shutil
@@ -8,6 +9,7 @@ import statistics
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ import torch
 from mhist_tune import dataset, journal, studies
 from mhist_tune.errors import MhistTuneError, NoStorageError
 from mhist_tune.storage import Storage, open_storage
+from mhist_tune.stores import open_checkpoints
 
 SHARED_MEMORY = Path("/dev/shm")
 _GB = 1e9
@@ -39,8 +42,8 @@ class Check:
     hint: str | None = None
 
 
-def examine(storage_url: str, data_root: Path | None) -> list[Check]:
-    """Return every check of this machine, of the storage and of the data set."""
+def examine(storage_url: str, data_root: Path | None, checkpoints: str | None = None) -> list[Check]:
+    """Return every check of this machine, of the storage, of the place for checkpoints and of the data set."""
     checks = [_python(), *_devices(), _shared_memory()]
     fingerprint = None
     if data_root is None:
@@ -58,6 +61,8 @@ def examine(storage_url: str, data_root: Path | None) -> list[Check]:
         checks.append(Check("database", "warn", str(error), error.hint))
     except MhistTuneError as error:
         checks.append(_failed("database", error))
+    if checkpoints is not None:
+        checks.append(_checkpoints(checkpoints))
     return checks
 
 
@@ -156,6 +161,22 @@ def _folder(root: Path) -> Check:
     if free_gb < _CHECKPOINTS_GB:
         return Check("folder", "warn", found, "checkpoints of large models need more; training pauses on a full disk")
     return Check("folder", "ok", found)
+
+
+def _checkpoints(place: str) -> Check:
+    try:
+        files = open_checkpoints(place, Path()).files
+        name = f"doctor/{uuid.uuid4().hex}"
+        files.write(name, io.BytesIO(b"doctor"))
+        is_same = files.read(name) == b"doctor"
+        files.remove(name)
+    except MhistTuneError as error:
+        return _failed("checkpoints", error)
+    except OSError as error:
+        return Check("checkpoints", "fail", f"{place} cannot be used: {error}", "make it readable and writable")
+    if not is_same:
+        return Check("checkpoints", "fail", f"{place} gives back something else than was written", "use another store")
+    return Check("checkpoints", "ok", f"{place} can be written and read")
 
 
 def _studies(storage: Storage, fingerprint: str | None) -> Iterator[Check]:

@@ -9,6 +9,7 @@ MhistTuneError              exit 1   a run failed
 ├── DataError               exit 3   the data set is missing, damaged or another one
 └── StorageError            exit 4   the database or the storage folder cannot be used
     ├── DiskFullError                no space is left for a checkpoint
+    ├── StoreAwayError               the checkpoint store does not answer
     └── NoStorageError               nothing is there yet
 """
 
@@ -72,7 +73,11 @@ class StorageError(MhistTuneError):
 
 
 class DiskFullError(StorageError):
-    """No space is left in the storage folder; some may be made."""
+    """No space is left for checkpoints, or none in their budget; some may be made."""
+
+
+class StoreAwayError(StorageError):
+    """The store of the checkpoints does not answer; it may again."""
 
 
 class NoStorageError(StorageError):

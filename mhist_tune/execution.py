@@ -20,17 +20,16 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Executable
 
 from mhist_tune import digest, journal, ledger, memory, records, studies
-from mhist_tune.checkpoint import CheckpointStore
 from mhist_tune.dataset import ImageSet
-from mhist_tune.errors import DeviceError, DiskFullError, MhistTuneError, StorageError
+from mhist_tune.errors import DeviceError, MhistTuneError, StorageError
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.leases import LeaseKeeper
 from mhist_tune.ledger import Claim, StaleTokenError
 from mhist_tune.outbox import Outbox
 from mhist_tune.pruning import Decision, smoothed
+from mhist_tune.resuming import LeftToOthers, TrialCheckpoints
 from mhist_tune.session import Interrupted, Session
-from mhist_tune.studies import Study
-from mhist_tune.train import CheckpointSlot, Diverged, EpochResult, FitResult, fit
+from mhist_tune.train import Diverged, EpochResult, FitResult, fit
 
 N_ATTEMPTS_AFTER_ERRORS = 3
 """How often a trial that fails by itself is tried before it is recorded as FAIL."""
@@ -39,7 +38,6 @@ _STEP_EVENT_S = 0.5
 _ANSWER_S = 2.0  # how long training waits for the report of an epoch; after that it goes on and the report waits
 _LISTEN_S = 0.2
 _RELEASE_S = 5.0
-_DISK_S = 10.0
 
 
 class _Pruned(Exception):
@@ -74,7 +72,7 @@ class SlotRun:
         self._epoch = 0
         self._curve: list[float] = []
         self._last_step_event = 0.0
-        self._is_disk_full = False
+        self.checkpoints = TrialCheckpoints(session, claim, keeper, self._where)
 
     def ensure_trial(self, template: Callable[[], FrozenTrial]) -> int:
         """Return the Optuna trial id of this slot: stored, or adopted by its tag, or created from `template`.
@@ -127,9 +125,6 @@ class SlotRun:
             Paused: the trial waits at a rung.
         """
         session, n_epochs = self.session, stop_epoch or hp.epochs
-        store = CheckpointStore(session.storage.root / "checkpoints")
-        key = checkpoint_key(session.study, self.claim)
-        checkpoint = CheckpointSlot(store, key, self.claim.token, self._wait_for_space)
         session.emit("trial", **self._where(), epochs=n_epochs, attempt=self.claim.attempts)
         session.storage.transaction(lambda connection: connection.execute(self._heartbeat(0, {})))
         try:
@@ -145,7 +140,7 @@ class SlotRun:
                             val,
                             seed=seed,
                             device=session.device,
-                            checkpoint=checkpoint,
+                            checkpoint=self.checkpoints.slot,
                             on_epoch=partial(self._on_epoch, outbox),
                             on_step=partial(self._on_step, outbox),
                             on_sampling=self.sampling.update,
@@ -205,7 +200,7 @@ class SlotRun:
         }
 
     def _on_epoch(self, outbox: Outbox[EpochResult], result: EpochResult) -> None:
-        self._epoch, self._is_disk_full = result.epoch, False
+        self._epoch = result.epoch
         was_late = outbox.n_waiting > 0
         outbox.put(result)
         if not was_late and not self._await(outbox, _ANSWER_S):
@@ -218,15 +213,6 @@ class SlotRun:
             if time.monotonic() > deadline:
                 return False
         return True
-
-    def _wait_for_space(self, error: DiskFullError) -> None:
-        """Wait a while; the lease is kept meanwhile."""
-        if not self._is_disk_full:
-            self._is_disk_full = True
-            self.session.emit("paused", **self._where(), reason=f"{error}; training goes on when some is free")
-        self.session.stop.wait(_DISK_S)
-        if self._keeper.lost.is_set():
-            raise StaleTokenError(self.claim)
 
     def _check(self, outbox: Outbox[EpochResult]) -> None:
         self.session.stop.check()
@@ -275,6 +261,7 @@ class SlotRun:
             alongside=self._heartbeat(result.epoch, result.metrics),
         )
         self._keeper.renewed(started)
+        self.checkpoints.announce()
         session.storage.retrying(partial(self._mirror, result.epoch, value))
         if recorded.is_new:
             shown = {**self._where(), "epoch": result.epoch, "epochs": n_epochs, "best_epoch": result.best_epoch}
@@ -328,7 +315,7 @@ class SlotRun:
         epochs = records.epochs(storage, self.session.study, claim.stage, claim.slot)
         storage.retrying(lambda: self._tell(outcome, epochs))
         # Before the slot is done: killed here, the next holder of the slot removes them, afterwards nobody would.
-        CheckpointStore(storage.root / "checkpoints").remove(checkpoint_key(self.session.study, claim))
+        self.checkpoints.tidy()
         if not ledger.finish(storage, claim):
             raise StaleTokenError(claim)
         shown = {
@@ -352,11 +339,6 @@ class SlotRun:
             optuna_storage.set_trial_state_values(self._trial_id, TrialState[outcome["state"]], values)
 
 
-def checkpoint_key(study: Study, claim: Claim) -> str:
-    """Return where a slot's checkpoints lie, relative to the checkpoint folder."""
-    return f"{study.name}-{study.uuid[:8]}/{claim.stage}-{claim.slot:05d}"
-
-
 def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Mapping[str, Any]]) -> None:
     """Run a claimed slot to its end with `work`, which returns the outcome.
 
@@ -373,11 +355,16 @@ def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Mapping[s
     with LeaseKeeper(storage, claim, session.study.definition.lease_s) as keeper:
         run = SlotRun(session, claim, keeper)
         try:
-            run.conclude(claim.outcome or work(run))
+            try:
+                run.conclude(claim.outcome or work(run))
+            finally:
+                run.checkpoints.slot.settle()  # no save outlives the lease
         except Paused as paused:
             session.emit("waits", study=name, stage=stage, slot=slot, reason=str(paused))
         except StaleTokenError:
             session.emit("lost", study=name, stage=stage, slot=slot)
+        except LeftToOthers:
+            _release(session, claim)
         except StorageError as error:
             _release(session, claim)
             kept = f"{error}; trial {run.trial_number} of {name} keeps its checkpoint and is resumed from it"

@@ -5,7 +5,7 @@ A claim raises the slot's token; every later write names the token and is refuse
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ __all__ = [
     "counts",
     "decide",
     "finish",
+    "outcomes",
     "release",
     "renew",
     "slots",
@@ -64,7 +65,13 @@ class SlotRow:
 
 
 def claim(
-    storage: Storage, study: Study, stages: Sequence[str], *, worker: str, observer: LeaseObserver
+    storage: Storage,
+    study: Study,
+    stages: Sequence[str],
+    *,
+    worker: str,
+    observer: LeaseObserver,
+    excluding: Collection[SlotKey] = (),
 ) -> Claim | None:
     """Claim a free slot, or one whose holder is gone; None if there is nothing to claim now.
 
@@ -78,9 +85,10 @@ def claim(
         stages: those to serve.
         worker: the name under which the slot is held.
         observer: this process's, the same in every call.
+        excluding: slots to leave to others.
     """
     asked_at = observer.clock()
-    is_any_free, leases = storage.read(lambda connection: _survey(connection, study, stages))
+    is_any_free, leases = storage.read(lambda connection: _survey(connection, study, stages, excluding))
     abandoned = observer.abandoned(
         study.uuid,
         leases,
@@ -98,13 +106,13 @@ def claim(
         mine = connection.execute(_slots(study, stages).where(tables.slots.c.owner == nonce)).first()
         if mine is not None:
             return _claim(mine)
-        free = _slots(study, stages).where(tables.slots.c.state == "free").limit(1).with_for_update(skip_locked=True)
+        free = _free(study, stages, excluding).with_for_update(skip_locked=True)
         row = connection.execute(free).first()
         if row is not None:
             return _take(storage, connection, study, row, nonce)
         if storage.n_interruptions != n_interruptions:  # the database was away since: the others need time to renew
             return None
-        for stage, slot in abandoned:
+        for stage, slot in (key for key in abandoned if key not in excluding):
             token, expires_at = leases[stage, slot]
             same = _slots(study, [stage]).where(
                 tables.slots.c.slot == slot,
@@ -217,17 +225,25 @@ def slots(storage: Storage, study: Study, stage: str) -> list[SlotRow]:
     return [SlotRow(**{name: getattr(row, name) for name in SlotRow.__dataclass_fields__}) for row in rows]
 
 
+def outcomes(storage: Storage, study: Study, keys: Collection[SlotKey]) -> dict[SlotKey, dict[str, Any]]:
+    """Return what was decided for some slots; those of which nothing was, or that wait at a rung, are left out."""
+    table = tables.slots
+    query = sqlalchemy.select(table.c.stage, table.c.slot, table.c.outcome).where(_of(study, None), _is_one_of(keys))
+    is_decided = sqlalchemy.and_(table.c.outcome.is_not(None), table.c.state != "paused")
+    rows = storage.read(lambda connection: connection.execute(query.where(is_decided)).all())
+    return {(row.stage, row.slot): row.outcome for row in rows}
+
+
 def _survey(
-    connection: Connection, study: Study, stages: Sequence[str]
+    connection: Connection, study: Study, stages: Sequence[str], excluding: Collection[SlotKey]
 ) -> tuple[bool, dict[SlotKey, tuple[int, float | None]]]:
     state = connection.execute(
         sqlalchemy.select(tables.studies.c.state).where(tables.studies.c.uuid == study.uuid)
     ).scalar()
     if state != "active":
         return False, {}
-    is_free, is_leased = tables.slots.c.state == "free", tables.slots.c.state == "leased"
-    free = connection.execute(_slots(study, stages).where(is_free).limit(1)).first()
-    leased = connection.execute(_slots(study, stages).where(is_leased)).all()
+    free = connection.execute(_free(study, stages, excluding)).first()
+    leased = connection.execute(_slots(study, stages).where(tables.slots.c.state == "leased")).all()
     return free is not None, {(row.stage, row.slot): (row.token, row.expires_at) for row in leased}
 
 
@@ -269,6 +285,15 @@ def _slots(study: Study, stages: Sequence[str]) -> sqlalchemy.Select[Any]:
     table = tables.slots
     rank = sqlalchemy.case({stage: index for index, stage in enumerate(stages)}, value=table.c.stage)
     return sqlalchemy.select(table).where(_of(study, stages)).order_by(rank, table.c.priority.desc(), table.c.slot)
+
+
+def _free(study: Study, stages: Sequence[str], excluding: Collection[SlotKey]) -> sqlalchemy.Select[Any]:
+    """Return the query for the free slot that is claimed next."""
+    return _slots(study, stages).where(tables.slots.c.state == "free", ~_is_one_of(excluding)).limit(1)
+
+
+def _is_one_of(keys: Collection[SlotKey]) -> ColumnElement[bool]:
+    return sqlalchemy.tuple_(tables.slots.c.stage, tables.slots.c.slot).in_(list(keys))
 
 
 def _claim(row: Row[Any]) -> Claim:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from mhist_tune import records, studies
+from mhist_tune.checkpoint import CheckpointStore
 from mhist_tune.dataset import ImageSet
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.rungs import RungBook, waiting
@@ -61,24 +62,47 @@ class StopRequest:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """A slot that was left to others, since its trial's checkpoint is not reached from here.
+
+    Attributes:
+        place: where the checkpoint is; None if this worker's own store is away.
+        n_epochs: how many epochs were recorded.
+        again_at: when it may be claimed again if there is nothing else to do, monotonic seconds.
+    """
+
+    place: str | None
+    n_epochs: int
+    again_at: float
+
+    def is_unchanged(self, other: "Elsewhere") -> bool:
+        """Tell whether nobody has trained it in between."""
+        return (self.place, self.n_epochs) == (other.place, other.n_epochs)
+
+
+@dataclass(frozen=True)
 class Session:
     """What one worker process holds while it serves one study.
 
     Attributes:
         train: the whole train partition.
         cache_dir: where decoded partitions are kept.
+        checkpoints: where training states are kept.
         emit: receives events for whoever watches.
+        elsewhere: slots that are left to others.
     """
 
     storage: Storage
     study: Study
     data_root: Path
     cache_dir: Path
+    checkpoints: CheckpointStore
     train: ImageSet
     device: torch.device
     worker: str
     emit: Emit
     stop: StopRequest
+    elsewhere: dict[tuple[str, int], Elsewhere] = field(default_factory=dict)
     _subsets: dict[str, ImageSet] = field(default_factory=dict)
     _scores: dict[str, ScoreBook] = field(default_factory=dict)
     _rungs: dict[str, RungBook] = field(default_factory=dict)

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from mhist_tune.augment import draw, normalize
-from mhist_tune.checkpoint import CheckpointSlot as CheckpointSlot
 from mhist_tune.dataset import ImageSet
 from mhist_tune.features import image_features
 from mhist_tune.forward import evaluate, logits_of, probabilities_of, ready, reproducible, statistics_on
@@ -32,10 +31,9 @@ from mhist_tune.metrics import binary_metrics
 from mhist_tune.models import create_model, has_batch_norm
 from mhist_tune.optim import build_optimizer, build_scheduler, current_learning_rate, effective_weight_decay
 from mhist_tune.sampling import plan, plan_updates
+from mhist_tune.saving import CheckpointSlot
 from mhist_tune.subsets import training_indices
 
-# Saving may take this share of the training time; the epochs since the last save are trained again after a kill.
-SAVING_SHARE = 0.02
 _INIT, _AUGMENTATION, _DROPOUT = range(3)
 
 
@@ -112,14 +110,15 @@ def fit(
         val: images to choose the best epoch on, and to stop early; None to train to the end.
         seed: of this run; reaches initial weights, sampling, augmentation and dropout.
         device: where the model and all images live.
-        checkpoint: where the run's state is kept, None for nowhere.
-        on_epoch: hears each epoch after it was saved; on resuming, first every epoch of the checkpoint again. May
-            raise to end the run.
+        checkpoint: where the run's state is kept, None for nowhere. When this ends, one way or the other, a state may
+            still be on its way there: `wait` for it, or `settle` or `discard` it.
+        on_epoch: hears each epoch; on resuming, first every epoch of the checkpoint again. May raise to end the run.
         on_step: hears (images done, images in this epoch) after each micro-batch. May raise to end the run.
         on_sampling: hears at once what epochs are drawn from, JSON-safe: `n_train` images, `n_cleaned` of them removed
             as Tomek links, `features_sha256` of what neighbours were found by, `fallback`, why adasyn drew uniformly.
         stop_epoch: end after this epoch of the schedule of `hp.epochs`.
-        save_at: epochs whose end is saved in any case; of the others those that saving is cheap enough for.
+        save_at: epochs whose end is saved in any case, durably before on_epoch hears them; of the others those that
+            saving is cheap enough for.
 
     Raises:
         Diverged: a loss or weight is not finite; found at the end of the epoch.
@@ -134,15 +133,13 @@ def fit(
         run.start(checkpoint.load() if checkpoint else None)
         for result in run.history:
             on_epoch(result)
-        saved_at, save_s = time.perf_counter(), 0.0
         while run.stopped is None:
             result = run.next_epoch(on_step)
-            is_due = save_s <= SAVING_SHARE * (time.perf_counter() - saved_at)
-            if checkpoint and (run.stopped or result.epoch in save_at or is_due):
-                started = time.perf_counter()
-                checkpoint.save(run.state(), epoch=result.epoch)
-                saved_at = time.perf_counter()
-                save_s = saved_at - started
+            is_due = checkpoint is not None and checkpoint.is_due()
+            if checkpoint and (is_due or run.stopped or result.epoch in save_at):
+                checkpoint.save(run.state(), epoch=result.epoch, is_last=run.stopped is not None)
+                if result.epoch in save_at:
+                    checkpoint.wait()
             on_epoch(result)
         return run.result()
 

@@ -15,11 +15,13 @@ from typing import Any
 import torch
 
 from mhist_tune import confirm, dataset, finalists, ledger, models, retrain, search, selection, studies
+from mhist_tune.checkpoint import CheckpointStore
 from mhist_tune.errors import DataError, StorageError, UsageError
 from mhist_tune.execution import SlotRun, run_slot
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.session import Emit, Session, StopRequest
 from mhist_tune.storage import Storage, open_storage
+from mhist_tune.stores import open_checkpoints
 from mhist_tune.studies import Study
 from mhist_tune.train import resolve
 
@@ -45,6 +47,8 @@ class WorkerOptions:
         study: the study to serve; None for every study that has slots.
         stages: the stages to serve, see `WORK`.
         wait: stay for more when no slot is left.
+        checkpoints: where training states are kept, see `stores.open_checkpoints`; None for the storage folder.
+        checkpoints_gb: how many GB they may take; None for no limit.
     """
 
     storage_url: str
@@ -52,6 +56,8 @@ class WorkerOptions:
     study: str | None = None
     stages: tuple[str, ...] = tuple(WORK)
     wait: bool = False
+    checkpoints: str | None = None
+    checkpoints_gb: float | None = None
 
 
 def parse_devices(text: str, per_device: int | None) -> list[str]:
@@ -128,12 +134,15 @@ def _claim_and_run(
                 continue
             is_pending = True
             if study.uuid not in sessions:
-                sessions[study.uuid] = open_session(storage, study, options.data_root, device, worker, emit, stop)
-            claim = ledger.claim(storage, study, options.stages, worker=worker, observer=observer)
+                checkpoints = open_checkpoints(options.checkpoints, storage.root, options.checkpoints_gb)
+                sessions[study.uuid] = open_session(
+                    storage, study, options.data_root, device, worker, emit, stop, checkpoints
+                )
+            claim = _claim(sessions[study.uuid], options.stages, observer)
             if claim is None and study.definition.pruner["name"] == "promotion" and search.STAGE in options.stages:
                 # who waits is promoted or pruned as soon as nobody else is left; both frees slots
                 sessions[study.uuid].rungs(search.STAGE).settle()
-                claim = ledger.claim(storage, study, options.stages, worker=worker, observer=observer)
+                claim = _claim(sessions[study.uuid], options.stages, observer)
             if claim is not None:
                 run_slot(sessions[study.uuid], claim, WORK[claim.stage])
                 break
@@ -158,6 +167,16 @@ def _has_slots(storage: Storage, study: Study, stages: Sequence[str]) -> bool:
     return any_left()
 
 
+def _claim(session: Session, stages: Sequence[str], observer: LeaseObserver) -> ledger.Claim | None:
+    """Claim a slot; one that was left to others only if there is no other, and they have had their time."""
+    claim_but = partial(ledger.claim, session.storage, session.study, stages, worker=session.worker, observer=observer)
+    claim = claim_but(excluding=session.elsewhere)
+    if claim is None and session.elsewhere:
+        now = time.monotonic()
+        claim = claim_but(excluding=[key for key, found in session.elsewhere.items() if found.again_at > now])
+    return claim
+
+
 def _studies(storage: Storage, name: str | None) -> list[Study]:
     return [studies.load_study(storage, name)] if name else studies.list_studies(storage)
 
@@ -170,8 +189,11 @@ def open_session(
     worker: str,
     emit: Emit,
     stop: StopRequest,
+    checkpoints: CheckpointStore | None = None,
 ) -> Session:
     """Check that the data and the weights are the study's own, and settle what is probed once for a study.
+
+    Checkpoints lie in the storage folder unless a store is given.
 
     Raises:
         DataError: the images or a weight file are others.
@@ -197,7 +219,8 @@ def open_session(
     emit("setting", study=study.name, **study.settings["probed"])
     cache_dir = storage.root / "cache"
     train = dataset.load_train(data_root, image_size=hp.image_size, cache_dir=cache_dir)
-    return Session(storage, study, data_root, cache_dir, train, torch_device, worker, emit, stop)
+    checkpoints = checkpoints or open_checkpoints(None, storage.root)
+    return Session(storage, study, data_root, cache_dir, checkpoints, train, torch_device, worker, emit, stop)
 
 
 def format_event(event: str, fields: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +12,9 @@ from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from mhist_tune.synthesize import synthesize
 from tests.postgres import PostgresServer
+
+if TYPE_CHECKING:
+    from tests.s3 import S3Server
 
 DEFINITION = """
 [study]
@@ -39,6 +43,16 @@ def postgres() -> Iterator[PostgresServer]:
     server = PostgresServer()
     yield server
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator["S3Server"]:
+    """An S3 server for the whole run, started when a test first needs it."""
+    from tests.s3 import S3Server
+
+    server = S3Server()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

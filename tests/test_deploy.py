@@ -128,6 +128,7 @@ def sbatch(folder: Path, code: int, *arguments: str, **environment: str) -> tupl
 SET = {
     "MHIST_TUNE_STORAGE": "postgresql://h/d",
     "MHIST_TUNE_DATA": "/d",
+    "MHIST_TUNE_CHECKPOINTS": "/c",
     "SLURM_JOB_ID": "12",
     "SLURM_ARRAY_JOB_ID": "9",
     "SLURM_ARRAY_TASK_ID": "3",
@@ -142,9 +143,9 @@ def test_a_stopped_task_queues_up_again(tmp_path: Path, code: int, more: str) ->
     assert sbatch(tmp_path, code, "vit", **SET)[:2] == (code, f"srun mhist-tune worker vit\n{more}")
 
 
-@pytest.mark.parametrize("missing", ["study", "MHIST_TUNE_STORAGE", "MHIST_TUNE_DATA"])
+@pytest.mark.parametrize("missing", ["study", "MHIST_TUNE_STORAGE", "MHIST_TUNE_DATA", "MHIST_TUNE_CHECKPOINTS"])
 def test_what_is_missing_is_named(tmp_path: Path, missing: str) -> None:
-    """Without a study, a storage or data nothing is started, and the message says which."""
+    """Without a study, a storage, data or a place for checkpoints nothing is started, and the message says which."""
     arguments = () if missing == "study" else ("vit",)
     code, said, errors = sbatch(
         tmp_path, 0, *arguments, **{name: value for name, value in SET.items() if name != missing}

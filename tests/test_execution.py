@@ -1,17 +1,30 @@
 """One slot to its end: trials that diverge, fail or do not fit, and a database, disk or worker that goes away."""
 
 import errno
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import SafetensorError
 from sqlalchemy import Pool, event
 from torch import Tensor
 
-from mhist_tune import checkpoint, execution, forward, journal, ledger, memory, records, search, studies, train, worker
+from mhist_tune import (
+    files,
+    forward,
+    journal,
+    ledger,
+    memory,
+    records,
+    resuming,
+    saving,
+    search,
+    studies,
+    train,
+    worker,
+)
 from mhist_tune.errors import StorageError
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.ledger import SlotRow
@@ -122,7 +135,7 @@ def test_a_failing_trial_is_retried_twice_from_its_checkpoint(
 
     decide = search.decide
     monkeypatch.setattr(search, "decide", buggy)
-    monkeypatch.setattr(train, "SAVING_SHARE", 1e9)  # a checkpoint after every epoch
+    monkeypatch.setattr(saving, "SAVING_SHARE", 1e9)  # a checkpoint after every epoch
     code, _ = work()
     slot, epochs, events = recorded()
 
@@ -176,16 +189,16 @@ def test_out_of_memory_with_batch_norm_returns_the_slot(work: Work, recorded: Re
 
 def test_a_full_disk_pauses_the_trial(work: Work, recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two checkpoints fail for want of space: the worker says so once, waits, and ends the trial as if nothing was."""
-    failures = iter([OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error: (os error 28)")])
+    failures = iter([OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EDQUOT, "Disk quota exceeded")])
 
-    def save_file(*args: object, **kwargs: object) -> None:
+    def copy(*args: Any) -> None:
         if error := next(failures, None):
             raise error
-        real_save_file(*args, **kwargs)
+        real_copy(*args)
 
-    real_save_file = checkpoint.save_file
-    monkeypatch.setattr(checkpoint, "save_file", save_file)
-    monkeypatch.setattr(execution, "_DISK_S", 0.01)
+    real_copy = shutil.copyfileobj
+    monkeypatch.setattr(files.shutil, "copyfileobj", copy)
+    monkeypatch.setattr(resuming, "_WAIT_S", 0.01)
     code, err = work()
     slot, epochs, _ = recorded()
 

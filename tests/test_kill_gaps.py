@@ -43,7 +43,7 @@ GAPS = {
     "record and mirror": ("mhist_tune.execution:SlotRun._mirror", 2),
     "mirror and outcome": ("mhist_tune.ledger:decide", 1),
     "outcome and final state": ("mhist_tune.execution:SlotRun._tell", 1),
-    "final state and removed checkpoints": ("mhist_tune.checkpoint:CheckpointStore.remove", 1),
+    "final state and removed checkpoints": ("mhist_tune.resuming:TrialCheckpoints.tidy", 1),
     "removed checkpoints and ledger": ("mhist_tune.ledger:finish", 1),
 }
 """Between which two writes the worker dies, and the function (at its Nth call) that would make the second one."""
@@ -74,7 +74,8 @@ def what_is_recorded(url: str, folder: Path) -> dict[str, Any]:
             for gap, slot in zip(GAPS, ledger.slots(storage, study, "search"), strict=True)
         }
     checkpoints = folder / "storage" / "checkpoints"
-    return {**found, "checkpoints": [str(path) for path in checkpoints.rglob("*.safetensors")]}
+    slots = {path.parent.name for path in checkpoints.rglob("*.safetensors")}
+    return {**found, "checkpoints": slots}
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +107,4 @@ def test_nothing_is_left_to_clean(
     code, _, err = run("worker", "tiny", *WORK, *common)
     assert code == 0, err
     assert what_is_recorded(storage_url, tmp_path) == undisturbed
+    assert len(undisturbed["checkpoints"]) == 1  # those of the best trial

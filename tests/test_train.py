@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from mhist_tune import train
-from mhist_tune.checkpoint import CheckpointSlot, CheckpointStore
+from mhist_tune import saving
+from mhist_tune.checkpoint import CheckpointStore
 from mhist_tune.dataset import ImageSet
 from mhist_tune.errors import UsageError
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.saving import CheckpointSlot
 from mhist_tune.train import Diverged, EpochResult, FitResult, fit, predict
 
 CPU = torch.device("cpu")
@@ -64,7 +65,11 @@ def ignore(*_: object) -> None:
 
 def trained(hp: Hyperparameters, *, seed: int = 7, val: ImageSet | None = VAL, **options: Any) -> FitResult:
     arguments: dict[str, Any] = {"device": CPU, "checkpoint": None, "on_epoch": ignore, "on_step": ignore}
-    return fit(hp, options.pop("train", TRAIN), val, seed=seed, **arguments | options)
+    try:
+        return fit(hp, options.pop("train", TRAIN), val, seed=seed, **arguments | options)
+    finally:
+        if slot := options.get("checkpoint"):
+            slot.settle()
 
 
 def comparable(history: list[EpochResult]) -> list[tuple[Any, ...]]:
@@ -98,8 +103,8 @@ class Stopped(Exception):
     """Raised by a test from a callback."""
 
 
-def slot_in(folder: Path) -> CheckpointSlot:
-    return CheckpointSlot(CheckpointStore(folder), "run", token=1)
+def slot_in(folder: Path, token: int = 1) -> CheckpointSlot:
+    return CheckpointSlot(CheckpointStore(folder), "run", token)
 
 
 def stop_after(last_epoch: int) -> Callable[[EpochResult], None]:
@@ -135,7 +140,7 @@ def test_resumed_equals_uninterrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_epoch: int, schedule: str
 ) -> None:
     """Stopped after any epoch and resumed from its checkpoint, a run is bitwise the uninterrupted one."""
-    monkeypatch.setattr(train, "SAVING_SHARE", 1e9)
+    monkeypatch.setattr(saving, "SAVING_SHARE", 1e9)
     hp = hyperparameters(learning_rate_schedule=schedule)
     slot = slot_in(tmp_path)
     with pytest.raises(Stopped):
@@ -146,7 +151,7 @@ def test_resumed_equals_uninterrupted(
     torch.rand(5)
     heard: list[EpochResult] = []
 
-    resumed = trained(hp, checkpoint=dataclasses.replace(slot, token=2), on_epoch=heard.append)
+    resumed = trained(hp, checkpoint=slot_in(tmp_path, token=2), on_epoch=heard.append)
 
     uninterrupted = trained(hp)
     assert_same(resumed, uninterrupted)
@@ -158,7 +163,7 @@ def test_resumed_equals_uninterrupted_with_batch_norm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_format: str
 ) -> None:
     """Running statistics are part of the checkpoint, also where the best epoch is not the last."""
-    monkeypatch.setattr(train, "SAVING_SHARE", 1e9)
+    monkeypatch.setattr(saving, "SAVING_SHARE", 1e9)
     hp = hyperparameters(
         model="test_resnet",
         dropout_placement="none",
@@ -177,10 +182,11 @@ def test_saving_keeps_to_its_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, saved_epochs: list[int]
 ) -> None:
     """The first epoch, which tells what saving costs, and the last are always saved; others when they are due."""
-    monkeypatch.setattr(train, "SAVING_SHARE", share)
+    monkeypatch.setattr(saving, "SAVING_SHARE", share)
     slot, seen = slot_in(tmp_path), []
 
     def on_epoch(result: EpochResult) -> None:
+        slot.wait()
         saved = slot.load()
         if saved is not None and len(saved["history"]) == result.epoch:
             seen.append(result.epoch)
@@ -192,7 +198,7 @@ def test_saving_keeps_to_its_share(
 
 def test_a_torn_checkpoint_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the newest file torn, the run resumes from the one before and still ends the same."""
-    monkeypatch.setattr(train, "SAVING_SHARE", 1e9)
+    monkeypatch.setattr(saving, "SAVING_SHARE", 1e9)
     hp, slot = hyperparameters(), slot_in(tmp_path)
     with pytest.raises(Stopped):
         trained(hp, checkpoint=slot, on_epoch=stop_after(3))
@@ -335,6 +341,7 @@ def test_a_checkpoint_from_before_a_hyperparameter_is_resumed(tmp_path: Path) ->
     for name in ("monitor", "freeze", "labels"):
         del saved["identity"]["hyperparameters"][name]
     slot.save(saved, epoch=1)
+    slot.wait()
 
     with pytest.raises(ValueError, match="another run"):
         trained(dataclasses.replace(hp, labels="votes"), checkpoint=slot)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import click
 
@@ -52,6 +52,37 @@ def devices_options(command: Command) -> Command:
     return click.option(
         "--devices", default="all", show_default=True, metavar="all|cpu|0,1", help="Devices to work on."
     )(command)
+
+
+def checkpoints_option(command: Command) -> Command:
+    """Add --checkpoints."""
+    return click.option(
+        "--checkpoints",
+        envvar="MHIST_TUNE_CHECKPOINTS",
+        metavar="DIR|s3://BUCKET/PREFIX",
+        help="Where training states are kept (or MHIST_TUNE_CHECKPOINTS).  [default: checkpoints beside the storage]",
+    )(command)
+
+
+class WorkOptions(TypedDict):
+    """What every command that trains takes: see `work_options`."""
+
+    devices: str
+    per_device: int | None
+    checkpoints: str | None
+    checkpoints_gb: float | None
+
+
+def work_options(command: Command) -> Command:
+    """Add the options of every command that trains."""
+    command = click.option(
+        "--checkpoints-gb",
+        envvar="MHIST_TUNE_CHECKPOINTS_GB",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="GB",
+        help="How much they may take (or MHIST_TUNE_CHECKPOINTS_GB).  [default: no limit]",
+    )(command)
+    return devices_options(checkpoints_option(command))
 
 
 def json_option(command: Command) -> Command:

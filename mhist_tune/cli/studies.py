@@ -6,7 +6,14 @@ from typing import Any
 
 import click
 
-from mhist_tune.cli.options import data_option, follow_up, required_data, show_advice, storage_option
+from mhist_tune.cli.options import (
+    checkpoints_option,
+    data_option,
+    follow_up,
+    required_data,
+    show_advice,
+    storage_option,
+)
 from mhist_tune.errors import UsageError
 
 _BY = "the command line"
@@ -198,19 +205,23 @@ def thaw_command(name: str, trial: int, storage_url: str) -> None:
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @storage_option
-def delete_study_command(name: str, yes: bool, storage_url: str) -> None:
-    """Delete a study with all its records.
+@checkpoints_option
+def delete_study_command(name: str, yes: bool, storage_url: str, checkpoints: str | None) -> None:
+    """Delete a study with all its records and checkpoints.
 
     \b
     Example:
       mhist-tune delete-study demo --yes
     """
     from mhist_tune import studies
+    from mhist_tune.resuming import study_folder
     from mhist_tune.storage import open_storage
+    from mhist_tune.stores import open_checkpoints
 
     with open_storage(storage_url, create=False) as storage:
         study = studies.load_study(storage, name)
         if not yes:
             click.confirm(f"Delete {name} with all its trials and predictions?", abort=True, err=True)
         studies.delete_study(storage, study)
+        open_checkpoints(checkpoints, storage.root).remove(study_folder(study))
     click.echo(f"deleted {name}")

@@ -5,11 +5,12 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from mhist_tune.cli.options import (
+    WorkOptions,
     data_option,
     devices_options,
     follow_up,
@@ -17,6 +18,7 @@ from mhist_tune.cli.options import (
     required_data,
     show_advice,
     storage_option,
+    work_options,
 )
 from mhist_tune.errors import UsageError
 
@@ -28,11 +30,11 @@ if TYPE_CHECKING:
 @click.command("worker")
 @click.argument("name", required=False)
 @click.option("--wait", is_flag=True, help="Stay for more when no slot is left.")
-@devices_options
+@work_options
 @storage_option
 @data_option
 def worker_command(
-    name: str | None, wait: bool, devices: str, per_device: int | None, storage_url: str, data_root: Path | None
+    name: str | None, wait: bool, storage_url: str, data_root: Path | None, **work: Unpack[WorkOptions]
 ) -> None:
     """Join the work on one study, or on every study that has slots; leave when none is left.
 
@@ -40,19 +42,17 @@ def worker_command(
     Example:
       mhist-tune worker vit --data MHIST --devices 0,1
     """
-    _work(storage_url, required_data(data_root), name, devices, per_device, wait=wait)
+    _work(storage_url, required_data(data_root), name, wait=wait, **work)
     if name:
         follow_up(f"mhist-tune retrain {name}")
 
 
 @click.command("run")
 @click.argument("name_or_file", metavar="NAME|FILE.toml")
-@devices_options
+@work_options
 @storage_option
 @data_option
-def run_command(
-    name_or_file: str, devices: str, per_device: int | None, storage_url: str, data_root: Path | None
-) -> None:
+def run_command(name_or_file: str, storage_url: str, data_root: Path | None, **work: Unpack[WorkOptions]) -> None:
     """Create the study if missing, search, confirm, retrain with ten seeds, report; run it again to resume.
 
     \b
@@ -72,7 +72,7 @@ def run_command(
         except StudyNotFoundError:
             study = create(storage, definition.load(name_or_file), root)
     show_advice(study.definition)
-    _main_job(storage_url, study.name, root, devices, per_device)
+    _main_job(storage_url, study.name, root, **work)
 
 
 @click.command("retrain")
@@ -92,7 +92,7 @@ def run_command(
     is_flag=True,
     help="Describe a table's rows on test, by models stopped early on validation images; chooses nothing.",
 )
-@devices_options
+@work_options
 @storage_option
 @data_option
 def retrain_command(
@@ -101,10 +101,9 @@ def retrain_command(
     n_seeds: int | None,
     again: str | None,
     with_validation: bool,
-    devices: str,
-    per_device: int | None,
     storage_url: str,
     data_root: Path | None,
+    **work: Unpack[WorkOptions],
 ) -> None:
     """Retrain the final choice, and the confirmed default beside it, on the whole train partition; open the test
     partition, recorded.
@@ -120,7 +119,7 @@ def retrain_command(
     if with_validation:
         with _opened(storage_url, name) as (storage, study):
             retrain.open_rows(storage, study, data_root=root, trials=trials, n_seeds=n_seeds, again=again)
-        _work(storage_url, root, name, devices, per_device, stages=(retrain.DESCRIPTIVE,))
+        _work(storage_url, root, name, stages=(retrain.DESCRIPTIVE,), **work)
         follow_up(f"mhist-tune report {name} --against method-report")
         return
     if len(trials) > 1:
@@ -134,7 +133,7 @@ def retrain_command(
             n_seeds=n_seeds or retrain.N_SEEDS,
             again=again,
         )
-    _work(storage_url, root, name, devices, per_device, stages=(retrain.STAGE,))
+    _work(storage_url, root, name, stages=(retrain.STAGE,), **work)
     follow_up(f"mhist-tune report {name}")
 
 
@@ -202,18 +201,18 @@ def demo_command(devices: str, storage_url: str) -> None:
         if not (root / "annotations.csv").exists():
             synthesize(root, n_images=160, image_size=64, seed=0)
         study = create(storage, definition.load("demo"), root)
-    _main_job(storage_url, study.name, root, devices, None)
+    _main_job(storage_url, study.name, root, devices=devices, per_device=None, checkpoints=None, checkpoints_gb=None)
 
 
-def _main_job(storage_url: str, name: str, root: Path, devices: str, per_device: int | None) -> None:
+def _main_job(storage_url: str, name: str, root: Path, **work: Unpack[WorkOptions]) -> None:
     """Search, confirm, retrain the final choice with ten seeds, and print the report."""
     from mhist_tune import retrain
     from mhist_tune.cli.show import print_report
 
-    _work(storage_url, root, name, devices, per_device, stages=("search", "confirm"))
+    _work(storage_url, root, name, stages=("search", "confirm"), **work)
     with _opened(storage_url, name) as (storage, study):
         retrain.open_test(storage, study, data_root=root)
-    _work(storage_url, root, name, devices, per_device, stages=(retrain.STAGE,))
+    _work(storage_url, root, name, stages=(retrain.STAGE,), **work)
     print_report(storage_url, name, output=None, as_json=False)
 
 
@@ -231,28 +230,30 @@ def _work(
     storage_url: str,
     root: Path,
     name: str | None,
-    devices: str,
-    per_device: int | None,
     *,
     stages: tuple[str, ...] | None = None,
     wait: bool = False,
+    **work: Unpack[WorkOptions],
 ) -> None:
     """Run workers in this terminal; end with 128 + the signal's number when one asks to stop."""
     from mhist_tune.cli.progress import progress
     from mhist_tune.session import Interrupted
     from mhist_tune.storage import open_storage
+    from mhist_tune.stores import open_checkpoints
     from mhist_tune.studies import load_study
     from mhist_tune.supervisor import run_workers, stop_on_signals
     from mhist_tune.worker import WORK, WorkerOptions, parse_devices
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not reproducible
-    with open_storage(storage_url, create=name is None) as storage:
+    checkpoints, checkpoints_gb = work["checkpoints"], work["checkpoints_gb"]
+    with open_storage(storage_url, create=name is None) as storage:  # a wrong name or place ends before workers start
         if name:
-            load_study(storage, name)  # so that a wrong name ends before any worker starts
-    options = WorkerOptions(storage_url, root, name, stages or tuple(WORK), wait)
+            load_study(storage, name)
+        open_checkpoints(checkpoints, storage.root, checkpoints_gb)
+    options = WorkerOptions(storage_url, root, name, stages or tuple(WORK), wait, checkpoints, checkpoints_gb)
     try:
         with stop_on_signals() as stop, progress() as emit:
-            run_workers(options, parse_devices(devices, per_device), emit, stop)
+            run_workers(options, parse_devices(work["devices"], work["per_device"]), emit, stop)
     except Interrupted as interrupted:
         click.echo(
             f"stopped by {signal.Signals(interrupted.signum).name}; run the same command again to resume", err=True

@@ -1,0 +1,171 @@
+"""The checkpoints of one claimed slot: where they are, who can resume it, and what stays of them when it is finished.
+
+That a trial has a checkpoint, and where, is written to the database once one is durable, not before. A worker whose
+store has none of a trial that has one elsewhere leaves the slot to others. If ten minutes later nobody has trained it
+further, and there is nothing else to do, it begins the trial anew: what was recorded stays and is not recorded twice.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mhist_tune import journal, ledger, records
+from mhist_tune.errors import StorageError, StoreAwayError
+from mhist_tune.leases import Claim, LeaseKeeper, StaleTokenError
+from mhist_tune.saving import CheckpointSlot
+from mhist_tune.session import Elsewhere, Session
+from mhist_tune.studies import Study
+
+PATIENCE_S = 600.0
+"""How long a trial whose checkpoint is elsewhere is left to those who reach it."""
+
+_AWAY_S = 30.0
+_WAIT_S = 10.0
+_KIND = "checkpoint"
+_STAGE_WITH_BEST = "search"
+
+
+class LeftToOthers(Exception):
+    """The checkpoint of a trial cannot be reached from here, so its slot is for another worker."""
+
+
+class TrialCheckpoints:
+    """The checkpoints of a slot while this worker holds its lease.
+
+    Args:
+        session: the worker's session.
+        claim: the slot as claimed.
+        keeper: knows when the lease is lost.
+        where: returns the fields of an event that tell what it is about.
+
+    Attributes:
+        slot: what `fit` sees of them.
+    """
+
+    def __init__(
+        self, session: Session, claim: Claim, keeper: LeaseKeeper, where: Callable[[], Mapping[str, Any]]
+    ) -> None:
+        self._session, self._claim, self._keeper, self._where = session, claim, keeper, where
+        self._is_announced = self._is_paused = False
+        self.slot = CheckpointSlot(
+            session.checkpoints,
+            checkpoint_key(session.study, claim.stage, claim.slot),
+            claim.token,
+            shares_cores=session.device.type == "cpu",
+            on_wait=self._wait,
+            on_missing=self._check_elsewhere,
+            on_unsaved=lambda error: session.emit("unsaved", **where(), reason=str(error)),
+        )
+
+    def announce(self) -> None:
+        """Write down where the trial's checkpoints are, as soon as there is a durable one; once for each lease."""
+        if self.slot.saved_epoch is None:
+            return
+        self._is_paused = False
+        if not self._is_announced:
+            place = self.slot.store.place
+            if self._announced_place() != place:
+                self._event({"place": place})
+            self._is_announced = True
+
+    def tidy(self) -> None:
+        """Remove the checkpoints of this study's finished trials, this one's too, but for those of the best trial.
+
+        The outcome of this slot is decided. Of the best search trial among those whose checkpoints lie in this store,
+        they stay.
+        """
+        session, store, mine = self._session, self.slot.store, (self._claim.stage, self._claim.slot)
+        while True:
+            try:
+                present = {_slot_of(key) for key in store.keys(f"{study_folder(session.study)}/")} | {mine}
+                outcomes = ledger.outcomes(session.storage, session.study, present)
+                best = _best(outcomes)
+                if mine == best:
+                    self.slot.settle()
+                else:
+                    self.slot.discard()
+                for stage, slot in outcomes.keys() - {best}:
+                    store.remove(checkpoint_key(session.study, stage, slot))
+            except StoreAwayError as error:
+                self._wait(error)
+            else:
+                return
+
+    def _wait(self, error: StorageError) -> None:
+        """Wait a while for space, or for the store; the lease is kept meanwhile."""
+        if not self._is_paused:
+            self._is_paused = True
+            self._session.emit("paused", **self._where(), reason=f"{error}; it goes on, with nothing lost, after that")
+        self._session.stop.wait(_WAIT_S)
+        if self._keeper.lost.is_set():
+            raise StaleTokenError(self._claim)
+
+    def _check_elsewhere(self, away: StoreAwayError | None) -> None:
+        """Leave the slot to others if the trial has a checkpoint that this worker does not reach.
+
+        Raises:
+            LeftToOthers: it has.
+        """
+        session, claim, here = self._session, self._claim, self.slot.store.place
+        place = None if claim.attempts == 1 else self._announced_place()
+        if place is None:
+            return
+        if away is None and place == here:
+            session.emit("anew", **self._where(), reason=f"no checkpoint in {here} is whole")
+            return
+        key, now = (claim.stage, claim.slot), time.monotonic()
+        n_epochs = len(records.epochs(session.storage, session.study, *key))
+        before = session.elsewhere.get(key)
+        found = Elsewhere(None if away else place, n_epochs, now + (_AWAY_S if away else PATIENCE_S))
+        if before is not None and before.is_unchanged(found) and before.again_at <= now and away is None:
+            del session.elsewhere[key]
+            session.emit("anew", **self._where(), reason=f"nobody has resumed it from {place}")
+            return
+        session.elsewhere[key] = found
+        reason = str(away) if away else f"its checkpoint is in {place}, which is not reached here ({here})"
+        if before is None:
+            session.emit("unreachable", **self._where(), reason=f"{reason}; it is left to other workers")
+        raise LeftToOthers(reason)
+
+    def _announced_place(self) -> str | None:
+        claim = self._claim
+        rows = journal.events(
+            self._session.storage, self._session.study, kind=_KIND, stage=claim.stage, slot=claim.slot
+        )
+        return str(rows[-1].detail["place"]) if rows else None
+
+    def _event(self, detail: Mapping[str, Any]) -> None:
+        claim = self._claim
+        journal.event(
+            self._session.storage,
+            self._session.study,
+            kind=_KIND,
+            stage=claim.stage,
+            slot=claim.slot,
+            detail=detail,
+        )
+
+
+def study_folder(study: Study) -> str:
+    """Return what the keys of a study's checkpoints begin with, up to a slash."""
+    return f"{study.name}-{study.uuid[:8]}"
+
+
+def checkpoint_key(study: Study, stage: str, slot: int) -> str:
+    """Return the key of a slot's checkpoints."""
+    return f"{study_folder(study)}/{stage}-{slot:05d}"
+
+
+def _slot_of(key: str) -> tuple[str, int]:
+    stage, _, slot = key.rpartition("/")[2].rpartition("-")
+    return stage, int(slot)
+
+
+def _best(outcomes: Mapping[tuple[str, int], Mapping[str, Any]]) -> tuple[str, int] | None:
+    """Return the best complete search trial, of equal ones the first."""
+    complete = {
+        (stage, slot): outcome["value"]
+        for (stage, slot), outcome in outcomes.items()
+        if stage == _STAGE_WITH_BEST and outcome["state"] == "COMPLETE"
+    }
+    return max(complete, key=lambda key: (complete[key], -key[1]), default=None)

@@ -1,0 +1,154 @@
+"""Checkpoints that are written while training goes on."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+import torch
+
+from mhist_tune import saving
+from mhist_tune.checkpoint import CheckpointStore
+from mhist_tune.errors import DiskFullError, StorageError
+from mhist_tune.files import Folder
+from mhist_tune.saving import CheckpointSlot
+
+TIMEOUT_S = 60.0
+
+
+class SlowFolder(Folder):
+    """A folder that begins to write only when it may."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.may_write = threading.Event()
+
+    def write(self, name: str, body: BinaryIO) -> None:
+        assert self.may_write.wait(TIMEOUT_S)
+        super().write(name, body)
+
+
+class FullFolder(Folder):
+    """A folder with space for the given number of files."""
+
+    def __init__(self, path: Path, n_files: int) -> None:
+        super().__init__(path)
+        self.n_left = n_files
+
+    def write(self, name: str, body: BinaryIO) -> None:
+        if self.n_left == 0:
+            raise DiskFullError("no space is left")
+        self.n_left -= 1
+        super().write(name, body)
+
+
+def state(epoch: int) -> dict[str, Any]:
+    return {"epoch": epoch, "weights": torch.full((3,), float(epoch))}
+
+
+def epoch_in(slot: CheckpointSlot) -> int | None:
+    loaded = slot.load()
+    return None if loaded is None else loaded["epoch"]
+
+
+def test_training_goes_on_while_a_save_is_on_its_way(tmp_path: Path) -> None:
+    """Saving returns before anything is durable; until it is, nothing is claimed, and no further save is due."""
+    folder = SlowFolder(tmp_path)
+    slot = CheckpointSlot(CheckpointStore(folder), "run", 1)
+    assert slot.is_due()
+    training = state(1)
+    slot.save(training, epoch=1)
+    training["weights"] += 1
+
+    assert not slot.is_due()
+    assert slot.saved_epoch is None
+    assert slot.store.load("run") is None
+    folder.may_write.set()
+    slot.wait()
+
+    assert slot.saved_epoch == 1
+    loaded = slot.load()
+    assert loaded is not None
+    assert loaded["weights"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_the_last_state_overtakes_the_one_before(tmp_path: Path) -> None:
+    """At the end of a run a save on its way is given up for the newest state, and that one may be given up as well."""
+    folder = SlowFolder(tmp_path)
+    slot = CheckpointSlot(CheckpointStore(folder), "run", 1)
+    slot.save(state(1), epoch=1)
+    threading.Timer(0.05, folder.may_write.set).start()
+    slot.save(state(2), epoch=2, is_last=True)
+    slot.wait()
+
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["epoch-00002.token-00001.safetensors"]
+
+
+def test_a_failing_save_surfaces_at_the_next_epoch(tmp_path: Path) -> None:
+    """Whoever asks whether a save is due hears that the one before has failed; whoever leaves is told."""
+    (tmp_path / "run").write_text("in the way")
+    unsaved: list[Exception] = []
+    slot = CheckpointSlot(CheckpointStore(tmp_path), "run", 1, on_unsaved=unsaved.append)
+    slot.save(state(1), epoch=1)
+    with pytest.raises(StorageError, match="cannot write the checkpoint"):
+        slot.wait()
+
+    slot.save(state(2), epoch=2)
+    slot.settle()
+
+    assert [type(error) for error in unsaved] == [StorageError]
+    assert slot.saved_epoch is None
+
+
+def test_a_full_store_is_waited_for(tmp_path: Path) -> None:
+    """The same state is written again as long as on_wait returns."""
+    folder = FullFolder(tmp_path, n_files=0)
+    heard: list[StorageError] = []
+
+    def make_space(error: StorageError) -> None:
+        heard.append(error)
+        folder.n_left = len(heard) - 1
+
+    slot = CheckpointSlot(CheckpointStore(folder), "run", 1, on_wait=make_space)
+    slot.save(state(4), epoch=4)
+    slot.wait()
+
+    assert len(heard) == 2
+    assert epoch_in(slot) == 4
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2])
+def test_saving_keeps_to_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    """Over a thousand epochs of a made-up clock, saving takes its share of the time and hardly less."""
+    clock = Clock()
+    monkeypatch.setattr(saving, "SAVING_SHARE", share)
+    monkeypatch.setattr(saving.time, "perf_counter", clock)
+    monkeypatch.setattr(saving, "snapshot", clock.taking(0.5, saving.snapshot))
+    slot = CheckpointSlot(CheckpointStore(tmp_path), "run", 1, shares_cores=False)
+    n_saves = 0
+    for epoch in range(1, 1001):
+        clock.now += 1.0
+        if slot.is_due():
+            slot.save(state(epoch), epoch=epoch)
+            slot.wait()
+            n_saves += 1
+
+    assert 0.8 * share < 0.5 * n_saves / clock.now <= 1.01 * share
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def taking(self, seconds: float, function: Callable[..., Any]) -> Callable[..., Any]:
+        def slow(*args: Any) -> Any:
+            self.now += seconds
+            return function(*args)
+
+        return slow
