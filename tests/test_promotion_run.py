@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mhist_tune import journal, ledger, records, studies
+from mhist_tune import journal, ledger, records, selection, studies
 from mhist_tune.rungs import KIND
 from mhist_tune.storage import open_storage
 from tests.killed_worker import run_killed
@@ -61,7 +61,7 @@ def create(run: Run, generated: Path, tmp_path: Path) -> Callable[[str], tuple[s
 def test_every_trial_ends_with_one_growing_curve(
     run: Run, storage_url: str, tmp_path: Path, create: Callable[[str], tuple[str, ...]]
 ) -> None:
-    """Killed at every turn, a search ends with each slot COMPLETE or PRUNED, in Optuna as well, and an empty disk."""
+    """Killed at every turn, a search ends with each slot COMPLETE or PRUNED, in Optuna as well, and one checkpoint."""
     common = create(storage_url)
     for place, n in KILLS:
         assert run_killed(place, n, [*WORK, *common]) == -signal.SIGKILL, place
@@ -100,8 +100,11 @@ def test_every_trial_ends_with_one_growing_curve(
         assert states.count("COMPLETE") >= 1
         assert states.count("PRUNED") >= 1
         errors = journal.events(storage, study, kind="error")
+        best = selection.best_slot(storage, study)
     assert errors == []
-    assert list((tmp_path / "storage" / "checkpoints").rglob("*.safetensors")) == []
+    assert best is not None
+    kept = {path.parent.name for path in (tmp_path / "storage" / "checkpoints").rglob("*.safetensors")}
+    assert kept == {f"search-{best.slot:05}"}
 
 
 def test_thaw_continues_a_waiting_trial(
