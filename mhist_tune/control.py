@@ -20,7 +20,10 @@ _FIRST = 1
 
 
 def set_state(storage: Storage, study: Study, state: str, *, by: str) -> None:
-    """Make a study active, paused or stopped; stopping cancels the slots that nobody has begun."""
+    """Make a study active, paused or stopped; stopping cancels the slots that nobody has begun.
+
+    What was begun ends as it would have, on whichever worker is free, and the study can be retrained.
+    """
     studies.set_state(storage, study, state)
     n_cancelled = ledger.cancel_free(storage, study) if state == "stopped" else 0
     journal.event(storage, study, kind="state", detail={"state": state, "n_cancelled": n_cancelled, "by": by})

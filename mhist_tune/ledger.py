@@ -76,7 +76,7 @@ def claim(
     """Claim a free slot, or one whose holder is gone; None if there is nothing to claim now.
 
     Free slots come first: by stage in the given order, then by priority, then by number. Nothing is claimed of a study
-    that is paused or stopped. Call it again and again while others hold slots, best at least twice in a lease, since
+    that is paused. Call it again and again while others hold slots, best at least twice in a lease, since
     a lease can be taken over only after it was watched (`LeaseObserver`).
 
     Args:
@@ -203,9 +203,10 @@ def add_slots(
 
 
 def cancel_free(storage: Storage, study: Study, stage: str | None = None) -> int:
-    """Cancel the free slots of a stage, or of all, and return how many these were."""
+    """Cancel the slots of a stage, or of all, that nobody has begun, and return how many these were."""
     condition = _of(study, None if stage is None else [stage])
-    update = sqlalchemy.update(tables.slots).where(condition, tables.slots.c.state == "free")
+    is_new = sqlalchemy.and_(tables.slots.c.state == "free", tables.slots.c.trial_number.is_(None))
+    update = sqlalchemy.update(tables.slots).where(condition, is_new)
     return storage.transaction(lambda connection: connection.execute(update.values(state="cancelled")).rowcount)
 
 
@@ -240,7 +241,7 @@ def _survey(
     state = connection.execute(
         sqlalchemy.select(tables.studies.c.state).where(tables.studies.c.uuid == study.uuid)
     ).scalar()
-    if state != "active":
+    if state == "paused":
         return False, {}
     free = connection.execute(_free(study, stages, excluding)).first()
     leased = connection.execute(_slots(study, stages).where(tables.slots.c.state == "leased")).all()

@@ -28,7 +28,7 @@ class Study:
         uuid: 32 hexadecimal digits; a name that is used again gets another one.
         dataset: what it was created with: the fingerprint, and the hash of each weight file.
         settings: what was settled once, later, by whichever worker came first.
-        state: active, paused or stopped.
+        state: active; paused, of which no slot is claimed; or stopped, whose slots without a trial were cancelled.
         created_at: epoch seconds.
     """
 
@@ -224,7 +224,7 @@ def redefine(storage: Storage, study: Study, definition: StudyDefinition) -> Stu
 
 
 def set_state(storage: Storage, study: Study, state: str) -> None:
-    """Set a study to active, paused or stopped; slots are claimed only while it is active."""
+    """Set a study to active, paused or stopped; of a paused one no slot is claimed."""
     if state not in tables.STUDY_STATES:
         raise ValueError(f"a study is {', '.join(tables.STUDY_STATES)}, not {state!r}")
     storage.transaction(lambda connection: _update(connection, study, state=state))

@@ -130,7 +130,7 @@ def _claim_and_run(
         stop.check()
         is_pending, claim = False, None
         for study in _studies(storage, options.study):
-            if study.state != "active" or not _has_slots(storage, study, options.stages):
+            if study.state == "paused" or not _has_slots(storage, study, options.stages):
                 continue
             is_pending = True
             if study.uuid not in sessions:

@@ -60,9 +60,10 @@ def shown(storage: Storage, make_study: MakeStudy) -> Study:
     train(storage, running, 0.55)
     progress = {"stage": "search", "slot": running.slot, "trial_number": 3, "epoch": 1}
     speed = {"images_per_s": 321.0, "memory_bytes": 2 * 10**9}
-    journal.heartbeat_worker(
+    beat = journal.heartbeat(
         storage, "host-3", study=study.uuid, device="cuda:1", state="training", **progress, **speed
     )
+    storage.transaction(lambda connection: connection.execute(beat))
     return study
 
 

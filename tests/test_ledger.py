@@ -91,12 +91,11 @@ def test_slots_are_claimed_by_stage_then_priority_then_number(storage: Storage, 
     assert got == [("retrain", 0), ("search", 1), ("search", 2), ("search", 0)]
 
 
-def test_nothing_is_claimed_while_a_study_is_not_active(storage: Storage, make_study: MakeStudy) -> None:
-    """A paused or stopped study hands out no slot, an active one does again."""
+def test_nothing_is_claimed_while_a_study_is_paused(storage: Storage, make_study: MakeStudy) -> None:
+    """A paused study hands out no slot, an active one does again."""
     study = make_study(n_trials=1)
-    for state in ("paused", "stopped"):
-        studies.set_state(storage, study, state)
-        assert take(storage, study) is None
+    studies.set_state(storage, study, "paused")
+    assert take(storage, study) is None
 
     studies.set_state(storage, study, "active")
 
@@ -341,6 +340,21 @@ def test_slots_added_at_once_have_different_numbers(storage: Storage, storage_ur
         thread.join()
 
     assert [slot.slot for slot in ledger.slots(storage, study, "search")] == list(range(21))
+
+
+def test_what_was_begun_ends_though_the_study_is_stopped(storage: Storage, make_study: MakeStudy) -> None:
+    """A slot whose trial was interrupted is not cancelled, and is claimed again; nothing else is."""
+    study = make_study(n_trials=3)
+    claim = must_take(storage, study)
+    assert ledger.attach_trial(storage, claim, 7, 0)
+    assert ledger.release(storage, claim)
+    studies.set_state(storage, study, "stopped")
+
+    assert ledger.cancel_free(storage, study) == 2
+
+    again = must_take(storage, study)
+    assert (again.slot, again.trial_number) == (claim.slot, 0)
+    assert take(storage, study) is None
 
 
 def test_only_free_slots_are_cancelled(storage: Storage, make_study: MakeStudy) -> None:

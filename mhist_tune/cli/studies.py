@@ -156,7 +156,7 @@ def pause_command(name: str, storage_url: str) -> None:
 @click.argument("name")
 @storage_option
 def continue_command(name: str, storage_url: str) -> None:
-    """Let workers claim slots of a paused or stopped study again.
+    """Let workers claim slots of a paused study again.
 
     \b
     Example:
@@ -170,7 +170,7 @@ def continue_command(name: str, storage_url: str) -> None:
 @click.argument("name")
 @storage_option
 def stop_command(name: str, storage_url: str) -> None:
-    """Cancel the slots that nobody has begun; running trials end as they would.
+    """End a search early: cancel the slots that nobody has begun. Trials under way end as they would.
 
     \b
     Example:
