@@ -12,7 +12,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 def test_a_worker_hears_a_veto(run: Run, generated: Path, tmp_path: Path, storage_url_sqlite: str) -> None:
     """A vetoed trial ends as pruned at its next epoch with the reason; the next one goes on."""
-    text = DEFINITION.format(model="fcnn", more="", epochs=2).replace("n_trials = 1", "n_trials = 2")
+    text = DEFINITION.format(model="fcnn", study="", more="", epochs=2).replace("n_trials = 1", "n_trials = 2")
     (tmp_path / "small.toml").write_text(text)
     assert run("create-study", "small.toml", "--data", str(generated))[0] == 0
     with open_storage(storage_url_sqlite) as storage:
