@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -220,7 +221,7 @@ def _known_fingerprint(annotations: Annotations, cache_dir: Path) -> str:
     except FileNotFoundError:
         key = content_fingerprint(annotations)
     if time.time() - max(changed_ns for _, changed_ns, _, _ in stats) / 1e9 > SETTLED_S:
-        partial = entry.with_suffix(f".{os.getpid()}.partial")
+        partial = entry.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
         partial.write_text(key, encoding="ascii")
         partial.replace(entry)
     return key
