@@ -8,7 +8,6 @@ import math
 
 import torch
 from torch import Tensor
-from torchmetrics.functional import classification as functional
 
 THRESHOLD = 0.5
 
@@ -26,6 +25,8 @@ def binary_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
     Raises:
         ValueError: if the first argument holds classes or logits instead of probabilities, or the sizes differ.
     """
+    from torchmetrics.functional import classification as functional  # two seconds that a first step need not wait for
+
     if probabilities.shape != labels.shape or probabilities.ndim != 1 or len(labels) == 0:
         raise ValueError(f"expected two vectors of one size, got {list(probabilities.shape)} and {list(labels.shape)}")
     if not probabilities.is_floating_point():

@@ -3,6 +3,7 @@
 Which images are drawn is decided by imbalanced-learn. What SMOTE and ADASYN would interpolate is an augmented image
 here: `smote` repeats images of the rarer class uniformly, `adasyn` in proportion to the share of the other class among
 their neighbours, and both count the repeats as new images, which `augment_scope = "resampled"` augments.
+imbalanced-learn is loaded where it is asked: it costs a second, and the strategy `none` needs it never.
 """
 
 import hashlib
@@ -13,8 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from imblearn.over_sampling import ADASYN, RandomOverSampler
-from imblearn.under_sampling import RandomUnderSampler, TomekLinks
 
 STRATEGIES = ("none", "random_over", "random_under", "smote", "adasyn", "tomek")
 USING_FEATURES = ("adasyn", "tomek")
@@ -64,9 +63,13 @@ class Sampling:
                 n_missing = abs(len(self.labels) - 2 * int(self.labels.sum()))
                 indices = np.concatenate([indices, rng.choice(len(self.labels), size=n_missing, p=self.weights)])
             elif self.strategy in ("random_over", "smote", "adasyn"):
+                from imblearn.over_sampling import RandomOverSampler
+
                 sampler = RandomOverSampler(random_state=int(rng.integers(2**32)))
                 indices = sampler.fit_resample(indices[:, None], self.labels)[0][:, 0]
             elif self.strategy == "random_under":
+                from imblearn.under_sampling import RandomUnderSampler
+
                 sampler = RandomUnderSampler(random_state=int(rng.integers(2**32)))
                 indices = sampler.fit_resample(indices[:, None], self.labels)[0][:, 0]
         # Repeats come after the images that they repeat.
@@ -97,6 +100,8 @@ def plan(strategy: str, labels: npt.ArrayLike, features: Callable[[], npt.NDArra
     sha256 = hashlib.sha256(np.ascontiguousarray(counts, dtype="<i8").tobytes()).hexdigest()
     points = counts.astype(np.float64)
     if strategy == "tomek":
+        from imblearn.under_sampling import TomekLinks
+
         cleaner = TomekLinks()
         cleaner.fit_resample(points, classes)
         return Sampling(strategy, classes, np.sort(cleaner.sample_indices_).astype(np.int64), features_sha256=sha256)
@@ -111,6 +116,8 @@ def _adasyn_weights(
 
     imbalanced-learn decides whether ADASYN applies, and finds the neighbours; it keeps the ratio to itself.
     """
+    from imblearn.over_sampling import ADASYN
+
     n_positive = int(classes.sum())
     if 2 * n_positive == len(classes):
         return None, None

@@ -20,6 +20,7 @@ HEAVY = {
     "optuna",
     "sqlalchemy",
     "numpy",
+    "imblearn",
     "sklearn",
     "scipy",
     "statsmodels",
@@ -58,6 +59,21 @@ def test_help_loads_nothing_heavy(path: tuple[str, ...]) -> None:
 
     assert "LOADED []" in done.stdout
     assert "Example:" in done.stdout or path == ("data",)
+
+
+@pytest.mark.parametrize(
+    ("module", "needed"),
+    [
+        ("status", {"sqlalchemy", "numpy"}),
+        ("worker", {"sqlalchemy", "numpy", "torch", "torchvision", "timm", "optuna", "PIL"}),
+    ],
+)
+def test_a_start_loads_what_it_needs(module: str, needed: set[str]) -> None:
+    """What takes seconds to import and is needed later, or never, is not waited for."""
+    code = f"import sys, mhist_tune.{module}\nprint('LOADED', sorted({HEAVY - needed!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "LOADED []\n"
 
 
 def test_options_are_frozen() -> None:
