@@ -9,8 +9,9 @@ RUN useradd --create-home --uid 1000 mhist
 WORKDIR /opt/mhist-tune
 COPY pyproject.toml ./
 # The dependencies make a layer of their own, so that a change of the code rebuilds in seconds.
-RUN if [ -n "$TORCH_INDEX_URL" ]; then pip install --no-cache-dir --index-url "$TORCH_INDEX_URL" torch torchvision; fi \
-    && python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['s3'], sep='\n')" > requirements.txt \
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['s3'], sep='\n')" > requirements.txt \
+    && grep -E '^torch(vision)?[^a-z]' requirements.txt > torch.txt \
+    && if [ -n "$TORCH_INDEX_URL" ]; then pip install --no-cache-dir --index-url "$TORCH_INDEX_URL" -r torch.txt; fi \
     && pip install --no-cache-dir -r requirements.txt
 COPY README.md LICENSE ./
 COPY mhist_tune mhist_tune
@@ -22,6 +23,7 @@ WORKDIR /srv/mhist
 RUN mkdir storage /run/credentials && chown mhist: storage /run/credentials
 # Downloaded weights outlive the container, and workers share them; other caches may be lost with it.
 ENV HF_HOME=/srv/mhist/storage/hub XDG_CACHE_HOME=/tmp/cache MPLCONFIGDIR=/tmp/matplotlib PYTHONUNBUFFERED=1
-USER mhist
+# As a number: Kubernetes cannot tell of a name that it is not root.
+USER 1000
 ENTRYPOINT ["mhist-tune"]
 CMD ["--help"]

@@ -41,6 +41,8 @@ check: setup ## format, lint, types, import contracts, deployment files
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/workers.compose.yml
 	$(BIN)/kubernetes-validate --strict deploy/worker-job.yaml
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/shellcheck .ci/run deploy/worker.sbatch storage/postgres/make-credentials.sh
 
 bench: $(DEVELOPED) ## speed of real training over the bare step, and with frozen weights; cost of an epoch in both databases
 	$(BIN)/python bench/throughput.py

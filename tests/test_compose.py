@@ -151,7 +151,7 @@ def test_image() -> None:
     text = (ROOT / "Dockerfile").read_text()
     assert "# syntax=" not in text
     assert "<<" not in text
-    assert re.findall(r"^USER (\S+)", text, re.MULTILINE) == ["mhist"]
+    assert re.findall(r"^USER (\S+)", text, re.MULTILINE) == ["1000"]
     assert re.search(r"chown mhist: .*\bstorage\b.* /run/credentials", text)
     assert 'ARG TORCH_INDEX_URL=""' in text
     for source in re.findall(r"^COPY (\S+)", text, re.MULTILINE):

@@ -109,6 +109,19 @@ def test_sbatch_directives() -> None:
     subprocess.run(["bash", "-n", SBATCH], check=True)
 
 
+def test_every_shell_script_and_the_dockerfile_are_checked(tmp_path: Path) -> None:
+    """`make check` names every shell script that there is, and finds what is wrong in a script and in a Dockerfile."""
+    scripts = {path for folder in (".ci", "deploy", "storage") for path in (ROOT / folder).rglob("*") if path.is_file()}
+    shell = {str(path.relative_to(ROOT)) for path in scripts if re.match(rb"#!.*\b(ba)?sh\n", path.read_bytes())}
+    (named,) = re.findall(r"^\t\$\(BIN\)/shellcheck (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(named.split()) == shell
+    programs = Path(sys.executable).parent
+    wrong = {"shellcheck": "#!/bin/sh\nrm -r $1\n", "hadolint": "FROM python:latest\nRUN cd /srv\n"}
+    for program, text in wrong.items():
+        (tmp_path / program).write_text(text)
+        assert subprocess.run([programs / program, tmp_path / program], capture_output=True).returncode == 1
+
+
 def sbatch(folder: Path, code: int, *arguments: str, **environment: str) -> tuple[int, str, str]:
     """Run the script with commands that stand in for Slurm's; return its exit code, what they were told, and stderr."""
     said = folder / "said"
