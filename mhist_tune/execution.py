@@ -22,13 +22,14 @@ from sqlalchemy import Executable
 from mhist_tune import digest, journal, ledger, memory, records, studies
 from mhist_tune.dataset import ImageSet
 from mhist_tune.errors import DeviceError, MhistTuneError, StorageError
+from mhist_tune.events import Interrupted
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.leases import LeaseKeeper
 from mhist_tune.ledger import Claim, StaleTokenError
 from mhist_tune.outbox import Outbox
 from mhist_tune.pruning import Decision, smoothed
 from mhist_tune.resuming import LeftToOthers, TrialCheckpoints
-from mhist_tune.session import Interrupted, Session
+from mhist_tune.session import Session
 from mhist_tune.train import Diverged, EpochResult, FitResult, fit
 
 N_ATTEMPTS_AFTER_ERRORS = 3

@@ -1,12 +1,11 @@
-"""What one worker process holds while it serves one study, and how it hears that it should stop."""
+"""What one worker process holds while it serves one study."""
 
 import functools
 import hashlib
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,50 +14,13 @@ import torch
 from mhist_tune import records, studies
 from mhist_tune.checkpoint import CheckpointStore
 from mhist_tune.dataset import ImageSet
+from mhist_tune.events import Emit, StopRequest
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.rungs import RungBook, waiting
 from mhist_tune.sampler_view import SamplerView
 from mhist_tune.scores import ScoreBook
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
-
-
-class Emit(Protocol):
-    """Receives what happens, as an event's name and its fields; the command line decides how to show it."""
-
-    def __call__(self, event: str, /, **fields: Any) -> None:
-        """Take one event."""
-
-
-class Interrupted(Exception):
-    """The worker was asked to stop by a signal; its slot has been freed."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"interrupted by signal {signum}")
-        self.signum = signum
-
-
-class StopRequest:
-    """A signal's wish to stop, heard between two training steps and while the database is away."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self.signum = 0
-
-    def set(self, signum: int) -> None:
-        """Ask to stop."""
-        self.signum = signum
-        self._event.set()
-
-    def check(self) -> None:
-        """Raise Interrupted if a stop was asked for."""
-        if self._event.is_set():
-            raise Interrupted(self.signum)
-
-    def wait(self, timeout_s: float) -> None:
-        """Wait up to `timeout_s` seconds, and raise Interrupted as soon as a stop is asked for."""
-        self._event.wait(timeout_s)
-        self.check()
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
+from mhist_tune.devices import WorkerOptions, n_cores
 from mhist_tune.errors import DeviceError, MhistTuneError
-from mhist_tune.session import Emit, Interrupted, StopRequest
-from mhist_tune.worker import WorkerOptions, n_cores, serve
+from mhist_tune.events import Emit, Interrupted, StopRequest
 
 N_CRASHES = 3
 """So many crashes on one device within `CRASHES_S` seconds end the work on it."""
@@ -40,6 +40,8 @@ def run_workers(options: WorkerOptions, devices: Sequence[str], emit: Emit, stop
     """
     n_threads = max(1, n_cores() // len(devices))
     if list(devices) == ["cpu"]:
+        from mhist_tune.worker import serve
+
         serve(options, "cpu", n_threads, emit, stop)
         return
     supervised = [_Supervised(options, device, n_threads) for device in devices]
@@ -144,6 +146,8 @@ def _listen(supervised: Sequence[_Supervised], emit: Emit, stop: StopRequest) ->
 def _child(
     options: WorkerOptions, device: str, n_threads: int, connection: multiprocessing.connection.Connection
 ) -> None:
+    from mhist_tune.worker import serve  # loaded before the fork
+
     os.setsid()  # Ctrl-C in a terminal reaches the parent alone, which then asks every child once
     lock = threading.Lock()
     with stop_on_signals() as stop:

@@ -15,11 +15,12 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from mhist_tune import evidence, journal, records, report, retrain, statistics
+from mhist_tune.devices import n_cores, parse_devices
+from mhist_tune.events import Emit, StopRequest
 from mhist_tune.evidence import Evidence
-from mhist_tune.session import Emit, StopRequest
 from mhist_tune.storage import Storage
 from mhist_tune.train import EpochResult
-from mhist_tune.worker import n_cores, open_session, parse_devices
+from mhist_tune.worker import open_session
 
 TOLERANCE = 1e-6
 """What counts as agreement that is not bitwise, as another version of a library or another processor may give."""
@@ -67,7 +68,7 @@ def of_training(
     """Train the first finished seed of the reported opening once more, and compare it with what was recorded.
 
     Args:
-        devices: as of the retraining (`worker.parse_devices`): as many threads as a worker of it had are used here, on
+        devices: as of the retraining (`devices.parse_devices`): as many threads as a worker of it had are used here, on
             the first device.
 
     Raises:

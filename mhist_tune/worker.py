@@ -7,7 +7,6 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,12 @@ import torch
 
 from mhist_tune import confirm, dataset, finalists, ledger, models, retrain, search, selection, studies
 from mhist_tune.checkpoint import CheckpointStore
-from mhist_tune.errors import DataError, StorageError, UsageError
+from mhist_tune.devices import WorkerOptions
+from mhist_tune.errors import DataError, StorageError
+from mhist_tune.events import Emit, StopRequest, format_event
 from mhist_tune.execution import SlotRun, run_slot
 from mhist_tune.leases import LeaseObserver
-from mhist_tune.session import Emit, Session, StopRequest
+from mhist_tune.session import Session
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.stores import open_checkpoints
 from mhist_tune.studies import Study
@@ -36,56 +37,6 @@ WORK: Mapping[str, Callable[[SlotRun], Mapping[str, Any]]] = {
 _POLL_S = 1.0
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES = 2**30
-_N_CPU_WORKERS = 8  # each holds its own model and images
-
-
-@dataclass(frozen=True)
-class WorkerOptions:
-    """What a worker needs to know; picklable, since every device has a process of its own.
-
-    Attributes:
-        study: the study to serve; None for every study that has slots.
-        stages: the stages to serve, see `WORK`.
-        wait: stay for more when no slot is left.
-        checkpoints: where training states are kept, see `stores.open_checkpoints`; None for the storage folder.
-        checkpoints_gb: how many GB they may take; None for no limit.
-    """
-
-    storage_url: str
-    data_root: Path
-    study: str | None = None
-    stages: tuple[str, ...] = tuple(WORK)
-    wait: bool = False
-    checkpoints: str | None = None
-    checkpoints_gb: float | None = None
-
-
-def parse_devices(text: str, per_device: int | None) -> list[str]:
-    """Return one torch device name per worker, for `all`, `cpu`, or indices such as `0,1`.
-
-    Args:
-        text: the devices.
-        per_device: workers on each; None for one on a GPU and one per core on a CPU, where two one-thread workers
-            finish more trials than one with two threads.
-
-    Raises:
-        UsageError: no such device on this machine.
-    """
-    n_cuda = torch.cuda.device_count()
-    if text == "cpu" or (text == "all" and n_cuda == 0):
-        return ["cpu"] * (per_device or min(n_cores(), _N_CPU_WORKERS))
-    indices = [str(index) for index in range(n_cuda)] if text == "all" else text.split(",")
-    if not all(index.isdecimal() and int(index) < n_cuda for index in indices):
-        raise UsageError(
-            f"--devices {text}: this machine has {n_cuda} CUDA devices",
-            hint="--devices all, --devices cpu or --devices 0,1",
-        )
-    return [f"cuda:{int(index)}" for index in indices for _ in range(per_device or 1)]
-
-
-def n_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop: StopRequest) -> None:
@@ -126,11 +77,12 @@ def _claim_and_run(
 ) -> None:
     observer = LeaseObserver()
     sessions: dict[str, Session] = {}
+    stages = options.stages or tuple(WORK)
     while True:
         stop.check()
         is_pending, claim = False, None
         for study in _studies(storage, options.study):
-            if study.state == "paused" or not _has_slots(storage, study, options.stages):
+            if study.state == "paused" or not _has_slots(storage, study, stages):
                 continue
             is_pending = True
             if study.uuid not in sessions:
@@ -138,11 +90,11 @@ def _claim_and_run(
                 sessions[study.uuid] = open_session(
                     storage, study, options.data_root, device, worker, emit, stop, checkpoints
                 )
-            claim = _claim(sessions[study.uuid], options.stages, observer)
-            if claim is None and study.definition.pruner["name"] == "promotion" and search.STAGE in options.stages:
+            claim = _claim(sessions[study.uuid], stages, observer)
+            if claim is None and study.definition.pruner["name"] == "promotion" and search.STAGE in stages:
                 # who waits is promoted or pruned as soon as nobody else is left; both frees slots
                 sessions[study.uuid].rungs(search.STAGE).settle()
-                claim = _claim(sessions[study.uuid], options.stages, observer)
+                claim = _claim(sessions[study.uuid], stages, observer)
             if claim is not None:
                 run_slot(sessions[study.uuid], claim, WORK[claim.stage])
                 break
@@ -221,17 +173,6 @@ def open_session(
     train = dataset.load_train(data_root, image_size=hp.image_size, cache_dir=cache_dir)
     checkpoints = checkpoints or open_checkpoints(None, storage.root)
     return Session(storage, study, data_root, cache_dir, checkpoints, train, torch_device, worker, emit, stop)
-
-
-def format_event(event: str, fields: Mapping[str, Any]) -> str:
-    """Return one line of key=value pairs; floats with four significant digits, text with spaces quoted."""
-    parts = []
-    for name, value in {"event": event, **fields}.items():
-        if value is None:
-            continue
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
-        parts.append(f'{name}="{text}"' if " " in text else f"{name}={text}")
-    return " ".join(parts)
 
 
 @contextlib.contextmanager

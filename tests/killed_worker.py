@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["mhist_tune.supervisor"])  # torch is imported once for all of them
+_SERVER.set_forkserver_preload(["mhist_tune.worker"])  # torch is imported once for all of them
 
 
 def run_killed(place: str, n: int, arguments: Sequence[str]) -> int | None:

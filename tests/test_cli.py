@@ -65,6 +65,7 @@ def test_help_loads_nothing_heavy(path: tuple[str, ...]) -> None:
     ("module", "needed"),
     [
         ("status", {"sqlalchemy", "numpy"}),
+        ("supervisor", set()),
         ("worker", {"sqlalchemy", "numpy", "torch", "torchvision", "timm", "optuna", "PIL"}),
     ],
 )

@@ -26,11 +26,11 @@ from mhist_tune import (
     worker,
 )
 from mhist_tune.errors import StorageError
+from mhist_tune.events import Emit
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.ledger import SlotRow
 from mhist_tune.pruning import Decision
 from mhist_tune.records import EpochRow
-from mhist_tune.session import Emit
 from mhist_tune.storage import open_storage
 
 Run = Callable[..., tuple[int, str, str]]

@@ -11,8 +11,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mhist_tune import definition, ledger, replayed, space, studies, suggestions, tables, worker
 from mhist_tune.creation import create
+from mhist_tune.devices import WorkerOptions
+from mhist_tune.events import StopRequest
 from mhist_tune.leases import LeaseObserver
-from mhist_tune.session import StopRequest
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 
@@ -49,7 +50,7 @@ TPE = {"name": "tpe", "seed": 0, "n_startup_trials": 2, "n_ei_candidates": 24}
 @pytest.fixture
 def searched(storage_url: str, generated: Path) -> str:
     """The URL of a storage with a study that four workers have searched at the same time."""
-    options = worker.WorkerOptions(storage_url, generated, "small", ("search",))
+    options = WorkerOptions(storage_url, generated, "small", ("search",))
     with open_storage(storage_url) as storage:
         create(storage, definition.parse(DEFINITION, "test"), generated)
     threads = [

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from mhist_tune.session import Emit
-from mhist_tune.worker import format_event
+from mhist_tune.events import Emit, format_event
 
 
 @contextlib.contextmanager

@@ -159,7 +159,7 @@ def verify_command(
     from mhist_tune import verification
     from mhist_tune.cli.progress import progress
     from mhist_tune.errors import MhistTuneError
-    from mhist_tune.session import Interrupted
+    from mhist_tune.events import Interrupted
     from mhist_tune.storage import open_storage
     from mhist_tune.supervisor import stop_on_signals
 
@@ -237,12 +237,12 @@ def _work(
 ) -> None:
     """Run workers in this terminal; end with 128 + the signal's number when one asks to stop."""
     from mhist_tune.cli.progress import progress
-    from mhist_tune.session import Interrupted
+    from mhist_tune.devices import WorkerOptions, parse_devices
+    from mhist_tune.events import Interrupted
     from mhist_tune.storage import open_storage
     from mhist_tune.stores import open_checkpoints
     from mhist_tune.studies import load_study
     from mhist_tune.supervisor import run_workers, stop_on_signals
-    from mhist_tune.worker import WORK, WorkerOptions, parse_devices
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not reproducible
     checkpoints, checkpoints_gb = work["checkpoints"], work["checkpoints_gb"]
@@ -250,7 +250,7 @@ def _work(
         if name:
             load_study(storage, name)
         open_checkpoints(checkpoints, storage.root, checkpoints_gb)
-    options = WorkerOptions(storage_url, root, name, stages or tuple(WORK), wait, checkpoints, checkpoints_gb)
+    options = WorkerOptions(storage_url, root, name, stages, wait, checkpoints, checkpoints_gb)
     try:
         with stop_on_signals() as stop, progress() as emit:
             run_workers(options, parse_devices(work["devices"], work["per_device"]), emit, stop)
