@@ -1,6 +1,7 @@
 """The dashboard's own pages on both databases: what they show, and what their forms do."""
 
 import pytest
+import sqlalchemy
 
 from mhist_tune import journal, ledger, records, studies
 from mhist_tune.dashboard import app
@@ -113,6 +114,20 @@ def test_a_new_epoch_appears_and_an_old_page_is_not_sent_again(
     assert (again.status, again.body) == (304, "")
     assert news.status == 200
     assert "0.7000" in news.body
+
+
+def test_what_has_ended_is_not_read_again(user: Client, storage: Storage, make_study: MakeStudy) -> None:
+    """Another view of the same second asks the database for nothing, however many trials it lists."""
+    study = make_study("many", n_trials=20, lease_s=60.0)
+    for number in range(20):
+        end(storage, claim(storage, study, number), state="COMPLETE", value=0.5, best_value=0.5, stopped_epoch=1)
+    user.get("/study/many")
+    asked: list[str] = []
+    for engine in (storage.engine, storage.rdb.engine):
+        sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
+    user.get("/study/many?sort=value")
+
+    assert asked == []
 
 
 def test_trials_are_sorted_filtered_and_paged(user: Client, storage: Storage, make_study: MakeStudy) -> None:

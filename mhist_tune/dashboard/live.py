@@ -174,4 +174,6 @@ class Board:
 
     def _of(self, study: Study) -> _Watched:
         with self._lock:
-            return self._watched.setdefault(study.uuid, _Watched(self.storage, study))
+            if study.uuid not in self._watched:
+                self._watched[study.uuid] = _Watched(self.storage, study)
+            return self._watched[study.uuid]
