@@ -7,6 +7,9 @@ INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+# One thread for each process, asleep while it waits: tests that start several would otherwise fight over the cores.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
+
 .PHONY: help setup demo test chaos test-browser compose-test check bench bench-search clean
 .DELETE_ON_ERROR:
 
@@ -18,18 +21,17 @@ demo: $(INSTALLED) ## the whole main job on generated images
 
 setup: $(DEVELOPED) ## .venv with the package, editable, and the development tools
 
-# One thread for each process: tests that start several would otherwise fight over the cores.
 test: setup check ## make check and the tests: no network, no GPU, no data set
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(PYTEST) --numprocesses auto --dist loadfile
 
 # MHIST_TUNE_CHAOS_SEED chooses another schedule of accidents.
 chaos: setup ## the chaos test in its long form: six workers, 40 trials of each study, many accidents
-	MHIST_TUNE_CHAOS_TRIALS=40 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_chaos.py --durations=0
+	MHIST_TUNE_CHAOS_TRIALS=40 $(PYTEST) tests/test_chaos.py --durations=0
 
 test-browser: setup ## the dashboard in Chromium, on both databases, while workers train; screenshots in build/
 	$(PIP) install -e '.[browser]'
 	@command -v chromium >/dev/null || $(BIN)/playwright install chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/test_browser.py
+	$(PYTEST) -m browser tests/test_browser.py
 
 compose-test: setup ## the Compose stack for real, with accidents: needs Docker and Compose v2
 	$(BIN)/python tests/compose_stack.py --build

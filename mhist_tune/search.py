@@ -130,12 +130,13 @@ def _suggest(session: Session, claim: Claim, trial_id: int) -> dict[str, Any]:
         dimensions = {name: space.parse(name, table) for name, table in detail["space"].items()}
 
     def set_missing() -> None:
-        known = storage.optuna.get_trial(trial_id).params
+        # past Optuna's cache, which has KeyError for the params of a trial that another process created
+        known = storage.rdb.get_trial(trial_id).params
         for name, dimension in dimensions.items():
             if name not in known:
                 distribution = dimension.distribution()
                 internal = distribution.to_internal_repr(params[name])
-                storage.optuna.set_trial_param(trial_id, name, internal, distribution)
+                storage.rdb.set_trial_param(trial_id, name, internal, distribution)
 
     storage.retrying(set_missing)
     return {name: params[name] for name in dimensions}

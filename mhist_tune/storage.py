@@ -82,7 +82,7 @@ class Storage:
 
     @functools.cached_property
     def rdb(self) -> "RDBStorage":
-        """Optuna's own storage, for views of it; `optuna` is the one to use."""
+        """Optuna's own storage without a cache, for what the cache of `optuna` cannot do."""
         from optuna.storages import RDBStorage
 
         logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.WARNING)  # "A new study created in RDB"

@@ -19,7 +19,7 @@ Run = Callable[..., tuple[int, str, str]]
 DEFINITION = """
 [study]
 name = "tiny"
-n_trials = 7
+n_trials = 9
 sampler = { name = "random", seed = 3 }
 pruner = { name = "none" }
 lease_s = 1.0
@@ -38,7 +38,10 @@ learning_rate = { low = 1e-4, high = 1e-2, log = true }
 """
 
 GAPS = {
+    # first, so that it is resumed by a worker that has read no other trial yet
+    "suggestion and params": ("optuna.storages._rdb.storage:RDBStorage._set_trial_param", 1),
     "creation and ledger": ("mhist_tune.ledger:attach_trial", 1),
+    "ledger and suggestion": ("mhist_tune.suggestions:record", 1),
     "checkpoint and record": ("mhist_tune.records:record_epoch", 2),
     "record and mirror": ("mhist_tune.execution:SlotRun._mirror", 2),
     "mirror and outcome": ("mhist_tune.ledger:decide", 1),

@@ -154,7 +154,7 @@ def test_a_database_that_stays_away_ends_the_worker(start: Callable[..., Worker]
     """After the time for retries (here three seconds) the worker exits 4 with one line, and another one resumes."""
     url = postgres.new_database()
     command = (sys.executable, str(IMPATIENT), *WORKER[3:])
-    worker = start(url, "--per-device", "1", command=command, epochs=150)
+    worker = start(url, "--per-device", "1", command=command, epochs=60)
     worker.wait_for("event=epoch", " epoch=3")
     postgres.crash()
     try:
@@ -169,7 +169,7 @@ def test_a_database_that_stays_away_ends_the_worker(start: Callable[..., Worker]
     second = start(url, "--per-device", "1")
     assert " epoch=1 " not in second.wait_for("event=epoch")
     assert second.end()[0] == 0
-    assert epochs_of(url) == [list(range(1, 151))]
+    assert epochs_of(url) == [list(range(1, 61))]
 
 
 def test_a_signal_is_heard_while_the_database_is_away(start: Callable[..., Worker], postgres: PostgresServer) -> None:
@@ -190,7 +190,7 @@ def test_a_signal_is_heard_while_the_database_is_away(start: Callable[..., Worke
 
 def test_a_paused_worker_drops_its_trial_quietly(start: Callable[..., Worker], storage_url_sqlite: str) -> None:
     """Stopped for longer than its lease and woken, it finds its trial taken, says so once and leaves with 0."""
-    first = start(storage_url_sqlite, "--per-device", "1", epochs=200)
+    first = start(storage_url_sqlite, "--per-device", "1", epochs=60)
     first.wait_for("event=epoch")
     first.process.send_signal(signal.SIGSTOP)
     second = start(storage_url_sqlite, "--per-device", "1")
@@ -202,4 +202,4 @@ def test_a_paused_worker_drops_its_trial_quietly(start: Callable[..., Worker], s
 
     assert code == 0
     assert "event=epoch" not in rest
-    assert epochs_of(storage_url_sqlite) == [list(range(1, 201))]
+    assert epochs_of(storage_url_sqlite) == [list(range(1, 61))]
