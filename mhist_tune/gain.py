@@ -16,7 +16,8 @@ def document(found: Evidence) -> dict[str, Any] | None:
     Its keys: `default` (a trial), `is_chosen` (the default is the chosen trial, which leaves nothing to compare),
     `n_seeds` that have finished, `metrics` of the default on the test images (see `statistics.summary`) and
     `difference`: the chosen trial's seed-mean AUROC minus the default's, with `se`, `ci95`, `p_value` and `detectable`
-    as in a comparison of studies; both null without its seeds or where the test images are of one class.
+    as in a comparison of studies, and `difference_f1`, the same of F1 at 0.5, which is descriptive; these are null
+    without its seeds or where the test images are of one class.
     """
     default = found.opening.payload.get("default")
     if default is None:
@@ -27,16 +28,22 @@ def document(found: Evidence) -> dict[str, Any] | None:
         "n_seeds": len(found.default_slots),
         "metrics": None,
         "difference": None,
+        "difference_f1": None,
     }
     images, table = found.images, found.default_probabilities
     if table is None or not 0 < images.labels.sum() < images.labels.size:
         return shown
     shown["metrics"] = statistics.summary(images.labels, table, groups=images.groups, names=_SHOWN)
-    [difference] = paired.auroc_differences(images.labels, [found.probabilities, table], groups=images.groups)
-    of_difference = ("estimate", "se", "ci95", "p_value", "detectable")
-    shown["difference"] = {name: value for name, value in asdict(difference).items() if name in of_difference}
-    shown["difference"]["ci95"] = list(difference.ci95)
+    models = [found.probabilities, table]
+    [shown["difference"]] = map(_difference, paired.auroc_differences(images.labels, models, groups=images.groups))
+    [shown["difference_f1"]] = map(_difference, paired.f1_differences(images.labels, models, groups=images.groups))
     return shown
+
+
+def _difference(one: paired.Difference) -> dict[str, Any]:
+    of_difference = ("estimate", "se", "ci95", "p_value", "detectable")
+    found = {name: value for name, value in asdict(one).items() if name in of_difference}
+    return found | {"ci95": list(one.ci95)}
 
 
 def sentence(gain: Mapping[str, Any]) -> str | None:

@@ -3,7 +3,7 @@
 Shapes: `n` images, `S` seeds of a model (their number may differ between models). Labels are 0 (HP) or 1 (SSA).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from mhist_tune.statistics import FloatArray, checked, image_draws, seed_draws, weighted_auroc
+from mhist_tune.statistics import FloatArray, checked, image_draws, seed_draws, weighted_auroc, weighted_f1
 
 POWER = 0.8
 """With which the smallest detectable difference would have been found."""
@@ -19,7 +19,7 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class Difference:
-    """First minus second of two models' seed-mean AUROC.
+    """First minus second of two models' seed-mean AUROC, or F1.
 
     Attributes:
         se: standard error, from resampled images and seeds.
@@ -70,17 +70,41 @@ def auroc_differences(
     Raises:
         ValueError: as `statistics.metrics_of`.
     """
+    return _differences(weighted_auroc, labels, models, groups, n_boot, seed)
+
+
+def f1_differences(
+    labels: npt.ArrayLike,
+    models: Sequence[npt.ArrayLike],
+    *,
+    groups: Sequence[str] | None = None,
+    n_boot: int = 2000,
+    seed: int = 0,
+) -> list[Difference]:
+    """Return the same for the difference of seed-mean F1 at 0.5, which is descriptive: the test is that of AUROC."""
+    return _differences(weighted_f1, labels, models, groups, n_boot, seed)
+
+
+def _differences(
+    metric: Callable[[npt.NDArray[np.bool_], FloatArray, FloatArray], FloatArray],
+    labels: npt.ArrayLike,
+    models: Sequence[npt.ArrayLike],
+    groups: Sequence[str] | None,
+    n_boot: int,
+    seed: int,
+) -> list[Difference]:
+    """Return the difference of the seed-mean metric for each pair; `metric` takes image weights [B, n] to [B, S]."""
     positive = checked(labels, np.asarray(models[0]))[0]
     tables = [checked(labels, model)[1] for model in models]
     rng = np.random.default_rng(seed)
     blocks, blocks_of_images = [], []
     for images in image_draws(rng, n_boot, positive.size, groups):
-        per_seed = [weighted_auroc(positive, table, images) for table in tables]
+        per_seed = [metric(positive, table, images) for table in tables]
         draws = [seed_draws(rng, len(images), len(table)) for table in tables]
         blocks.append(np.stack([(one * drawn).sum(axis=1) for one, drawn in zip(per_seed, draws, strict=True)]))
         blocks_of_images.append(np.stack([one.mean(axis=1) for one in per_seed]))
     both, of_images = np.concatenate(blocks, axis=1), np.concatenate(blocks_of_images, axis=1)
-    observed = [weighted_auroc(positive, table, np.ones((1, positive.size)))[0] for table in tables]
+    observed = [metric(positive, table, np.ones((1, positive.size)))[0] for table in tables]
     return [
         _difference(
             first,
@@ -164,7 +188,7 @@ def _standard_error(both: FloatArray, of_images: FloatArray, *seeds: FloatArray)
     Args:
         both: the difference in resamples of images and seeds, [B].
         of_images: in the same resamples of images, with every seed once, [B].
-        seeds: the AUROC of each seed, for each of the two models.
+        seeds: the metric of each seed, for each of the two models.
     """
     alone = float(np.nanvar(of_images, ddof=1))
     resampled_seeds = sum(float(np.var(one)) / one.size for one in seeds)

@@ -162,7 +162,7 @@ def calibration_rows(report: Mapping[str, Any]) -> Rows:
 
 
 def gain_rows(report: Mapping[str, Any]) -> Rows:
-    """Return the chosen trial beside the study's default on the test images, and the difference of AUROC."""
+    """Return the chosen trial beside the study's default on the test images, and the differences of AUROC and F1."""
     gain, names = report["gain"], ("auroc", "auprc", "f1", "balanced_accuracy")
     rows = [["", "seeds", *(_METRIC_NAMES.get(name, name.replace("_", " ")) for name in names)]]
     for title, n_seeds, metrics in (
@@ -171,9 +171,14 @@ def gain_rows(report: Mapping[str, Any]) -> Rows:
     ):
         cells = [_with_std(metrics[name]["mean"], metrics[name]["std"]) for name in names]
         rows.append([title, str(n_seeds), *cells])
-    low, high = gain["difference"]["ci95"]
-    change = f"{gain['difference']['estimate']:+.4f} ({low:+.4f} to {high:+.4f})"
-    return [*rows, ["difference, 95% interval", "", change, "", "", ""]]
+    auroc, f1 = (change(gain[name]) for name in ("difference", "difference_f1"))
+    return [*rows, ["difference, 95% interval", "", auroc, "", f1, ""]]
+
+
+def change(difference: Mapping[str, Any]) -> str:
+    """Return a difference with its interval; `difference` has `estimate` and `ci95`."""
+    low, high = difference["ci95"]
+    return f"{difference['estimate']:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def confirm_rows(report: Mapping[str, Any]) -> Rows:

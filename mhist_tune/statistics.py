@@ -161,6 +161,11 @@ def weighted_auroc(positive: npt.NDArray[np.bool_], table: FloatArray, weights: 
     return _ratio(np.stack(areas, axis=1), (of_ssa.sum(axis=0) * of_hp.sum(axis=0))[:, None], np.nan)
 
 
+def weighted_f1(positive: npt.NDArray[np.bool_], table: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return the F1 at 0.5 of each model under each row of image weights, [B, S]; arguments as of `weighted_auroc`."""
+    return _weighted_metrics(positive, table, weights, 0.5, ("f1",))["f1"]
+
+
 def percentiles(values: FloatArray) -> tuple[float, float]:
     """Return the 2.5% and 97.5% quantiles of the values that are defined; NaN twice if none is."""
     defined = values[~np.isnan(values)]

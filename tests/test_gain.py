@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from mhist_tune import calibration, confirm, definition, gain, paired, records, report, report_text, studies
 from mhist_tune.storage import Storage, open_storage
@@ -75,6 +75,11 @@ def test_the_gain_over_the_default_has_an_interval(storage: Storage, study: Stud
     assert found["metrics"]["auroc"]["mean"] == pytest.approx(means[1])
     assert found["difference"]["estimate"] == pytest.approx(means[0] - means[1])
     assert found["difference"]["ci95"] == list(paired.auroc_differences(LABELS, tables)[0].ci95)
+    f1 = [np.mean([f1_score(LABELS, row > 0.5) for row in table]) for table in tables]
+    assert found["difference_f1"]["estimate"] == pytest.approx(f1[0] - f1[1])
+    assert found["difference_f1"]["ci95"] == list(paired.f1_differences(LABELS, tables)[0].ci95)
+    low, high = found["difference_f1"]["ci95"]
+    assert f"{f1[0] - f1[1]:+.4f} ({low:+.4f} to {high:+.4f})" in report_text.gain_rows(document)[-1]
     assert "Against the study's default (trial 0)" in document["result"]
     assert "trial 1 and the default, trial 0, 2 seeds" in report_text.to_table(document)
     for name, slots in (("predictions.csv", (0, 1)), ("predictions-default.csv", (2, 3))):
@@ -126,6 +131,7 @@ def test_a_default_that_is_chosen_is_not_compared_with_itself(storage: Storage, 
         "n_seeds": 0,
         "metrics": None,
         "difference": None,
+        "difference_f1": None,
     }
     assert "tuning gained nothing" in document["result"]
     assert "chosen by hand" in document["methods"]  # the confirmed choice was trial 1

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from scipy.stats import norm
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from mhist_tune import paired
 
@@ -98,6 +98,19 @@ def test_the_standard_error_counts_what_belongs_to_an_image_and_a_seed_once():
     ]
     ratio = np.mean([one.se**2 for one in found]) / np.var([one.estimate for one in found])
     assert ratio == pytest.approx(1, abs=0.25)
+
+
+def test_an_f1_difference_is_that_of_the_seed_means_and_its_interval_covers():
+    """The estimate is that of scikit-learn's F1, and of models that are equal 95% of the intervals hold 0."""
+    rng = np.random.default_rng(6)
+    n_studies, n_covered = 200, 0
+    for study in range(n_studies):
+        labels, models = scores(rng, (0.9, 0.9), shared=0.3, own=0.1, n=(60, 90))
+        (found,) = paired.f1_differences(labels, models, n_boot=100, seed=study)
+        n_covered += found.ci95[0] <= 0 <= found.ci95[1]
+    means = [np.mean([f1_score(labels, row > 0.5) for row in model]) for model in models]
+    assert found.estimate == pytest.approx(means[0] - means[1])
+    assert n_covered / n_studies == pytest.approx(0.95, abs=0.035)
 
 
 def test_whole_groups_are_drawn():
