@@ -14,10 +14,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
+GREEN, PINK, BROWN, VIOLET = "#00795A", "#B0568B", "#8A6D00", "#5B4FC4"
 INK = "#1b1b1c"
 """Text and axes."""
 
-_CSS = {BLUE: "var(--blue)", ORANGE: "var(--orange)", GREY: "var(--grey)", INK: "currentColor"}
+_CSS = {
+    BLUE: "var(--blue)",
+    ORANGE: "var(--orange)",
+    GREEN: "var(--green)",
+    PINK: "var(--pink)",
+    BROWN: "var(--brown)",
+    VIOLET: "var(--violet)",
+    GREY: "var(--grey)",
+    INK: "currentColor",
+}
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: searchable, and in the page's font
     "svg.hashsalt": "mhist-tune",  # the same figure has the same bytes
@@ -53,7 +63,7 @@ def write_png(figure: Figure, path: Path) -> None:
 
 
 def inline_svg(figure: Figure, label: str) -> str:
-    """Return a figure as an SVG element for a page that defines --blue, --orange and --grey.
+    """Return a figure as an SVG element for a page that defines --blue and the other colours.
 
     Args:
         figure: of `new_figure`.

@@ -1,4 +1,4 @@
-"""Which figures a report has: each drawn once, for the page and as a file."""
+"""Which figures a report and a comparison have: each drawn once, for the page and as a file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from mhist_tune import canvas, plots, records, search_plots
+from mhist_tune import canvas, model_plots, plots, records, search_plots
 from mhist_tune.calibration import ReliabilityBin
 from mhist_tune.evidence import STAGE, Evidence
 from mhist_tune.storage import Storage
@@ -115,3 +115,36 @@ def draw(
             )
         )
     return drawn
+
+
+def compared(members: Sequence[Evidence], document: Mapping[str, Any]) -> list[ReportFigure]:
+    """Return the figures of a comparison; `document` is that of `compare.build`, both classes are present."""
+    names = [one.study.name for one in members]
+    labels, tables = members[0].images.labels, [one.probabilities for one in members]
+    pairs = {f"{one['first']} − {one['second']}": (one["difference"], *one["ci95"]) for one in document["primary"]}
+    return [
+        ReportFigure(
+            "roc",
+            "ROC on the test partition",
+            "For each model the mean over its seeds, with a band from the lowest to the highest seed.",
+            model_plots.roc(labels, dict(zip(names, tables, strict=True))),
+        ),
+        ReportFigure(
+            "auroc",
+            "AUROC of every seed",
+            "Each dot is a seed; the diamond is their mean, with its 95% interval over images and seeds.",
+            model_plots.seeds({one["study"]: one["auroc"] for one in document["members"]}),
+        ),
+        ReportFigure(
+            "differences",
+            "Differences of AUROC",
+            "First minus second with a 95% interval, images paired. One that holds 0 shows no difference.",
+            model_plots.differences(pairs),
+        ),
+        ReportFigure(
+            "votes",
+            "Error rate by agreement of the seven pathologists",
+            "Share of misclassified images at 0.5, with 95% intervals, and of pathologists against the majority.",
+            model_plots.error_rates({one["study"]: one["by_votes"] for one in document["members"]}),
+        ),
+    ]

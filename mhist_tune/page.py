@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing beside it: no script, no font, no request."""
+"""A report or a comparison as one HTML file that needs nothing beside it: no script, no font, no request."""
 
 import base64
 import functools
@@ -7,11 +7,13 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mhist_tune import report_text
+from mhist_tune import compare_text, report_text
 from mhist_tune.figures import ReportFigure
 
 N_THUMBNAILS = 48
-"""Misclassified images that a page shows at most."""
+"""Misclassified images that a report shows at most."""
+_N_OF_EACH = 16
+"""The same of each model of a comparison."""
 
 
 @functools.cache
@@ -29,7 +31,6 @@ def render(report: Mapping[str, Any], figures: Sequence[ReportFigure], thumbnail
         thumbnails: JPEG files by the image's name; may lack any image.
     """
     tables = report_text.tables(report)
-    shown = [one for one in report["mistakes"] if one["image_name"] in thumbnails][:N_THUMBNAILS]
     html: str = (
         environment()
         .get_template("report.html")
@@ -39,13 +40,52 @@ def render(report: Mapping[str, Any], figures: Sequence[ReportFigure], thumbnail
             tables=tables,
             words=tables[0][0],
             figures=figures,
-            thumbnails=[(one, _data_url(thumbnails[one["image_name"]])) for one in shown],
+            thumbnails=_shown(report["mistakes"], thumbnails, N_THUMBNAILS),
             search_lines=[line for line in report_text.search_lines(report) if not line.startswith("Edge of range")],
             openings=report_text.opening_lines(report),
             facts=report_text.facts(report),
         )
     )
     return html
+
+
+def render_comparison(
+    document: Mapping[str, Any], figures: Sequence[ReportFigure], thumbnails: Sequence[Mapping[str, bytes]]
+) -> str:
+    """Return a comparison as HTML.
+
+    Args:
+        document: of `compare.build`.
+        figures: that it shows.
+        thumbnails: of each member JPEG files by the image's name; may lack any image.
+    """
+    members = document["members"]
+    html: str = (
+        environment()
+        .get_template("compare.html")
+        .render(
+            document=document,
+            headline=compare_text.headline(document),
+            verdicts=compare_text.verdicts(document),
+            tables=compare_text.tables(document),
+            caveats=compare_text.caveats(document),
+            figures=figures,
+            sheets=[
+                (one["study"], len(one["mistakes"]), pictures)
+                for one, stored in zip(members, thumbnails, strict=True)
+                if (pictures := _shown(one["mistakes"], stored, _N_OF_EACH))
+            ],
+        )
+    )
+    return html
+
+
+def _shown(
+    mistakes: Sequence[Mapping[str, Any]], thumbnails: Mapping[str, bytes], n_most: int
+) -> list[tuple[Mapping[str, Any], str]]:
+    """Return the first mistakes that have a picture, with it."""
+    shown = [one for one in mistakes if one["image_name"] in thumbnails][:n_most]
+    return [(one, _data_url(thumbnails[one["image_name"]])) for one in shown]
 
 
 def _data_url(jpeg: bytes) -> str:

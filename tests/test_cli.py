@@ -99,7 +99,7 @@ def test_options_are_frozen() -> None:
         "retrain": sorted([*work, "--again", "--n-seeds", "--trial", "--with-validation"]),
         "report": ["--against", "--json", "--output", "--storage"],
         "ensemble": ["--json", "--storage"],
-        "compare": ["--json", "--storage"],
+        "compare": ["--json", "--output", "--storage"],
         "status": ["--json", "--storage", "--watch"],
         "studies": ["--json", "--storage"],
         "best-trial": ["--export", "--json", "--storage"],

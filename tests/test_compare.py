@@ -1,10 +1,11 @@
 import json
+import re
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mhist_tune import compare, paired, studies
+from mhist_tune import compare, compare_text, paired, studies, thumbnails
 from mhist_tune.errors import StudyNotFoundError, UsageError
 from mhist_tune.storage import open_storage
 from tests.made_up import LABELS, create, open_test, retrain
@@ -46,12 +47,12 @@ def test_a_clear_difference_is_named_and_none_is_not(storage):
     make(storage, "bad", noise=1.5)
     make(storage, "alike", noise=0.05)
     document = compare.build(storage, ["good", "bad"])
-    text = compare.to_text(document)
+    text = compare_text.to_text(document)
     assert "good has the higher AUROC" in text
     by_votes = [f"{one['error_rate']:.3f}" for one in document["members"][1]["by_votes"]]
     assert ["bad", *by_votes] in [line.split() for line in text.splitlines()], "one line of error rates for each model"
     assert "Descriptive only" in text
-    text = compare.to_text(compare.build(storage, ["good", "alike"]))
+    text = compare_text.to_text(compare.build(storage, ["good", "alike"]))
     assert "no difference shown, which is no proof of equality" in text
 
 
@@ -87,7 +88,7 @@ def test_a_single_seed_and_several_openings_are_pointed_out(storage):
     make(storage, "a", n_seeds=1)
     make(storage, "b", n_seeds=2)
     open_test(storage, studies.load_study(storage, "b"), trial=9, seeds=(0,), reason="again")
-    text = compare.to_text(compare.build(storage, ["a", "b"]))
+    text = compare_text.to_text(compare.build(storage, ["a", "b"]))
     assert "One seed only: a" in text
     assert "b opened the test partition 2 times" in text
 
@@ -99,7 +100,39 @@ def test_groups_are_drawn_whole(storage):
     make(storage, "b", groups=groups, noise=0.6)
     document = compare.build(storage, ["a", "b"])
     assert document["resampled_by"] == "group"
-    assert "whole groups" in compare.to_text(document)
+    assert "whole groups" in compare_text.to_text(document)
+
+
+def test_the_page_needs_nothing_beside_it(storage, tmp_path):
+    """HTML with figures, the answer first and a contact sheet of who has thumbnails; Markdown and JSON beside it."""
+    make(storage, "good", noise=0.05)
+    make(storage, "bad", noise=1.5)
+    bad = studies.load_study(storage, "bad")
+    names = [f"{index:02}.png" for index in range(len(LABELS))]
+    thumbnails.write(thumbnails.path_of(storage, bad), names, np.zeros((len(names), 3, 8, 8), dtype=np.uint8))
+    document = compare.write(storage, ["good", "bad"], tmp_path / "page")
+    html, markdown = (tmp_path / "page" / f"compare.{kind}" for kind in ("html", "md"))
+    page = html.read_text()
+
+    assert json.loads((tmp_path / "page" / "compare.json").read_text()) == document
+    assert not re.search(r"(src|href)=\"(?!data:|#)|url\((?!#)|<script|@import", page)
+    assert [figure in page for figure in ('id="roc"', 'id="auroc"', 'id="differences"', 'id="votes"')] == [True] * 4
+    assert page.index("good has the higher AUROC") < page.index("<table")
+    shown = re.findall(r'<img src="data:image/jpeg;base64,[^"]+" alt="([^"]+)">', page)
+    assert shown == [one["image_name"] for one in document["members"][1]["mistakes"]][:16]
+    assert "Misclassified by good" not in page
+    for text in (page, markdown.read_text()):
+        assert f"{document['primary'][0]['difference']:+.4f}" in text
+        assert "count as independent" in text
+
+
+def test_a_page_that_cannot_be_written_is_a_usage_error(storage, tmp_path):
+    """A file where the folder should be is named with a hint."""
+    make(storage, "a")
+    make(storage, "b")
+    (tmp_path / "page").write_text("")
+    with pytest.raises(UsageError, match="cannot write the comparison"):
+        compare.write(storage, ["a", "b"], tmp_path / "page")
 
 
 def test_other_test_partitions_are_refused(storage):

@@ -90,22 +90,29 @@ def ensemble_command(names: tuple[str, ...], as_json: bool, storage_url: str) ->
 
 @click.command("compare")
 @click.argument("names", nargs=-1, required=True, metavar="NAME NAME...")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write it as a page with figures, as Markdown and JSON.",
+)
 @json_option
 @storage_option
-def compare_command(names: tuple[str, ...], as_json: bool, storage_url: str) -> None:
+def compare_command(names: tuple[str, ...], output: Path | None, as_json: bool, storage_url: str) -> None:
     """Compare the retrained models of two or more studies on the same test images.
 
     \b
     Example:
       mhist-tune compare vit resnet18
+      mhist-tune compare vit resnet18 --output vit-resnet18
     """
-    from mhist_tune import compare
+    from mhist_tune import compare, compare_text
     from mhist_tune.storage import open_storage
 
     with open_storage(storage_url, create=False) as storage:
-        document = compare.build(storage, names)
-    click.echo(json.dumps(document, indent=2) if as_json else compare.to_text(document))
-    follow_up(f"mhist-tune report {names[0]}")
+        document = compare.write(storage, names, output) if output else compare.build(storage, names)
+    click.echo(json.dumps(document, indent=2) if as_json else compare_text.to_text(document))
+    follow_up(f"open {output / 'compare.html'}" if output else f"mhist-tune compare {' '.join(names)} --output DIR")
 
 
 @click.command("status")

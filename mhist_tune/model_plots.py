@@ -1,0 +1,105 @@
+"""Figures of several models on the same test images, from plain arrays.
+
+Models are told apart by colour, line and marker, so that no figure rests on colour alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle, islice
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_curve
+
+from mhist_tune.canvas import BLUE, BROWN, GREEN, GREY, INK, ORANGE, PINK, VIOLET, new_figure
+from mhist_tune.difficulty import VoteRate
+from mhist_tune.statistics import FloatArray, MetricSummary
+
+_COLOURS = (BLUE, ORANGE, GREEN, PINK, BROWN, VIOLET)
+_LINES = ("-", "--", "-.", ":")
+_MARKERS = ("o", "s", "^", "v", "P", "X")
+_GRID = np.linspace(0, 1, 201)
+
+
+def roc(labels: npt.ArrayLike, models: Mapping[str, FloatArray]) -> Figure:
+    """Draw each model's mean ROC curve in the band between its lowest and its highest seed.
+
+    Args:
+        labels: [n], 0 or 1, both present.
+        models: probabilities [S, n] in 0..1, by name.
+    """
+    figure, (axes,) = new_figure(width=5.0, height=5.0)
+    for (name, table), colour, line in zip(models.items(), cycle(_COLOURS), cycle(_LINES), strict=False):
+        rates = [roc_curve(labels, row)[:2] for row in table]
+        curves = np.stack([np.interp(_GRID, fpr, tpr) for fpr, tpr in rates])
+        axes.fill_between(_GRID, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+        mean = [0, *curves.mean(axis=0)]
+        axes.plot([0, *_GRID], mean, color=colour, linestyle=line, linewidth=2, label=name)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="chance")
+    axes.set(xlim=(0, 1), ylim=(0, 1.005), aspect="equal")
+    axes.set(xlabel="false positive rate (1 - specificity)", ylabel="sensitivity (recall of SSA)")
+    axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def seeds(models: Mapping[str, MetricSummary]) -> Figure:
+    """Draw the AUROC of each seed, their mean and its interval, the first model on top.
+
+    Args:
+        models: a metric over the seeds, by name.
+    """
+    figure, (axes,) = new_figure(width=6.0, height=1.4 + 0.6 * len(models))
+    for place, ((name, one), colour) in enumerate(zip(models.items(), cycle(_COLOURS), strict=False)):
+        values = [value for value in one["per_seed"] if value is not None]
+        axes.plot(values, np.full(len(values), place - 0.16), "o", color=colour, markersize=4.5, alpha=0.7, label=name)
+        if one["mean"] is not None and one["ci95"] is not None:
+            axes.plot(one["ci95"], [place + 0.16] * 2, color=INK, linewidth=1.4)
+            axes.plot([one["mean"]], [place + 0.16], "D", color=INK, markersize=5.5)
+    axes.set_yticks(range(len(models)), list(models))
+    axes.set(ylim=(len(models) - 0.5, -0.5), xlabel="AUROC")
+    return figure
+
+
+def differences(pairs: Mapping[str, tuple[float, float, float]]) -> Figure:
+    """Draw differences with their intervals beside 0, the first on top.
+
+    Args:
+        pairs: estimate, lower and upper end by name.
+    """
+    figure, (axes,) = new_figure(width=6.0, height=1.4 + 0.45 * len(pairs))
+    for place, (estimate, low, high) in enumerate(pairs.values()):
+        axes.plot([low, high], [place] * 2, color=BLUE, linewidth=1.8)
+        axes.plot([estimate], [place], "D", color=BLUE, markersize=6)
+    axes.axvline(0, color=GREY, linewidth=0.9, linestyle=":")
+    axes.set_yticks(range(len(pairs)), list(pairs))
+    axes.set(ylim=(len(pairs) - 0.5, -0.5), xlabel="difference of AUROC")
+    return figure
+
+
+def error_rates(models: Mapping[str, Sequence[VoteRate]]) -> Figure:
+    """Draw each model's error rate with its interval for each number of SSA votes, and the pathologists' disagreement.
+
+    Args:
+        models: as from `difficulty.rates_by_votes`, by name.
+    """
+    figure, (axes,) = new_figure(width=6.0, height=4.4)
+    step = 0.7 / len(models)
+    tops = [0.1]
+    styles = zip(cycle(_COLOURS), cycle(_MARKERS), strict=False)
+    for place, ((name, rates), (colour, marker)) in enumerate(
+        zip(models.items(), islice(styles, len(models)), strict=True)
+    ):
+        shown = [(one["votes"], one["error_rate"], *one["ci95"]) for one in rates if one["ci95"] is not None]
+        votes, heights, low, high = np.array(shown, dtype=np.float64).reshape(-1, 4).T
+        spread = np.clip(np.stack([heights - low, high - heights]), 0, None)
+        x = votes + (place - (len(models) - 1) / 2) * step
+        axes.errorbar(x, heights, yerr=spread, fmt=marker, color=colour, markersize=5, elinewidth=1, label=name)
+        tops += list(high)
+    first = next(iter(models.values()))
+    human = [one["human_error_rate"] for one in first]
+    axes.plot(range(len(first)), human, color=INK, marker="D", markersize=5, linestyle="", label="pathologists against")
+    axes.set(ylim=(0, min(1.3 * max(*tops, *human), 1.25)), xlabel="votes for SSA, of 7", ylabel="misclassified images")
+    axes.set_xticks(range(len(first)), [f"{one['votes']}\nn={one['n_images']}" for one in first], fontsize=10)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.legend(loc="upper left", frameon=False, fontsize=10)
+    return figure
