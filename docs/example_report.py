@@ -1,0 +1,59 @@
+"""Writes `example-report/` beside it: `python docs/example_report.py sqlite:///PATH STUDY STUDY [STUDY...]`.
+
+The studies are retrained ones of one SQLite storage. Their database alone is copied first, to where no thumbnails lie:
+images of a data set must not get into a repository. `generated/` is `mhist-tune demo`, whose images are made up.
+Figures are in the pages alone, so that nothing is there twice.
+"""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from sqlalchemy import make_url
+
+from mhist_tune import compare, report, report_text
+from mhist_tune.storage import open_storage
+
+FOLDER = Path(__file__).parent / "example-report"
+
+
+def write_studies(storage_url: str, names: list[str], folder: Path) -> None:
+    """Write the report of each study, and their comparison, without any image of the data set."""
+    with tempfile.TemporaryDirectory() as alone, contextlib.chdir(folder):
+        database = make_url(storage_url).database or ""
+        with (
+            contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as source,
+            contextlib.closing(sqlite3.connect(Path(alone) / "studies.db")) as copy,
+        ):
+            source.backup(copy)
+        with open_storage(f"sqlite:///{alone}/studies.db", create=False) as storage:
+            for name in names:
+                shutil.rmtree(name, ignore_errors=True)
+                document = report.write(storage, name, Path(name))  # relative: the path of a file is in the report
+                for figure in Path(name).glob("*.png"):
+                    figure.unlink()
+                (Path(name) / "report.md").write_text(report_text.to_markdown(document, figures=()), encoding="utf-8")
+            compare.write(storage, names, Path("compare"))
+
+
+def write_generated(folder: Path) -> None:
+    """Run `mhist-tune demo`, and keep the page of its report."""
+    with tempfile.TemporaryDirectory() as alone:
+        environment = {**os.environ, "MHIST_TUNE_STORAGE": f"sqlite:///{alone}/storage/studies.db"}
+        command = [sys.executable, "-m", "mhist_tune", "demo", "--devices", "cpu"]
+        subprocess.run(command, env=environment, cwd=alone, check=True)
+        (folder / "generated").mkdir(exist_ok=True)
+        shutil.copy(Path(alone) / "storage" / "reports" / "demo" / "report.html", folder / "generated")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 4 or not sys.argv[1].startswith("sqlite:///"):
+        sys.exit(__doc__)
+    url = make_url(sys.argv[1])
+    write_studies(f"sqlite:///{Path(url.database or '').resolve()}", sys.argv[2:], FOLDER)
+    write_generated(FOLDER)
