@@ -15,7 +15,7 @@ import torch
 from throughput import bare_epoch, machine
 
 from mhist_tune.hyperparameters import Hyperparameters
-from mhist_tune.train import resolve
+from mhist_tune.probe import resolve
 
 SETTINGS = {
     "resnet18": ("none", "stem", "first1", "first2", "first3", "all_but_head"),

@@ -32,9 +32,10 @@ from mhist_tune.freeze import set_training
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model
 from mhist_tune.optim import build_optimizer
+from mhist_tune.probe import resolve
 from mhist_tune.saving import CheckpointSlot
 from mhist_tune.synthesize import synthesize
-from mhist_tune.train import EpochResult, fit, resolve
+from mhist_tune.train import EpochResult, fit
 
 
 @dataclass(frozen=True)

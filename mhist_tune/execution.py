@@ -176,7 +176,7 @@ class SlotRun:
         if n_images > 1 and not memory.is_coupled(hp):
             session.emit("memory", **self._where(), micro_batch_size=n_images // 2)
             return dataclasses.replace(hp, micro_batch_size=n_images // 2)
-        fitting = memory.fitting_micro_batch_size(hp, device)
+        fitting = memory.fitting_micro_batch_size(hp, device, n_images // 2)
         raise MhistTuneError(
             f"trial {self.trial_number} of {session.study.name} does not fit into the memory of {device} with "
             f"{n_images} images at once; its slot is free again",

@@ -19,6 +19,8 @@ from mhist_tune.errors import did_you_mean
 DROPOUT_PLACEMENT = re.compile(r"none|head|pos|head\+last([1-9]\d*)(\.mlp)?")
 FREEZE = re.compile(r"none|all_but_head|stem|first([1-9]\d*)")
 N_ANNOTATORS = 7
+PROBED = ("precision", "memory_format", "compile")
+"""Fields whose "auto" is settled once for a study, by timing them on the device; see `probe`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +183,18 @@ class Hyperparameters:
     labels: Literal["majority", "votes"] = _declare(
         "majority", "What training aims at: the majority's class, or the share of votes for SSA. Validation: the class."
     )
-    precision: Literal["auto", "fp32", "bf16"] = _declare(
-        "auto", "Number format of the forward pass; auto takes the faster one of the device."
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = _declare(
+        "auto",
+        "Number format of the forward pass: tf32 is fp32 with short products on an NVIDIA GPU and fp32 elsewhere, fp16 "
+        "scales the loss. auto takes the fastest one of the device.",
     )
     memory_format: Literal["auto", "contiguous", "channels_last"] = _declare(
         "auto", "Order of the images and convolution weights in memory; auto takes the faster one of the device."
+    )
+    compile: Literal["auto", "off", "on"] = _declare(
+        "auto",
+        "Training through torch.compile; auto takes it where it is faster, but tries it on a GPU only, and never where "
+        "drop_rate is searched, since each rate would be compiled anew.",
     )
 
     def __post_init__(self) -> None:

@@ -4,12 +4,11 @@ import dataclasses
 import gc
 
 import torch
-import torch.nn.functional as F
 
-from mhist_tune.forward import logits_of, ready, reproducible
+from mhist_tune.forward import ready, reproducible
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model, has_batch_norm
-from mhist_tune.optim import build_optimizer
+from mhist_tune.step import Stepper
 
 # torch has an error of its own kind only for its GPU allocator; the CPU's, CUDA's and cuBLAS's tell by their text.
 _MARKS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
@@ -41,9 +40,8 @@ def is_coupled(hp: Hyperparameters) -> bool:
     return has_batch_norm(create_model(dataclasses.replace(hp, weights="random")))
 
 
-def fitting_micro_batch_size(hp: Hyperparameters, device: torch.device) -> int | None:
-    """Return the largest of 1/2, 1/4, ... of the micro-batch with which a real update fits; None if none does."""
-    n_images = min(hp.micro_batch_size, hp.effective_batch_size) // 2
+def fitting_micro_batch_size(hp: Hyperparameters, device: torch.device, n_images: int) -> int | None:
+    """Return the largest of 1, 1/2, 1/4, ... of `n_images` with which a real update fits; None if none does."""
     while n_images:
         try:
             _update_once(hp, n_images, device)
@@ -58,10 +56,12 @@ def fitting_micro_batch_size(hp: Hyperparameters, device: torch.device) -> int |
 
 
 def _update_once(hp: Hyperparameters, n_images: int, device: torch.device) -> None:
-    with reproducible(device):
+    hp = dataclasses.replace(hp, compile="off")  # which takes no less memory, and no minutes
+    with reproducible(device, hp.precision):
         model = ready(create_model(dataclasses.replace(hp, weights="random")), hp, device)
         # In evaluation mode BatchNorm takes one image as well, and what is kept for the gradient is the same.
         model.train(n_images > 1)
         images = torch.zeros(n_images, 3, hp.image_size, hp.image_size, device=device)
-        torch.autograd.backward(F.softplus(logits_of(model, images, hp)).sum())
-        build_optimizer(model, hp).step()
+        stepper = Stepper(model, hp)
+        stepper.add(images, torch.zeros(n_images, device=device), n_images)
+        stepper.optimizer.step()  # fp16's scaler might leave it out, and with it the memory of the moments

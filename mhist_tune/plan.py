@@ -10,8 +10,8 @@ import torch
 from mhist_tune import ledger, models, records, studies
 from mhist_tune.dataset import ImageSet
 from mhist_tune.definition import StudyDefinition
-from mhist_tune.forward import resolve
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.probe import resolve
 from mhist_tune.storage import Storage
 from mhist_tune.train import EpochResult, fit
 

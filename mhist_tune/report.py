@@ -68,6 +68,7 @@ def build(storage: Storage, study_name: str) -> dict[str, Any]:
         references: published results.
         search: `n_trials` by state, `history` (with the last decision on each trial), `importance`, `audit` (of the
             pruner), `edges` (alarms).
+        settings: what every training of the study shares, as `probe.settle` returned it.
         training_speed, search_cost, confirm_cost: `images_per_s` while training, `n_epochs`, `elapsed_s`, the highest
             `peak_memory_bytes`.
         test_openings (every one of the study; `default`: the trial beside it; `descriptive`: the trials of a table
@@ -189,6 +190,7 @@ def _build(storage: Storage, found: Evidence) -> tuple[dict[str, Any], list[Tria
             f"{stage}_cost": _cost(storage, found, stage, [slot.slot for slot in ledger.slots(storage, study, stage)])
             for stage in ("search", finalists.STAGE)
         },
+        "settings": study.settings.get("probed"),
         "training_speed": _cost(storage, found, evidence.STAGE, [slot.slot for slot in found.slots]),
         "test_openings": [_opening(row) for row in found.openings],
         "extended_after_opening": len(_searched_since(storage, study, found.openings[0].opened_at)),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mhist_tune import finalists
+from mhist_tune import finalists, probed
 from mhist_tune.figures import ReportFigure
 from mhist_tune.methods import counted, duration, interval, number
 
@@ -266,6 +266,7 @@ def facts(report: Mapping[str, Any]) -> dict[str, str]:
         "Params": ", ".join(f"{name} = {value}" for name, value in trial["params"].items()) or "none searched",
         "Epochs": f"best {trial['best_epoch']}, stopped {trial['stopped_epoch']}, "
         f"configured {trial['configured_epochs']}; retrained for {report['stop_epoch']}",
+        **({"Settings": probed.sentence(report["settings"])} if report["settings"] else {}),
         "Training of the seeds": _cost(report["training_speed"]),
         "Search": _cost(report["search_cost"]),
         **({"Confirming": _cost(report["confirm_cost"])} if report["confirm"] else {}),

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mhist_tune import space as spaces
-from mhist_tune.hyperparameters import FIELDS, Hyperparameters, check
+from mhist_tune.hyperparameters import FIELDS, PROBED, Hyperparameters, check
 
 REPORTED = re.compile(r"best_epoch|(train|val|test|retrained)_[a-z0-9_]+")
 """What a reported number may be called: whose model and images it was measured with, then the metric."""
 
-PER_STUDY = ("image_size", "precision", "memory_format")
+PER_STUDY = ("image_size", *PROBED)
 """Fields that a study settles once: it decodes the images and probes the device for them."""
 
 

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mhist_tune import records, studies
+from mhist_tune import memory, records, studies
 from mhist_tune.checkpoint import CheckpointStore
 from mhist_tune.dataset import ImageSet
 from mhist_tune.events import Emit, StopRequest
@@ -51,6 +51,7 @@ class Session:
         cache_dir: where decoded partitions are kept.
         checkpoints: where training states are kept.
         emit: receives events for whoever watches.
+        micro_batch_size: how many images of a micro-batch fit this worker's device; None for as many as a trial asks.
         elsewhere: slots that are left to others.
     """
 
@@ -64,6 +65,7 @@ class Session:
     worker: str
     emit: Emit
     stop: StopRequest
+    micro_batch_size: int | None = None
     elsewhere: dict[tuple[str, int], Elsewhere] = field(default_factory=dict)
     _subsets: dict[str, ImageSet] = field(default_factory=dict)
     _scores: dict[str, ScoreBook] = field(default_factory=dict)
@@ -99,8 +101,11 @@ class Session:
         return SamplerView(self.storage.rdb, lambda: waiting(self.storage, self.study, "search"))
 
     def hyperparameters(self, params: Mapping[str, Any]) -> Hyperparameters:
-        """Return what `fit` takes, see `studies.hyperparameters`."""
-        return studies.hyperparameters(self.study, params)
+        """Return what `fit` takes, see `studies.hyperparameters`, with a micro-batch that fits the device."""
+        hp = studies.hyperparameters(self.study, params)
+        if self.micro_batch_size is None or hp.micro_batch_size <= self.micro_batch_size or memory.is_coupled(hp):
+            return hp
+        return replace(hp, micro_batch_size=self.micro_batch_size)
 
 
 def derive_seed(*parts: object) -> int:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mhist_tune import finalists, journal, ledger, records, selection
+from mhist_tune import finalists, journal, ledger, probed, records, selection
 from mhist_tune.ledger import SlotRow
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -130,6 +130,8 @@ def best_text(found: dict[str, Any]) -> str:
 def to_text(found: dict[str, Any]) -> str:
     """Return the summary as lines of text."""
     lines = [f"{found['study']}  {found['state']}"]
+    if settled := found["settings"].get("probed"):
+        lines.append(f"  settings: {probed.sentence(settled)}")
     for stage, counts in found["stages"].items():
         if counts:
             states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))

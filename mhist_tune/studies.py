@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row
 from mhist_tune import optuna_studies, tables
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.errors import DataError, StudyExistsError, StudyNotFoundError, did_you_mean
-from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.hyperparameters import PROBED, Hyperparameters
 from mhist_tune.storage import Storage
 
 if TYPE_CHECKING:
@@ -170,7 +170,8 @@ def load_study(storage: Storage, name: str) -> Study:
 def hyperparameters(study: Study, params: Mapping[str, Any]) -> Hyperparameters:
     """Return what `fit` takes: the definition's fixed fields, these params, and what was probed for the study."""
     fields = study.definition.hyperparameters(params).to_dict()
-    return Hyperparameters.from_dict({**fields, **study.settings["probed"]})
+    probed = {"compile": "off", **study.settings["probed"]}  # what was probed before passes could be compiled
+    return Hyperparameters.from_dict({**fields, **{name: probed[name] for name in PROBED}})
 
 
 def list_studies(storage: Storage) -> list[Study]:

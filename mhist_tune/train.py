@@ -23,15 +23,15 @@ from torch.nn.utils import get_total_norm
 from mhist_tune.augment import draw, normalize
 from mhist_tune.dataset import ImageSet
 from mhist_tune.features import image_features
-from mhist_tune.forward import evaluate, logits_of, probabilities_of, ready, reproducible, statistics_on
-from mhist_tune.forward import resolve as resolve
+from mhist_tune.forward import evaluate, probabilities_of, ready, reproducible, statistics_on
 from mhist_tune.freeze import set_training
-from mhist_tune.hyperparameters import FIELDS, N_ANNOTATORS, Hyperparameters
+from mhist_tune.hyperparameters import FIELDS, N_ANNOTATORS, PROBED, Hyperparameters
 from mhist_tune.metrics import binary_metrics
-from mhist_tune.models import create_model, has_batch_norm
-from mhist_tune.optim import build_optimizer, build_scheduler, current_learning_rate, effective_weight_decay
-from mhist_tune.sampling import plan, plan_updates
+from mhist_tune.models import create_model
+from mhist_tune.optim import build_scheduler, current_learning_rate, effective_weight_decay
+from mhist_tune.sampling import plan
 from mhist_tune.saving import CheckpointSlot
+from mhist_tune.step import Stepper
 from mhist_tune.subsets import training_indices
 
 _INIT, _AUGMENTATION, _DROPOUT = range(3)
@@ -104,7 +104,7 @@ def fit(
     """Train one model, or the rest of it where the checkpoint holds its beginning.
 
     Args:
-        hp: resolved, see `forward.resolve`.
+        hp: resolved, see `probe.resolve`.
         train: images to train on; those with `hp.exclude_votes`, and beyond `hp.n_per_class`, are left out here.
             Images that lie on `device` already are used in place.
         val: images to choose the best epoch on, and to stop early; None to train to the end.
@@ -126,7 +126,7 @@ def fit(
         UsageError: the model cannot be built, no image is left, or a class has fewer than `hp.n_per_class`.
         StorageError: the checkpoint cannot be written.
     """
-    with reproducible(device):
+    with reproducible(device, hp.precision):
         run = _Run(hp, train, val, seed=seed, device=device, n_epochs=stop_epoch or hp.epochs)
         if on_sampling:
             on_sampling(run.sampling_record())
@@ -160,7 +160,7 @@ def predict(
         images: at `hp.image_size`.
         batch_size: images in one pass; a multiple of the micro-batch if None.
     """
-    with reproducible(device):
+    with reproducible(device, hp.precision):
         logits = evaluate(trained_model(state_dict, hp, device), images.images, hp, batch_size=batch_size)
     return probabilities_of(logits).cpu().numpy()
 
@@ -189,8 +189,8 @@ class _Run:
         device: torch.device,
         n_epochs: int,
     ) -> None:
-        if "auto" in (hp.precision, hp.memory_format):
-            raise ValueError("precision or memory_format is not resolved")
+        if unresolved := [name for name in PROBED if getattr(hp, name) == "auto"]:
+            raise ValueError(f"{', '.join(unresolved)}: not resolved")
         self.hp, self.seed, self.device, self.n_epochs = hp, seed, device, n_epochs
         labels = train.labels.cpu().numpy()
         self.kept = training_indices(hp, votes=train.votes.cpu().numpy(), labels=labels, names=train.names)
@@ -210,9 +210,8 @@ class _Run:
         # A saved model needs neither a download nor the weight file.
         hp = dataclasses.replace(self.hp, weights="random") if saved else self.hp
         self.model = ready(create_model(hp), hp, self.device)
-        self.is_coupled = has_batch_norm(self.model)
-        self.optimizer = build_optimizer(self.model, self.hp)
-        self.scheduler = build_scheduler(self.optimizer, self.hp)
+        self.stepper = Stepper(self.model, self.hp)
+        self.scheduler = build_scheduler(self.stepper.optimizer, self.hp)
         if not saved:
             return
         # What a hyperparameter's default does is what was done before there was one.
@@ -222,7 +221,9 @@ class _Run:
             raise ValueError(f"the checkpoint is of another run: {saved['identity']} instead of {self._identity()}")
         self.model.load_state_dict(saved["model"])
         moments = {int(index): moment for index, moment in saved["optimizer"]["state"].items()}
-        self.optimizer.load_state_dict({**saved["optimizer"], "state": moments})
+        self.stepper.optimizer.load_state_dict({**saved["optimizer"], "state": moments})
+        if scaler := saved.get("scaler"):  # empty but in fp16; missing in states that are older than fp16
+            self.stepper.scaler.load_state_dict(scaler)
         self.scheduler.load_state_dict(saved["scheduler"])
         self.history = [_result_from(item) for item in saved["history"]]
         weights = saved["best_model"] or saved["model"]
@@ -231,12 +232,13 @@ class _Run:
     def state(self) -> dict[str, Any]:
         """Return what `start` needs to go on after the last epoch, as dicts, lists, plain values and tensors."""
         last = self.history[-1]
-        optimizer = self.optimizer.state_dict()
+        optimizer = self.stepper.optimizer.state_dict()
         return {
             "identity": self._identity(),
             "model": self.model.state_dict(),
             "best_model": None if last.best_epoch == last.epoch else self.best_weights,
             "optimizer": {**optimizer, "state": {str(index): item for index, item in optimizer["state"].items()}},
+            "scaler": self.stepper.scaler.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "history": [_result_to(result) for result in self.history],
         }
@@ -263,7 +265,7 @@ class _Run:
         epoch = len(self.history) + 1
         best_value = self.history[-1].best_value if self.history else None
         best_epoch = self.history[-1].best_epoch if self.history else 0
-        learning_rate = current_learning_rate(self.optimizer)
+        learning_rate = current_learning_rate(self.stepper.optimizer)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         n_images, train_loss = self._train_epoch(epoch, on_step)
@@ -315,23 +317,14 @@ class _Run:
         torch.manual_seed(_derive(self.seed, epoch, _DROPOUT))
         loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         set_training(self.model)
-        updates = plan_updates(
-            n_images,
-            effective_batch_size=hp.effective_batch_size,
-            micro_batch_size=hp.micro_batch_size,
-            is_coupled=self.is_coupled,
-        )
-        for update in updates:
+        for update in self.stepper.updates(n_images):
             n_in_update = update[-1].stop - update[0].start
-            self.optimizer.zero_grad(set_to_none=True)
             for part in update:
                 images = augmentation.apply(self.images[indices[part]], part)
-                logits = logits_of(self.model, normalize(images, *self.statistics), hp)
-                loss = F.binary_cross_entropy_with_logits(logits, self.targets[indices[part]], reduction="sum")
-                torch.autograd.backward(loss / n_in_update)
-                loss_sum += loss.detach()
+                targets = self.targets[indices[part]]
+                loss_sum += self.stepper.add(normalize(images, *self.statistics), targets, n_in_update)
                 on_step(part.stop, n_images)
-            self.optimizer.step()
+            self.stepper.update()
         # A gradient that was not finite leaves weights that are not, so that both need one look only.
         weights_norm = get_total_norm(list(self.model.parameters()))
         mean_loss, norm = torch.stack([loss_sum / n_images, weights_norm.double()]).tolist()
@@ -351,10 +344,13 @@ class _Run:
         }
 
     def _identity(self) -> dict[str, Any]:
-        """Return what must agree for a checkpoint to be of this run; where the first weights lay is not part of it."""
+        """Return what must agree for a checkpoint to be of this run.
+
+        Where the first weights lay is not part of it, nor whether its passes are compiled.
+        """
         hp = self.hp.to_dict()
-        del hp["weights"]
-        if not self.is_coupled:
+        del hp["weights"], hp["compile"]
+        if not self.stepper.is_coupled:
             del hp["micro_batch_size"]
         n_val = 0 if self.val_labels is None else len(self.val_labels)
         return {"hyperparameters": hp, "seed": self.seed, "n_train": len(self.kept), "n_val": n_val}

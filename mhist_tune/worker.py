@@ -13,18 +13,18 @@ from typing import Any
 
 import torch
 
-from mhist_tune import confirm, dataset, finalists, ledger, models, retrain, search, selection, studies
+from mhist_tune import confirm, dataset, finalists, ledger, models, probe, retrain, search, selection, studies
 from mhist_tune.checkpoint import CheckpointStore
 from mhist_tune.devices import WorkerOptions
 from mhist_tune.errors import DataError, StorageError
 from mhist_tune.events import Emit, StopRequest, format_event
 from mhist_tune.execution import SlotRun, run_slot
+from mhist_tune.hyperparameters import PROBED, Hyperparameters
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.session import Session
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.stores import open_checkpoints
 from mhist_tune.studies import Study
-from mhist_tune.train import resolve
 
 WORK: Mapping[str, Callable[[SlotRun], Mapping[str, Any]]] = {
     search.STAGE: search.run,
@@ -164,15 +164,35 @@ def open_session(
             )
     hp = study.definition.hyperparameters(study.definition.default_params())
     torch_device = torch.device(device)
-    if "probed" not in study.settings:
-        settled = resolve(hp, torch_device)
-        probed = {"precision": settled.precision, "memory_format": settled.memory_format}
-        study = studies.set_setting(storage, study, "probed", probed)
-    emit("setting", study=study.name, **study.settings["probed"])
+    study, micro_batch_size = _settled(storage, study, hp, torch_device, emit)
     cache_dir = storage.root / "cache"
     train = dataset.load_train(data_root, image_size=hp.image_size, cache_dir=cache_dir)
     checkpoints = checkpoints or open_checkpoints(None, storage.root)
-    return Session(storage, study, data_root, cache_dir, checkpoints, train, torch_device, worker, emit, stop)
+    return Session(
+        storage, study, data_root, cache_dir, checkpoints, train, torch_device, worker, emit, stop, micro_batch_size
+    )
+
+
+def _settled(
+    storage: Storage, study: Study, hp: Hyperparameters, device: torch.device, emit: Emit
+) -> tuple[Study, int | None]:
+    """Return the study with what is probed once for it, and the micro-batch that fits this device, None for any.
+
+    Where another kind of device was probed, the choice stands, so that trials are comparable; only the memory differs.
+    """
+    name = probe.device_name(device)
+    if "probed" not in study.settings:
+        found = probe.settle(hp, device, study.definition.space)
+        study = studies.set_setting(storage, study, "probed", found)
+    probed = study.settings["probed"]
+    micro_batch_size: int | None = probed.get("micro_batch_size")
+    emit("setting", study=study.name, **{key: probed.get(key) for key in (*PROBED, "micro_batch_size")})
+    if probed.get("device", name) != name:
+        settled = studies.hyperparameters(study, study.definition.default_params())
+        micro_batch_size = probe.micro_batch_size(settled, device)
+        shown = {"device": name, "probed_on": probed["device"], "micro_batch_size": micro_batch_size}
+        emit("hardware", study=study.name, **shown)
+    return study, micro_batch_size
 
 
 @contextlib.contextmanager

@@ -21,8 +21,8 @@ from mhist_tune import (
     resuming,
     saving,
     search,
+    step,
     studies,
-    train,
     worker,
 )
 from mhist_tune.errors import StorageError
@@ -159,8 +159,7 @@ def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         return logits_of(model, images, hp)
 
     logits_of = forward.logits_of
-    monkeypatch.setattr(train, "logits_of", limited)
-    monkeypatch.setattr(memory, "logits_of", limited)
+    monkeypatch.setattr(step, "logits_of", limited)
 
 
 def test_out_of_memory_halves_the_micro_batch(work: Work, recorded: Recorded, small_memory: None) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mhist_tune.augment import normalize
-from mhist_tune.forward import evaluate, logits_of, probabilities_of, ready, reproducible, resolve, statistics_on
+from mhist_tune.forward import evaluate, logits_of, probabilities_of, ready, reproducible, statistics_on
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model
 
@@ -78,19 +78,6 @@ def test_probabilities_stay_inside_the_open_interval() -> None:
     assert probabilities[2] == 0.5
 
 
-def test_only_what_is_auto_is_probed() -> None:
-    """A chosen precision and memory format are kept; auto becomes a legal one, and nothing else changes."""
-    chosen = hyperparameters(precision="bf16", memory_format="channels_last")
-    free = hyperparameters("test_resnet", precision="auto", memory_format="auto")
-
-    settled = resolve(free, CPU)
-
-    assert resolve(chosen, CPU) == chosen
-    assert settled.precision in ("fp32", "bf16")
-    assert settled.memory_format in ("contiguous", "channels_last")
-    assert settled == replace(free, precision=settled.precision, memory_format=settled.memory_format)
-
-
 def test_channels_last_gives_the_same_logits() -> None:
     """The memory format changes the order of additions, not the model."""
     hp = hyperparameters("test_resnet")
@@ -110,7 +97,7 @@ def test_a_reproducible_block_leaves_the_random_state_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    with pytest.raises(KeyError), reproducible(CPU):
+    with pytest.raises(KeyError), reproducible(CPU, "fp32"):
         torch.manual_seed(9)
         raise KeyError
 

@@ -55,6 +55,7 @@ def hyperparameters(**options: Any) -> Hyperparameters:
         "sampling": "random_over",
         "precision": "fp32",
         "memory_format": "contiguous",
+        "compile": "off",
     }
     return Hyperparameters(**defaults | options)
 
@@ -156,6 +157,21 @@ def test_resumed_equals_uninterrupted(
     uninterrupted = trained(hp)
     assert_same(resumed, uninterrupted)
     assert comparable(heard) == comparable(uninterrupted.history)
+
+
+def test_resumed_equals_uninterrupted_in_fp16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scale of the loss goes on as it was: begun anew it would overflow, and leave an update out, once more."""
+    monkeypatch.setattr(saving, "SAVING_SHARE", 1e9)
+    hp = hyperparameters(precision="fp16", epochs=2, learning_rate=1e-5)
+    steep = dataclasses.replace(TRAIN, labels=TRAIN.labels * 100)
+    slot = slot_in(tmp_path)
+    with pytest.raises(Stopped):
+        trained(hp, train=steep, checkpoint=slot, on_epoch=stop_after(1))
+    saved = slot.load()
+    assert saved is not None
+    assert saved["scaler"]["scale"] < 2.0**16
+
+    assert_same(trained(hp, train=steep, checkpoint=slot_in(tmp_path, token=2)), trained(hp, train=steep))
 
 
 @pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])

@@ -43,7 +43,7 @@ def progress() -> Iterator[Emit]:
                 if key in tasks:
                     bars.remove_task(tasks.pop(key))
                 console.print(_ended(event, fields), highlight=False, markup=False)
-            elif event in ("setting", "left"):
+            elif event in ("setting", "hardware", "left"):
                 console.print(format_event(event, fields), highlight=False, markup=False)
 
         yield draw
