@@ -162,8 +162,8 @@ def test_resumed_equals_uninterrupted(
 def test_resumed_equals_uninterrupted_in_fp16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scale of the loss goes on as it was: begun anew it would overflow, and leave an update out, once more."""
     monkeypatch.setattr(saving, "SAVING_SHARE", 1e9)
-    hp = hyperparameters(precision="fp16", epochs=2, learning_rate=1e-5)
-    steep = dataclasses.replace(TRAIN, labels=TRAIN.labels * 100)
+    hp = hyperparameters(precision="fp16", epochs=2, learning_rate=1e-5, effective_batch_size=2)
+    steep = dataclasses.replace(TRAIN, labels=TRAIN.labels * 3)
     slot = slot_in(tmp_path)
     with pytest.raises(Stopped):
         trained(hp, train=steep, checkpoint=slot, on_epoch=stop_after(1))
