@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 from mhist_tune import definition, studies
 from mhist_tune.cli import main
@@ -131,11 +132,14 @@ def run(
 
     def call(*arguments: str) -> tuple[int, str, str]:
         capfd.readouterr()
+        n_threads = torch.get_num_threads()
         try:
             main(arguments)
             code = 0
         except SystemExit as left:
             code = left.code if isinstance(left.code, int) else 0
+        finally:
+            torch.set_num_threads(n_threads)  # a worker takes all cores, which the tests beside it and after it share
         return code, *capfd.readouterr()
 
     return call
