@@ -25,15 +25,14 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy
+from made_up import make_up
 
-from mhist_tune import creation, definition, records, studies, tables
+from mhist_tune import creation, definition, records, studies
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from mhist_tune.synthesize import synthesize
 
 ROOT = Path(__file__).parents[1]
-N_EPOCHS = 30
 N_ASKED = 10
 SIZES = ((1000, 0.2), (10_000, 1.0))
 """Trials of a study that one client looks at, and the goal in seconds."""
@@ -56,38 +55,6 @@ patience = 10000
 learning_rate = {{ low = 1e-5, high = 1e-2, log = true }}
 drop_rate = {{ low = 0.1, high = 0.5 }}
 """
-
-
-def make_up(storage: Storage, study: Study, n_trials: int) -> None:
-    """Finish the first slots, as a search of that many trials leaves them."""
-    rng, now = random.Random(0), time.time()
-    epochs, ended = [], []
-    for slot in range(n_trials):
-        best, rate = 0.0, 10 ** rng.uniform(-5, -2)
-        for epoch in range(1, N_EPOCHS + 1):
-            value = 0.8 - 0.3 / epoch + rng.gauss(0, 0.01)
-            best = max(best, value)
-            metrics = {"train_loss": 1 / epoch, "val_loss": 0.5 + 1 / epoch, "val_f1": value, "val_auroc": value}
-            metrics |= {"learning_rate": rate, "elapsed_s": 10.0, "images_per_s": 200.0}
-            row = {"study": study.uuid, "stage": "search", "slot": slot, "epoch": epoch, "token": 1}
-            epochs.append({**row, "value": value, "best_value": best, "metrics": metrics, "recorded_at": now})
-        outcome = {"state": "COMPLETE", "value": best, "best_value": best, "best_epoch": 20, "stopped_epoch": N_EPOCHS}
-        outcome["params"] = {"learning_rate": rate, "drop_rate": 0.2}
-        ended.append({"place": slot, "number": slot, "result": outcome})
-    slots = tables.slots
-    update = sqlalchemy.update(slots).where(
-        slots.c.study == study.uuid, slots.c.stage == "search", slots.c.slot == sqlalchemy.bindparam("place")
-    )
-    update = update.values(
-        state="done",
-        token=1,
-        attempts=1,
-        trial_number=sqlalchemy.bindparam("number"),
-        outcome=sqlalchemy.bindparam("result", type_=tables.Json),
-    )
-    with storage.engine.begin() as connection:
-        connection.execute(sqlalchemy.insert(tables.epochs), epochs)
-        connection.execute(update, ended)
 
 
 def watch(port: int, until: float, seconds: list[float], wrong: list[str]) -> None:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy
 from sqlalchemy import Connection, Engine, Table
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
@@ -28,6 +27,7 @@ from mhist_tune.transient import is_contention, is_full, is_refusal, is_transien
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage, RDBStorage
+    from sqlalchemy.dialects import postgresql, sqlite
 
 T = TypeVar("T")
 
@@ -132,13 +132,19 @@ class Storage:
         """Return the database's clock, in epoch seconds."""
         return float(self.read(lambda connection: connection.execute(sqlalchemy.select(self.clock)).scalar_one()))
 
-    def insert_new(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+    def insert_new(self, table: Table) -> "sqlite.Insert | postgresql.Insert":
         """Return an INSERT that leaves a row with the same key as it is."""
         return self.insert(table).on_conflict_do_nothing()
 
-    def insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+    def insert(self, table: Table) -> "sqlite.Insert | postgresql.Insert":
         """Return an INSERT of this database's dialect, which knows ON CONFLICT."""
-        return sqlite.insert(table) if self.dialect == "sqlite" else postgresql.insert(table)
+        if self.dialect == "sqlite":
+            from sqlalchemy.dialects import sqlite
+
+            return sqlite.insert(table)
+        from sqlalchemy.dialects import postgresql  # a fifth of the import of all of SQLAlchemy
+
+        return postgresql.insert(table)
 
     def _engine_options(self) -> dict[str, Any]:
         # One connection is kept: a worker hardly ever needs a second one, which then lives as long as its transaction.

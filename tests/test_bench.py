@@ -92,6 +92,31 @@ def test_freezing_is_measured_setting_by_setting() -> None:
     assert all(row["images_per_s"] > 0 for row in rows)
 
 
+def document(name: str, *arguments: str) -> dict[str, Any]:
+    """Return what a benchmark prints with --json."""
+    result = subprocess.run([sys.executable, BENCH / name, *arguments, "--json"], text=True, capture_output=True)
+    assert result.returncode == 0, result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)
+    assert set(found) == {"machine", "results"}
+    return found
+
+
+def test_waits_are_measured_against_their_limits() -> None:
+    """Help and status have a row each, whose ratio is that to the limit."""
+    rows = document("startup.py", "--wait", "help", "--wait", "status", "--n-trials", "20", "--n-rounds", "1")[
+        "results"
+    ]
+    assert [(row["model"], row["limit_s"]) for row in rows] == [("help", 0.1), ("status", 0.4)]
+    assert all(row["ratio"] == pytest.approx(row["seconds"] / row["limit_s"]) for row in rows)
+
+
+@pytest.mark.slow
+def test_a_first_step_is_waited_for() -> None:
+    """A worker that is started reaches its first step, and is stopped then."""
+    (row,) = document("startup.py", "--wait", "first-step", "--n-trials", "1", "--n-rounds", "1")["results"]
+    assert row["seconds"] > 1
+
+
 @pytest.mark.parametrize("path", sorted((BENCH / "studies").glob("*.toml")), ids=lambda path: path.stem)
 def test_a_measured_study_is_what_its_file_is_called(path: Path) -> None:
     """Each can be created, under its file's name; a table has three seeds a row, and some numbers to stand beside."""
