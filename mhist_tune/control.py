@@ -10,6 +10,8 @@ from typing import Any
 from mhist_tune import journal, ledger, studies
 from mhist_tune.errors import UsageError, did_you_mean
 from mhist_tune.ledger import SlotRow
+from mhist_tune.pruning import Decision
+from mhist_tune.rungs import RungBook
 from mhist_tune.space import Categorical, Dimension, normalize
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -86,6 +88,19 @@ def retry(storage: Storage, study: Study, number: int, *, by: str) -> int:
     [added] = ledger.add_slots(storage, study, _STAGE, [payload], _FIRST)
     journal.event(storage, study, kind="retried", stage=_STAGE, slot=added, detail={"trial": number, "by": by})
     return added
+
+
+def thaw(storage: Storage, study: Study, number: int, *, by: str) -> Decision:
+    """Promote the trial of that number that waits at a rung, and return the decision.
+
+    Raises:
+        UsageError: it does not wait.
+    """
+    decision = RungBook(storage, study, _STAGE).thaw(number)
+    journal.event(
+        storage, study, kind="thawed", stage=_STAGE, detail={"trial": number, "epoch": decision.epoch, "by": by}
+    )
+    return decision
 
 
 def veto(storage: Storage, study: Study, number: int, reason: str, *, by: str) -> None:

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mhist_tune import charts, studies
+from mhist_tune import charts, ledger, studies
 from mhist_tune.charts import Line
 from mhist_tune.records import EpochRow
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
+_PREDICTIONS = "predictions"
 _PIECE = 2045
 """Characters of one attribute, as optuna-dashboard cuts its texts."""
 
@@ -42,7 +43,7 @@ def write_trial(
     Run again, it writes the same; a folder that cannot be written costs the picture alone.
     """
     study_id = studies.optuna_study_id(storage, study, stage)
-    picture = str(uuid.uuid5(uuid.UUID(study.uuid), f"{stage}/{trial_id}"))
+    picture = _artifact(study, f"{stage}/{trial_id}")
     note = _note(outcome, epochs)
     if epochs and _save_file(storage, picture, _curves(epochs).encode()):
         meta = _meta(picture, "learning-curves.svg", "image/svg+xml")
@@ -74,10 +75,22 @@ def write_report(
         storage.optuna.set_study_system_attr(study_id, "dashboard:note_ver", version + 1)
     for name, figure in figures.items():
         _save_text(storage, study_id, f"dashboard:plot_data:{name}:", json.dumps(figure, separators=(",", ":")))
-    artifact = str(uuid.uuid5(uuid.UUID(study.uuid), "predictions"))
+    artifact = _artifact(study, _PREDICTIONS)
     if _save_file(storage, artifact, predictions.read_bytes()):
         meta = _meta(artifact, "predictions.csv", "text/csv")
         storage.optuna.set_study_system_attr(study_id, f"artifacts:{artifact}", meta)
+
+
+def remove(storage: Storage, study: Study) -> None:
+    """Remove the pictures and the predictions from this storage folder, while the study is still known.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    slots = [slot for stage in studies.STAGES for slot in ledger.slots(storage, study, stage)]
+    names = [f"{slot.stage}/{slot.trial_id}" for slot in slots if slot.trial_id is not None]
+    for name in [_PREDICTIONS, *names]:
+        (storage.root / "artifacts" / _artifact(study, name)).unlink(missing_ok=True)
 
 
 def _note(outcome: Mapping[str, Any], epochs: Sequence[EpochRow]) -> str:
@@ -100,6 +113,10 @@ def _curves(epochs: Sequence[EpochRow]) -> str:
         lines = [Line(name, [row.metrics.get(name) for row in epochs], f"c{place}") for place, name in enumerate(names)]
         panels.append((title, charts.curves(title, lines, n_epochs=len(epochs))))
     return charts.standalone(panels)
+
+
+def _artifact(study: Study, name: str) -> str:
+    return str(uuid.uuid5(uuid.UUID(study.uuid), name))
 
 
 def _meta(artifact: str, filename: str, mimetype: str) -> str:

@@ -3,16 +3,18 @@
 The first seed, not the best one: a choice by test scores would be a choice on the test partition.
 """
 
+import contextlib
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SEED = 0
 """The seed whose weights are kept."""
@@ -21,15 +23,17 @@ SEED = 0
 def path_of(storage: Storage, study: Study, payload: Mapping[str, Any]) -> Path:
     """Return where the weights of a retraining slot lie; `payload` is the slot's."""
     name = f"opening-{payload['opening']}-trial-{payload['trial']}-seed-{payload['seed']}.safetensors"
-    return storage.root / "models" / f"{study.name}-{study.uuid[:8]}" / name
+    return _folder(storage, study) / name
 
 
-def write(path: Path, state_dict: Mapping[str, Tensor]) -> None:
+def write(path: Path, state_dict: Mapping[str, "Tensor"]) -> None:
     """Write weights as a safetensors file, whole or not at all.
 
     Raises:
         OSError: the folder cannot be written.
     """
+    from safetensors.torch import save_file
+
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
@@ -39,11 +43,27 @@ def write(path: Path, state_dict: Mapping[str, Tensor]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def remove(storage: Storage, study: Study) -> None:
+    """Remove all weights of a study from this storage folder; nothing happens if there are none.
+
+    Raises:
+        OSError: they cannot be removed.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(_folder(storage, study))
+
+
+def read(path: Path) -> dict[str, "Tensor"]:
     """Return weights on the CPU.
 
     Raises:
         OSError: there is no such file.
         SafetensorError: it is damaged.
     """
+    from safetensors.torch import load_file
+
     return load_file(path)
+
+
+def _folder(storage: Storage, study: Study) -> Path:
+    return storage.root / "models" / f"{study.name}-{study.uuid[:8]}"

@@ -1,4 +1,4 @@
-"""What workers write down: epochs with their decisions, predictions and images, and the entries of `journal`.
+"""What workers write down of slots: epochs with their decisions, predictions and images.
 
 Writes that belong to a slot are fenced: they happen only while the claim holds, and the first writer wins.
 """
@@ -15,43 +15,9 @@ from sqlalchemy import Connection, Executable
 
 from mhist_tune import studies, tables
 from mhist_tune.errors import DataError
-from mhist_tune.journal import (
-    EventRow,
-    OpeningRow,
-    event,
-    events,
-    heartbeat,
-    openings,
-    record_opening,
-    workers,
-)
 from mhist_tune.leases import Claim, StaleTokenError, fence, prolong
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
-
-__all__ = [
-    "EpochRow",
-    "EventRow",
-    "FloatArray",
-    "ImageRows",
-    "OpeningRow",
-    "RecordedEpoch",
-    "elapsed_s",
-    "epochs",
-    "event",
-    "events",
-    "heartbeat",
-    "image_set",
-    "openings",
-    "predicted_sets",
-    "predictions",
-    "record_epoch",
-    "record_opening",
-    "record_predictions",
-    "save_image_set",
-    "trained_since",
-    "workers",
-]
 
 FloatArray = npt.NDArray[np.float64]
 

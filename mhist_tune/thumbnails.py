@@ -53,6 +53,11 @@ def write(path: Path, names: Sequence[str], images: npt.NDArray[np.uint8]) -> No
         partial.unlink(missing_ok=True)
 
 
+def remove(storage: Storage, study: Study) -> None:
+    """Remove a study's thumbnails from this storage folder; nothing happens if there are none."""
+    path_of(storage, study).unlink(missing_ok=True)
+
+
 def read(path: Path, names: Sequence[str]) -> dict[str, bytes]:
     """Return the JPEG files of those of the named images that have one."""
     if not path.exists():

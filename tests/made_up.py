@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mhist_tune import ledger, records, studies
+from mhist_tune import journal, ledger, records, studies
 from mhist_tune.definition import parse
 from mhist_tune.leases import LeaseObserver
 
@@ -41,7 +41,7 @@ def create(storage, name="tiny"):
 def open_test(storage, study, *, trial=3, seeds=(0, 1, 2), reason="first opening", fingerprint="e" * 64):
     """Record an opening with one slot per seed, as retrain does."""
     payload = {"params": {"learning_rate": 1e-3}, "best_epoch": 2, "stopped_epoch": 4, "configured_epochs": 9}
-    return records.record_opening(
+    return journal.record_opening(
         storage,
         study,
         by="test",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from mhist_tune import definition, ensemble, ledger, records, studies
+from mhist_tune import definition, ensemble, journal, ledger, records, studies
 from mhist_tune.errors import UsageError
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.storage import Storage, open_storage
@@ -39,7 +39,7 @@ def member(
     study = studies.create_study(
         storage, definition.parse(text, name), dataset={"fingerprint": "f"}, image_sets=IMAGE_SETS
     )
-    records.record_opening(
+    journal.record_opening(
         storage,
         study,
         by="test",

@@ -82,6 +82,29 @@ def test_an_untouched_report_is_repeated_bitwise(run: Run, storage: Path, genera
     assert json.loads(run("status", "tiny", "--json")[1])["test_openings"] == 1, "a verification is no other opening"
 
 
+def test_a_deleted_study_leaves_nothing_but_its_reports(run: Run, storage: Path) -> None:
+    """Weights, test images, pictures and predictions go with the records; a neighbour's files and reports stay."""
+    kept = {
+        str(path.relative_to(storage)): path
+        for path in storage.rglob("*")
+        if path.is_file() and path.is_relative_to(storage / "reports")
+    }
+    folders = ("models", "thumbnails", "artifacts")
+    assert all(any(path.is_file() for path in (storage / name).rglob("*")) for name in folders)
+    for name in (*(f"{folder}/other-01234567" for folder in folders), "models/tiny-01234567/model.safetensors"):
+        kept[name] = storage / name
+        kept[name].parent.mkdir(exist_ok=True)
+        kept[name].write_text("")
+    code, _, err = run("delete-study", "tiny", "--yes")
+
+    assert code == 0, err
+    assert all(path.is_file() for path in kept.values())
+    left = {
+        str(path.relative_to(storage)) for name in folders for path in (storage / name).rglob("*") if path.is_file()
+    }
+    assert left == {name for name in kept if name.startswith(folders)}
+
+
 def test_what_does_not_agree_is_named(run: Run, storage: Path, generated: Path) -> None:
     """Predictions changed in the database no longer fit the report, its CSV and the seed's training: exit 1."""
     with sqlite3.connect(storage / "study.db") as connection:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from mhist_tune import calibration, confirm, definition, gain, paired, records, report, report_text, studies
+from mhist_tune import calibration, confirm, definition, gain, journal, paired, records, report, report_text, studies
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from tests import test_finalists as confirmed
@@ -47,7 +47,7 @@ def open_test(storage: Storage, study: Study, trial: int, default: int) -> None:
         for one in dict.fromkeys([trial, default])
         for seed in (0, 1)
     ]
-    records.record_opening(
+    journal.record_opening(
         storage,
         study,
         by="test",

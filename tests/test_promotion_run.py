@@ -126,6 +126,9 @@ def test_thaw_continues_a_waiting_trial(
     code, _, err = run("thaw", "paused", str(ended.trial_number))
     assert code == 2
     assert "its checkpoint is gone" in err
+    with open_storage(storage_url_sqlite) as storage:
+        [thawed] = journal.events(storage, study, kind="thawed")
+    assert thawed.detail == {"trial": waiting.trial_number, "epoch": before, "by": "the command line"}
 
     assert run(*WORK, *common)[0] == 0
     with open_storage(storage_url_sqlite) as storage:

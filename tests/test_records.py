@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sqlalchemy
 
-from mhist_tune import ledger, records, tables
+from mhist_tune import journal, ledger, records, tables
 from mhist_tune.errors import DataError
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.ledger import Claim, StaleTokenError
@@ -161,7 +161,7 @@ def test_an_epoch_renews_the_lease_and_takes_one_transaction(storage: Storage, s
         "decision": {"prune": False},
         "predictions": [0.1, 0.2, 0.3],
         "lease_s": 600.0,
-        "alongside": records.heartbeat(storage, "w", study=study.uuid, device="cpu", state="training"),
+        "alongside": journal.heartbeat(storage, "w", study=study.uuid, device="cpu", state="training"),
     }
     n_commits = 0
 
@@ -173,14 +173,14 @@ def test_an_epoch_renews_the_lease_and_takes_one_transaction(storage: Storage, s
     with pytest.raises(ValueError, match="2 predictions"):
         record(storage, claim, 1, 0.5, **{**everything, "predictions": [0.1, 0.2]})
     assert ledger.slots(storage, study, "search")[0].expires_at == before
-    assert records.workers(storage, study) == []
+    assert journal.workers(storage, study) == []
     n_commits = 0
     assert record(storage, claim, 1, 0.5, **everything)
     assert n_commits == 1
 
     after = ledger.slots(storage, study, "search")[0].expires_at
     assert before is not None and after is not None and after > before + 300
-    assert [row["worker"] for row in records.workers(storage, study)] == ["w"]
+    assert [row["worker"] for row in journal.workers(storage, study)] == ["w"]
 
 
 def test_final_predictions_are_stored_once(storage: Storage, study: Study, claim: Claim) -> None:
@@ -223,7 +223,7 @@ def test_other_images_under_the_same_name_are_refused(storage: Storage, study: S
 
 def open_for(storage: Storage, study: Study, payload: dict[str, Any]) -> int:
     """Record an opening with two slots."""
-    return records.record_opening(
+    return journal.record_opening(
         storage,
         study,
         by="me",
@@ -241,7 +241,7 @@ def test_an_opening_is_recorded_with_its_slots(storage: Storage, study: Study) -
     assert open_for(storage, study, {"trial": 3}) == first
     second = open_for(storage, study, {"trial": 4})
 
-    opened = records.openings(storage, study)
+    opened = journal.openings(storage, study)
     assert [(one.id, one.payload) for one in opened] == [(first, {"trial": 3}), (second, {"trial": 4})]
     assert (opened[0].by, opened[0].code_version, opened[0].reason, opened[0].fingerprint) == (
         "me",
@@ -287,35 +287,35 @@ def let_the_clock_move(storage: Storage) -> None:
 
 def beat(storage: Storage, worker: str, **now: Any) -> None:
     """Note that a worker is alive."""
-    statement = records.heartbeat(storage, worker, device="cpu", **now)
+    statement = journal.heartbeat(storage, worker, device="cpu", **now)
     storage.transaction(lambda connection: connection.execute(statement))
 
 
 def test_a_worker_is_one_row_that_moves_on(storage: Storage, study: Study) -> None:
     """A heartbeat replaces what is known of a worker, but for when it started."""
     beat(storage, "w1", study=study.uuid, state="training", slot=0, epoch=1)
-    (first,) = records.workers(storage, study)
+    (first,) = journal.workers(storage, study)
     let_the_clock_move(storage)
     beat(storage, "w1", study=study.uuid, state="waiting", memory_bytes=2**40)
     let_the_clock_move(storage)
     beat(storage, "w2", study=None, state="waiting")
 
-    (second,) = records.workers(storage, study)
+    (second,) = journal.workers(storage, study)
     assert (first["slot"], first["epoch"], first["state"]) == (0, 1, "training")
     assert (second["slot"], second["epoch"], second["state"]) == (None, None, "waiting")
     assert second["memory_bytes"] == 2**40
     assert second["started_at"] == first["started_at"]
     assert second["seen_at"] > first["seen_at"]
-    assert [row["worker"] for row in records.workers(storage)] == ["w2", "w1"]
+    assert [row["worker"] for row in journal.workers(storage)] == ["w2", "w1"]
 
 
 def test_events_are_kept_in_their_order_and_found_by_kind_and_place(storage: Storage, study: Study) -> None:
     """Each filter narrows the list."""
-    records.event(storage, study, kind="error", stage="search", slot=0, detail={"error": "a"})
-    records.event(storage, study, kind="note")
-    records.event(storage, study, kind="error", stage="search", slot=1, detail={"error": "b"})
+    journal.event(storage, study, kind="error", stage="search", slot=0, detail={"error": "a"})
+    journal.event(storage, study, kind="note")
+    journal.event(storage, study, kind="error", stage="search", slot=1, detail={"error": "b"})
 
-    assert [event.detail for event in records.events(storage, study)] == [{"error": "a"}, {}, {"error": "b"}]
-    assert [event.slot for event in records.events(storage, study, kind="error")] == [0, 1]
-    (event,) = records.events(storage, study, kind="error", stage="search", slot=1)
+    assert [event.detail for event in journal.events(storage, study)] == [{"error": "a"}, {}, {"error": "b"}]
+    assert [event.slot for event in journal.events(storage, study, kind="error")] == [0, 1]
+    (event,) = journal.events(storage, study, kind="error", stage="search", slot=1)
     assert event.detail == {"error": "b"}

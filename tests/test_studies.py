@@ -8,7 +8,7 @@ import optuna
 import pytest
 import sqlalchemy
 
-from mhist_tune import ledger, records, studies, tables
+from mhist_tune import journal, ledger, records, studies, tables
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.errors import DataError, StudyExistsError, StudyNotFoundError
 from mhist_tune.storage import Storage, open_storage
@@ -218,8 +218,8 @@ def test_deleting_removes_everything_of_one_study_and_nothing_else(storage: Stor
     before = n_rows(storage)
     study = make_study("small")
     studies.optuna_study_id(storage, study, "retrain")
-    records.event(storage, study, kind="note")
-    records.record_opening(
+    journal.event(storage, study, kind="note")
+    journal.record_opening(
         storage, study, by="me", code_version="1", reason=None, payload={}, fingerprint="f", slots=[{}]
     )
 

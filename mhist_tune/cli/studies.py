@@ -191,12 +191,11 @@ def thaw_command(name: str, trial: int, storage_url: str) -> None:
     Example:
       mhist-tune thaw vit 17
     """
-    from mhist_tune import studies
-    from mhist_tune.rungs import RungBook
+    from mhist_tune import control, studies
     from mhist_tune.storage import open_storage
 
     with open_storage(storage_url, create=False) as storage:
-        decision = RungBook(storage, studies.load_study(storage, name), "search").thaw(trial)
+        decision = control.thaw(storage, studies.load_study(storage, name), trial, by=_BY)
     click.echo(f"trial {trial} goes on after epoch {decision.epoch}, where it was {decision.value:.3f}")
     follow_up(f"mhist-tune worker {name}")
 
@@ -207,13 +206,13 @@ def thaw_command(name: str, trial: int, storage_url: str) -> None:
 @storage_option
 @checkpoints_option
 def delete_study_command(name: str, yes: bool, storage_url: str, checkpoints: str | None) -> None:
-    """Delete a study with all its records and checkpoints.
+    """Delete a study with all its records, checkpoints, kept weights and small test images; reports stay.
 
     \b
     Example:
       mhist-tune delete-study demo --yes
     """
-    from mhist_tune import studies
+    from mhist_tune import digest, kept_weights, studies, thumbnails
     from mhist_tune.resuming import study_folder
     from mhist_tune.storage import open_storage
     from mhist_tune.stores import open_checkpoints
@@ -222,6 +221,9 @@ def delete_study_command(name: str, yes: bool, storage_url: str, checkpoints: st
         study = studies.load_study(storage, name)
         if not yes:
             click.confirm(f"Delete {name} with all its trials and predictions?", abort=True, err=True)
+        digest.remove(storage, study)
         studies.delete_study(storage, study)
         open_checkpoints(checkpoints, storage.root).remove(study_folder(study))
+        kept_weights.remove(storage, study)
+        thumbnails.remove(storage, study)
     click.echo(f"deleted {name}")
