@@ -89,7 +89,7 @@ def test_json_round_trip_keeps_everything() -> None:
     assert StudyDefinition.from_json(study.to_json()) == study
 
 
-@pytest.mark.parametrize("name", ["demo", "fcnn", "resnet18", "vit"])
+@pytest.mark.parametrize("name", ["demo", "efficientnet", "fcnn", "resnet18", "vit"])
 def test_render_is_read_back(name: str) -> None:
     """What create-study shows is TOML that means the same study, hash and all."""
     study = definitions.load(name, overrides={"model_options": '{ "a.b" = [1, true], c = "\\"q\\"" }'})
@@ -220,7 +220,7 @@ def test_a_search_over_nothing_is_refused() -> None:
 
 def test_packaged_studies_are_whole() -> None:
     """Every packaged study reads, carries its file's name, and its control spells out all that is searched."""
-    assert {"demo", "fcnn", "resnet18", "vit"} <= set(definitions.packaged())
+    assert {"demo", "efficientnet", "fcnn", "resnet18", "vit"} <= set(definitions.packaged())
     searched = {"learning_rate", "effective_batch_size", "dropout_placement", "drop_rate", "weight_decay", "sampling"}
     for name, path in definitions.packaged().items():
         study = definitions.load(name)
@@ -234,7 +234,7 @@ def test_packaged_studies_are_whole() -> None:
         assert path.read_text(encoding="utf-8").count("[[start]]") == len(study.start) >= 1
 
 
-@pytest.mark.parametrize("name", ["resnet18", "demo"])
+@pytest.mark.parametrize("name", ["efficientnet", "resnet18", "demo"])
 def test_the_micro_batch_of_models_with_batchnorm_is_in_the_file(name: str) -> None:
     """With BatchNorm the micro-batch is part of the method, so the definition states it and it divides every batch."""
     study = definitions.load(name)
@@ -245,7 +245,7 @@ def test_the_micro_batch_of_models_with_batchnorm_is_in_the_file(name: str) -> N
     assert all(int(choice) % study.fixed["micro_batch_size"] == 0 for choice in choices.choices)
 
 
-@pytest.mark.parametrize("name", ["fcnn", "resnet18", "vit"])
+@pytest.mark.parametrize("name", ["efficientnet", "fcnn", "resnet18", "vit"])
 def test_decay_is_never_lost_in_rounding(name: str) -> None:
     """At every corner of the space AdamW's factor 1 - lr * wd is below 1 in float32."""
     space = definitions.load(name).space
