@@ -211,7 +211,7 @@ def history(snapshot: Snapshot) -> tuple[str, str]:
         state, value = state_of(slot), _value(slot)
         if state in points and slot.trial_number is not None and math.isfinite(value):
             points[state].append((slot.trial_number, value))
-    title = "Search: best validation F1 by trial"
+    title = "Search: best validation F1 by trial, pruned ones grey"
     return title, charts.history(title, points["complete"], points["pruned"])
 
 
