@@ -9,6 +9,9 @@ import functools
 import hashlib
 import inspect
 import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -122,12 +125,11 @@ def check(hp: Hyperparameters) -> None:
         ) from error
 
 
-@functools.lru_cache(maxsize=64)
 def input_statistics(hp: Hyperparameters) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Return the mean and the standard deviation per channel (of images in 0..1) that the model was trained with."""
     if hp.model == FCNN:
         return HALF, HALF
-    config = _pretrained_config(hp)
+    config = _architecture(hp).config
     return tuple(config["mean"]), tuple(config["std"])
 
 
@@ -232,20 +234,35 @@ def _set_rate(parts: list[Any], hp: Hyperparameters) -> None:
         dropout.p = hp.drop_rate
 
 
-def _pretrained_config(hp: Hyperparameters) -> dict[str, Any]:
-    config: Any = _blueprint(hp).pretrained_cfg
-    return dict(config)
+@dataclass(frozen=True)
+class _Architecture:
+    """What the names of a model's tensors are, and how timm configured it."""
+
+    tensor_names: tuple[str, ...]
+    config: Mapping[str, Any]
+
+
+def _architecture(hp: Hyperparameters) -> _Architecture:
+    return _architecture_of(hp.model, json.dumps(dict(hp.model_options), sort_keys=True), hp.image_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _architecture_of(model: str, options: str, image_size: int) -> _Architecture:
+    """Ask a model of shapes; one each process, since it takes a tenth of a second or more for every trial."""
+    hp = Hyperparameters(model=model, model_options=json.loads(options), image_size=image_size)
+    blueprint: Any = _blueprint(hp)
+    return _Architecture(tuple(blueprint.state_dict()), dict(blueprint.pretrained_cfg))
 
 
 def _head_names(hp: Hyperparameters) -> tuple[str, ...]:
     """Return what the names of the head's tensors start with."""
-    classifier: str | tuple[str, ...] = "head" if hp.model == FCNN else _pretrained_config(hp)["classifier"]
+    classifier: str | tuple[str, ...] = "head" if hp.model == FCNN else _architecture(hp).config["classifier"]
     return tuple(f"{name}." for name in ((classifier,) if isinstance(classifier, str) else classifier))
 
 
 def _require_download(hp: Hyperparameters) -> None:
     """Fail at once where timm's weights are neither cached nor in reach."""
-    config = _pretrained_config(hp)
+    config = _architecture(hp).config
     repository = config.get("hf_hub_id")
     if repository:
         names = ("model.safetensors", "pytorch_model.bin", config.get("hf_hub_filename"))
@@ -273,8 +290,8 @@ def _require_fitting_file(hp: Hyperparameters) -> None:
             given = set(file.keys())
     except (OSError, SafetensorError) as error:
         raise UsageError(f"cannot read the weights {hp.weights}: {_first_line(error)}", hint=WEIGHTS_HINT) from error
-    head_names = _head_names(hp)  # once: it builds the model's shapes
-    wanted = [name for name in _blueprint(hp).state_dict() if not name.startswith(head_names)]
+    head_names = _head_names(hp)
+    wanted = [name for name in _architecture(hp).tensor_names if not name.startswith(head_names)]
     missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
     if missing:
         raise UsageError(
