@@ -46,10 +46,9 @@ check: setup ## format, lint, types, import contracts, deployment files
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/shellcheck .ci/run deploy/worker.sbatch storage/postgres/make-credentials.sh
 
-bench: $(DEVELOPED) ## speed of real training over the bare step, and with frozen weights; cost of an epoch in both databases
-	$(BIN)/python bench/throughput.py
-	$(BIN)/python bench/freeze.py
-	$(BIN)/python bench/storage.py
+bench: $(DEVELOPED) ## every figure of docs/performance.md, about an hour on two cores
+	for name in startup memory throughput freeze trial_overhead against_recipe storage; do \
+	  echo "== bench/$$name.py"; $(BIN)/python bench/$$name.py || exit; done
 
 bench-search: $(DEVELOPED) ## samplers and pruners replayed on the recorded curves of bench/curves
 	$(BIN)/python bench/replay.py

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mhist_tune import definition
+from mhist_tune.synthesize import synthesize
 
 BENCH = Path(__file__).parents[1] / "bench"
 
@@ -115,6 +116,59 @@ def test_a_first_step_is_waited_for() -> None:
     """A worker that is started reaches its first step, and is stopped then."""
     (row,) = document("startup.py", "--wait", "first-step", "--n-trials", "1", "--n-rounds", "1")["results"]
     assert row["seconds"] > 1
+
+
+def test_a_trial_is_more_than_its_epochs() -> None:
+    """The time of a trial is that of its epochs, of its checkpoints, and the share that is measured."""
+    options = ("--model", "test_vit", "--n-images", "24", "--n-trials", "1", "--n-epochs", "1", "--precision", "fp32")
+    (row,) = document("trial_overhead.py", *options)["results"]
+    assert (row["model"], row["n_trials"], row["goal"]) == ("test_vit", 1, 0.02)
+    assert row["epochs_s"] > 0
+    assert row["saving_s"] > 0
+    assert row["ratio"] == pytest.approx(1 - (row["epochs_s"] + row["saving_s"]) / row["trial_s"])
+    assert 0 < row["ratio"] < 1
+
+
+def test_the_recipe_and_we_take_turns() -> None:
+    """One turn each on the same images: seconds of an epoch, and how many times faster we are."""
+    options = ("--model", "test_vit", "--n-images", "24", "--n-epochs", "1", "--n-rounds", "1", "--n-seeds", "0")
+    (row,) = document("against_recipe.py", *options)["results"]
+    assert (row["model"], row["unit"], row["n_rounds"]) == ("test_vit", "s", 1)
+    assert row["ratio"] == pytest.approx(row["recipe"] / row["ours"])
+
+
+@pytest.mark.slow
+def test_trials_and_scores_are_compared_too() -> None:
+    """Whole trials by real workers, and the AUROC of both ways with its standard error."""
+    rows = document(
+        "against_recipe.py", "--model", "resnet18", "--n-images", "40", "--n-epochs", "1", "--n-rounds", "1"
+    )
+    found = {row["model"]: row for row in rows["results"]}
+    assert list(found) == ["resnet18", "trials, resnet18", "AUROC, resnet18"]
+    assert found["trials, resnet18"]["ratio"] > 0
+    assert found["AUROC, resnet18"]["standard_error"] > 0
+
+
+def test_a_processes_peak_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a process allocates shows in its peak; images are counted by the second of a core."""
+    monkeypatch.syspath_prepend(BENCH)
+    memory = importlib.import_module("memory")
+    code = "import time; kept = b'x' * {}; time.sleep(1)"
+    peaks = [memory.peak_bytes([sys.executable, "-c", code.format(n)], tmp_path) for n in (1, 200_000_000)]
+    assert peaks[1] - peaks[0] == pytest.approx(200e6, rel=0.05)
+
+    synthesize(tmp_path / "images", n_images=24, image_size=16, seed=0)
+    n_images, per_s = memory.cache_rate(tmp_path / "images", 16, tmp_path / "cache")
+    assert n_images == 17
+    assert per_s > 0
+
+
+@pytest.mark.slow
+def test_memory_is_measured_of_a_worker() -> None:
+    """A worker's peak and the rate of its cache have a row each."""
+    rows = document("memory.py", "--model", "fcnn", "--n-images", "96", "--image-size", "32")["results"]
+    assert [row["model"] for row in rows] == ["peak, fcnn", "cache"]
+    assert all(row["ratio"] == pytest.approx(row["value"] / row["limit"]) for row in rows)
 
 
 @pytest.mark.parametrize("path", sorted((BENCH / "studies").glob("*.toml")), ids=lambda path: path.stem)
