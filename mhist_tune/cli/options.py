@@ -47,7 +47,7 @@ def devices_options(command: Command) -> Command:
         "--per-device",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Workers per device.  [default: 1 on a GPU, one per core up to 8 on a CPU]",
+        help="Workers per device.  [default: 1 on a GPU, one per core within memory on a CPU]",
     )(command)
     return click.option(
         "--devices", default="all", show_default=True, metavar="all|cpu|0,1", help="Devices to work on."
