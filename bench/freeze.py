@@ -6,12 +6,11 @@ setting's images per second over those of `none` in the same turn. `goal` is 1: 
 """
 
 import argparse
-import json
 import statistics
-import sys
 from dataclasses import asdict, dataclass
 
 import torch
+from output import show
 from throughput import bare_epoch, machine
 
 from mhist_tune.hyperparameters import Hyperparameters
@@ -85,6 +84,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    before = machine(device)
     results = measure(
         arguments.model,
         image_size=arguments.image_size,
@@ -92,15 +92,7 @@ def main() -> None:
         n_rounds=arguments.n_rounds,
         device=device,
     )
-    if arguments.json:
-        document = {"machine": machine(device), "results": [asdict(result) for result in results]}
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
-        return
-    sys.stdout.write(f"{'model':<26}{'freeze':<14}{'px':>5}{'images/s':>10}{'ratio':>8}\n")
-    for result in results:
-        sys.stdout.write(
-            f"{result.model:<26}{result.freeze:<14}{result.image_size:>5}{result.images_per_s:>10.1f}{result.ratio:>8.2f}\n"
-        )
+    show(before, [asdict(result) for result in results], as_json=arguments.json)
 
 
 if __name__ == "__main__":

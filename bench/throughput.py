@@ -10,9 +10,6 @@ Random weights train as fast as any, so no weights are needed, and generated ima
 
 import argparse
 import contextlib
-import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -20,8 +17,10 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import output
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -66,34 +65,45 @@ class Result:
     image_size: int
     batch_size: int
     precision: str
+    memory_format: str
+    compile: str
     n_images: int
     n_rounds: int
     fit_images_per_s: float
     bare_images_per_s: float
     ratio: float
     goal: float
+    peak_memory_gb: float
 
 
 class _EnoughError(Exception):
     """The last turn is over."""
 
 
-def measure(
-    setting: Setting, images: ImageSet, *, weights: str, n_rounds: int, device: torch.device, folder: Path
-) -> Result:
-    """Measure one setting on `images`, all of which are of its size; checkpoints go to `folder`."""
-    hp = Hyperparameters(
+def hyperparameters(setting: Setting, **options: Any) -> Hyperparameters:
+    """Return what a setting trains with, random weights if not told."""
+    return Hyperparameters(
         model=setting.model,
-        weights=weights,
         image_size=setting.image_size,
-        epochs=n_rounds + 2,  # one to warm up, and one that is never reached, since the last epoch always saves
         effective_batch_size=setting.batch_size,
         micro_batch_size=setting.batch_size,
         sampling="random_over",
         augmentation="flip_rotate",
+        **{"weights": "random"} | options,
     )
-    hp = resolve(hp, device)
-    run_bare = bare_epoch(hp, device)
+
+
+def measure(
+    setting: Setting, images: ImageSet, *, n_rounds: int, device: torch.device, folder: Path, **options: Any
+) -> Result:
+    """Measure one setting on `images`, all of which are of its size; checkpoints go to `folder`.
+
+    What the options leave open of number format, memory order and compiling is probed.
+    """
+    # One epoch to warm up, and one that is never reached, since the last epoch always saves.
+    hp = resolve(hyperparameters(setting, epochs=n_rounds + 2, **options), device)
+    bare: list[Callable[[int], float]] = []
+    peak_bytes = 0.0
     fit_rates: list[float] = []
     bare_rates: list[float] = []
     n_in_epoch = 0
@@ -104,9 +114,12 @@ def measure(
         n_in_epoch = n_images
 
     def on_epoch(result: EpochResult) -> None:
-        nonlocal started
+        nonlocal started, peak_bytes
         fit_rates.append(n_in_epoch / (time.perf_counter() - started))
-        bare_rates.append(run_bare(n_in_epoch))
+        if not bare:  # only now, so that its memory is not in the first epoch's
+            peak_bytes = result.metrics["peak_memory_bytes"] or 0.0
+            bare.append(bare_epoch(hp, device))
+        bare_rates.append(bare[0](n_in_epoch))
         if result.epoch > n_rounds:
             raise _EnoughError
         started = time.perf_counter()
@@ -120,12 +133,15 @@ def measure(
         image_size=setting.image_size,
         batch_size=setting.batch_size,
         precision=hp.precision,
+        memory_format=hp.memory_format,
+        compile=hp.compile,
         n_images=n_in_epoch,
         n_rounds=n_rounds,
         fit_images_per_s=statistics.median(fit_rates[1:]),
         bare_images_per_s=statistics.median(bare_rates[1:]),
         ratio=statistics.median(ratios),
         goal=setting.goal,
+        peak_memory_gb=peak_bytes / 1e9,
     )
 
 
@@ -134,6 +150,9 @@ def bare_epoch(hp: Hyperparameters, device: torch.device) -> Callable[[int], flo
     model = ready(create_model(hp), hp, device)
     set_training(model)
     optimizer = build_optimizer(model, hp)
+    scaler = torch.amp.GradScaler(device.type, enabled=hp.precision == "fp16")
+    number_format = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(hp.precision, torch.float32)
+    logits_of = torch.compile(model, dynamic=False) if hp.compile == "on" else model
     images = torch.randn(hp.micro_batch_size, 3, hp.image_size, hp.image_size, device=device).contiguous(
         memory_format=MEMORY_FORMATS[hp.memory_format]
     )
@@ -149,10 +168,11 @@ def bare_epoch(hp: Hyperparameters, device: torch.device) -> Callable[[int], flo
         started = time.perf_counter()
         for _ in range(n_steps):
             optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(device.type, torch.bfloat16, enabled=hp.precision == "bf16"):
-                logits = model(images).reshape(-1)
-            binary_cross_entropy_with_logits(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            with torch.autocast(device.type, number_format, enabled=number_format is not torch.float32):
+                logits = logits_of(images).reshape(-1)
+            scaler.scale(binary_cross_entropy_with_logits(logits.float(), labels)).backward()
+            scaler.step(optimizer)
+            scaler.update()
         synchronize()
         return n_steps * hp.micro_batch_size / (time.perf_counter() - started)
 
@@ -169,22 +189,14 @@ def balanced_epoch(images: ImageSet, n_images: int) -> ImageSet:
     return images.take(np.sort(np.concatenate([common[:n_common], rare[:n_rare]])))
 
 
-def machine(device: torch.device) -> dict[str, object]:
+def machine(device: torch.device) -> dict[str, Any]:
     """Return what a reader needs to know about where the numbers come from."""
-    models = [line.partition(":")[2].strip() for line in _cpu_lines() if line.startswith("model name")]
     return {
-        "cpu": models[0] if models else platform.processor(),
-        "n_cores": os.cpu_count(),
+        **output.machine(),
         "n_threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
-
-def _cpu_lines() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
 
 
 def _arguments() -> argparse.Namespace:
@@ -209,7 +221,7 @@ def main() -> None:
     """Measure and print."""
     arguments = _arguments()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    results = []
+    before, results = machine(device), []
     with tempfile.TemporaryDirectory() as temporary:
         root = arguments.data or Path(temporary) / "images"
         if not arguments.data:
@@ -229,16 +241,7 @@ def main() -> None:
                 folder=Path(temporary) / "checkpoints",
             )
             results.append(result)
-    if arguments.json:
-        document = {"machine": machine(device), "results": [asdict(result) for result in results]}
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
-        return
-    sys.stdout.write(f"{'model':<26}{'px':>5}{'precision':>11}{'fit':>9}{'bare':>9}{'ratio':>8}{'goal':>7}\n")
-    for result in results:
-        sys.stdout.write(
-            f"{result.model:<26}{result.image_size:>5}{result.precision:>11}{result.fit_images_per_s:>9.1f}"
-            f"{result.bare_images_per_s:>9.1f}{result.ratio:>8.3f}{result.goal:>7.2f}\n"
-        )
+    output.show(before, [asdict(result) for result in results], as_json=arguments.json)
 
 
 if __name__ == "__main__":
