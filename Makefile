@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # One thread for each process, asleep while it waits: tests that start several would otherwise fight over the cores.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 
-.PHONY: help setup demo test chaos test-browser compose-test check bench bench-search clean
+.PHONY: help setup demo test chaos test-browser compose-test check bench bench-gpu bench-search clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -49,6 +49,9 @@ check: setup ## format, lint, types, import contracts, deployment files
 bench: $(DEVELOPED) ## every figure of docs/performance.md, about an hour on two cores
 	for name in startup memory throughput freeze trial_overhead against_recipe storage; do \
 	  echo "== bench/$$name.py"; $(BIN)/python bench/$$name.py || exit; done
+
+bench-gpu: $(DEVELOPED) ## on a machine with a GPU: speed by number format, share of the bare step, memory, trials per hour
+	$(BIN)/python bench/gpu.py
 
 bench-search: $(DEVELOPED) ## samplers and pruners replayed on the recorded curves of bench/curves
 	$(BIN)/python bench/replay.py

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mhist_tune import definition
 from mhist_tune.synthesize import synthesize
@@ -33,6 +34,34 @@ def test_throughput_prints_one_document() -> None:
     assert (row["model"], row["n_images"], row["goal"]) == ("test_vit", 64, 0.9)
     assert row["precision"] in ("fp32", "bf16")
     assert row["ratio"] == pytest.approx(row["fit_images_per_s"] / row["bare_images_per_s"])
+
+
+def gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, BENCH / "gpu.py", *arguments]
+    return subprocess.run(command, text=True, capture_output=True, timeout=540)
+
+
+def test_a_cpu_can_stand_in_for_a_gpu() -> None:
+    """Each number format has its rates and its share of the bare step, each number of workers its trials per hour."""
+    short = ("--n-images", "32", "--n-rounds", "1", "--n-epochs", "1", "--per-device", "1", "--json")
+    result = gpu("--device", "cpu", "--model", "test_vit", *short)
+    assert result.returncode == 0, result.stderr
+    *speeds, search = json.loads(result.stdout)["results"]
+    assert [row["setting"].split()[0] for row in speeds] == ["fp32", "bf16"]
+    for row in speeds:
+        assert row["ratio"] == pytest.approx(row["fit_images_per_s"] / row["bare_images_per_s"])
+        assert row["peak_memory_gb"] > 0
+    assert (search["setting"], search["ratio"]) == ("1 worker", 1)
+    assert search["trials_per_hour"] > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_nothing_is_measured() -> None:
+    """One line says so, with exit code 2."""
+    result = gpu("--json")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: this machine has no CUDA device; hint: ")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [("--n-images", "33"), ("--weights", "a.safetensors")])

@@ -20,7 +20,10 @@ def test_help_is_the_default() -> None:
     result = make()
     assert result.returncode == 0
     listed = [line.split()[1] for line in result.stdout.splitlines()]
-    assert " ".join(listed) == "help demo setup test chaos test-browser compose-test check bench bench-search clean"
+    assert (
+        " ".join(listed)
+        == "help demo setup test chaos test-browser compose-test check bench bench-gpu bench-search clean"
+    )
 
 
 @pytest.mark.parametrize(
