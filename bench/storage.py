@@ -12,10 +12,8 @@ fsync; `--postgresql URL` takes another, an empty database with enough connectio
 
 import argparse
 import contextlib
-import json
 import multiprocessing
 import os
-import platform
 import random
 import sys
 import tempfile
@@ -24,12 +22,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
 import sqlalchemy
 from optuna.trial import TrialState, create_trial
+from output import machine, show
 
 from mhist_tune import definition, journal, ledger, pruning, records, studies, tables
 from mhist_tune.leases import LeaseObserver
@@ -308,21 +306,6 @@ def databases(folder: Path, postgresql_url: str | None) -> Iterator[dict[str, st
         server.remove()
 
 
-def machine() -> dict[str, Any]:
-    """Return what a reader needs to know about where the numbers come from."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "n_cores": os.cpu_count(),
-        "load_before": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "optuna": optuna.__version__,
-        "sqlalchemy": sqlalchemy.__version__,
-    }
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -334,7 +317,8 @@ def main() -> None:
     if arguments.n_epochs < 1 or arguments.n_epochs >= N_EPOCHS:
         parser.error(f"--n-epochs must be from 1 to {N_EPOCHS - 1}")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    before, results = machine(), []
+    versions = {"optuna": optuna.__version__, "sqlalchemy": sqlalchemy.__version__}
+    before, results = {**machine(), **versions}, []
     n_epochs = min(2, arguments.n_epochs) if arguments.quick else arguments.n_epochs
     with (
         tempfile.TemporaryDirectory() as temporary,
@@ -342,17 +326,7 @@ def main() -> None:
     ):
         for database, url in urls.items():
             results += measure(url, database, QUICK if arguments.quick else FULL, n_epochs)
-    if arguments.json:
-        document = {"machine": before, "results": [asdict(result) for result in results]}
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
-        return
-    heads = ("workers", "finished", "paused", "ms", "stock ms", "ratio", "stock", "goal")
-    sys.stdout.write(f"{'':<18}" + "".join(f"{head:>10}" for head in heads) + "\n")
-    for row in results:
-        sys.stdout.write(
-            f"{row.model:<18}{row.n_workers:>10}{row.n_finished:>10}{row.n_paused:>10}{row.ledger_ms:>10.2f}"
-            f"{row.stock_ms:>10.2f}{row.ratio:>10.4f}{row.stock_ratio:>10.4f}{row.goal:>10.3g}\n"
-        )
+    show(before, [asdict(result) for result in results], as_json=arguments.json)
 
 
 if __name__ == "__main__":
