@@ -3,9 +3,10 @@
 import importlib
 import itertools
 import json
+import runpy
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +19,58 @@ from mhist_tune.synthesize import synthesize
 BENCH = Path(__file__).parents[1] / "bench"
 
 
-def throughput(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, BENCH / "throughput.py", *arguments]
-    return subprocess.run(command, text=True, capture_output=True, timeout=300)
+Bench = Callable[..., tuple[int, str, str]]
+Document = Callable[..., dict[str, Any]]
 
 
-def test_throughput_prints_one_document() -> None:
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Bench]:
+    """A function that runs one benchmark in this process, where torch is there already: exit code, stdout, stderr."""
+    n_threads = torch.get_num_threads()
+    monkeypatch.syspath_prepend(BENCH)
+
+    def call(name: str, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        capfd.readouterr()
+        try:
+            runpy.run_path(str(BENCH / name), run_name="__main__")
+            code = 0
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else 0
+        return code, *capfd.readouterr()
+
+    yield call
+    torch.set_num_threads(n_threads)
+
+
+@pytest.fixture
+def document(bench: Bench) -> Document:
+    """A function that returns what a benchmark prints with --json."""
+
+    def call(name: str, *arguments: str) -> dict[str, Any]:
+        code, out, err = bench(name, *arguments, "--json")
+        assert code == 0, err
+        found: dict[str, Any] = json.loads(out)
+        assert set(found) == {"machine", "results"}
+        return found
+
+    return call
+
+
+def test_throughput_prints_one_document(document: Document) -> None:
     """The document has the machine and one result with rates, their ratio and the goal; progress is not in it."""
-    result = throughput("--model", "test_vit", "--n-images", "64", "--n-rounds", "1", "--json")
-    assert result.returncode == 0, result.stderr
-    document = json.loads(result.stdout)
-    assert set(document) == {"machine", "results"}
-    assert document["machine"]["n_threads"] >= 1
-    (row,) = document["results"]
+    found = document("throughput.py", "--model", "test_vit", "--n-images", "64", "--n-rounds", "1")
+    assert found["machine"]["n_threads"] >= 1
+    (row,) = found["results"]
     assert (row["model"], row["n_images"], row["goal"]) == ("test_vit", 64, 0.9)
     assert row["precision"] in ("fp32", "bf16")
     assert row["ratio"] == pytest.approx(row["fit_images_per_s"] / row["bare_images_per_s"])
 
 
-def gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, BENCH / "gpu.py", *arguments]
-    return subprocess.run(command, text=True, capture_output=True, timeout=540)
-
-
-def test_a_cpu_can_stand_in_for_a_gpu() -> None:
+def test_a_cpu_can_stand_in_for_a_gpu(document: Document) -> None:
     """Each number format has its rates and its share of the bare step, each number of workers its trials per hour."""
-    short = ("--n-images", "32", "--n-rounds", "1", "--n-epochs", "1", "--per-device", "1", "--json")
-    result = gpu("--device", "cpu", "--model", "test_vit", *short)
-    assert result.returncode == 0, result.stderr
-    *speeds, search = json.loads(result.stdout)["results"]
+    short = ("--n-images", "32", "--n-rounds", "1", "--n-epochs", "1", "--per-device", "1")
+    *speeds, search = document("gpu.py", "--device", "cpu", "--model", "test_vit", *short)["results"]
     assert [row["setting"].split()[0] for row in speeds] == ["fp32", "bf16"]
     for row in speeds:
         assert row["ratio"] == pytest.approx(row["fit_images_per_s"] / row["bare_images_per_s"])
@@ -56,35 +80,31 @@ def test_a_cpu_can_stand_in_for_a_gpu() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_nothing_is_measured() -> None:
+def test_without_a_gpu_nothing_is_measured(bench: Bench) -> None:
     """One line says so, with exit code 2."""
-    result = gpu("--json")
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("error: this machine has no CUDA device; hint: ")
-    assert result.stderr.count("\n") == 1
+    code, out, err = bench("gpu.py", "--json")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: this machine has no CUDA device; hint: ")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [("--n-images", "33"), ("--weights", "a.safetensors")])
-def test_wrong_arguments_measure_nothing(arguments: tuple[str, ...]) -> None:
+def test_wrong_arguments_measure_nothing(bench: Bench, arguments: tuple[str, ...]) -> None:
     """A wrong argument ends with a usage error before any work."""
-    result = throughput(*arguments)
-    assert result.returncode == 2
-    assert "measuring" not in result.stderr
+    code, _, err = bench("throughput.py", *arguments)
+    assert code == 2
+    assert "measuring" not in err
 
 
 @pytest.mark.slow
-def test_storage_prints_one_document() -> None:
+def test_storage_prints_one_document(document: Document) -> None:
     """In its quick form, both databases are measured: p50 and p99 with few and more trials, and growth between them."""
-    command = [sys.executable, BENCH / "storage.py", "--quick", "--json"]
-    result = subprocess.run(command, text=True, capture_output=True, timeout=600)
-    assert result.returncode == 0, result.stderr
-    document = json.loads(result.stdout)
-    assert set(document) == {"machine", "results"}
-    names = [row["model"] for row in document["results"]]
+    rows = document("storage.py", "--quick")["results"]
+    names = [row["model"] for row in rows]
     once = {f"{database} {name}" for database in ("sqlite", "postgresql") for name in ("p50", "p99", "growth")}
     assert set(names) == once
     assert all(names.count(name) == (2 if name.endswith("growth") else 4) for name in once)
-    for row in document["results"]:
+    for row in rows:
         assert row["ratio"] > 0
         if not row["model"].endswith("growth"):
             assert row["ratio"] == pytest.approx(row["ledger_ms"] / 5000)
@@ -111,27 +131,16 @@ def test_curves_are_recorded_once(tmp_path: Path) -> None:
     assert all(len(line[name]) == 1 for line in lines for name in ("val_f1", "val_auroc", "elapsed_s"))
 
 
-def test_freezing_is_measured_setting_by_setting() -> None:
+def test_freezing_is_measured_setting_by_setting(document: Document) -> None:
     """Every value of freeze has its rate and its ratio, and nothing frozen has the ratio 1."""
-    command = [sys.executable, BENCH / "freeze.py", "--model", "test_vit", "--image-size", "32", "--n-rounds", "1"]
-    result = subprocess.run([*command, "--n-steps", "1", "--json"], text=True, capture_output=True, timeout=300)
-    assert result.returncode == 0, result.stderr
-    rows = json.loads(result.stdout)["results"]
+    options = ("--model", "test_vit", "--image-size", "32", "--n-rounds", "1", "--n-steps", "1")
+    rows = document("freeze.py", *options)["results"]
     assert [row["freeze"] for row in rows] == ["none", "stem", "first3", "all_but_head"]
     assert rows[0]["ratio"] == 1
     assert all(row["images_per_s"] > 0 for row in rows)
 
 
-def document(name: str, *arguments: str) -> dict[str, Any]:
-    """Return what a benchmark prints with --json."""
-    result = subprocess.run([sys.executable, BENCH / name, *arguments, "--json"], text=True, capture_output=True)
-    assert result.returncode == 0, result.stderr
-    found: dict[str, Any] = json.loads(result.stdout)
-    assert set(found) == {"machine", "results"}
-    return found
-
-
-def test_waits_are_measured_against_their_limits() -> None:
+def test_waits_are_measured_against_their_limits(document: Document) -> None:
     """Help and status have a row each, whose ratio is that to the limit."""
     rows = document("startup.py", "--wait", "help", "--wait", "status", "--n-trials", "20", "--n-rounds", "1")[
         "results"
@@ -141,13 +150,13 @@ def test_waits_are_measured_against_their_limits() -> None:
 
 
 @pytest.mark.slow
-def test_a_first_step_is_waited_for() -> None:
+def test_a_first_step_is_waited_for(document: Document) -> None:
     """A worker that is started reaches its first step, and is stopped then."""
     (row,) = document("startup.py", "--wait", "first-step", "--n-trials", "1", "--n-rounds", "1")["results"]
     assert row["seconds"] > 1
 
 
-def test_a_trial_is_more_than_its_epochs() -> None:
+def test_a_trial_is_more_than_its_epochs(document: Document) -> None:
     """The time of a trial is that of its epochs, of its checkpoints, and the share that is measured."""
     options = ("--model", "test_vit", "--n-images", "24", "--n-trials", "1", "--n-epochs", "1", "--precision", "fp32")
     (row,) = document("trial_overhead.py", *options)["results"]
@@ -158,7 +167,7 @@ def test_a_trial_is_more_than_its_epochs() -> None:
     assert 0 < row["ratio"] < 1
 
 
-def test_the_recipe_and_we_take_turns() -> None:
+def test_the_recipe_and_we_take_turns(document: Document) -> None:
     """One turn each on the same images: seconds of an epoch, and how many times faster we are."""
     options = ("--model", "test_vit", "--n-images", "24", "--n-epochs", "1", "--n-rounds", "1", "--n-seeds", "0")
     (row,) = document("against_recipe.py", *options)["results"]
@@ -167,7 +176,7 @@ def test_the_recipe_and_we_take_turns() -> None:
 
 
 @pytest.mark.slow
-def test_trials_and_scores_are_compared_too() -> None:
+def test_trials_and_scores_are_compared_too(document: Document) -> None:
     """Whole trials by real workers, and the AUROC of both ways with its standard error."""
     rows = document(
         "against_recipe.py", "--model", "resnet18", "--n-images", "40", "--n-epochs", "1", "--n-rounds", "1"
@@ -193,7 +202,7 @@ def test_a_processes_peak_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_memory_is_measured_of_a_worker() -> None:
+def test_memory_is_measured_of_a_worker(document: Document) -> None:
     """A worker's peak and the rate of its cache have a row each."""
     rows = document("memory.py", "--model", "fcnn", "--n-images", "96", "--image-size", "32")["results"]
     assert [row["model"] for row in rows] == ["peak, fcnn", "cache"]
@@ -261,13 +270,10 @@ def test_a_simulated_search_prunes_as_a_real_one(
 
 
 @pytest.mark.slow
-def test_a_replay_prints_one_document(made_up_curves: Path) -> None:
+def test_a_replay_prints_one_document(document: Document, made_up_curves: Path) -> None:
     """Each variant has a row with its share of the epochs and the goal; search without pruning is its own reference."""
-    command = [sys.executable, BENCH / "replay.py", made_up_curves, "--n-replicates", "2", "--json"]
-    result = subprocess.run([*command, "--n-sampler-replicates", "1"], text=True, capture_output=True, timeout=300)
-    assert result.returncode == 0, result.stderr
-    document = json.loads(result.stdout)
-    assert set(document) == {"machine", "results"}
-    assert {row["goal"] for row in document["results"]} == {0.25}
-    whole = [row for row in document["results"] if row["model"] == "none"]
+    options = (str(made_up_curves), "--n-replicates", "2", "--n-sampler-replicates", "1")
+    rows = document("replay.py", *options)["results"]
+    assert {row["goal"] for row in rows} == {0.25}
+    whole = [row for row in rows if row["model"] == "none"]
     assert [(row["n_workers"], row["ratio"], row["difference"]) for row in whole] == [(1, 1, 0), (4, 1, 0), (16, 1, 0)]
