@@ -33,6 +33,7 @@ from mhist_tune.studies import Study
 from mhist_tune.synthesize import synthesize
 
 ROOT = Path(__file__).parents[1]
+N_IMAGES = 600  # epochs of half a second or more: a trial of thousands would be none that anybody watches
 N_ASKED = 10
 SIZES = ((1000, 0.2), (10_000, 1.0))
 """Trials of a study that one client looks at, and the goal in seconds."""
@@ -93,7 +94,7 @@ class Server:
     """
 
     def __init__(self, folder: Path, n_trials: int) -> None:
-        synthesize(folder / "images", n_images=120, image_size=64, seed=0)
+        synthesize(folder / "images", n_images=N_IMAGES, image_size=64, seed=0)
         self.folder, self.url = folder, f"sqlite:///{folder}/storage.db"
         with open_storage(self.url) as storage:
             text = DEFINITION.format(n_trials=n_trials + 1)
