@@ -22,7 +22,7 @@ name = "tiny"
 n_trials = 9
 sampler = { name = "random", seed = 3 }
 pruner = { name = "none" }
-lease_s = 1.0
+lease_s = 0.5
 
 [fixed]
 model = "fcnn"
