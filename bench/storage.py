@@ -4,7 +4,8 @@ Each worker is a process that finishes an epoch every two seconds and then does 
 the median rule; record the epoch with its predictions and the decision, renew the lease and show itself alive, in one
 transaction; mirror the epoch to Optuna. `ratio` is the time of all that over an epoch of five seconds (names ending in
 p50 and p99), or over the same with no finished trials (names ending in growth). Stock Optuna reports the same value to
-the same database and asks its median pruner.
+the same database and asks its median pruner; each of its processes holds all trials, so it is left out
+where they would not fit into memory.
 
 Finished trials have 30 epochs each, in our tables and in Optuna's. PostgreSQL is the one that the tests use, with
 fsync; `--postgresql URL` takes another, an empty database with enough connections (two a worker, four at its start).
@@ -29,7 +30,7 @@ import sqlalchemy
 from optuna.trial import TrialState, create_trial
 from output import machine, show
 
-from mhist_tune import definition, journal, ledger, pruning, records, studies, tables
+from mhist_tune import definition, devices, journal, ledger, pruning, records, studies, tables
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.scores import ScoreBook
 from mhist_tune.storage import Storage, open_storage
@@ -44,6 +45,7 @@ N_EPOCHS = 30
 N_VAL = 435  # a fifth of MHIST's train partition
 GOAL_P50, GOAL_P99, GOAL_GROWTH = 0.01, 0.05, 1.5
 STOCK = "stock"
+STOCK_BYTES = 40_000  # of a finished trial in a process: 64 of them with 10,000 trials each filled 24 GB
 DEFINITION = """
 [study]
 name = "ledger"
@@ -77,10 +79,10 @@ class Result:
     n_workers: int
     n_finished: int
     n_paused: int
-    ledger_ms: float
-    stock_ms: float
-    ratio: float
-    stock_ratio: float
+    ledger_ms: float | None
+    stock_ms: float | None
+    ratio: float | None
+    stock_ratio: float | None
     goal: float
 
 
@@ -260,7 +262,7 @@ class Crew:
 def measure(url: str, database: str, settings: Sequence[Setting], n_epochs: int) -> list[Result]:
     """Measure all settings, ordered by what the database holds, on one database."""
     results: list[Result] = []
-    at_first: dict[int, list[float]] = {}
+    at_first: dict[int, list[float | None]] = {}
     with open_storage(url) as storage:
         image_set = {"val": [[f"{index}.png", index % 2, 0, None] for index in range(N_VAL)]}
         parsed = definition.parse(DEFINITION.format(n_epochs=N_EPOCHS), "bench")
@@ -276,17 +278,21 @@ def measure(url: str, database: str, settings: Sequence[Setting], n_epochs: int)
             ledger.add_slots(storage, study, "search", [{}] * setting.n_workers)
             sys.stderr.write(f"measuring {database} with {setting}\n")
             ours = 1e3 * np.array(crew.measure("ledger", setting.n_workers, n_epochs))
-            stock = 1e3 * np.array(crew.measure("stock", setting.n_workers, n_epochs))
+            stock = None
+            if setting.n_workers * setting.n_finished * STOCK_BYTES < devices.memory_bytes():
+                stock = 1e3 * np.array(crew.measure("stock", setting.n_workers, n_epochs))
+            both = [ours, stock]
             where = (database, setting.n_workers, setting.n_finished, n_paused)
             for name, percent, goal in (("p50", 50, GOAL_P50), ("p99", 99, GOAL_P99)):
-                times = [float(np.percentile(one, percent)) for one in (ours, stock)]
-                shares = [one / 1e3 / SHARE_OF_S for one in times]
+                times = [None if one is None else float(np.percentile(one, percent)) for one in both]
+                shares = [None if one is None else one / 1e3 / SHARE_OF_S for one in times]
                 results.append(Result(f"{database} {name}", *where, *times, *shares, goal))
-            medians = [float(np.median(one)) for one in (ours, stock)]
+            medians = [None if one is None else float(np.median(one)) for one in both]
             if setting.n_finished == 0:
                 at_first[setting.n_workers] = medians
             else:
-                growth = [one / first for one, first in zip(medians, at_first[setting.n_workers], strict=True)]
+                firsts = zip(medians, at_first[setting.n_workers], strict=True)
+                growth = [one / first if one and first else None for one, first in firsts]
                 results.append(Result(f"{database} growth", *where, *medians, *growth, GOAL_GROWTH))
         crew.leave()
     return results
