@@ -269,7 +269,10 @@ def measure(url: str, database: str, settings: Sequence[Setting], n_epochs: int)
         study = studies.create_study(storage, parsed, dataset={"fingerprint": "bench"}, image_sets=image_set)
         ledger.cancel_free(storage, study)
         optuna.create_study(study_name=STOCK, storage=storage.optuna, direction="maximize")
-        crew = Crew(url, max(setting.n_workers for setting in settings))
+        n_all = max(setting.n_workers for setting in settings)
+        crew = Crew(url, n_all)
+        ledger.add_slots(storage, study, "search", [{}] * n_all)
+        crew.measure("ledger", n_all, 1)  # what a process loads and connects to once is not the cost of an epoch
         n_finished = n_paused = 0
         for setting in settings:
             fill(storage, study, setting.n_finished - n_finished, "done")
