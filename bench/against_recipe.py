@@ -183,6 +183,18 @@ class Rivals:
         return (max(times["done"]) - min(times["trial"])) / len(devices)
 
 
+def conditions(setting: Setting, rivals: Rivals) -> dict[str, Any]:
+    """Return what every row says of the training that it compares."""
+    return {
+        "image_size": setting.image_size,
+        "precision": rivals.hp.precision,
+        "memory_format": rivals.hp.memory_format,
+        "n_train": len(rivals.ours[0]),
+        "n_val": len(rivals.ours[1]),
+        "n_epochs": setting.n_epochs,
+    }
+
+
 def speed(setting: Setting, rivals: Rivals, n_rounds: int, *, has_bf16: bool) -> list[dict[str, Any]]:
     """Let the rivals take turns, and return the rows of epochs and, where there is a goal for them, of trials."""
     rivals.recipe(n_rounds, 1)
@@ -193,15 +205,7 @@ def speed(setting: Setting, rivals: Rivals, n_rounds: int, *, has_bf16: bool) ->
         ours_s, _ = rivals.fit(turn, setting.n_epochs)
         worker_s = math.nan if setting.trials_goal is None else rivals.workers(turn)
         turns.append((statistics.median(recipe_s), statistics.median(ours_s), trial_s, worker_s))
-    common = {
-        "image_size": setting.image_size,
-        "precision": rivals.hp.precision,
-        "memory_format": rivals.hp.memory_format,
-        "n_train": len(rivals.ours[0]),
-        "n_val": len(rivals.ours[1]),
-        "n_epochs": setting.n_epochs,
-        "n_rounds": n_rounds,
-    }
+    common = {**conditions(setting, rivals), "n_rounds": n_rounds}
     rows = [(setting.model, 0, 1, setting.goal_with_bf16 if has_bf16 else setting.goal)]
     if setting.trials_goal is not None:
         rows.append((f"trials, {setting.model}", 2, 3, setting.trials_goal))
@@ -231,12 +235,7 @@ def equivalence(setting: Setting, rivals: Rivals, n_seeds: int) -> dict[str, Any
         "unit": "AUROC",
         "ratio": statistics.mean(ours) - statistics.mean(recipes),
         "goal": setting.goal,
-        "image_size": setting.image_size,
-        "precision": rivals.hp.precision,
-        "memory_format": rivals.hp.memory_format,
-        "n_train": len(rivals.ours[0]),
-        "n_val": len(rivals.ours[1]),
-        "n_epochs": setting.n_epochs,
+        **conditions(setting, rivals),
         "n_seeds": n_seeds,
         "standard_error": error,
     }
