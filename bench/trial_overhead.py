@@ -127,7 +127,7 @@ def measure(model: str, folder: Path, *, n_images: int, n_trials: int, n_epochs:
     )
     with open_storage(url) as storage:
         creation.create(storage, definition.parse(text, model), folder / "images")
-    for name in ("load", "save", "wait", "settle", "discard"):
+    for name in ("load", "save", "keep", "wait", "settle", "discard"):
         setattr(CheckpointSlot, name, clock.watched(getattr(CheckpointSlot, name)))
     serve(WorkerOptions(url, folder / "images", model), "cpu", n_cores(), clock.emit, StopRequest())
     if len(clock.ended) != n_trials + 1:

@@ -358,6 +358,9 @@ def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Mapping[s
         try:
             try:
                 run.conclude(claim.outcome or work(run))
+            except Interrupted:
+                run.checkpoints.slot.save_kept()
+                raise
             finally:
                 run.checkpoints.slot.settle()  # no save outlives the lease
         except Paused as paused:

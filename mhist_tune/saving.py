@@ -1,7 +1,8 @@
 """The checkpoints of one run as `train.fit` sees them: copied on the thread that trains, written by another one.
 
 Training pays for the copy alone, unless it computes on the same cores. Saving is rare enough to stay below
-`SAVING_SHARE` of the run's time; the epochs since the last save are trained again after a kill.
+`SAVING_SHARE` of the run's time; the epochs since the last save are trained again after a kill. When a run is asked
+to stop, the copy of an epoch that was not saved is written, unless copying would have cost too much of the epoch.
 """
 
 import threading
@@ -14,6 +15,8 @@ from mhist_tune.errors import DiskFullError, StorageError, StoreAwayError
 
 SAVING_SHARE = 0.02
 """The part of the training time that saving may take, but for the first save, which tells what one takes."""
+
+_KEEPING_SHARE = 0.005  # of an epoch: shorter ones cost less to train again than to copy each time
 
 
 def _give_up(error: StorageError) -> None:
@@ -60,9 +63,11 @@ class CheckpointSlot:
         self._shares_cores = shares_cores
         self._on_wait, self._on_missing, self._on_unsaved = on_wait, on_missing, on_unsaved
         self._write: _Write | None = None
-        self._began = time.perf_counter()
+        self._kept: tuple[Snapshot, int] | None = None
+        self._began = self._epoch_began = time.perf_counter()
         self._spent_s = 0.0
         self._last_s: float | None = None
+        self._copying_s = 0.0
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest intact state, or None."""
@@ -99,10 +104,26 @@ class CheckpointSlot:
             self.discard()
         else:
             self.wait()
-        copied = snapshot(state)
+        self._kept = None
+        copied = self._copy(state)
         self._last_s = time.perf_counter() - began
         self._spent_s += self._last_s
         self._write = _Write(self, copied, epoch)
+
+    def keep(self, state: Mapping[str, Any], *, epoch: int) -> None:
+        """Copy the state after an `epoch` that is not saved, for `save_kept`, if a copy is cheap for such an epoch."""
+        self._kept = None
+        if self._copying_s <= _KEEPING_SHARE * (time.perf_counter() - self._epoch_began):
+            self._kept = self._copy(state), epoch
+            self._spent_s += self._copying_s
+        else:
+            self._epoch_began = time.perf_counter()
+
+    def save_kept(self) -> None:
+        """Begin to write what was kept since the last save, if anything was: for a run that is interrupted."""
+        if self._kept is not None:
+            self.discard()
+            self._write, self._kept = _Write(self, *self._kept), None
 
     def wait(self) -> None:
         """Wait until what was saved last is durable, and try again while `on_wait` returns.
@@ -135,6 +156,13 @@ class CheckpointSlot:
             self._write.cancelled.set()
             self._write.ended()
             self._note(self._write)
+
+    def _copy(self, state: Mapping[str, Any]) -> Snapshot:
+        began = time.perf_counter()
+        copied = snapshot(state)
+        self._epoch_began = time.perf_counter()
+        self._copying_s = self._epoch_began - began
+        return copied
 
     def _note(self, write: "_Write") -> None:
         if self._shares_cores and self._last_s is not None:

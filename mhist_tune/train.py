@@ -118,7 +118,7 @@ def fit(
             as Tomek links, `features_sha256` of what neighbours were found by, `fallback`, why adasyn drew uniformly.
         stop_epoch: end after this epoch of the schedule of `hp.epochs`.
         save_at: epochs whose end is saved in any case, durably before on_epoch hears them; of the others those that
-            saving is cheap enough for.
+            saving is cheap enough for, and the rest is kept for `CheckpointSlot.save_kept`.
 
     Raises:
         Diverged: a loss or weight is not finite; found at the end of the epoch.
@@ -135,9 +135,11 @@ def fit(
             on_epoch(result)
         while run.stopped is None:
             result = run.next_epoch(on_step)
-            is_due = checkpoint is not None and checkpoint.is_due()
-            if checkpoint and (is_due or run.stopped or result.epoch in save_at):
-                checkpoint.save(run.state(), epoch=result.epoch, is_last=run.stopped is not None)
+            if checkpoint:
+                if checkpoint.is_due() or run.stopped or result.epoch in save_at:
+                    checkpoint.save(run.state(), epoch=result.epoch, is_last=run.stopped is not None)
+                else:
+                    checkpoint.keep(run.state(), epoch=result.epoch)
                 if result.epoch in save_at:
                     checkpoint.wait()
             on_epoch(result)

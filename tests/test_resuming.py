@@ -134,6 +134,33 @@ def test_any_worker_resumes_any_trial(
     assert len(state["history"]) == N_EPOCHS
 
 
+def test_a_stopped_worker_saves_what_its_cadence_left_out(
+    work: Work, storage_url_sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the first epoch is due to be saved; stopped after the third, the store has the third."""
+
+    def announce(checkpoints: resuming.TrialCheckpoints) -> None:
+        announce_first(checkpoints)
+        if checkpoints._where()["epoch"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    announce_first = resuming.TrialCheckpoints.announce
+    place = str(tmp_path / "here")
+    with monkeypatch.context() as patched:
+        patched.setattr(saving, "SAVING_SHARE", 0.0)
+        patched.setattr(saving, "_KEEPING_SHARE", 1e9)
+        patched.setattr(resuming.TrialCheckpoints, "announce", announce)
+        assert work(place)[0] == 143
+    store = open_checkpoints(place, tmp_path)
+    [key] = store.keys("")
+    state = store.load(key)
+    assert state is not None
+    assert len(state["history"]) == 3
+
+    assert work(place)[0] == 0
+    all_done(storage_url_sqlite)
+
+
 def test_a_trial_whose_checkpoint_is_elsewhere_is_left_to_others(
     work: Work, stop_when_saved: None, storage_url_sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,49 @@ def test_a_full_store_is_waited_for(tmp_path: Path) -> None:
     assert epoch_in(slot) == 4
 
 
+def test_what_was_kept_is_written_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest state that was not saved overtakes a save on its way; after a save there is nothing to write."""
+    monkeypatch.setattr(saving, "_KEEPING_SHARE", 1e9)
+    folder = SlowFolder(tmp_path)
+    slot = CheckpointSlot(CheckpointStore(folder), "run", 1)
+    slot.keep(state(1), epoch=1)
+    slot.save(state(2), epoch=2)
+    slot.save_kept()
+    training = state(3)
+    slot.keep(training, epoch=3)
+    training["weights"] += 1
+    folder.may_write.set()
+    slot.save_kept()
+    slot.settle()
+
+    assert slot.saved_epoch == 3
+    loaded = slot.load()
+    assert loaded is not None
+    assert loaded["weights"].tolist() == [3.0, 3.0, 3.0]
+
+
+def test_epochs_shorter_than_copying_them_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where training an epoch again costs hardly more than a copy after each, none is made."""
+    clock = Clock()
+    monkeypatch.setattr(saving.time, "perf_counter", clock)
+    monkeypatch.setattr(saving, "snapshot", clock.taking(0.5, saving.snapshot))
+    slot = CheckpointSlot(CheckpointStore(tmp_path), "run", 1)
+    slot.save(state(1), epoch=1)
+    slot.wait()
+    n_kept = {}
+    for seconds in (50.0, 150.0):
+        before = clock.now
+        for epoch in range(2, 12):
+            clock.now += seconds
+            slot.keep(state(epoch), epoch=epoch)
+        n_kept[seconds] = (clock.now - before - 10 * seconds) / 0.5
+
+    assert n_kept == {50.0: 0, 150.0: 10}
+    slot.save_kept()
+    slot.settle()
+    assert slot.saved_epoch == 11
+
+
 @pytest.mark.parametrize("share", [0.02, 0.2])
 def test_saving_keeps_to_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
     """Over a thousand epochs of a made-up clock, saving takes its share of the time and hardly less."""
