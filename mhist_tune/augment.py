@@ -108,4 +108,4 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         images: float [B, 3, H, W] in 0..1.
         mean, std: [3], already on the device of the images: making them here would wait for the device each time.
     """
-    return (images - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
+    return (images - mean.view(1, -1, 1, 1)).div_(std.view(1, -1, 1, 1))

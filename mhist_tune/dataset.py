@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import io
 import json
+import mmap
 import os
 import threading
 import time
@@ -17,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -40,7 +41,8 @@ class ImageSet:
     """Images with their labels and votes, in the order of their names.
 
     ``images`` is uint8 [n, 3, H, W], read from the cache file as it is used; ``labels`` is float32 [n] (1 = SSA);
-    ``votes`` is int64 [n] (0..7); ``groups`` is None where the data set names none.
+    ``votes`` is int64 [n] (0..7); ``groups`` is None where the data set names none; ``mapping`` is the cache file's,
+    None where the images lie in memory.
     """
 
     images: torch.Tensor
@@ -48,6 +50,7 @@ class ImageSet:
     votes: torch.Tensor
     names: tuple[str, ...]
     groups: tuple[str, ...] | None
+    mapping: mmap.mmap | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -56,8 +59,12 @@ class ImageSet:
         """Return the images at ``indices`` (any order, repeats allowed), copied into memory."""
         chosen = np.asarray(indices, dtype=np.int64)
         at = torch.from_numpy(chosen)
+        images = self.images[at]
+        if self.mapping is not None:
+            # What was read stays in the system's cache, for the other processes too; here it would count twice.
+            self.mapping.madvise(mmap.MADV_DONTNEED)
         return ImageSet(
-            images=self.images[at],
+            images=images,
             labels=self.labels[at],
             votes=self.votes[at],
             names=tuple(self.names[index] for index in chosen),
@@ -126,6 +133,7 @@ def decode_cached(annotations: Annotations, *, image_size: int, cache_dir: Path)
         votes=torch.from_numpy(annotations.votes.copy()),
         names=annotations.names,
         groups=annotations.groups,
+        mapping=cast(mmap.mmap, pixels.base),
     )
 
 
@@ -195,9 +203,9 @@ def _write_cache(path: Path, shape: tuple[int, ...], annotations: Annotations, k
         partial.unlink(missing_ok=True)
 
 
-def _open_cache(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+def _open_cache(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]] | None:
     try:
-        pixels: NDArray[np.uint8] = np.load(path, mmap_mode="c")
+        pixels: np.memmap[Any, np.dtype[np.uint8]] = np.load(path, mmap_mode="c")
     except (OSError, ValueError):  # not there, or cut short by a full disk or a crash of the machine
         return None
     return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None

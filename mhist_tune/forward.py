@@ -14,8 +14,12 @@ from mhist_tune.models import input_statistics
 from mhist_tune.warps import warp
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-EVALUATION_FACTOR = 4  # without gradients a batch of this many micro-batches takes less memory than one in training
-MIN_EVALUATION_BATCH = 64
+EVALUATION_BATCH = {"cpu": (1, 32), "cuda": (4, 64)}
+"""Micro-batches in one pass of evaluation, and the fewest images in one.
+
+Without gradients that takes less memory than a pass in training. A GPU is fed better by more; a CPU gains nothing.
+"""
+
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _RECOMPILE_LIMIT = 1000  # torch's own, 8, would then train on uncompiled, with other last bits
 
@@ -70,7 +74,8 @@ def evaluate(model: nn.Module, images: Tensor, hp: Hyperparameters, *, batch_siz
     """
     device = next(model.parameters()).device
     statistics = statistics_on(device, hp)
-    n_in_pass = batch_size or max(MIN_EVALUATION_BATCH, EVALUATION_FACTOR * hp.micro_batch_size)
+    factor, fewest = EVALUATION_BATCH[device.type]
+    n_in_pass = batch_size or max(fewest, factor * hp.micro_batch_size)
     model.eval()
     with torch.inference_mode():
         logits = [

@@ -159,7 +159,7 @@ def only(drawn: Tensor, is_chosen: Tensor) -> Tensor:
 
 def to_floats(images: Tensor) -> Tensor:
     """Return float32 images in 0..1; uint8 ones are in 0..255."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()
 
 
 def _draw_perspectives(n: int, generator: torch.Generator, *, height: int, width: int) -> Tensor:

@@ -75,6 +75,26 @@ def test_a_second_load_decodes_nothing(root: Path, tmp_path: Path) -> None:
     assert files(cache, "*.partial") == []
 
 
+def test_taken_images_are_in_memory_once(root: Path, tmp_path: Path) -> None:
+    """Copying images out of the cache file leaves none of its pages with this process; they can be read again."""
+    train = dataset.load_train(root, image_size=SIZE, cache_dir=tmp_path)
+    (file,) = files(tmp_path, "*.npy")
+    whole = train.images.clone()
+    assert resident_kb(file) > 0
+    taken = train.take(range(len(train)))
+
+    assert resident_kb(file) == 0
+    assert torch.equal(taken.images, whole)
+    assert torch.equal(train.images, whole)
+
+
+def resident_kb(file: Path) -> int:
+    """Return how much of a mapped file lies in this process's memory, in KiB."""
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    at = [index for index, line in enumerate(lines) if line.endswith(str(file))]
+    return sum(int(line.split()[1]) for index in at for line in lines[index : index + 6] if line.startswith("Rss:"))
+
+
 def test_writing_to_the_tensor_leaves_the_cache_file_alone(root: Path, tmp_path: Path) -> None:
     """The file is mapped copy-on-write: another process never sees what one process does to its tensor."""
     first = dataset.load_train(root, image_size=SIZE, cache_dir=tmp_path)
