@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mhist_tune import ledger, optimism, records, selection
+from mhist_tune.definition import StudyDefinition
 from mhist_tune.ledger import SlotRow
 from mhist_tune.optimism import OutOfFold
 from mhist_tune.records import FloatArray
@@ -257,11 +258,17 @@ def sentences(confirmed: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def n_trainings(definition: StudyDefinition) -> int:
+    """Return how many trainings the confirm stage takes at most: on each fold and its inner split; 0 without one."""
+    return 2 * definition.confirm["n_folds"] * (definition.confirm["top"] + 1) if definition.confirm else 0
+
+
 def cost(study: Study) -> str:
     """Return in words what the confirm stage of a study with `[confirm]` costs at most."""
     assert study.definition.confirm is not None
     top, n_folds = study.definition.confirm["top"], study.definition.confirm["n_folds"]
+    n = n_trainings(study.definition) // 2
     return (
-        f"confirming the best {top} trials and the default takes {n_folds * (top + 1)} trainings, {n_folds} folds x "
+        f"confirming the best {top} trials and the default takes {n} trainings, {n_folds} folds x "
         f"{top + 1}, and as many on inner splits to fix their number of epochs"
     )

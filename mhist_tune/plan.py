@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mhist_tune import ledger, models, records, studies
+from mhist_tune import finalists, ledger, models, records, studies
 from mhist_tune.dataset import ImageSet
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.hyperparameters import Hyperparameters
@@ -35,7 +35,7 @@ class Counts:
 
 
 def plan(definition: StudyDefinition, counts: Counts, storage: Storage | None, device: torch.device) -> dict[str, Any]:
-    """Return a JSON-safe estimate of the search.
+    """Return a JSON-safe estimate of the search and of confirming its finalists.
 
     Seconds are those of earlier studies of the same model and image size in `storage`, and the share of the epochs that
     pruning leaves is that of earlier studies with the same pruner; without them a short probe on `device` gives the
@@ -54,6 +54,7 @@ def plan(definition: StudyDefinition, counts: Counts, storage: Storage | None, d
     share = shares[-1] if shares else 1.0
     source = "earlier studies" if seconds else "a probe"
     per_epoch_s = seconds[-1] if seconds else _probed_s(hp, counts, device)
+    n_confirming = finalists.n_trainings(definition)
     n_parameters = sum(parameter.numel() for parameter in _random(hp).parameters())
     return {
         "study": definition.name,
@@ -63,6 +64,7 @@ def plan(definition: StudyDefinition, counts: Counts, storage: Storage | None, d
         "seconds_per_epoch": per_epoch_s,
         "seconds_from": source,
         "device_hours": most * share * per_epoch_s / 3600,
+        "confirm": {"n_trainings": n_confirming, "device_hours": n_confirming * hp.epochs * per_epoch_s / 3600},
         "checkpoint_bytes": n_parameters * _BYTES_PER_PARAMETER * _N_GENERATIONS,
         "database_bytes": most * _BYTES_PER_EPOCH + n_slots * counts.val * 8,
         "smallest_f1_difference": smallest_f1_difference(counts.val_positive, counts.val - counts.val_positive),
@@ -89,7 +91,7 @@ def smallest_f1_difference(n_positive: int, n_negative: int) -> float:
 
 def to_text(found: Mapping[str, Any]) -> str:
     """Return the plan as lines."""
-    images, epochs = found["n_images"], found["epochs"]
+    images, epochs, confirm = found["n_images"], found["epochs"], found["confirm"]
     expected = (
         f"about {epochs['expected']} of {epochs['most']} (as earlier studies with this pruner)"
         if epochs["known_from_earlier"]
@@ -102,6 +104,9 @@ def to_text(found: Mapping[str, Any]) -> str:
             f"epochs     {expected}",
             f"time       {found['device_hours']:.2g} device hours, {found['seconds_per_epoch']:.3g} s an epoch "
             f"(from {found['seconds_from']})",
+            f"confirm    {confirm['n_trainings']} trainings of finalists, {confirm['device_hours']:.2g} hours at most"
+            if confirm["n_trainings"]
+            else "confirm    nothing: the search's best is taken as it comes",
             f"disk       {found['checkpoint_bytes'] / 1e6:.0f} MB of checkpoints for each trial that runs or waits, "
             f"{found['database_bytes'] / 1e6:.0f} MB in the database",
             f"can show   differences in F1 from about {found['smallest_f1_difference']:.3f} on: smaller ones "

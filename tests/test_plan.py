@@ -39,13 +39,15 @@ def test_the_smallest_difference_is_that_of_simulated_trials() -> None:
 
 
 def test_a_dry_run_writes_nothing(run: Run, generated: Path, tmp_path: Path) -> None:
-    """It prints the definition that would be stored, and slots, epochs, time, disk and what could be shown."""
+    """It prints the definition that would be stored, and what search and finalists would cost, and could show."""
     code, out, err = run("create-study", "demo", "--dry-run", "--set", "epochs=5", "--data", str(generated))
 
     assert code == 0, err
     planned = definition.parse(out, "stdout")
     assert planned.fixed["epochs"] == 5
-    for line in ("slots      8", "epochs     at most 40", "device hours", "MB of checkpoints", "differences in F1"):
+    confirm = "confirm    8 trainings"  # two folds and their inner splits, of the best trial and the default
+    slots, epochs = "slots      8", "epochs     at most 40"
+    for line in (slots, epochs, "device hours", confirm, "MB of checkpoints", "differences in F1"):
         assert line in err
     assert not (tmp_path / "storage").exists()
 
