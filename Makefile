@@ -46,7 +46,7 @@ check: setup ## format, lint, types, import contracts, deployment files
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/shellcheck .ci/run deploy/worker.sbatch storage/postgres/make-credentials.sh
 
-bench: $(DEVELOPED) ## every figure of docs/performance.md, about an hour on two cores
+bench: $(DEVELOPED) ## the figures of docs/performance.md, two hours on two cores
 	for name in startup memory throughput freeze trial_overhead against_recipe storage; do \
 	  echo "== bench/$$name.py"; $(BIN)/python bench/$$name.py || exit; done
 

@@ -187,6 +187,31 @@ def test_trials_and_scores_are_compared_too(document: Document) -> None:
     assert found["AUROC, resnet18"]["standard_error"] > 0
 
 
+def test_number_formats_are_compared_seed_by_seed(
+    document: Document, generated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fp32 against itself differs by nothing in any pair; the spread of a difference says how many pairs are needed."""
+    options = (
+        "--model",
+        "test_vit",
+        "--image-size",
+        "32",
+        "--n-epochs",
+        "1",
+        "--n-pilot",
+        "2",
+        "--data",
+        str(generated),
+    )
+    (row,) = document("precision.py", *options, "--precision", "fp32")["results"]
+    assert (row["difference"], row["ratio"], row["pilot_deviation"], row["n_seeds"]) == (0, 0, 0, 4)
+    assert 0 < row["fp32"] <= 1
+
+    monkeypatch.syspath_prepend(BENCH)
+    precision = importlib.import_module("precision")
+    assert [precision.n_pairs(spread) for spread in (0.001, 0.01, 0.02)] == [4, 11, 44]
+
+
 def test_a_processes_peak_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What a process allocates shows in its peak; images are counted by the second of a core."""
     monkeypatch.syspath_prepend(BENCH)
@@ -218,6 +243,19 @@ def test_a_measured_study_is_what_its_file_is_called(path: Path) -> None:
     if study.rows:
         assert study.n_trials == 3 * len(study.rows)
         assert any(row.reported for row in study.rows)
+
+
+@pytest.mark.slow
+def test_searches_are_compared_live(document: Document, generated: Path, tmp_path: Path) -> None:
+    """The shipped search and a random one as long, each with its best trial confirmed; again, nothing is trained."""
+    options = ("--study", "demo", "--data", str(generated), "--storage", str(tmp_path / "live"), "--devices", "cpu")
+    changes = ("--set", "model=test_resnet", "--set", "image_size=32", "--n-trials", "3", "--n-epochs", "2")
+    found = [document("live_search.py", *options, *changes, "--n-repeats", "1", "--n-folds", "2") for _ in range(2)]
+    repeat, mean = found[0]["results"]
+    assert repeat["ratio"] == repeat["ours"] - repeat["random"] == mean["ratio"]
+    assert 1 <= repeat["n_trials_random"] <= 3
+    assert repeat["seconds_ours"] > 0
+    assert found[1]["results"] == found[0]["results"]
 
 
 @pytest.fixture

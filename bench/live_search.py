@@ -1,0 +1,147 @@
+"""The search of a shipped definition against random search without pruning, live, for the same device seconds.
+
+Each repeat has a validation split, folds and seeds of its own, which both searches share. The shipped search goes
+first; random search gets as many trials of full length as its seconds pay for, the definition's `[[start]]` entries
+among them as there. The best trial of each is confirmed out of fold on the whole train partition (`[confirm]`, one
+finalist): `ours` and `random` are those F1, `ratio` is their difference, which should not be below zero. The last row
+has the means; its `spread` is the standard deviation of the difference over the repeats.
+
+Stopped or killed, the same command goes on where it was.
+
+    python bench/live_search.py --data DIR --weights tf_efficientnet_lite0.safetensors
+"""
+
+import argparse
+import os
+import statistics
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from output import machine, show
+
+from mhist_tune import definition, finalists, ledger, records
+from mhist_tune.cli.progress import progress
+from mhist_tune.creation import create
+from mhist_tune.definition import StudyDefinition
+from mhist_tune.devices import WorkerOptions, parse_devices
+from mhist_tune.errors import MhistTuneError
+from mhist_tune.events import Interrupted
+from mhist_tune.storage import Storage, open_storage
+from mhist_tune.studies import Study
+from mhist_tune.supervisor import run_workers, stop_on_signals
+
+SETTINGS = {"model": "tf_efficientnet_lite0", "image_size": "64"}
+"""What of the definition is changed: the network and size of the recorded curves, which two CPU cores can train."""
+
+
+def arms(base: StudyDefinition, repeat: int, n_trials: int, n_folds: int) -> tuple[StudyDefinition, StudyDefinition]:
+    """Return one repeat of the shipped search and of random search, whose number of trials is set later."""
+    ours = replace(
+        base,
+        name=f"live-{repeat}-ours",
+        n_trials=n_trials,
+        sampler={**base.sampler, "seed": repeat},
+        split_seed=repeat,
+        confirm={"top": 1, "n_folds": n_folds},
+    )
+    random = replace(
+        ours, name=f"live-{repeat}-random", sampler={"name": "random", "seed": repeat}, pruner={"name": "none"}
+    )
+    return ours, random
+
+
+def spent(storage: Storage, study: Study) -> tuple[float, float]:
+    """Return the device seconds of a search, and those of one trial of full length."""
+    seconds = [
+        epoch.metrics["elapsed_s"] or 0.0
+        for slot in ledger.slots(storage, study, "search")
+        for epoch in records.epochs(storage, study, "search", slot.slot)
+    ]
+    hp = study.definition.hyperparameters(study.definition.default_params())
+    return sum(seconds), statistics.mean(seconds) * hp.epochs
+
+
+def confirmed(storage: Storage, study: Study) -> dict[str, Any]:
+    """Return what was confirmed of a search: `search_value`, and `f1` out of fold of the search's best."""
+    found = finalists.load(storage, study)
+    assert found is not None
+    best = found.of_trial(found.search_best.trial)
+    if best is None:
+        raise SystemExit(f"error: the best trial of {study.name} is not confirmed")
+    return {"search_value": found.search_best.search_value, "f1": best.scores.f1}
+
+
+def main() -> None:
+    """Search, confirm, and print."""
+    arguments = _arguments()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    here, rows = machine(), list[dict[str, Any]]()
+    url = f"sqlite:///{arguments.storage}/studies.db"
+    overrides = {**SETTINGS, "epochs": str(arguments.n_epochs), **dict(one.split("=", 1) for one in arguments.set)}
+    base = definition.load(arguments.study, overrides=overrides, weights=arguments.weights)
+    with open_storage(url) as storage, stop_on_signals() as stop, progress() as emit:
+
+        def search(one: StudyDefinition) -> Study:
+            study = create(storage, definition.parse(definition.render(one), "bench/live_search.py"), arguments.data)
+            options = WorkerOptions(url, arguments.data, study.name)
+            run_workers(options, parse_devices(arguments.devices, arguments.per_device), emit, stop)
+            return study
+
+        for repeat in range(arguments.n_repeats):
+            ours, random = arms(base, repeat, arguments.n_trials, arguments.n_folds)
+            studies = [search(ours)]
+            seconds, full_s = spent(storage, studies[0])
+            studies.append(search(replace(random, n_trials=max(len(base.start), round(seconds / full_s)))))
+            mine, theirs = (confirmed(storage, study) for study in studies)
+            rows.append(
+                {
+                    "model": f"repeat {repeat}",
+                    "ours": mine["f1"],
+                    "random": theirs["f1"],
+                    "unit": "F1",
+                    "ratio": mine["f1"] - theirs["f1"],
+                    "goal": 0.0,
+                    "searched_ours": mine["search_value"],
+                    "searched_random": theirs["search_value"],
+                    "seconds_ours": seconds,
+                    "seconds_random": spent(storage, studies[1])[0],
+                    "n_trials_ours": studies[0].definition.n_trials,
+                    "n_trials_random": studies[1].definition.n_trials,
+                }
+            )
+    means = {
+        name: statistics.mean(row[name] for row in rows)
+        for name, value in rows[0].items()
+        if not isinstance(value, str)
+    }
+    differences = [row["ratio"] for row in rows]
+    spread = statistics.stdev(differences) if len(rows) > 1 else None
+    show(here, [*rows, {"model": "mean", "unit": "F1", **means, "spread": spread}], as_json=arguments.json)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", default="resnet18", help="a shipped definition (default: resnet18)")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change it; repeatable")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="a data set in MHIST's layout")
+    parser.add_argument("--weights", metavar="FILE", help=".safetensors file to start from")
+    parser.add_argument("--n-trials", type=int, default=24, help="of the shipped search (default: 24)")
+    parser.add_argument("--n-epochs", type=int, default=6, help="of a trial, at most (default: 6)")
+    parser.add_argument("--n-repeats", type=int, default=3, help="(default: 3)")
+    parser.add_argument("--n-folds", type=int, default=3, help="that a search's best is confirmed on (default: 3)")
+    parser.add_argument("--devices", default="all")
+    parser.add_argument("--per-device", type=int, metavar="N")
+    parser.add_argument("--storage", type=Path, default=Path("storage/live"), metavar="DIR", help="of the studies")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Interrupted as interrupted:
+        sys.exit(128 + interrupted.signum)
+    except MhistTuneError as error:
+        sys.exit(f"error: {error}" + (f"\n  hint: {error.hint}" if error.hint else ""))
