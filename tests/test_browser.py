@@ -211,9 +211,12 @@ def test_a_value_appears_without_reload(page: Any, served: Served) -> None:
     page.wait_for_selector("table.workers td:has-text('cpu')")
     page.evaluate("window.untouched = true")
     before = page.inner_text("[data-live]")
-    page.wait_for_function("before => document.querySelector('[data-live]').innerText !== before", arg=before)
+    # Locators, not `wait_for_function`, which evaluates text again and again: the page's policy forbids that.
+    expect = pytest.importorskip("playwright.sync_api").expect
+    live = page.locator("[data-live]")
+    expect(live).not_to_have_text(before, use_inner_text=True, timeout=_TIMEOUT_S * 1000)
     page.wait_for_selector(".trials .pill.complete, .trials .pill.pruned")
-    page.wait_for_function("document.querySelectorAll('.panels path.c0').length >= 5")
+    page.locator(".panels path.c0").nth(4).wait_for(state="attached")
     picture(page, served, "study")
 
     assert page.evaluate("window.untouched") is True
