@@ -7,6 +7,7 @@ Figures are in the pages alone, so that nothing is there twice.
 
 import contextlib
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -37,6 +38,10 @@ def write_studies(storage_url: str, names: list[str], folder: Path) -> None:
                 document = report.write(storage, name, Path(name))  # relative: the path of a file is in the report
                 for figure in Path(name).glob("*.png"):
                     figure.unlink()
+                definition = Path(name) / "study.toml"  # the folder of the weights is nobody's business
+                definition.write_text(
+                    re.sub(r'(?m)^weights = ".*/', 'weights = "', definition.read_text("utf-8")), "utf-8"
+                )
                 (Path(name) / "report.md").write_text(report_text.to_markdown(document, figures=()), encoding="utf-8")
             compare.write(storage, names, Path("compare"))
 
