@@ -32,7 +32,7 @@ from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from mhist_tune.supervisor import run_workers, stop_on_signals
 
-SETTINGS = {"model": "tf_efficientnet_lite0", "image_size": "64"}
+SETTINGS = {"model": "tf_efficientnet_lite0", "image_size": "48"}
 """What of the definition is changed: the network and size of the recorded curves, which two CPU cores can train."""
 
 
