@@ -15,7 +15,6 @@ predicts configurations that it was not fitted to is printed with it.
 
 import argparse
 import json
-import math
 import multiprocessing
 import os
 import platform
@@ -35,6 +34,7 @@ from mhist_tune.canvas import BLUE, GREY, INK, ORANGE, new_figure, write_png
 
 PRUNERS: dict[str, dict[str, Any]] = {
     "none": {"name": "none"},
+    "median, 5 rivals, from epoch 1": {"name": "median", "n_startup_trials": 5, "n_warmup_epochs": 0},
     "median, 5 rivals, after 3 epochs": {"name": "median", "n_startup_trials": 5, "n_warmup_epochs": 3},
     "percentile 25, 5 rivals, after 3": {
         "name": "percentile",
@@ -50,14 +50,11 @@ PRUNERS: dict[str, dict[str, Any]] = {
     "promotion, 1/4 from epoch 2": {"name": PROMOTION, "min_resource": 2, "reduction_factor": 4},
     "promotion, 1/2 from epoch 1": {"name": PROMOTION, "min_resource": 1, "reduction_factor": 2},
 }
-WITH_PATIENCE = ("none", "hyperband, 1/3 from epoch 1", "promotion, 1/3 from epoch 1")
-PATIENCE = 3
+CHANGED = ("none", "hyperband, 1/3 from epoch 1", "promotion, 1/3 from epoch 1")
+CHANGES: dict[str, dict[str, int]] = {"": {}, "; patience 3": {"patience": 3}, "; mean of 2": {"smoothing": 2}}
+"""What is replayed in other ways too: trials that end by patience, values that are means over epochs."""
+
 N_WORKERS = (1, 4, 16)
-
-
-def _doublings(size: int, other: int) -> float:
-    """Return how far apart two batch sizes are: TPE otherwise holds any two choices to be equally far."""
-    return abs(math.log2(size / other))
 
 
 # TPE's start is random in Optuna; `start` spreads it by a Sobol sequence instead
@@ -70,11 +67,16 @@ SAMPLERS: dict[str, dict[str, Any]] = {
         "name": "tpe",
         "n_startup_trials": 10,
         "n_ei_candidates": 24,
-        "categorical_distance_func": {"effective_batch_size": _doublings},
+        "ordered": ("effective_batch_size",),
     },
     "GP": {"name": "gp", "n_startup_trials": 10},
 }
-SAMPLED_PRUNERS = ("none", "hyperband, 1/3 from epoch 1", "promotion, 1/3 from epoch 1")
+SAMPLED_PRUNERS = (
+    "none",
+    "median, 5 rivals, from epoch 1",
+    "hyperband, 1/3 from epoch 1",
+    "promotion, 1/3 from epoch 1",
+)
 SAMPLED_WORKERS = 4
 
 GOAL = 0.25
@@ -116,16 +118,9 @@ def replay_pruners(curves: Curves, replicate: int) -> list[Outcome]:
         for n_workers in N_WORKERS:
             whole = Simulation(begin, n, PRUNERS["none"], n_workers=n_workers).run()
             for label, pruner in PRUNERS.items():
-                for patience in (None, PATIENCE) if label in WITH_PATIENCE else (None,):
-                    name = label if patience is None else f"{label}; patience {patience}"
-                    found.append(
-                        _outcome(
-                            name,
-                            Simulation(begin, n, pruner, n_workers=n_workers, patience=patience).run(),
-                            whole,
-                            n_workers,
-                        )
-                    )
+                for suffix, change in CHANGES.items() if label in CHANGED else [("", {})]:
+                    search = Simulation(begin, n, pruner, n_workers=n_workers, **change).run()
+                    found.append(_outcome(label + suffix, search, whole, n_workers))
     return found
 
 

@@ -32,20 +32,24 @@ class Curves:
 
 @dataclass
 class Trial:
-    """One simulated trial; `curve` and `seconds` hold what its epochs will show, `score` what they are worth."""
+    """One simulated trial; `curve` and `seconds` hold what its epochs will show, `score` what they are worth.
+
+    `values` holds what it is judged by after each epoch, as `running_values` gives it.
+    """
 
     slot: int
     params: Params
     curve: np.ndarray
     seconds: np.ndarray
     score: np.ndarray
+    values: np.ndarray = field(default_factory=lambda: np.empty(0))
     state: str = "running"
     n_epochs: int = 0
 
     @property
     def best(self) -> float:
-        """Return the best value so far."""
-        return float(self.curve[: self.n_epochs].max())
+        """Return the value so far: that of its best epoch."""
+        return float(self.values[self.n_epochs - 1])
 
     @property
     def worth(self) -> float:
@@ -86,6 +90,15 @@ def read(path: Path) -> Curves:
     return Curves(path.stem, dimensions, [by_seed[0][n]["params"] for n in both], curves("val_f1"), curves("elapsed_s"))
 
 
+def running_values(curve: np.ndarray, smoothing: int) -> np.ndarray:
+    """Return a trial's value after each of its epochs, as `pruning.smoothed` has it of the best epoch so far."""
+    if smoothing == 1:
+        return np.maximum.accumulate(curve)
+    seen = curve.tolist()
+    found = [pruning.smoothed(seen[:n], int(np.argmax(seen[:n])) + 1, smoothing) for n in range(1, len(seen) + 1)]
+    return np.array(found)
+
+
 def rank_correlations(curves: Curves) -> list[float]:
     """Return for each epoch how its best value so far ranks configurations as the last does (Spearman)."""
     best = np.maximum.accumulate(curves.f1, axis=2)
@@ -104,6 +117,7 @@ class Simulation:
         pruner: a complete `pruner` table.
         n_workers: how many train at the same time.
         patience: epochs without a better value that complete a trial; None for no such end.
+        smoothing: epochs whose mean is a trial's value, its best one and those before.
     """
 
     def __init__(
@@ -114,9 +128,10 @@ class Simulation:
         *,
         n_workers: int,
         patience: int | None = None,
+        smoothing: int = 1,
     ) -> None:
         self._begin, self._n_slots, self._pruner = begin, n_slots, pruner
-        self._n_workers, self._patience = n_workers, patience
+        self._n_workers, self._patience, self._smoothing = n_workers, patience, smoothing
         self._busy: list[tuple[float, int, Trial]] = []
         self._promoted: list[Trial] = []
         self._order = itertools.count()
@@ -159,6 +174,7 @@ class Simulation:
                 trial.state = "running"
             else:
                 trial = self._begin(trials)
+                trial.values = running_values(trial.curve, self._smoothing)
                 trials.append(trial)
             self._train(trial)
 
@@ -188,4 +204,4 @@ class Simulation:
             self._promoted.append(trial)
 
     def _values_at(self, epoch: int) -> dict[int, float]:
-        return {trial.slot: float(trial.curve[:epoch].max()) for trial in self.search.trials if trial.n_epochs >= epoch}
+        return {trial.slot: float(trial.values[epoch - 1]) for trial in self.search.trials if trial.n_epochs >= epoch}

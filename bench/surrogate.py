@@ -18,16 +18,31 @@ _N_TREES = 60
 def suggest(
     sampler: Mapping[str, Any], seed: int, slot: int, dimensions: Mapping[str, space.Dimension], trials: Sequence[Trial]
 ) -> Params:
-    """Ask a sampler as a worker does, paused trials shown as pruned; `start = "qmc"` begins with a Sobol sequence."""
-    options = {key: value for key, value in sampler.items() if key != "start"}
+    """Ask a sampler as a worker does, paused trials shown as pruned.
+
+    `start = "qmc"` begins with a Sobol sequence; of the fields in `ordered` it is asked for a place
+    among the choices, a whole number, so that it knows which of them are neighbours.
+    """
+    options = {key: value for key, value in sampler.items() if key not in ("start", "ordered")}
     if sampler.get("start") == "qmc" and slot < sampler["n_startup_trials"]:
         options = {"name": "qmc", "scramble": True}
-    distributions = {name: dimension.distribution() for name, dimension in dimensions.items()}
-    seen = [_frozen(trial, distributions) for trial in trials]
-    return suggestions.suggest({**options, "seed": seed}, slot, dimensions, seen)
+    choices = {
+        name: dimension.choices
+        for name, dimension in dimensions.items()
+        if name in sampler.get("ordered", ()) and isinstance(dimension, space.Categorical)
+    }
+    asked = {**dimensions, **{name: space.Int(0, len(found) - 1) for name, found in choices.items()}}
+    seen = [
+        _frozen(trial, {name: found.index(trial.params[name]) for name, found in choices.items()}, asked)
+        for trial in trials
+    ]
+    params = suggestions.suggest({**options, "seed": seed}, slot, asked, seen)
+    return {**params, **{name: found[params[name]] for name, found in choices.items()}}
 
 
-def _frozen(trial: Trial, distributions: Mapping[str, Any]) -> optuna.trial.FrozenTrial:
+def _frozen(
+    trial: Trial, places: Mapping[str, int], dimensions: Mapping[str, space.Dimension]
+) -> optuna.trial.FrozenTrial:
     state = {"complete": TrialState.COMPLETE, "running": TrialState.RUNNING}.get(trial.state, TrialState.PRUNED)
     seen = trial.curve[: trial.n_epochs].tolist()
     value = {TrialState.COMPLETE: trial.best if seen else None, TrialState.PRUNED: seen[-1] if seen else None}.get(
@@ -35,8 +50,8 @@ def _frozen(trial: Trial, distributions: Mapping[str, Any]) -> optuna.trial.Froz
     )
     return create_trial(
         state=state,
-        params=dict(trial.params),
-        distributions=dict(distributions),
+        params={**trial.params, **places},
+        distributions={name: dimension.distribution() for name, dimension in dimensions.items()},
         intermediate_values=dict(enumerate(seen, 1)),
         value=value,
     )

@@ -101,11 +101,11 @@ def stain(images: Tensor, maps: Tensor) -> Tensor:
     return ((torch.exp(-mapped) * 256 - 1) / 255).clamp(0, 1)
 
 
-def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return (images - mean) / std per channel.
+def normalize_(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Make images (images - mean) / std per channel, in place, and return them.
 
     Args:
         images: float [B, 3, H, W] in 0..1.
         mean, std: [3], already on the device of the images: making them here would wait for the device each time.
     """
-    return (images - mean.view(1, -1, 1, 1)).div_(std.view(1, -1, 1, 1))
+    return images.sub_(mean.view(1, -1, 1, 1)).div_(std.view(1, -1, 1, 1))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mhist_tune.augment import normalize
+from mhist_tune.augment import normalize_
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import input_statistics
 from mhist_tune.warps import warp
@@ -79,7 +79,7 @@ def evaluate(model: nn.Module, images: Tensor, hp: Hyperparameters, *, batch_siz
     model.eval()
     with torch.inference_mode():
         logits = [
-            logits_of(model, normalize(warp(batch.to(device, non_blocking=True), None), *statistics), hp)
+            logits_of(model, normalize_(warp(batch.to(device, non_blocking=True), None), *statistics), hp)
             for batch in torch.split(images, n_in_pass)
         ]
         return torch.cat(logits).double()

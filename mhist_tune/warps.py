@@ -148,8 +148,7 @@ def warp(images: Tensor, matrices: Tensor | None) -> Tensor:
     floats = to_floats(images)
     if matrices is None:
         return floats
-    grid = _homography_grid(matrices, images) if matrices.shape[1] == 3 else _affine_grid(matrices, images)
-    return F.grid_sample(floats, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return F.grid_sample(floats, _grid(matrices, images), mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def only(drawn: Tensor, is_chosen: Tensor) -> Tensor:
@@ -191,13 +190,15 @@ def _square(matrices: Tensor) -> Tensor:
     return torch.cat([matrices, torch.eye(3)[2].expand(len(matrices), 1, 3)], dim=1)
 
 
-def _affine_grid(matrices: Tensor, images: Tensor) -> Tensor:
-    return F.affine_grid(matrices, list(images.shape), align_corners=False)
+def _grid(matrices: Tensor, images: Tensor) -> Tensor:
+    """Return where each output pixel comes from, [B, H, W, 2].
 
-
-def _homography_grid(matrices: Tensor, images: Tensor) -> Tensor:
-    """Return where each output pixel comes from, [B, H, W, 2]: `affine_grid` with a perspective division."""
-    identity = torch.eye(2, 3, device=matrices.device)[None]
-    points = F.pad(_affine_grid(identity, images[:1]), (0, 1), value=1.0).view(1, -1, 3)
-    moved = points @ matrices.transpose(1, 2)
-    return (moved[..., :2] / moved[..., 2:]).view(len(images), *images.shape[-2:], 2)
+    What `F.affine_grid` gives for affine warps, as one sum of columns and rows: its product of matrices took as long as
+    the warp itself.
+    """
+    height, width = images.shape[-2:]
+    x, y = (((torch.arange(n, device=matrices.device) * 2 + 1) / n - 1)[:, None] for n in (width, height))
+    columns = matrices[:, None, None, :, 0] * x
+    rows = matrices[:, None, None, :, 1] * y[:, None] + matrices[:, None, None, :, 2]
+    moved = columns + rows
+    return moved if matrices.shape[1] == 2 else moved[..., :2] / moved[..., 2:]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mhist_tune.augment import STAINS, draw, draw_stains, normalize, stain
+from mhist_tune.augment import STAINS, draw, draw_stains, normalize_, stain
 from mhist_tune.hyperparameters import Hyperparameters
 
 OLD, NEW = torch.zeros(6, dtype=torch.bool), torch.tensor([False, True, False, True, True, False])
@@ -130,6 +130,6 @@ def test_normalize_works_per_channel() -> None:
     """Each channel is shifted and scaled by its own numbers."""
     images = torch.full((1, 3, 2, 2), 0.5)
 
-    normalized = normalize(images, torch.tensor([0.5, 0.25, 0.0]), torch.tensor([1.0, 0.5, 0.25]))
+    normalized = normalize_(images, torch.tensor([0.5, 0.25, 0.0]), torch.tensor([1.0, 0.5, 0.25]))
 
     assert normalized[0, :, 0, 0].tolist() == [0.0, 0.5, 2.0]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from mhist_tune.augment import normalize
+from mhist_tune.augment import normalize_
 from mhist_tune.forward import evaluate, logits_of, probabilities_of, ready, reproducible, statistics_on
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model
@@ -37,7 +37,7 @@ def test_evaluation_does_not_depend_on_the_batch(model: str) -> None:
 
     logits = evaluate(built, images(), hp, batch_size=3)
 
-    expected = built.eval()(normalize(images().float() / 255, *statistics_on(CPU, hp))).flatten().detach()
+    expected = built.eval()(normalize_(images().float() / 255, *statistics_on(CPU, hp))).flatten().detach()
     assert logits.dtype == torch.float64
     torch.testing.assert_close(logits, expected.double(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(evaluate(built, images(), hp), logits, atol=1e-5, rtol=1e-5)
