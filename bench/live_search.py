@@ -36,6 +36,14 @@ SETTINGS = {"model": "tf_efficientnet_lite0", "image_size": "48"}
 """What of the definition is changed: the network and size of the recorded curves, which two CPU cores can train."""
 
 
+def shortened(shipped: StudyDefinition, n_epochs: int) -> dict[str, Any]:
+    """Return a definition's pruner for trials of fewer epochs: its first rung at the same share of them."""
+    pruner = dict(shipped.pruner)
+    if "min_resource" in pruner:
+        pruner["min_resource"] = max(1, round(pruner["min_resource"] * n_epochs / shipped.fixed["epochs"]))
+    return pruner
+
+
 def arms(base: StudyDefinition, repeat: int, n_trials: int, n_folds: int) -> tuple[StudyDefinition, StudyDefinition]:
     """Return one repeat of the shipped search and of random search, whose number of trials is set later."""
     ours = replace(
@@ -81,6 +89,7 @@ def main() -> None:
     url = f"sqlite:///{arguments.storage}/studies.db"
     overrides = {**SETTINGS, "epochs": str(arguments.n_epochs), **dict(one.split("=", 1) for one in arguments.set)}
     base = definition.load(arguments.study, overrides=overrides, weights=arguments.weights)
+    base = replace(base, pruner=shortened(definition.load(arguments.study), arguments.n_epochs))
     with open_storage(url) as storage, stop_on_signals() as stop, progress() as emit:
 
         def search(one: StudyDefinition) -> Study:
@@ -130,7 +139,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--n-trials", type=int, default=24, help="of the shipped search (default: 24)")
     parser.add_argument("--n-epochs", type=int, default=6, help="of a trial, at most (default: 6)")
     parser.add_argument("--n-repeats", type=int, default=3, help="(default: 3)")
-    parser.add_argument("--n-folds", type=int, default=3, help="that a search's best is confirmed on (default: 3)")
+    parser.add_argument("--n-folds", type=int, default=2, help="that a search's best is confirmed on (default: 2)")
     parser.add_argument("--devices", default="all")
     parser.add_argument("--per-device", type=int, metavar="N")
     parser.add_argument("--storage", type=Path, default=Path("storage/live"), metavar="DIR", help="of the studies")

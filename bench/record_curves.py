@@ -52,7 +52,7 @@ class Recording:
 RECORDINGS = {
     # the space of resnet18, on the network and the image size that two CPU cores can train 1,200 epochs of
     "oscc": Recording("resnet18", {"model": "tf_efficientnet_lite0", "image_size": "48"}),
-    "generated": Recording("demo", {}),
+    "generated": Recording("demo", {"image_size": "32"}),
 }
 
 

@@ -76,7 +76,9 @@ class Surrogate:
 
     def mean(self, params: Params) -> np.ndarray:
         """Return the expected curve, [epochs]."""
-        return self._forest.predict(np.array([self._features(params)]))[0]
+        features = np.array([self._features(params)], dtype=np.float32)
+        # what the forest's own `predict` does, which prepares threads for each call: thirty times slower
+        return np.mean([tree.tree_.predict(features) for tree in self._forest.estimators_], axis=0).reshape(-1)
 
     def noisy(self, params: Params, which: int) -> tuple[np.ndarray, np.ndarray]:
         """Return that curve with the residual of a recorded configuration, and the seconds of its epochs."""

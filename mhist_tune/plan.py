@@ -12,6 +12,7 @@ from mhist_tune.dataset import ImageSet
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.probe import resolve
+from mhist_tune.pruning import rungs
 from mhist_tune.storage import Storage
 from mhist_tune.train import EpochResult, fit
 
@@ -65,6 +66,7 @@ def plan(definition: StudyDefinition, counts: Counts, storage: Storage | None, d
         "seconds_from": source,
         "device_hours": most * share * per_epoch_s / 3600,
         "confirm": {"n_trainings": n_confirming, "device_hours": n_confirming * hp.epochs * per_epoch_s / 3600},
+        "n_waiting": _n_waiting(definition.pruner, n_slots, hp.epochs),
         "checkpoint_bytes": n_parameters * _BYTES_PER_PARAMETER * _N_GENERATIONS,
         "database_bytes": most * _BYTES_PER_EPOCH + n_slots * counts.val * 8,
         "smallest_f1_difference": smallest_f1_difference(counts.val_positive, counts.val - counts.val_positive),
@@ -97,6 +99,7 @@ def to_text(found: Mapping[str, Any]) -> str:
         if epochs["known_from_earlier"]
         else f"at most {epochs['most']}, fewer by what is pruned"
     )
+    waiting = f" or waits, about {found['n_waiting']} of them" if found["n_waiting"] else ""
     return "\n".join(
         [
             f"slots      {found['n_slots']}",
@@ -107,12 +110,19 @@ def to_text(found: Mapping[str, Any]) -> str:
             f"confirm    {confirm['n_trainings']} trainings of finalists, {confirm['device_hours']:.2g} hours at most"
             if confirm["n_trainings"]
             else "confirm    nothing: the search's best is taken as it comes",
-            f"disk       {found['checkpoint_bytes'] / 1e6:.0f} MB of checkpoints for each trial that runs or waits, "
+            f"disk       {found['checkpoint_bytes'] / 1e6:.0f} MB of checkpoints for each trial that runs{waiting}, "
             f"{found['database_bytes'] / 1e6:.0f} MB in the database",
             f"can show   differences in F1 from about {found['smallest_f1_difference']:.3f} on: smaller ones "
             "between two trials may be chance",
         ]
     )
+
+
+def _n_waiting(pruner: Mapping[str, Any], n_slots: int, n_epochs: int) -> int:
+    """Return about how many trials wait at rungs at most; at the first rung that is exact, see `promotion`."""
+    if pruner["name"] != "promotion":
+        return 0
+    return sum(n_slots // pruner["reduction_factor"] ** rank for rank, _ in enumerate(rungs(pruner, n_epochs), 1))
 
 
 def _earlier(definition: StudyDefinition, counts: Counts, storage: Storage | None) -> tuple[list[float], list[float]]:

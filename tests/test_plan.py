@@ -52,6 +52,13 @@ def test_a_dry_run_writes_nothing(run: Run, generated: Path, tmp_path: Path) -> 
     assert not (tmp_path / "storage").exists()
 
 
+def test_waiting_trials_are_counted_by_rung() -> None:
+    """Of sixty trials a third may wait at the first of the rungs 3, 9 and 27; no other pruner pauses."""
+    halving = {"min_resource": 3, "reduction_factor": 3}
+    assert plan._n_waiting({"name": "promotion", **halving}, 60, 30) == 20 + 6 + 2
+    assert plan._n_waiting({"name": "hyperband", **halving}, 60, 30) == 0
+
+
 def test_a_study_starts_from_another_ones_best(run: Run, storage_url_sqlite: str, generated: Path) -> None:
     """Its best trials follow the own start entries, moved into the space; the study says where they are from."""
     text = '[study]\nname = "{}"\nn_trials = 6\n[fixed]\nmodel = "fcnn"\nweights = "random"\nimage_size = 16\n'
