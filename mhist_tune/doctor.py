@@ -21,7 +21,7 @@ import torch
 from mhist_tune import dataset, journal, studies
 from mhist_tune.errors import MhistTuneError, NoStorageError
 from mhist_tune.storage import Storage, open_storage
-from mhist_tune.stores import open_checkpoints
+from mhist_tune.stores import open_files
 
 SHARED_MEMORY = Path("/dev/shm")
 _GB = 1e9
@@ -165,7 +165,7 @@ def _folder(root: Path) -> Check:
 
 def _checkpoints(place: str) -> Check:
     try:
-        files = open_checkpoints(place, Path()).files
+        files = open_files(place, Path())
         name = f"doctor/{uuid.uuid4().hex}"
         files.write(name, io.BytesIO(b"doctor"))
         is_same = files.read(name) == b"doctor"

@@ -1,10 +1,14 @@
-"""Where a study stands: slots, trials, workers, and its best trial."""
+"""Where a study stands: slots, trials, workers, and its best trial.
+
+What needs NumPy is imported inside functions: loading that is a fifth of `status`, and needed only where finalists are
+confirmed or workers train.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mhist_tune import finalists, journal, ledger, probed, records, selection
+from mhist_tune import journal, ledger, probed, selection
 from mhist_tune.ledger import SlotRow
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -22,7 +26,7 @@ def best(storage: Storage, study: Study) -> dict[str, Any] | None:
     what `finalists.document` says then, and None before. Of a table it is the first seed of the best row, with the
     row's label, its number of seeds and their mean value.
     """
-    slots = {stage: ledger.slots(storage, study, stage) for stage in ("search", finalists.STAGE)}
+    slots = {stage: ledger.slots(storage, study, stage) for stage in ("search", "confirm")}
     return best_of(storage, study, slots)
 
 
@@ -58,11 +62,14 @@ def best_of(storage: Storage, study: Study, slots: Mapping[str, Sequence[SlotRow
     if slot is None or slot.outcome is None:
         return None
     outcome, confirmed = slot.outcome, None
-    confirmation = finalists.of_slots(storage, study, searched, slots[finalists.STAGE])
-    if confirmation and confirmation.chosen:
-        chosen, confirmed = confirmation.chosen.candidate, finalists.document(confirmation)
-        slot = next(one for one in searched if one.trial_number == chosen.trial)
-        outcome = {**(slot.outcome or {}), "params": chosen.params, "value": chosen.search_value}
+    if slots["confirm"]:
+        from mhist_tune import finalists  # with NumPy
+
+        confirmation = finalists.of_slots(storage, study, searched, slots["confirm"])
+        if confirmation and confirmation.chosen:
+            chosen, confirmed = confirmation.chosen.candidate, finalists.document(confirmation)
+            slot = next(one for one in searched if one.trial_number == chosen.trial)
+            outcome = {**(slot.outcome or {}), "params": chosen.params, "value": chosen.search_value}
     shown = ("value", "standard_error", "best_epoch", "stopped_epoch", "params")
     found = {"number": slot.trial_number, "slot": slot.slot} | {name: outcome.get(name) for name in shown}
     found["confirm"] = confirmed
@@ -107,6 +114,8 @@ def _time_left_s(
     if not n_workers or not done:
         return None
 
+    from mhist_tune import records  # with NumPy
+
     leased = [slot for slot in slots if slot.state == "leased"]
     spent_s = records.elapsed_s(storage, study, "search", [slot.slot for slot in [*done, *leased]])
     mean_s = sum(spent_s.get(slot.slot, 0.0) for slot in done) / len(done)
@@ -124,6 +133,8 @@ def best_text(found: dict[str, Any]) -> str:
         error = "" if found["standard_error"] is None else f" ± {found['standard_error']:.3f}"
         ties = f"; {found['n_ties']} more within this standard error" if found["n_ties"] else ""
         return f"trial {found['number']}, val F1 {found['value']:.3f}{error} at epoch {found['best_epoch']}{ties}"
+    from mhist_tune import finalists  # with NumPy
+
     return "; ".join(finalists.sentences(found["confirm"]))
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
-from mhist_tune.checkpoint import CheckpointStore
 from mhist_tune.errors import StorageError, StoreAwayError, UsageError
-from mhist_tune.files import Folder
+from mhist_tune.files import Files, Folder
 from mhist_tune.filesystems import network_file_system
 
 if TYPE_CHECKING:
     from optuna.artifacts import Boto3ArtifactStore
+
+    from mhist_tune.checkpoint import CheckpointStore
 
 _FORMS = "a folder, or s3://BUCKET/PREFIX"
 _CONNECT_S = 10
@@ -23,30 +24,45 @@ _N_ATTEMPTS = 5
 _GB = 1e9
 
 
-def open_checkpoints(place: str | None, root: Path, budget_gb: float | None = None) -> CheckpointStore:
+def open_checkpoints(place: str | None, root: Path, budget_gb: float | None = None) -> "CheckpointStore":
     """Return the store of checkpoints at a place.
 
     Args:
-        place: `s3://BUCKET/PREFIX` or a folder; None for the folder `checkpoints` in `root`.
+        place: see `open_files`.
         root: the storage folder.
         budget_gb: how many GB (1e9 bytes) all checkpoints there may take; None for no limit.
 
     Raises:
+        UsageError: as in `open_files`.
+    """
+    from mhist_tune.checkpoint import CheckpointStore  # with PyTorch, which whoever opens files alone does not wait for
+
+    budget = None if budget_gb is None else math.floor(budget_gb * _GB)
+    return CheckpointStore(open_files(place, root), budget)
+
+
+def open_files(place: str | None, root: Path) -> Files:
+    """Return the files at a place of checkpoints.
+
+    Args:
+        place: `s3://BUCKET/PREFIX` or a folder; None for the folder `checkpoints` in `root`.
+        root: the storage folder.
+
+    Raises:
         UsageError: the place cannot be read, or boto3 is missing.
     """
-    budget = None if budget_gb is None else math.floor(budget_gb * _GB)
     if place is None or "://" not in place:
         path = (root / "checkpoints" if place is None else Path(place)).absolute()
         # A folder of a network file system is the same one on every machine that has it under this name.
         is_shared = network_file_system(path) is not None
-        return CheckpointStore(Folder(path, str(path) if is_shared else f"{socket.gethostname()}:{path}"), budget)
+        return Folder(path, str(path) if is_shared else f"{socket.gethostname()}:{path}")
     url = urlsplit(place)
     if url.scheme != "s3" or not url.hostname or "@" in url.netloc or url.query:
         raise UsageError(
             f"--checkpoints cannot be a {url.scheme}:// place of this form",
             hint=f"{_FORMS}; boto3 finds keys, region and endpoint in AWS_* variables or in ~/.aws",
         )
-    return CheckpointStore(Bucket(url.netloc, url.path.strip("/")), budget)
+    return Bucket(url.netloc, url.path.strip("/"))
 
 
 class Bucket:

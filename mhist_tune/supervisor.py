@@ -25,7 +25,7 @@ _LISTEN_S = 0.2
 # One process imports everything, touches no device, and is forked for each worker: they share its memory, and one that
 # is started again after a crash is there at once.
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["mhist_tune.worker"])
+_SERVER.set_forkserver_preload(["mhist_tune.preload"])
 
 
 def run_workers(options: WorkerOptions, devices: Sequence[str], emit: Emit, stop: StopRequest) -> None:
@@ -40,7 +40,7 @@ def run_workers(options: WorkerOptions, devices: Sequence[str], emit: Emit, stop
     """
     n_threads = max(1, n_cores() // len(devices))
     if list(devices) == ["cpu"]:
-        from mhist_tune.worker import serve
+        from mhist_tune.preload import serve
 
         serve(options, "cpu", n_threads, emit, stop)
         return
@@ -146,7 +146,7 @@ def _listen(supervised: Sequence[_Supervised], emit: Emit, stop: StopRequest) ->
 def _child(
     options: WorkerOptions, device: str, n_threads: int, connection: multiprocessing.connection.Connection
 ) -> None:
-    from mhist_tune.worker import serve  # loaded before the fork
+    from mhist_tune.preload import serve  # loaded before the fork
 
     os.setsid()  # Ctrl-C in a terminal reaches the parent alone, which then asks every child once
     lock = threading.Lock()

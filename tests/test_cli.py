@@ -64,8 +64,9 @@ def test_help_loads_nothing_heavy(path: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("module", "needed"),
     [
-        ("status", {"sqlalchemy", "numpy"}),
+        ("status", {"sqlalchemy"}),
         ("supervisor", set()),
+        ("stores", set()),
         ("worker", {"sqlalchemy", "numpy", "torch", "torchvision", "timm", "optuna", "PIL"}),
     ],
 )

@@ -240,7 +240,7 @@ def _work(
     from mhist_tune.devices import WorkerOptions, parse_devices
     from mhist_tune.events import Interrupted
     from mhist_tune.storage import open_storage
-    from mhist_tune.stores import open_checkpoints
+    from mhist_tune.stores import open_files
     from mhist_tune.studies import load_study
     from mhist_tune.supervisor import run_workers, stop_on_signals
 
@@ -249,7 +249,7 @@ def _work(
     with open_storage(storage_url, create=name is None) as storage:  # a wrong name or place ends before workers start
         if name:
             load_study(storage, name)
-        open_checkpoints(checkpoints, storage.root, checkpoints_gb)
+        open_files(checkpoints, storage.root)
     options = WorkerOptions(storage_url, root, name, stages, wait, checkpoints, checkpoints_gb)
     try:
         with stop_on_signals() as stop, progress() as emit:
