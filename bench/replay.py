@@ -249,7 +249,7 @@ def main() -> None:
     folder = Path(__file__).parent / "curves"
     parser.add_argument("curves", nargs="*", type=Path, help="recordings (default: all of bench/curves)")
     parser.add_argument("--n-replicates", type=int, default=100, help="bootstraps for pruners (default: 100)")
-    parser.add_argument("--n-sampler-replicates", type=int, default=16, help="bootstraps for samplers (default: 16)")
+    parser.add_argument("--n-sampler-replicates", type=int, default=12, help="bootstraps for samplers (default: 12)")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw a figure of each recording there")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()

@@ -20,6 +20,7 @@ _PRUNERS = {
     "percentile": "percentile pruning",
     "successive_halving": "successive halving",
     "hyperband": "Hyperband",
+    "promotion": "asynchronous successive halving with promotion from checkpoints",
 }
 
 

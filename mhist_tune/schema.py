@@ -138,7 +138,7 @@ def _study(table: dict[str, Any], problems: list[str]) -> dict[str, Any]:
         **_options(_own(table, STUDY_OPTIONS), STUDY_OPTIONS, "[study]", problems),
         "n_seeds": 1,
         "sampler": _choice(table.get("sampler", {"name": "tpe"}), "sampler", _SAMPLERS, _SEED, problems),
-        "pruner": _choice(table.get("pruner", {"name": "hyperband"}), "pruner", _PRUNERS, {}, problems),
+        "pruner": _choice(table.get("pruner", {"name": "promotion"}), "pruner", _PRUNERS, {}, problems),
     }
 
 
