@@ -21,6 +21,8 @@ def is_contention(error: DBAPIError) -> bool:
 
 def is_transient(error: DBAPIError) -> bool:
     """Tell whether the same statement may work later: contention, or the database is away for a while."""
+    if error.connection_invalidated:  # the connection is gone, whatever the driver says of it
+        return True
     if isinstance(error.orig, sqlite3.Error):
         return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _SQLITE_BUSY
     state = getattr(error.orig, "sqlstate", None)

@@ -22,6 +22,7 @@ DEFINITION = """
 name = "tiny"
 n_trials = 2
 sampler = { name = "random", seed = 3 }
+pruner = { name = "none" }
 
 [fixed]
 model = "test_resnet"

@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DatabaseError, PendingRollbackError, SQLAlchemyError
 
 from mhist_tune import tables
 from mhist_tune.errors import StorageError
@@ -358,6 +361,28 @@ def test_optuna_calls_are_retried_too(postgres: PostgresServer) -> None:
 
         assert storage.retrying(action) == 0
         assert n_calls == 2
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        PendingRollbackError("the transaction has been rolled back"),
+        DatabaseError("select 1", {}, psycopg.DatabaseError("lost synchronization"), connection_invalidated=True),
+    ],
+)
+def test_whatever_says_that_the_connection_is_gone_is_retried(cause: SQLAlchemyError, tmp_path: Path) -> None:
+    """A driver may not call it an operational error, and a session may find out later than its connection."""
+    with open_storage(f"sqlite:///{tmp_path}/s.db") as storage:
+        n_calls = 0
+
+        def action() -> int:
+            nonlocal n_calls
+            n_calls += 1
+            if n_calls == 1:
+                raise StorageInternalError("an exception is raised during the commit") from cause
+            return n_calls
+
+        assert storage.retrying(action) == 2
 
 
 def test_the_clock_is_the_databases(storage: Storage) -> None:
