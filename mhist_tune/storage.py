@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import sqlalchemy
 from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, PendingRollbackError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, PendingRollbackError, SQLAlchemyError
 
 from mhist_tune import __version__, tables
 from mhist_tune.errors import NoStorageError, StorageError
@@ -187,11 +187,11 @@ class Storage:
                 result = action()
             except Exception as error:
                 cause = error if isinstance(error, SQLAlchemyError) else error.__cause__  # Optuna wraps what it catches
-                if not isinstance(cause, DBAPIError | PendingRollbackError):
+                if isinstance(cause, PendingRollbackError):  # its session lost the connection; it has rolled back now
+                    cause = OperationalError(None, None, cause, connection_invalidated=True)
+                if not isinstance(cause, DBAPIError):
                     raise
-                if isinstance(cause, PendingRollbackError):
-                    pass  # Optuna's session had lost its connection; it has rolled back before it says so
-                elif is_full(cause) and self.paused is not None:
+                if is_full(cause) and self.paused is not None:
                     was_full = True
                     self._tell_paused(cause)
                     if retry_s == RETRY_S:  # nobody asked for less: wait as long as it takes
@@ -217,13 +217,12 @@ class Storage:
             self._is_paused = True
             self.paused(self._error(error))
 
-    def _error(self, error: DBAPIError | PendingRollbackError) -> StorageError:
-        said = error.orig if isinstance(error, DBAPIError) else error
-        lines = str(said).strip().splitlines() or [type(said).__name__]
+    def _error(self, error: DBAPIError) -> StorageError:
+        lines = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
         reason = lines[0].rstrip(".")
         if self._url.password:
             reason = reason.replace(str(self._url.password), "***")
-        if isinstance(error, DBAPIError) and is_full(error):
+        if is_full(error):
             hint = "free some space on the disk of the database"
         elif self.dialect == "sqlite":
             hint = f"the folder {self.root} must exist and be writable, or choose another place with --storage"
