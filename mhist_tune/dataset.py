@@ -59,7 +59,7 @@ class ImageSet:
         """Return the images at ``indices`` (any order, repeats allowed), copied into memory."""
         chosen = np.asarray(indices, dtype=np.int64)
         at = torch.from_numpy(chosen)
-        images = self.images[at]
+        images = self.images.index_select(0, at)
         if self.mapping is not None:
             # What was read stays in the system's cache, for the other processes too; here it would count twice.
             self.mapping.madvise(mmap.MADV_DONTNEED)
