@@ -183,6 +183,7 @@ def test_workers_lose_nothing(
 
         assert supervisor.unexpected == []
         assert [key for key, times in supervisor.epochs.items() if times > 1] == []
+        assert supervisor.overtaken
         for worker in supervisor.overtaken:
             assert worker.signals or any("event=lost" in line for line in worker.lines), worker.lines
         for name in SEARCHES:
