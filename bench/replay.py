@@ -32,9 +32,14 @@ from surrogate import Surrogate, quality, suggest
 
 from mhist_tune.canvas import BLUE, GREY, INK, ORANGE, new_figure, write_png
 
+OPTUNAS, HYPERBAND, PROMOTED = (
+    "median, 5 rivals, from epoch 1",
+    "hyperband, 1/3 from epoch 1",
+    "promotion, 1/3 from epoch 1",
+)
 PRUNERS: dict[str, dict[str, Any]] = {
     "none": {"name": "none"},
-    "median, 5 rivals, from epoch 1": {"name": "median", "n_startup_trials": 5, "n_warmup_epochs": 0},
+    OPTUNAS: {"name": "median", "n_startup_trials": 5, "n_warmup_epochs": 0},
     "median, 5 rivals, after 3 epochs": {"name": "median", "n_startup_trials": 5, "n_warmup_epochs": 3},
     "percentile 25, 5 rivals, after 3": {
         "name": "percentile",
@@ -44,18 +49,17 @@ PRUNERS: dict[str, dict[str, Any]] = {
     },
     "halving, 1/4 from epoch 1": {"name": "successive_halving", "min_resource": 1, "reduction_factor": 4},
     "halving, 1/3 from epoch 2": {"name": "successive_halving", "min_resource": 2, "reduction_factor": 3},
-    "hyperband, 1/3 from epoch 1": {"name": "hyperband", "min_resource": 1, "reduction_factor": 3},
-    "promotion, 1/3 from epoch 1": {"name": PROMOTION, "min_resource": 1, "reduction_factor": 3},
+    HYPERBAND: {"name": "hyperband", "min_resource": 1, "reduction_factor": 3},
+    PROMOTED: {"name": PROMOTION, "min_resource": 1, "reduction_factor": 3},
     "promotion, 1/4 from epoch 1": {"name": PROMOTION, "min_resource": 1, "reduction_factor": 4},
     "promotion, 1/4 from epoch 2": {"name": PROMOTION, "min_resource": 2, "reduction_factor": 4},
     "promotion, 1/2 from epoch 1": {"name": PROMOTION, "min_resource": 1, "reduction_factor": 2},
 }
-CHANGED = ("none", "hyperband, 1/3 from epoch 1", "promotion, 1/3 from epoch 1")
+CHANGED = ("none", HYPERBAND, PROMOTED)
 CHANGES: dict[str, dict[str, int]] = {"": {}, "; patience 3": {"patience": 3}, "; mean of 2": {"smoothing": 2}}
 """What is replayed in other ways too: trials that end by patience, values that are means over epochs."""
 
 N_WORKERS = (1, 4, 16)
-
 
 # TPE's start is random in Optuna; `start` spreads it by a Sobol sequence instead
 SAMPLERS: dict[str, dict[str, Any]] = {
@@ -71,9 +75,12 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     },
     "GP": {"name": "gp", "n_startup_trials": 10},
 }
-PROMOTED = "promotion, 1/3 from epoch 1"
-SAMPLED_PRUNERS = ("none", "median, 5 rivals, from epoch 1", "hyperband, 1/3 from epoch 1", PROMOTED)
-"""Replayed with random search and with TPE; of the others, whose suggestions cost minutes, `none` or promotion is."""
+SAMPLED_PRUNERS = dict.fromkeys(SAMPLERS, (PROMOTED,)) | {
+    "random": ("none", OPTUNAS, HYPERBAND, PROMOTED),
+    "TPE": ("none", OPTUNAS, HYPERBAND, PROMOTED),
+    "GP": ("none",),  # which learns from complete trials alone
+}
+"""What each sampler is replayed with: suggestions cost minutes."""
 
 SAMPLED_WORKERS = 4
 
@@ -140,8 +147,7 @@ def replay_samplers(curves: Curves, replicate: int) -> list[Outcome]:
             curve, seconds = guide.noisy(params, int(luck[slot]))
             return Trial(slot, params, curve, seconds, judge.mean(params))
 
-        # GP learns from complete trials alone
-        for label in {"random": SAMPLED_PRUNERS, "TPE": SAMPLED_PRUNERS, "GP": ("none",)}.get(name, (PROMOTED,)):
+        for label in SAMPLED_PRUNERS[name]:
             search = Simulation(begin, n, PRUNERS[label], n_workers=SAMPLED_WORKERS).run()
             whole = whole or search  # the first is random search without pruning
             found.append(_outcome(f"{name}; {label}", search, whole, SAMPLED_WORKERS))
@@ -217,8 +223,8 @@ def draw(curves: Curves, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     styles = {
         "none": (INK, "-"),
         "median, 5 rivals, after 3 epochs": (GREY, "-"),
-        "hyperband, 1/3 from epoch 1": (BLUE, "--"),
-        "promotion, 1/3 from epoch 1": (ORANGE, "-"),
+        HYPERBAND: (BLUE, "--"),
+        PROMOTED: (ORANGE, "-"),
         "promotion, 1/4 from epoch 1": (ORANGE, ":"),
     }
     for row in rows:

@@ -32,17 +32,16 @@ def suggest(
         if name in sampler.get("ordered", ()) and isinstance(dimension, space.Categorical)
     }
     asked = {**dimensions, **{name: space.Int(0, len(found) - 1) for name, found in choices.items()}}
+    distributions = {name: dimension.distribution() for name, dimension in asked.items()}
     seen = [
-        _frozen(trial, {name: found.index(trial.params[name]) for name, found in choices.items()}, asked)
+        _frozen(trial, {name: found.index(trial.params[name]) for name, found in choices.items()}, distributions)
         for trial in trials
     ]
     params = suggestions.suggest({**options, "seed": seed}, slot, asked, seen)
     return {**params, **{name: found[params[name]] for name, found in choices.items()}}
 
 
-def _frozen(
-    trial: Trial, places: Mapping[str, int], dimensions: Mapping[str, space.Dimension]
-) -> optuna.trial.FrozenTrial:
+def _frozen(trial: Trial, places: Mapping[str, int], distributions: Mapping[str, Any]) -> optuna.trial.FrozenTrial:
     state = {"complete": TrialState.COMPLETE, "running": TrialState.RUNNING}.get(trial.state, TrialState.PRUNED)
     seen = trial.curve[: trial.n_epochs].tolist()
     value = {TrialState.COMPLETE: trial.best if seen else None, TrialState.PRUNED: seen[-1] if seen else None}.get(
@@ -51,7 +50,7 @@ def _frozen(
     return create_trial(
         state=state,
         params={**trial.params, **places},
-        distributions={name: dimension.distribution() for name, dimension in dimensions.items()},
+        distributions=dict(distributions),
         intermediate_values=dict(enumerate(seen, 1)),
         value=value,
     )
