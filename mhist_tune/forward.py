@@ -1,9 +1,9 @@
 """One pass of a model over images: in the run's precision, with or without training, always reproducible."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,9 @@ EVALUATION_BATCH = {"cpu": (1, 32), "cuda": (4, 64)}
 Without gradients that takes less memory than a pass in training. A GPU is fed better by more; a CPU gains nothing.
 """
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""What the passes of coarser number formats compute in; the others compute in float32."""
+
 _RECOMPILE_LIMIT = 1000  # torch's own, 8, would then train on uncompiled, with other last bits
 
 
@@ -38,11 +40,11 @@ def ready(model: nn.Module, hp: Hyperparameters, device: torch.device) -> nn.Mod
 def logits_of(model: nn.Module, images: Tensor, hp: Hyperparameters) -> Tensor:
     """Return float32 logits [B]. In bf16 and fp16 the head stays in float32, whose logits rank images without ties."""
     images = images.contiguous(memory_format=MEMORY_FORMATS[hp.memory_format])
-    if hp.precision not in _AUTOCAST:
+    if hp.precision not in AUTOCAST:
         logits: Tensor = model(images)
         return logits.reshape(-1)
     parts: Any = model
-    with torch.autocast(images.device.type, _AUTOCAST[hp.precision]):
+    with torch.autocast(images.device.type, AUTOCAST[hp.precision]):
         features = parts.forward_features(images)
     if isinstance(features, list):  # CoaT's head takes the features of several scales
         return parts.forward_head([scale.float() for scale in features]).reshape(-1)  # type: ignore[no-any-return]
@@ -63,7 +65,15 @@ def compiled_logits_of() -> Callable[[nn.Module, Tensor, Hyperparameters], Tenso
     return torch.compile(logits_of, dynamic=False)
 
 
-def evaluate(model: nn.Module, images: Tensor, hp: Hyperparameters, *, batch_size: int | None = None) -> Tensor:
+class Batched(Protocol):
+    """Images that come in batches: a tensor of them, or a data set's."""
+
+    def split(self, n: int, /) -> Iterable[Tensor]:
+        """Return all images in their order, up to n at a time."""
+        ...
+
+
+def evaluate(model: nn.Module, images: Batched, hp: Hyperparameters, *, batch_size: int | None = None) -> Tensor:
     """Return logits in evaluation mode, float64 [n] on the model's device.
 
     Args:
@@ -80,7 +90,7 @@ def evaluate(model: nn.Module, images: Tensor, hp: Hyperparameters, *, batch_siz
     with torch.inference_mode():
         logits = [
             logits_of(model, normalize_(warp(batch.to(device, non_blocking=True), None), *statistics), hp)
-            for batch in torch.split(images, n_in_pass)
+            for batch in images.split(n_in_pass)
         ]
         return torch.cat(logits).double()
 

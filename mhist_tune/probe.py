@@ -10,6 +10,7 @@ trying ends the process.
 """
 
 import dataclasses
+import functools
 import math
 import platform
 import time
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mhist_tune import memory
-from mhist_tune.forward import MEMORY_FORMATS, ready, reproducible
+from mhist_tune.forward import AUTOCAST, MEMORY_FORMATS, ready, reproducible
 from mhist_tune.freeze import set_training
 from mhist_tune.hyperparameters import PROBED, Hyperparameters
 from mhist_tune.models import create_model
@@ -35,11 +36,15 @@ N_IMAGES_CPU = 8
 GAIN = 0.95  # a smaller gain would not be worth the coarser numbers, or the time to compile
 HOPELESS_FIRST, HOPELESS = 5.0, 1.5  # times the fastest step so far; the first step of a rival also sets it up
 MIN_STEPS, MAX_STEPS, ENOUGH_S = 2, 20, 0.5
+PRODUCT_SIZE = 256
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One rival; `images_per_s` is that of its fastest step, at most, and None where it does not run."""
+    """One rival; `images_per_s` is that of its fastest step, at most, and None where none was finished.
+
+    That is so where it does not run, and where a CPU multiplies so slowly that a single step could take minutes.
+    """
 
     precision: str
     memory_format: str
@@ -71,6 +76,7 @@ def settle(hp: Hyperparameters, device: torch.device, searched: Container[str] =
         searched: the hyperparameters that differ from trial to trial.
     """
     choice = choose(hp, device, searched)
+    memory.free(device)  # what the models of the rivals left would stay until the worker ends
     return {
         **{name: getattr(choice.hp, name) for name in PROBED},
         "micro_batch_size": micro_batch_size(choice.hp, device),
@@ -165,6 +171,8 @@ def _race(rivals: list[Hyperparameters], n_images: int, device: torch.device) ->
 
 def _step_s(hp: Hyperparameters, n_images: int, device: torch.device, fastest_s: float) -> float:
     """Return the seconds of the fastest of a few training steps; infinity if it does not run where another did."""
+    if math.isfinite(fastest_s) and device.type == "cpu" and _slowness(hp.precision) > HOPELESS_FIRST:
+        return math.inf
     try:
         with reproducible(device, hp.precision):
             return _fastest_step_s(hp, n_images, device, fastest_s)
@@ -174,6 +182,27 @@ def _step_s(hp: Hyperparameters, n_images: int, device: torch.device, fastest_s:
             raise
     memory.free(device)
     return math.inf
+
+
+@functools.cache
+def _slowness(precision: str) -> float:
+    """Return how much longer this CPU multiplies two matrices in a number format than in fp32.
+
+    A CPU without bf16 takes fifty times as long: a step of ViT-B/16 would take it minutes.
+    """
+    fine = torch.ones(PRODUCT_SIZE, PRODUCT_SIZE)
+    coarse = fine.to(AUTOCAST.get(precision, fine.dtype))
+    return _product_s(coarse) / _product_s(fine)
+
+
+def _product_s(matrix: Tensor) -> float:
+    """Return the seconds of the fastest of three products of a matrix with itself."""
+    own_s = math.inf
+    for _ in range(3):
+        begun = time.perf_counter()
+        matrix @ matrix
+        own_s = min(own_s, time.perf_counter() - begun)
+    return own_s
 
 
 def _fastest_step_s(hp: Hyperparameters, n_images: int, device: torch.device, fastest_s: float) -> float:

@@ -26,4 +26,4 @@ def _setting(one: Mapping[str, Any]) -> str:
 
 
 def _rate(images_per_s: float | None) -> str:
-    return "does not run" if images_per_s is None else f"{images_per_s:.1f}"
+    return "ruled out" if images_per_s is None else f"{images_per_s:.1f}"

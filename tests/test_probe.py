@@ -29,6 +29,12 @@ def settings(hp: Hyperparameters) -> tuple[str, ...]:
     return tuple(getattr(hp, name) for name in PROBED)
 
 
+@pytest.fixture(autouse=True)
+def fast_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests find the same rivals on every machine: a CPU may be as fast in one number format as in another."""
+    monkeypatch.setattr(probe, "_slowness", lambda precision: 1.0)
+
+
 @pytest.fixture
 def made_up_times(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[Any, ...]]]:
     """A function that sets how long a step takes with each setting, 1 s if not told; returns what is asked for."""
@@ -146,6 +152,37 @@ def test_an_error_of_the_first_rival_is_not_hidden(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(probe, "_fastest_step_s", fails)
     with pytest.raises(RuntimeError, match="shape mismatch"):
         probe.choose(hyperparameters(), CPU)
+
+
+def test_no_step_is_taken_in_a_format_that_the_cpu_multiplies_slowly_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow product rules a number format out, in both memory orders, but not where it is the only one."""
+    taken: list[str] = []
+
+    def fastest_step_s(hp: Hyperparameters, n_images: int, device: torch.device, fastest_s: float) -> float:
+        taken.append(hp.precision)
+        return 1.0
+
+    monkeypatch.setattr(
+        probe, "_slowness", lambda precision: 1.0 if precision == "fp32" else 1.01 * probe.HOPELESS_FIRST
+    )
+    monkeypatch.setattr(probe, "_fastest_step_s", fastest_step_s)
+    choice = probe.choose(hyperparameters(), CPU)
+    fixed = probe.choose(hyperparameters(precision="bf16"), CPU)
+
+    assert taken == ["fp32", "fp32", "bf16"]
+    assert {one.precision for one in choice.timings if one.images_per_s is None} == {"bf16"}
+    assert (choice.hp.precision, fixed.hp.precision) == ("fp32", "bf16")
+
+
+def test_slowness_is_that_of_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds of a product in a number format over those in fp32, by matrices of that format."""
+    monkeypatch.undo()
+    probe._slowness.cache_clear()
+    monkeypatch.setattr(probe, "_product_s", lambda matrix: {torch.float32: 2.0, torch.bfloat16: 30.0}[matrix.dtype])
+    try:
+        assert (probe._slowness("fp32"), probe._slowness("bf16")) == (1.0, 15.0)
+    finally:
+        probe._slowness.cache_clear()
 
 
 @pytest.mark.parametrize(("fastest_s", "n_steps"), [(math.inf, probe.MAX_STEPS), (1e-9, 1)])
@@ -270,7 +307,7 @@ def test_the_sentence_says_what_was_measured() -> None:
     timings = [{**bare, "images_per_s": None}]
     text = probed.sentence({**bare, "micro_batch_size": 4, "device": "d", "n_images": 2, "timings": timings})
     assert text.startswith("fp16 contiguous compiled, at most 4 images at once; ")
-    assert text.endswith("fp16 contiguous compiled does not run")
+    assert text.endswith("fp16 contiguous compiled ruled out")
     assert probed.sentence({**bare, "timings": []}).endswith("; fixed by the definition")
 
 
