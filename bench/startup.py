@@ -2,7 +2,8 @@
 
 The study has made-up finished trials of 30 epochs. The first step is ResNet-18's at 224 px, batch 32, by workers on all
 cores that were started for it; the images are decoded, as for every worker but the very first. Each row is the median
-over fresh processes, from their start; `ratio` is that over the limit, so at most 1 is wanted.
+over fresh processes, from their start; `ratio` is that over the limit, so at most 1 is wanted. Python keeps its
+bytecode, as it does where a package is installed.
 """
 
 import argparse
@@ -64,6 +65,7 @@ if __name__ == "__main__":
 def seconds(command: list[str], folder: Path) -> float:
     """Return the seconds from a process's start to the first line that it prints, after which it may go on."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     started = time.perf_counter()
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

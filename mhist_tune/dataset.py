@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,42 +34,91 @@ from mhist_tune.errors import DataError, StorageError
 DECODER_VERSION = 1
 # A file changed twice within the clock's resolution keeps its stat; younger files are therefore hashed again.
 SETTLED_S = 2.0
+MAX_SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images with their labels and votes, in the order of their names.
+    """Images with their labels and votes.
 
-    ``images`` is uint8 [n, 3, H, W], read from the cache file as it is used; ``labels`` is float32 [n] (1 = SSA);
-    ``votes`` is int64 [n] (0..7); ``groups`` is None where the data set names none; ``mapping`` is the cache file's,
-    None where the images lie in memory.
+    Subsets copy no image: they know which of the same pixels are theirs.
+
+    Attributes:
+        pixels: uint8 [N, 3, H, W], in memory, in the mapped cache file or on a GPU; this set's images are among them.
+        labels: float32 [n], 1 = SSA.
+        votes: int64 [n], 0..7.
+        groups: None where the data set names none.
+        rows: int64 [n] on the device of the pixels, where in them the images lie; None for all in their order.
+        mapping: the cache file's, None where the pixels are no file.
+        is_pinned: whether batches are read into page-locked memory, from which a GPU fetches them while work goes on.
     """
 
-    images: torch.Tensor
+    pixels: torch.Tensor
     labels: torch.Tensor
     votes: torch.Tensor
     names: tuple[str, ...]
     groups: tuple[str, ...] | None
+    rows: torch.Tensor | None = None
     mapping: mmap.mmap | None = None
+    is_pinned: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def images(self) -> torch.Tensor:
+        """All images of the set, uint8 [n, 3, H, W]; a copy where they are not all of the pixels."""
+        return self.pixels if self.rows is None else self._read(self.rows)
+
+    def at(self, indices: torch.Tensor) -> torch.Tensor:
+        """Return the images at ``indices`` (int64 [m], on the device of the pixels), uint8 [m, 3, H, W], a copy."""
+        return self._read(indices if self.rows is None else self.rows[indices])
+
+    def split(self, n: int) -> Iterator[torch.Tensor]:
+        """Yield all images in their order, up to n at a time, as `torch.split` does."""
+        for start in range(0, len(self), n):
+            yield self.at(torch.arange(start, min(start + n, len(self)), device=self.pixels.device))
+
+    def to(self, device: torch.device) -> "ImageSet":
+        """Return the set with its images on a device: itself where they are there, a mapped file on a CPU included.
+
+        On a GPU whose free memory they would take more than `MAX_SHARE` of they stay where they are, to be sent batch
+        by batch.
+        """
+        if self.pixels.device.type == device.type and device.index in (None, self.pixels.device.index):
+            return self
+        n_bytes = len(self) * self.pixels[0].nbytes
+        if device.type == "cuda" and n_bytes > MAX_SHARE * torch.cuda.mem_get_info(device)[0]:
+            return replace(self, is_pinned=True)
+        pixels = self.images.to(device)
+        self._forget()
+        return replace(self, pixels=pixels, rows=None, mapping=None)
+
     def take(self, indices: Int64Array | Sequence[int]) -> "ImageSet":
-        """Return the images at ``indices`` (any order, repeats allowed), copied into memory."""
+        """Return the set of the images at ``indices`` (any order, repeats allowed)."""
         chosen = np.asarray(indices, dtype=np.int64)
         at = torch.from_numpy(chosen)
-        images = self.images.index_select(0, at)
-        if self.mapping is not None:
-            # What was read stays in the system's cache, for the other processes too; here it would count twice.
-            self.mapping.madvise(mmap.MADV_DONTNEED)
-        return ImageSet(
-            images=images,
+        rows = at.to(self.pixels.device)
+        return replace(
+            self,
+            rows=rows if self.rows is None else self.rows[rows],
             labels=self.labels[at],
             votes=self.votes[at],
             names=tuple(self.names[index] for index in chosen),
             groups=None if self.groups is None else tuple(self.groups[index] for index in chosen),
         )
+
+    def _read(self, rows: torch.Tensor) -> torch.Tensor:
+        shape = (len(rows), *self.pixels.shape[1:])
+        read = torch.empty(shape, dtype=torch.uint8, device=self.pixels.device, pin_memory=self.is_pinned)
+        torch.index_select(self.pixels, 0, rows, out=read)  # on a CPU many times faster than self.pixels[rows]
+        self._forget()
+        return read
+
+    def _forget(self) -> None:
+        """Leave what was read from the file to the system's cache, which all processes share, and not to this one."""
+        if self.mapping is not None:
+            self.mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def load_train(root: Path, *, image_size: int, cache_dir: Path) -> ImageSet:
@@ -128,7 +177,7 @@ def decode_cached(annotations: Annotations, *, image_size: int, cache_dir: Path)
     if pixels is None:
         raise StorageError(f"the image cache {path} cannot be read back", hint="delete it and run again")
     return ImageSet(
-        images=torch.from_numpy(pixels),
+        pixels=torch.from_numpy(pixels),
         labels=torch.from_numpy(annotations.labels.astype(np.float32)),
         votes=torch.from_numpy(annotations.votes.copy()),
         names=annotations.names,

@@ -152,7 +152,7 @@ def _probed_s(hp: Hyperparameters, counts: Counts, device: torch.device) -> floa
     n = 2 * min(32, hp.effective_batch_size)
     generator = torch.Generator().manual_seed(0)
     images = ImageSet(
-        images=torch.randint(0, 256, (n, 3, hp.image_size, hp.image_size), dtype=torch.uint8, generator=generator),
+        pixels=torch.randint(0, 256, (n, 3, hp.image_size, hp.image_size), dtype=torch.uint8, generator=generator),
         labels=torch.arange(n).remainder(2).float(),
         votes=torch.arange(n).remainder(2).mul(7),
         names=tuple(str(number) for number in range(n)),

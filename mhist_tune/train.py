@@ -106,7 +106,7 @@ def fit(
     Args:
         hp: resolved, see `probe.resolve`.
         train: images to train on; those with `hp.exclude_votes`, and beyond `hp.n_per_class`, are left out here.
-            Images that lie on `device` already are used in place.
+            Images that lie on `device` already are used in place, on a CPU those of a mapped file.
         val: images to choose the best epoch on, and to stop early; None to train to the end.
         seed: of this run; reaches initial weights, sampling, augmentation and dropout.
         device: where the model and all images live.
@@ -163,7 +163,7 @@ def predict(
         batch_size: images in one pass; a multiple of the micro-batch if None.
     """
     with reproducible(device, hp.precision):
-        logits = evaluate(trained_model(state_dict, hp, device), images.images, hp, batch_size=batch_size)
+        logits = evaluate(trained_model(state_dict, hp, device), images.to(device), hp, batch_size=batch_size)
     return probabilities_of(logits).cpu().numpy()
 
 
@@ -196,11 +196,11 @@ class _Run:
         self.hp, self.seed, self.device, self.n_epochs = hp, seed, device, n_epochs
         labels = train.labels.cpu().numpy()
         self.kept = training_indices(hp, votes=train.votes.cpu().numpy(), labels=labels, names=train.names)
-        self.images = train.images.to(device, non_blocking=True)
+        self.train = train.to(device)
         targets = train.labels if hp.labels == "majority" else train.votes.float() / N_ANNOTATORS
         self.targets = targets.to(device, non_blocking=True)
-        self.sampling = plan(hp.sampling, labels[self.kept], lambda: image_features(self.images)[self.kept])
-        self.val_images = None if val is None else val.images.to(device, non_blocking=True)
+        self.sampling = plan(hp.sampling, labels[self.kept], lambda: image_features(self.train.images)[self.kept])
+        self.val = None if val is None else val.to(device)
         self.val_labels = None if val is None else val.labels.cpu().double()
         self.statistics = statistics_on(device, hp)
         self.history: list[EpochResult] = []
@@ -275,10 +275,10 @@ class _Run:
         trained_s = time.perf_counter() - started
         metrics: dict[str, float | None] = {"train_loss": train_loss}
         probabilities = None
-        if self.val_images is None or self.val_labels is None:
+        if self.val is None or self.val_labels is None:
             best_epoch = epoch
         else:
-            logits = evaluate(self.model, self.val_images, self.hp).cpu()
+            logits = evaluate(self.model, self.val, self.hp).cpu()
             if not bool(logits.isfinite().all()):
                 raise Diverged(epoch, "a validation logit is not finite")
             val_probabilities = probabilities_of(logits)
@@ -312,20 +312,19 @@ class _Run:
         order = self.kept[drawn.indices]
         n_images = len(order)
         generator = torch.Generator().manual_seed(_derive(self.seed, epoch, _AUGMENTATION))
-        height, width = self.images.shape[-2:]
+        height, width = self.train.pixels.shape[-2:]
         is_new = torch.from_numpy(drawn.is_new)
         augmentation = draw(hp, is_new, generator, height=height, width=width).to(device)
-        indices = torch.from_numpy(order).to(device, non_blocking=True)
+        places = torch.from_numpy(order).to(self.train.pixels.device, non_blocking=True)
+        targets = self.targets[places.to(device, non_blocking=True)]
         torch.manual_seed(_derive(self.seed, epoch, _DROPOUT))
         loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         set_training(self.model)
         for update in self.stepper.updates(n_images):
             n_in_update = update[-1].stop - update[0].start
             for part in update:
-                # on a CPU many times faster than self.images[indices[part]]
-                images = augmentation.apply(self.images.index_select(0, indices[part]), part)
-                targets = self.targets[indices[part]]
-                loss_sum += self.stepper.add(normalize_(images, *self.statistics), targets, n_in_update)
+                images = augmentation.apply(self.train.at(places[part]).to(device, non_blocking=True), part)
+                loss_sum += self.stepper.add(normalize_(images, *self.statistics), targets[part], n_in_update)
                 on_step(part.stop, n_images)
             self.stepper.update()
         # A gradient that was not finite leaves weights that are not, so that both need one look only.

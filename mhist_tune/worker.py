@@ -1,7 +1,6 @@
 """One worker process: it claims slots until none is left in any stage it serves."""
 
 import contextlib
-import ctypes
 import os
 import socket
 import time
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mhist_tune import confirm, dataset, finalists, ledger, models, probe, retrain, search, selection, studies
+from mhist_tune import confirm, dataset, finalists, ledger, memory, models, probe, retrain, search, selection, studies
 from mhist_tune.checkpoint import CheckpointStore
 from mhist_tune.devices import WorkerOptions
 from mhist_tune.errors import DataError, StorageError
@@ -35,8 +34,6 @@ WORK: Mapping[str, Callable[[SlotRun], Mapping[str, Any]]] = {
 """What is done in each stage, in the order in which slots are claimed."""
 
 _POLL_S = 1.0
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_KEPT_BYTES = 2**25  # larger ones are few, and kept in pieces they made a worker's peak 0.2 GB higher
 
 
 def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop: StopRequest) -> None:
@@ -48,7 +45,7 @@ def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop:
     """
     torch.set_num_threads(n_threads)
     if device == "cpu":
-        _keep_freed_memory()
+        memory.keep_freed()
     worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     with open_storage(options.storage_url) as storage:
         storage.interrupt = stop.check
@@ -62,14 +59,6 @@ def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop:
 
 def _tell_paused(emit: Emit, error: StorageError) -> None:
     emit("paused", reason=f"{error}; it goes on, with nothing lost, when some space is free")
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep the memory of most freed tensors, which it would hand back and fault in again in every step."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-            libc.mallopt(option, _KEPT_BYTES)
 
 
 def _claim_and_run(
@@ -166,7 +155,7 @@ def open_session(
     torch_device = torch.device(device)
     study, micro_batch_size = _settled(storage, study, hp, torch_device, emit)
     cache_dir = storage.root / "cache"
-    train = dataset.load_train(data_root, image_size=hp.image_size, cache_dir=cache_dir)
+    train = dataset.load_train(data_root, image_size=hp.image_size, cache_dir=cache_dir).to(torch_device)
     checkpoints = checkpoints or open_checkpoints(None, storage.root)
     return Session(
         storage, study, data_root, cache_dir, checkpoints, train, torch_device, worker, emit, stop, micro_batch_size

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,17 +76,65 @@ def test_a_second_load_decodes_nothing(root: Path, tmp_path: Path) -> None:
     assert files(cache, "*.partial") == []
 
 
-def test_taken_images_are_in_memory_once(root: Path, tmp_path: Path) -> None:
-    """Copying images out of the cache file leaves none of its pages with this process; they can be read again."""
+def test_a_batch_leaves_no_page_of_the_file_with_the_process(root: Path, tmp_path: Path) -> None:
+    """A subset copies no image; what a batch read of the cache file is given back and can be read again."""
     train = dataset.load_train(root, image_size=SIZE, cache_dir=tmp_path)
     (file,) = files(tmp_path, "*.npy")
     whole = train.images.clone()
     assert resident_kb(file) > 0
-    taken = train.take(range(len(train)))
+    taken = train.take(range(len(train))[::-1])
+    assert taken.pixels is train.pixels
+    batch = taken.at(torch.tensor([2, 0]))
 
     assert resident_kb(file) == 0
-    assert torch.equal(taken.images, whole)
+    assert torch.equal(batch, whole[[-3, -1]])
+    assert torch.equal(taken.images, whole.flip(0))
     assert torch.equal(train.images, whole)
+
+
+@pytest.mark.parametrize("n", [1, 4, 100])
+def test_batches_are_the_images_in_their_order(root: Path, tmp_path: Path, n: int) -> None:
+    """Those of a subset of a subset, none left out, as many at a time as torch.split takes."""
+    train = dataset.load_train(root, image_size=SIZE, cache_dir=tmp_path)
+    some = train.take([5, 3, 8, 1, 0, 9]).take([4, 0, 0, 2, 1])
+
+    batches = list(some.split(n))
+
+    assert some.names == tuple(train.names[index] for index in (0, 5, 5, 8, 3))
+    assert [len(batch) for batch in batches] == [len(batch) for batch in some.images.split(n)]
+    assert torch.equal(torch.cat(batches), train.images[[0, 5, 5, 8, 3]])
+
+
+def test_images_that_a_gpu_has_no_room_for_stay_where_they_are(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are then read into page-locked memory, batch by batch; on the CPU the set is itself."""
+    train = dataset.load_train(root, image_size=SIZE, cache_dir=tmp_path).take([1, 3, 4, 7])
+    n_bytes, pinned, empty = 4 * 3 * SIZE * SIZE, list[bool](), torch.empty
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (n_bytes / dataset.MAX_SHARE - 1, 2**40))
+
+    def noted(*shape: Any, pin_memory: bool, **options: Any) -> torch.Tensor:
+        pinned.append(pin_memory)
+        return empty(*shape, **options)
+
+    staying = train.to(torch.device("cuda"))
+    monkeypatch.setattr(torch, "empty", noted)
+
+    assert train.to(torch.device("cpu")) is train
+    assert staying.pixels is train.pixels
+    assert torch.equal(staying.at(torch.tensor([2])), train.at(torch.tensor([2])))
+    assert pinned == [True, False]
+
+
+def test_images_move_to_a_device_alone(root: Path, tmp_path: Path) -> None:
+    """Of the pixels that a subset shares only its own are copied; torch's meta device stands in for a GPU."""
+    train = dataset.load_train(root, image_size=SIZE, cache_dir=tmp_path)
+    moved = train.take([1, 3, 4]).to(torch.device("meta"))
+
+    assert (moved.pixels.device.type, moved.pixels.shape) == ("meta", (3, 3, SIZE, SIZE))
+    assert moved.rows is None
+    assert moved.to(torch.device("meta")) is moved
+    assert moved.take([2, 1]).images.shape == (2, 3, SIZE, SIZE)
 
 
 def resident_kb(file: Path) -> int:

@@ -14,12 +14,12 @@ def sixteen_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "_n_cuda", lambda: 0)
 
 
-@pytest.mark.parametrize(("gigabytes", "n_workers"), [(64, 16), (10, 2), (1, 1)])
+@pytest.mark.parametrize(("gigabytes", "n_workers"), [(64, 16), (10, 3), (1, 1)])
 @pytest.mark.parametrize("text", ["cpu", "all"])
 def test_a_cpu_has_a_worker_for_each_core_that_memory_allows(
     sixteen_cores: None, monkeypatch: pytest.MonkeyPatch, text: str, gigabytes: int, n_workers: int
 ) -> None:
-    """Sixteen cores work on sixteen trials where there are 3.5 GB for each, and on one at least."""
+    """Sixteen cores work on sixteen trials where there are 2.7 GB for each, and on one at least."""
     monkeypatch.setattr(devices, "memory_bytes", lambda: int(gigabytes * 1e9))
 
     assert devices.parse_devices(text, None) == ["cpu"] * n_workers

@@ -31,7 +31,7 @@ def image_set(n: int, *, seed: int = 0, size: int = 32) -> ImageSet:
     images = torch.rand(n, 3, size, size, generator=generator)
     images[:, 0] += (labels * 0.1)[:, None, None]
     return ImageSet(
-        images=(images / 1.1 * 255).to(torch.uint8),
+        pixels=(images / 1.1 * 255).to(torch.uint8),
         labels=labels,
         votes=votes,
         names=tuple(f"{index:03}.png" for index in range(n)),
