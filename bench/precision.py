@@ -6,17 +6,21 @@ trained, so many that two formats that are equal are shown to be within the marg
 not used again. `ratio` is the bound of the 90% interval of the mean difference that is farther from zero: at or below
 `goal` the formats are equivalent at 5% (two one-sided t tests, Schuirmann 1987).
 
-A CPU without bf16 computes it slowly but rounds as others do.
+A CPU without bf16 computes it slowly but rounds as others do. On a CPU a pair is trained on one thread, as many at a
+time as there are cores.
 
     python bench/precision.py --data DIR --weights tf_efficientnet_lite0.safetensors
 """
 
 import argparse
+import functools
 import math
+import multiprocessing
 import statistics
 import sys
 import tempfile
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +30,9 @@ from output import machine, show
 from scipy.stats import norm, t
 
 from mhist_tune.dataset import ImageSet, load_train
+from mhist_tune.devices import n_cores
 from mhist_tune.hyperparameters import Hyperparameters
-from mhist_tune.probe import PRECISIONS, resolve
+from mhist_tune.probe import PRECISIONS
 from mhist_tune.splits import split_train
 from mhist_tune.synthesize import synthesize
 from mhist_tune.train import fit
@@ -40,29 +45,51 @@ MIN_PAIRS = 4
 N_GENERATED = 600
 
 
-def final_auroc(hp: Hyperparameters, parts: tuple[ImageSet, ImageSet], seed: int, device: torch.device) -> float:
-    """Return the validation AUROC after the last epoch of one training."""
-    result = fit(
-        hp,
-        *parts,
-        seed=seed,
-        device=device,
-        checkpoint=None,
-        on_epoch=lambda result: None,
-        on_step=lambda n_done, n_images: None,
-    )
-    return result.history[-1].metrics["val_auroc"] or math.nan
+@dataclass(frozen=True)
+class Pair:
+    """Two ways to train on the same split of the same images; picklable, for processes that train it."""
+
+    fine: Hyperparameters
+    coarse: Hyperparameters
+    root: Path
+    cache_dir: Path
+    device: torch.device
+
+    def aurocs(self, seed: int) -> tuple[float, float]:
+        """Return the validation AUROCs after the last epoch of both."""
+        parts = split(self.root, self.fine.image_size, self.cache_dir)
+        fine, coarse = (self._auroc(hp, parts, seed) for hp in (self.fine, self.coarse))
+        sys.stderr.write(f"seed {seed}: {fine:.4f} and {coarse:.4f}\n")
+        return fine, coarse
+
+    def _auroc(self, hp: Hyperparameters, parts: tuple[ImageSet, ImageSet], seed: int) -> float:
+        result = fit(
+            hp,
+            *parts,
+            seed=seed,
+            device=self.device,
+            checkpoint=None,
+            on_epoch=lambda result: None,
+            on_step=lambda n_done, n_images: None,
+        )
+        return result.history[-1].metrics["val_auroc"] or math.nan
 
 
-def differences(
-    hps: tuple[Hyperparameters, Hyperparameters], parts: tuple[ImageSet, ImageSet], seeds: range, device: torch.device
-) -> tuple[list[float], list[float]]:
-    """Return the AUROCs of the first of two ways to train, by seed, and what those of the second are more."""
-    pairs = []
-    for seed in seeds:
-        pairs.append(tuple(final_auroc(hp, parts, seed, device) for hp in hps))
-        sys.stderr.write(f"seed {seed}: {pairs[-1][0]:.4f} and {pairs[-1][1]:.4f}\n")
-    return [first for first, _ in pairs], [second - first for first, second in pairs]
+@functools.cache
+def split(root: Path, image_size: int, cache_dir: Path) -> tuple[ImageSet, ImageSet]:
+    """Return the images to train on and those to validate on."""
+    images = load_train(root, image_size=image_size, cache_dir=cache_dir)
+    labels = images.labels.numpy().astype(np.int64)
+    train, val = split_train(images.votes.numpy(), labels, images.groups, val_fraction=VAL_FRACTION, seed=0)
+    return images.take(train), images.take(val)
+
+
+def differences(pair: Pair, seeds: range, n_processes: int) -> tuple[list[float], list[float]]:
+    """Return the AUROCs of the finer way to train, by seed, and what those of the coarser one are more."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(n_processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        pairs = list(pool.map(pair.aurocs, seeds))
+    return [fine for fine, _ in pairs], [coarse - fine for fine, coarse in pairs]
 
 
 def n_pairs(spread: float) -> int:
@@ -78,16 +105,16 @@ def n_pairs(spread: float) -> int:
     return max(MIN_PAIRS, math.ceil(wanted))
 
 
-def compare(
-    hp: Hyperparameters, precision: str, parts: tuple[ImageSet, ImageSet], n_pilot: int, device: torch.device
-) -> dict[str, Any]:
+def compare(pair: Pair, n_pilot: int) -> dict[str, Any]:
     """Train the pilot pairs and as many more as they ask for, and return the row of one number format."""
-    hps = hp, replace(hp, precision=precision)
-    _, pilot = differences(hps, parts, range(n_pilot), device)
+    hp, precision = pair.fine, pair.coarse.precision
+    n_processes = n_cores() if pair.device.type == "cpu" else 1
+    _, pilot = differences(pair, range(n_pilot), n_processes)
     n_seeds = n_pairs(statistics.stdev(pilot))
     sys.stderr.write(f"{precision}: {n_seeds} pairs after {n_pilot} pilot pairs\n")
-    fine, found = differences(hps, parts, range(n_pilot, n_pilot + n_seeds), device)
+    fine, found = differences(pair, range(n_pilot, n_pilot + n_seeds), n_processes)
     mean, error = statistics.mean(found), statistics.stdev(found) / math.sqrt(n_seeds)
+    parts = split(pair.root, hp.image_size, pair.cache_dir)
     half = float(t.ppf(1 - LEVEL, n_seeds - 1)) * error
     return {
         "model": f"{hp.model}, {precision}",
@@ -132,19 +159,17 @@ def main() -> None:
         micro_batch_size=16,
         augmentation="flip_rotate",
         precision="fp32",
+        memory_format="contiguous",
         compile="off",
     )
     with tempfile.TemporaryDirectory() as temporary:
         root = arguments.data or Path(temporary) / "images"
         if not arguments.data:
             synthesize(root, n_images=N_GENERATED, image_size=arguments.image_size, seed=0)
-        images = load_train(root, image_size=arguments.image_size, cache_dir=Path(temporary))
-        labels = images.labels.numpy().astype(np.int64)
-        train, val = split_train(images.votes.numpy(), labels, images.groups, val_fraction=VAL_FRACTION, seed=0)
-        parts = images.take(train), images.take(val)
+        split(root, arguments.image_size, Path(temporary))  # decoded once, before several processes want it
         formats = arguments.precision or [name for name in PRECISIONS[device.type] if name != "fp32"]
-        resolved = resolve(hp, device)
-        rows = [compare(resolved, name, parts, arguments.n_pilot, device) for name in formats]
+        pairs = [Pair(hp, replace(hp, precision=name), root, Path(temporary), device) for name in formats]
+        rows = [compare(pair, arguments.n_pilot) for pair in pairs]
     show(here, rows, as_json=arguments.json)
 
 

@@ -73,6 +73,7 @@ def differences(pairs: Mapping[str, tuple[float, float, float]]) -> Figure:
     axes.axvline(0, color=GREY, linewidth=0.9, linestyle=":")
     axes.set_yticks(range(len(pairs)), list(pairs))
     axes.set(ylim=(len(pairs) - 0.5, -0.5), xlabel="difference of AUROC")
+    axes.locator_params(axis="x", nbins=4)  # two long names leave little width
     return figure
 
 
