@@ -83,7 +83,7 @@ SETTINGS = {
     )
 }
 DEFAULT = ("resnet18", "vit_base_patch16_224", "vit_small_patch14_dinov2")
-EQUIVALENCE = Setting("resnet18", 64, 32, 600, 6, AUROC_GOAL, AUROC_GOAL)
+EQUIVALENCE = Setting("test_vit", 64, 16, 600, 6, AUROC_GOAL, AUROC_GOAL)
 DEFINITION = """
 [study]
 name = "{name}"

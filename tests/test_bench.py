@@ -183,9 +183,9 @@ def test_trials_and_scores_are_compared_too(document: Document) -> None:
         "against_recipe.py", "--model", "resnet18", "--n-images", "40", "--n-epochs", "1", "--n-rounds", "1"
     )
     found = {row["model"]: row for row in rows["results"]}
-    assert list(found) == ["resnet18", "trials, resnet18", "AUROC, resnet18"]
+    assert list(found) == ["resnet18", "trials, resnet18", "AUROC, test_vit"]
     assert found["trials, resnet18"]["ratio"] > 0
-    assert found["AUROC, resnet18"]["standard_error"] > 0
+    assert found["AUROC, test_vit"]["standard_error"] > 0
 
 
 def test_number_formats_are_compared_seed_by_seed(
