@@ -29,6 +29,7 @@ from mhist_tune.hyperparameters import DROPOUT_PLACEMENT, Hyperparameters
 FCNN = "fcnn"
 FCNN_WIDTHS = (128, 64, 32)
 HALF = (0.5, 0.5, 0.5)
+HEAD_DEVIATION = 0.02
 HUB_PREFIX = "hf-hub:"
 PROBE_TIMEOUT_S = 10
 WEIGHTS_HINT = "give the weights as a file: --weights FILE.safetensors"
@@ -173,14 +174,16 @@ def _blueprint(hp: Hyperparameters) -> nn.Module:
 
 
 def _renew_head(model: nn.Module) -> None:
-    """Draw the head's weights as a new torch layer's, uniform in +-1/sqrt(inputs).
+    """Draw the head's weights from a normal distribution with a deviation of 0.02, as timm draws those of its ViTs.
 
     timm starts some heads (EfficientNet's) uniform in +-1/sqrt(outputs), which for one logit is +-1: the first losses
-    are then so large that they wash the pretrained weights out.
+    are then so large that they wash the pretrained weights out. A new torch layer's are uniform in +-1/sqrt(inputs):
+    about the same for 1,000 inputs, but too large for few (`docs/performance.md`).
     """
     head = cast(Any, model).get_classifier()
     if isinstance(head, nn.Linear):
-        head.reset_parameters()
+        nn.init.trunc_normal_(head.weight, std=HEAD_DEVIATION)
+        nn.init.zeros_(head.bias)
 
 
 @functools.lru_cache(maxsize=64)

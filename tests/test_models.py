@@ -37,6 +37,16 @@ def of_blocks(*blocks: int, mlp_only: bool = False) -> set[str]:
     return {f"blocks.{block}.{part}" for block in blocks for part in parts}
 
 
+@pytest.mark.parametrize("model", ["test_vit", "test_resnet", "efficientnet_b0"])
+def test_every_model_starts_with_a_small_head(model: str) -> None:
+    """One that is uniform in +-1 would wash pretrained weights out; without a bias nothing is foretold."""
+    parts: Any = models.create_model(hyperparameters(model=model))
+    head = parts.get_classifier()
+    assert head.weight.std().item() == pytest.approx(models.HEAD_DEVIATION, rel=0.35)
+    assert head.weight.abs().max() < 0.1
+    assert not head.bias.any()
+
+
 @pytest.mark.parametrize(
     ("placement", "expected"),
     [
