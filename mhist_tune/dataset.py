@@ -92,7 +92,7 @@ class ImageSet:
             return replace(self, is_pinned=True)
         pixels = self.images.to(device)
         self._forget()
-        return replace(self, pixels=pixels, rows=None, mapping=None)
+        return replace(self, pixels=pixels, rows=None, mapping=None, is_pinned=False)
 
     def take(self, indices: Int64Array | Sequence[int]) -> "ImageSet":
         """Return the set of the images at ``indices`` (any order, repeats allowed)."""
