@@ -44,7 +44,7 @@ from mhist_tune.events import StopRequest
 from mhist_tune.forward import AUTOCAST
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model
-from mhist_tune.probe import resolve
+from mhist_tune.probe import product_s, resolve
 from mhist_tune.saving import CheckpointSlot
 from mhist_tune.splits import split_train
 from mhist_tune.storage import open_storage
@@ -55,7 +55,7 @@ from mhist_tune.train import EpochResult, fit
 LEARNING_RATE = 3e-4
 VAL_FRACTION = 0.2
 AUROC_GOAL = 0.02
-PRODUCT_SIZE, N_PRODUCTS = 2048, 5
+PRODUCT_SIZE = 2048
 DEVICE = torch.device("cpu")  # the recipe keeps to it as well
 
 
@@ -205,12 +205,7 @@ class Rivals:
 
 def product_flops_per_s(number_format: torch.dtype) -> float:
     """Return how many floating point operations this machine does in a second of its fastest large product."""
-    matrix, fastest_s = torch.rand(PRODUCT_SIZE, PRODUCT_SIZE).to(number_format), math.inf
-    for _ in range(N_PRODUCTS):
-        started = time.perf_counter()
-        matrix @ matrix
-        fastest_s = min(fastest_s, time.perf_counter() - started)
-    return float(2 * PRODUCT_SIZE**3 / fastest_s)
+    return 2 * PRODUCT_SIZE**3 / product_s(torch.rand(PRODUCT_SIZE, PRODUCT_SIZE).to(number_format))
 
 
 def conditions(setting: Setting, rivals: Rivals) -> dict[str, Any]:

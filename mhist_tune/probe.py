@@ -192,10 +192,10 @@ def _slowness(precision: str) -> float:
     """
     fine = torch.ones(PRODUCT_SIZE, PRODUCT_SIZE)
     coarse = fine.to(AUTOCAST.get(precision, fine.dtype))
-    return _product_s(coarse) / _product_s(fine)
+    return product_s(coarse) / product_s(fine)
 
 
-def _product_s(matrix: Tensor) -> float:
+def product_s(matrix: Tensor) -> float:
     """Return the seconds of the fastest of three products of a matrix with itself."""
     own_s = math.inf
     for _ in range(3):

@@ -178,7 +178,7 @@ def test_slowness_is_that_of_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds of a product in a number format over those in fp32, by matrices of that format."""
     monkeypatch.undo()
     probe._slowness.cache_clear()
-    monkeypatch.setattr(probe, "_product_s", lambda matrix: {torch.float32: 2.0, torch.bfloat16: 30.0}[matrix.dtype])
+    monkeypatch.setattr(probe, "product_s", lambda matrix: {torch.float32: 2.0, torch.bfloat16: 30.0}[matrix.dtype])
     try:
         assert (probe._slowness("fp32"), probe._slowness("bf16")) == (1.0, 15.0)
     finally:
