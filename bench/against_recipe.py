@@ -9,8 +9,8 @@ They take turns, a trial each, after an epoch of each to warm up. Rows, with the
 - `trials, ...`: finished trials per hour of the whole machine, ours by `mhist-tune worker --devices cpu` (a process
   for each core, timed from the first trial's start to the last one's end), over those of the recipe's
   `study.optimize`;
-- `AUROC, ...`: the mean validation AUROC of ours after equal epochs less the recipe's, on small images, over so many
-  seeds that the difference has a standard error below the goal, .02, which its size should not exceed.
+- `AUROC, ...`: the validation AUROC of ours after equal epochs less the recipe's, on small images, over as many seeds
+  as pilot pairs ask for (`equivalence.py`); its 90% interval should lie within .02.
 
 `at_most` is what the first two ratios could be if convolutions and products of matrices, forward and backward, ran as
 fast as the product of two large matrices does here in our number format, and all else took no time.
@@ -31,6 +31,7 @@ import numpy as np
 import optuna
 import recipe
 import torch
+from equivalence import compare
 from output import machine, show
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.flop_counter import FlopCounterMode
@@ -250,21 +251,17 @@ def speed(setting: Setting, rivals: Rivals, n_rounds: int, *, has_bf16: bool) ->
     ]
 
 
-def equivalence(setting: Setting, rivals: Rivals, n_seeds: int) -> dict[str, Any]:
-    """Train every seed both ways, and return the row that compares the AUROCs after the last epoch."""
-    recipes = [rivals.recipe(seed, setting.n_epochs)[2][-1] for seed in range(n_seeds)]
-    ours = [rivals.fit(seed, setting.n_epochs)[1][-1] for seed in range(n_seeds)]
-    error = math.sqrt((statistics.variance(recipes) + statistics.variance(ours)) / n_seeds)
+def equivalence(setting: Setting, rivals: Rivals, n_pilot: int) -> dict[str, Any]:
+    """Train both ways seed by seed, and return the row that compares the AUROCs after the last epoch."""
+
+    def train(seeds: range) -> list[tuple[float, float]]:
+        n_epochs = setting.n_epochs
+        return [(rivals.recipe(seed, n_epochs)[2][-1], rivals.fit(seed, n_epochs)[1][-1]) for seed in seeds]
+
     return {
         "model": f"AUROC, {setting.model}",
-        "recipe": statistics.mean(recipes),
-        "ours": statistics.mean(ours),
-        "unit": "AUROC",
-        "ratio": statistics.mean(ours) - statistics.mean(recipes),
-        "goal": setting.goal,
+        **compare(train, ("recipe", "ours"), n_pilot=n_pilot, margin=setting.goal),
         **conditions(setting, rivals),
-        "n_seeds": n_seeds,
-        "standard_error": error,
     }
 
 
@@ -275,13 +272,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--n-epochs", type=int, help="epochs of a turn")
     parser.add_argument("--n-rounds", type=int, default=3, help="turns (default: 3)")
     parser.add_argument(
-        "--n-seeds", type=int, default=8, help="trainings each way for the AUROC, 0 for none (default: 8)"
+        "--n-pilot", type=int, default=8, help="pilot pairs for the AUROC, 0 to leave it out (default: 8)"
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="images for the AUROC instead of generated ones")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
-    if arguments.n_rounds < 0 or arguments.n_seeds == 1 or arguments.n_seeds < 0:
-        parser.error("--n-rounds must be at least 0, --n-seeds 0 or at least 2")
+    if arguments.n_rounds < 0 or arguments.n_pilot == 1 or arguments.n_pilot < 0:
+        parser.error("--n-rounds must be at least 0, --n-pilot 0 or at least 2")
     return arguments
 
 
@@ -303,11 +300,11 @@ def main() -> None:
             setting, folder = replace(SETTINGS[name], **changes), Path(temporary) / name
             root = _generated(folder / "images", setting.n_images, setting.image_size)
             rows += speed(setting, Rivals(setting, root, folder), arguments.n_rounds, has_bf16=has_bf16())
-        if arguments.n_seeds:
+        if arguments.n_pilot:
             sys.stderr.write("comparing validation AUROCs\n")
             setting, folder = replace(EQUIVALENCE, **changes), Path(temporary) / "equivalence"
             root = arguments.data or _generated(folder / "images", setting.n_images, setting.image_size)
-            rows.append(equivalence(setting, Rivals(setting, root, folder), arguments.n_seeds))
+            rows.append(equivalence(setting, Rivals(setting, root, folder), arguments.n_pilot))
     show(here, rows, as_json=arguments.json)
 
 

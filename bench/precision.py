@@ -1,10 +1,7 @@
 """Whether a coarser number format trains as well as fp32: validation AUROC after equal epochs, paired by seed.
 
 Same images, split, order, augmentation, dropout and first weights for each pair; only the number format of the passes
-differs. A few pilot pairs tell how much the difference of a pair varies; from that follows how many further pairs are
-trained, so many that two formats that are equal are shown to be within the margin with a chance of 90%. The pilot's are
-not used again. `ratio` is the bound of the 90% interval of the mean difference that is farther from zero: at or below
-`goal` the formats are equivalent at 5% (two one-sided t tests, Schuirmann 1987).
+differs. `equivalence.py` says how many pairs are trained and when the formats are equivalent.
 
 A CPU without bf16 computes it slowly but rounds as others do. On a CPU a pair is trained on one thread, as many at a
 time as there are cores.
@@ -16,7 +13,6 @@ import argparse
 import functools
 import math
 import multiprocessing
-import statistics
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -26,8 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from equivalence import compare
 from output import machine, show
-from scipy.stats import chi2, t
 
 from mhist_tune.dataset import ImageSet, load_train
 from mhist_tune.devices import n_cores
@@ -38,9 +34,7 @@ from mhist_tune.synthesize import synthesize
 from mhist_tune.train import fit
 
 MARGIN = 0.01
-LEVEL, POWER, PILOT_LEVEL = 0.05, 0.9, 0.8
 VAL_FRACTION = 0.35  # more than a search takes, so that the AUROC of a split says more
-MIN_PAIRS = 4
 N_GENERATED = 600
 
 
@@ -83,59 +77,26 @@ def split(root: Path, image_size: int, cache_dir: Path) -> tuple[ImageSet, Image
     return images.take(train), images.take(val)
 
 
-def differences(pair: Pair, seeds: range, n_processes: int) -> tuple[list[float], list[float]]:
-    """Return the AUROCs of the finer way to train, by seed, and what those of the coarser one are more."""
+def aurocs(pair: Pair, seeds: range) -> list[tuple[float, float]]:
+    """Return the validation AUROCs of both ways to train, by seed."""
+    n_processes = n_cores() if pair.device.type == "cpu" else 1
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(n_processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        pairs = list(pool.map(pair.aurocs, seeds))
-    return [fine for fine, _ in pairs], [coarse - fine for fine, coarse in pairs]
+        return list(pool.map(pair.aurocs, seeds))
 
 
-def n_pairs(pilot: list[float]) -> int:
-    """Return how many pairs show equivalence with the wanted power, for the differences of pilot pairs.
-
-    That of two one-sided t tests when the true difference is zero: the least n with
-    n >= (s (t(1 - level) + t((1 + power) / 2)) / margin)^2, both quantiles with n - 1 degrees of freedom. A few pairs
-    tell the standard deviation badly, so s is the upper end of its one-sided 80% interval (Browne 1995).
-
-    >>> n_pairs([0.0, 0.01, 0.01, 0.02])
-    24
-    """
-    freedom = len(pilot) - 1
-    deviation = statistics.stdev(pilot) * math.sqrt(freedom / chi2.ppf(1 - PILOT_LEVEL, freedom))
-    n = MIN_PAIRS
-    while n < (deviation * (t.ppf(1 - LEVEL, n - 1) + t.ppf((1 + POWER) / 2, n - 1)) / MARGIN) ** 2:
-        n += 1
-    return n
-
-
-def compare(pair: Pair, n_pilot: int) -> dict[str, Any]:
-    """Train the pilot pairs and as many more as they ask for, and return the row of one number format."""
-    hp, precision = pair.fine, pair.coarse.precision
-    n_processes = n_cores() if pair.device.type == "cpu" else 1
-    _, pilot = differences(pair, range(n_pilot), n_processes)
-    n_seeds = n_pairs(pilot)
-    sys.stderr.write(f"{precision}: {n_seeds} pairs after {n_pilot} pilot pairs\n")
-    fine, found = differences(pair, range(n_pilot, n_pilot + n_seeds), n_processes)
-    mean, error = statistics.mean(found), statistics.stdev(found) / math.sqrt(n_seeds)
+def row(pair: Pair, n_pilot: int) -> dict[str, Any]:
+    """Return the row of one number format."""
+    hp = pair.fine
     parts = split(pair.root, hp.image_size, pair.cache_dir)
-    half = float(t.ppf(1 - LEVEL, n_seeds - 1)) * error
     return {
-        "model": f"{hp.model}, {precision}",
-        "fp32": statistics.mean(fine),
-        "difference": mean,
-        "low": mean - half,
-        "high": mean + half,
-        "unit": "AUROC",
-        "ratio": max(abs(mean - half), abs(mean + half)),
-        "goal": MARGIN,
+        "model": f"{hp.model}, {pair.coarse.precision}",
+        **compare(functools.partial(aurocs, pair), ("fp32", "coarse"), n_pilot=n_pilot, margin=MARGIN),
         "image_size": hp.image_size,
         "n_train": len(parts[0]),
         "n_val": len(parts[1]),
         "n_epochs": hp.epochs,
         "learning_rate": hp.learning_rate,
-        "n_seeds": n_seeds,
-        "pilot_deviation": statistics.stdev(pilot),
     }
 
 
@@ -175,7 +136,7 @@ def main() -> None:
         split(root, arguments.image_size, Path(temporary))  # decoded once, before several processes want it
         formats = arguments.precision or [name for name in PRECISIONS[device.type] if name != "fp32"]
         pairs = [Pair(hp, replace(hp, precision=name), root, Path(temporary), device) for name in formats]
-        rows = [compare(pair, arguments.n_pilot) for pair in pairs]
+        rows = [row(pair, arguments.n_pilot) for pair in pairs]
     show(here, rows, as_json=arguments.json)
 
 

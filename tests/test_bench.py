@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def test_a_trial_is_more_than_its_epochs(document: Document) -> None:
 
 def test_the_recipe_and_we_take_turns(document: Document) -> None:
     """One turn each on the same images: seconds of an epoch, and how many times faster we are."""
-    options = ("--model", "test_vit", "--n-images", "24", "--n-epochs", "1", "--n-rounds", "1", "--n-seeds", "0")
+    options = ("--model", "test_vit", "--n-images", "24", "--n-epochs", "1", "--n-rounds", "1", "--n-pilot", "0")
     (row,) = document("against_recipe.py", *options)["results"]
     assert (row["model"], row["unit"], row["n_rounds"]) == ("test_vit", "s", 1)
     assert row["ratio"] == pytest.approx(row["recipe"] / row["ours"])
@@ -177,21 +178,49 @@ def test_the_recipe_and_we_take_turns(document: Document) -> None:
 
 
 @pytest.mark.slow
-def test_trials_and_scores_are_compared_too(document: Document) -> None:
-    """Whole trials by real workers, and the AUROC of both ways with its standard error."""
-    rows = document(
-        "against_recipe.py", "--model", "resnet18", "--n-images", "40", "--n-epochs", "1", "--n-rounds", "1"
+def test_trials_are_compared_too(document: Document) -> None:
+    """Whole trials by real workers have a row of their own."""
+    options = ("--model", "resnet18", "--n-images", "40", "--n-epochs", "1", "--n-rounds", "1", "--n-pilot", "0")
+    rows = {row["model"]: row for row in document("against_recipe.py", *options)["results"]}
+    assert list(rows) == ["resnet18", "trials, resnet18"]
+    assert rows["trials, resnet18"]["ratio"] > 0
+
+
+def test_scores_are_compared_with_the_recipes(generated: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Both ways are trained by the same seeds; where any difference is within the margin, the fewest pairs do."""
+    monkeypatch.syspath_prepend(BENCH)
+    against_recipe = importlib.import_module("against_recipe")
+    setting = replace(against_recipe.EQUIVALENCE, image_size=32, n_epochs=1, goal=10.0)
+    row = against_recipe.equivalence(setting, against_recipe.Rivals(setting, generated, tmp_path), 2)
+    assert (row["model"], row["n_seeds"], row["n_epochs"]) == ("AUROC, test_vit", 4, 1)
+    assert row["difference"] == pytest.approx(row["ours"] - row["recipe"])
+
+
+def test_pilot_pairs_fix_how_many_follow_and_are_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The spread of the pilot says how many pairs are needed; the interval is of those that follow."""
+    monkeypatch.syspath_prepend(BENCH)
+    equivalence = importlib.import_module("equivalence")
+    # s = 0.00816 sqrt(3 / 1.005) = 0.01411; (s 2 t / 0.01)^2 is 23.46 with t = 1.717 (23 pairs), 23.38 with 1.714 (24)
+    pilots = ([0.0, 0.01, 0.01, 0.02], [0.002, 0.002, 0.003])
+    assert [equivalence.n_pairs(pilot, 0.01) for pilot in pilots] == [24, 4]
+
+    asked = list[range]()
+
+    def train(seeds: range) -> list[tuple[float, float]]:
+        asked.append(seeds)
+        return [(0.7, 0.7 + difference) for difference in ([0.5, 0.5] if seeds.start == 0 else [0.0, 0.0, 0.0, 0.008])]
+
+    row = equivalence.compare(train, ("recipe", "ours"), n_pilot=2, margin=0.01)
+    assert asked == [range(2), range(2, 6)]
+    # the mean is 0.002, its standard error 0.004 / 2, and t at 95% with 3 degrees of freedom 2.353
+    assert [row[name] for name in ("difference", "low", "high", "ratio")] == pytest.approx(
+        [0.002, -0.002706, 0.006706, 0.006706], abs=1e-6
     )
-    found = {row["model"]: row for row in rows["results"]}
-    assert list(found) == ["resnet18", "trials, resnet18", "AUROC, test_vit"]
-    assert found["trials, resnet18"]["ratio"] > 0
-    assert found["AUROC, test_vit"]["standard_error"] > 0
+    assert (row["recipe"], row["ours"]) == pytest.approx((0.7, 0.702))
 
 
-def test_number_formats_are_compared_seed_by_seed(
-    document: Document, generated: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """fp32 against itself differs by nothing in any pair; the spread of a difference says how many pairs are needed."""
+def test_number_formats_are_compared_seed_by_seed(document: Document, generated: Path) -> None:
+    """fp32 against itself differs by nothing in any pair."""
     options = (
         "--model",
         "test_vit",
@@ -207,11 +236,6 @@ def test_number_formats_are_compared_seed_by_seed(
     (row,) = document("precision.py", *options, "--precision", "fp32")["results"]
     assert (row["difference"], row["ratio"], row["pilot_deviation"], row["n_seeds"]) == (0, 0, 0, 4)
     assert 0 < row["fp32"] <= 1
-
-    monkeypatch.syspath_prepend(BENCH)
-    precision = importlib.import_module("precision")
-    # s = 0.00816 sqrt(3 / 1.005) = 0.01411; (s 2 t / 0.01)^2 is 23.46 with t = 1.717 (23 pairs), 23.38 with 1.714 (24)
-    assert [precision.n_pairs(pilot) for pilot in ([0.0, 0.01, 0.01, 0.02], [0.002, 0.002, 0.003])] == [24, 4]
 
 
 def test_a_processes_peak_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
