@@ -82,17 +82,18 @@ class ImageSet:
     def to(self, device: torch.device) -> "ImageSet":
         """Return the set with its images on a device: itself where they are there, a mapped file on a CPU included.
 
-        On a GPU whose free memory they would take more than `MAX_SHARE` of they stay where they are, to be sent batch
-        by batch.
+        On a GPU whose free memory they would take more than `MAX_SHARE` of they stay where they are, and so do all
+        subsets, to be sent batch by batch.
         """
-        if self.pixels.device.type == device.type and device.index in (None, self.pixels.device.index):
+        is_there = self.pixels.device.type == device.type and device.index in (None, self.pixels.device.index)
+        if is_there or self.is_pinned:
             return self
         n_bytes = len(self) * self.pixels[0].nbytes
         if device.type == "cuda" and n_bytes > MAX_SHARE * torch.cuda.mem_get_info(device)[0]:
             return replace(self, is_pinned=True)
         pixels = self.images.to(device)
         self._forget()
-        return replace(self, pixels=pixels, rows=None, mapping=None, is_pinned=False)
+        return replace(self, pixels=pixels, rows=None, mapping=None)
 
     def take(self, indices: Int64Array | Sequence[int]) -> "ImageSet":
         """Return the set of the images at ``indices`` (any order, repeats allowed)."""
