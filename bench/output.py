@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the command line does, before a GPU is asked
+
 
 def machine() -> dict[str, Any]:
     """Return what a reader needs to know about where the numbers come from; take it before measuring, for the load."""

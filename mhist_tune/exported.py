@@ -115,7 +115,7 @@ def predict(model: Model, paths: Sequence[Path], device: torch.device) -> Iterat
         DataError: a file is missing or no image.
         MhistTuneError: the weights do not fit the model, as another version of timm builds it.
     """
-    with reproducible(device, model.hp.precision):
+    with reproducible(model.hp, device):
         try:
             network = trained_model(model.weights, model.hp, device)
         except RuntimeError as error:

@@ -72,7 +72,7 @@ def fitting_micro_batch_size(hp: Hyperparameters, device: torch.device, n_images
 
 def _update_once(hp: Hyperparameters, n_images: int, device: torch.device) -> None:
     hp = dataclasses.replace(hp, compile="off")  # which takes no less memory, and no minutes
-    with reproducible(device, hp.precision):
+    with reproducible(hp, device):
         model = ready(create_model(dataclasses.replace(hp, weights="random")), hp, device)
         # In evaluation mode BatchNorm takes one image as well, and what is kept for the gradient is the same.
         model.train(n_images > 1)

@@ -174,7 +174,7 @@ def _step_s(hp: Hyperparameters, n_images: int, device: torch.device, fastest_s:
     if math.isfinite(fastest_s) and device.type == "cpu" and _slowness(hp.precision) > HOPELESS_FIRST:
         return math.inf
     try:
-        with reproducible(device, hp.precision):
+        with reproducible(hp, device):
             return _fastest_step_s(hp, n_images, device, fastest_s)
     except (RuntimeError, MemoryError) as error:
         is_first = math.isinf(fastest_s)

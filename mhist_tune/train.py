@@ -126,7 +126,7 @@ def fit(
         UsageError: the model cannot be built, no image is left, or a class has fewer than `hp.n_per_class`.
         StorageError: the checkpoint cannot be written.
     """
-    with reproducible(device, hp.precision):
+    with reproducible(hp, device):
         run = _Run(hp, train, val, seed=seed, device=device, n_epochs=stop_epoch or hp.epochs)
         if on_sampling:
             on_sampling(run.sampling_record())
@@ -162,7 +162,7 @@ def predict(
         images: at `hp.image_size`.
         batch_size: images in one pass; a multiple of the micro-batch if None.
     """
-    with reproducible(device, hp.precision):
+    with reproducible(hp, device):
         logits = evaluate(trained_model(state_dict, hp, device), images.to(device), hp, batch_size=batch_size)
     return probabilities_of(logits).cpu().numpy()
 

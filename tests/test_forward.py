@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils import deterministic
 
+from mhist_tune import forward
 from mhist_tune.augment import normalize_
 from mhist_tune.forward import evaluate, logits_of, probabilities_of, ready, reproducible, statistics_on
 from mhist_tune.hyperparameters import Hyperparameters
@@ -97,8 +99,65 @@ def test_a_reproducible_block_leaves_the_random_state_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    with pytest.raises(KeyError), reproducible(CPU, "fp32"):
+    with pytest.raises(KeyError), reproducible(hyperparameters(), CPU):
         torch.manual_seed(9)
         raise KeyError
 
     assert torch.equal(torch.rand(1), expected)
+
+
+class Scattering(torch.nn.Module):
+    """A model with an operation that torch has no deterministic kernel for, on any device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        values: torch.Tensor = images.flatten(1)[:, 0] * self.scale
+        return torch.zeros(len(values)).put_(torch.arange(len(values)), values)
+
+
+@pytest.fixture
+def like_a_gpu(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """A GPU's name, with the CPU doing what it is asked for."""
+    forked = torch.random.fork_rng
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: forked(devices=[]))
+    monkeypatch.setattr(forward, "ready", lambda model, hp, device: ready(model, hp, CPU))
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *size, device=None: zeros(*size))
+    forward.has_deterministic_kernels.cache_clear()
+    return torch.device("cuda")
+
+
+@pytest.mark.parametrize("has_kernels", [True, False])
+def test_on_a_gpu_torch_warns_only_where_a_model_needs_it(
+    like_a_gpu: torch.device, monkeypatch: pytest.MonkeyPatch, *, has_kernels: bool
+) -> None:
+    """Strict, torch's attention is deterministic as well; nothing is filled, and the process gets its settings back."""
+    settings: Any = deterministic
+    if not has_kernels:
+        monkeypatch.setattr(forward, "create_model", lambda hp: Scattering())
+    with reproducible(hyperparameters(), like_a_gpu):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled() != has_kernels
+        assert not settings.fill_uninitialized_memory
+
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert settings.fill_uninitialized_memory
+
+
+def test_a_studys_trials_ask_once_for_deterministic_kernels(
+    like_a_gpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a search varies changes no kernel; any other error of the step is the model's own."""
+    made = list[Hyperparameters]()
+    monkeypatch.setattr(forward, "create_model", lambda hp: made.append(hp) or create_model(hp))
+    for learning_rate in (1e-3, 1e-4):
+        with reproducible(hyperparameters(learning_rate=learning_rate), like_a_gpu):
+            pass
+    assert len(made) == 1
+
+    monkeypatch.setattr(forward, "create_model", lambda hp: torch.nn.Linear(1, 1))
+    with pytest.raises(RuntimeError, match="shapes"), reproducible(hyperparameters(image_size=48), like_a_gpu):
+        pass

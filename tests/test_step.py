@@ -83,7 +83,7 @@ def test_fused_updates_are_for_gpus() -> None:
 def test_products_are_short_in_tf32_only(precision: str) -> None:
     """fp32 is all of it, in convolutions as well; torch gets its own setting back."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    with reproducible(CPU, precision):
+    with reproducible(hyperparameters(precision=precision), CPU):
         assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == (precision == "tf32")
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
 

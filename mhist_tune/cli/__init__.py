@@ -83,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Before torch is imported: its threads sleep while they wait for one another. Spinning, as they do unless told,
     # makes training several times slower as soon as anything else runs on the same cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not reproducible
     try:
         cli.main(args=arguments, prog_name="mhist-tune", standalone_mode=False)
     except MhistTuneError as error:

@@ -1,7 +1,6 @@
 """Commands that train."""
 
 import contextlib
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,7 +163,6 @@ def verify_command(
     from mhist_tune.supervisor import stop_on_signals
 
     root = required_data(data_root)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         with open_storage(storage_url, create=False) as storage, stop_on_signals() as stop, progress() as emit:
             checks = verification.of_records(storage, name, storage.root / "reports" / name)
@@ -244,7 +242,6 @@ def _work(
     from mhist_tune.studies import load_study
     from mhist_tune.supervisor import run_workers, stop_on_signals
 
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not reproducible
     checkpoints, checkpoints_gb = work["checkpoints"], work["checkpoints_gb"]
     with open_storage(storage_url, create=name is None) as storage:  # a wrong name or place ends before workers start
         if name:
