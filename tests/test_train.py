@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from mhist_tune import saving
+from mhist_tune import forward, saving
 from mhist_tune.checkpoint import CheckpointStore
 from mhist_tune.dataset import ImageSet
 from mhist_tune.errors import UsageError
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.models import create_model
 from mhist_tune.saving import CheckpointSlot
 from mhist_tune.train import Diverged, EpochResult, FitResult, fit, predict
 
@@ -530,3 +531,34 @@ def test_the_random_state_of_the_process_is_left_alone() -> None:
     trained(hyperparameters(epochs=1))
 
     assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {
+            "model": "test_resnet",
+            "dropout_placement": "head",
+            "sampling": "smote",
+            "augmentation": "flip_choice",
+            "stain_jitter": 0.1,
+            "optimizer": "sgd",
+        },
+        {"augment_scope": "resampled", "labels": "votes", "layer_decay": 0.7, "freeze": "stem"},
+    ],
+    ids=["plain", "all warps and stains", "layer groups"],
+)
+def test_an_epoch_waits_for_the_device_at_its_end_alone(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """The meta device has no values: whoever asks for one before the last image is done, or in evaluation, fails."""
+    monkeypatch.setitem(forward.EVALUATION_BATCH, "meta", (1, 8))
+    steps = list[tuple[int, int]]()
+    hp = hyperparameters(**options)
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        trained(hp, val=None, device=torch.device("meta"), on_step=lambda *step: steps.append(step))
+
+    assert steps[-1][0] == steps[-1][1] > 0
+    logits = forward.evaluate(create_model(hp).to("meta"), VAL.to(torch.device("meta")), hp)
+    assert (logits.device.type, logits.shape) == ("meta", (len(VAL),))
