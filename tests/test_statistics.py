@@ -225,7 +225,7 @@ def test_intervals_cover_the_true_mean(record_property):
         intervals = crossed_bootstrap(*draw(10, 300), n_boot=400, seed=study, names=hits)
         for name in hits:
             low, high = intervals[name]
-            hits[name] += low <= np.mean([one[name] for one in of_each]) <= high
+            hits[name] += bool(low <= np.mean([one[name] for one in of_each]) <= high)
     for name, n_hits in hits.items():
         record_property(f"coverage of {name}", n_hits / 1000)
     assert all(0.92 <= n_hits / 1000 <= 0.98 for n_hits in hits.values()), hits
