@@ -183,7 +183,8 @@ def _renew_head(model: nn.Module) -> None:
     head = cast(Any, model).get_classifier()
     if isinstance(head, nn.Linear):
         nn.init.trunc_normal_(head.weight, std=HEAD_DEVIATION)
-        nn.init.zeros_(head.bias)
+        if head.bias is not None:
+            nn.init.zeros_(head.bias)
 
 
 @functools.lru_cache(maxsize=64)

@@ -47,6 +47,14 @@ def test_every_model_starts_with_a_small_head(model: str) -> None:
     assert not head.bias.any()
 
 
+def test_a_head_may_have_no_bias(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights are drawn all the same."""
+    model, head = torch.nn.Module(), torch.nn.Linear(1000, 1, bias=False)
+    monkeypatch.setattr(model, "get_classifier", lambda: head, raising=False)
+    models._renew_head(model)
+    assert head.weight.std().item() == pytest.approx(models.HEAD_DEVIATION, rel=0.35)
+
+
 @pytest.mark.parametrize(
     ("placement", "expected"),
     [
