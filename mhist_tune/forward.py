@@ -126,7 +126,7 @@ def reproducible(hp: Hyperparameters, device: torch.device) -> Iterator[None]:
                 # determinism does not rest on it (NVIDIA/Megatron-LM#7093, ultralytics/ultralytics#26181).
                 memory.fill_uninitialized_memory = False
                 torch.use_deterministic_algorithms(True)
-                is_strict = has_deterministic_kernels(_structure(hp), device)
+                is_strict = _has_deterministic_kernels(_structure(hp), device)
                 # Merely warning, torch takes the fast backward pass of attention, which is not deterministic.
                 torch.use_deterministic_algorithms(True, warn_only=not is_strict)
             yield
@@ -137,17 +137,16 @@ def reproducible(hp: Hyperparameters, device: torch.device) -> Iterator[None]:
 
 
 @functools.cache
-def has_deterministic_kernels(hp: Hyperparameters, device: torch.device) -> bool:
+def _has_deterministic_kernels(hp: Hyperparameters, device: torch.device) -> bool:
     """Tell whether a training step of two images passes where torch refuses kernels that are not deterministic."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        model = ready(create_model(hp), hp, device).train()
-        images = torch.zeros(2, 3, hp.image_size, hp.image_size, device=device)
-        try:
-            logits_of(model, images, hp).sum().backward()  # type: ignore[no-untyped-call]
-        except RuntimeError as error:
-            if "determinis" not in str(error).lower():
-                raise
-            return False
+    model = ready(create_model(hp), hp, device).train()
+    images = torch.zeros(2, 3, hp.image_size, hp.image_size, device=device)
+    try:
+        torch.autograd.backward(logits_of(model, images, hp).sum())
+    except RuntimeError as error:
+        if "determinis" not in str(error).lower():
+            raise
+        return False
     return True
 
 

@@ -1,5 +1,6 @@
 """Tests of mhist_tune.forward."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -119,15 +120,16 @@ class Scattering(torch.nn.Module):
 
 
 @pytest.fixture
-def like_a_gpu(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+def like_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     """A GPU's name, with the CPU doing what it is asked for."""
     forked = torch.random.fork_rng
     monkeypatch.setattr(torch.random, "fork_rng", lambda devices: forked(devices=[]))
     monkeypatch.setattr(forward, "ready", lambda model, hp, device: ready(model, hp, CPU))
     zeros = torch.zeros
     monkeypatch.setattr(torch, "zeros", lambda *size, device=None: zeros(*size))
-    forward.has_deterministic_kernels.cache_clear()
-    return torch.device("cuda")
+    forward._has_deterministic_kernels.cache_clear()
+    yield torch.device("cuda")
+    forward._has_deterministic_kernels.cache_clear()
 
 
 @pytest.mark.parametrize("has_kernels", [True, False])
