@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from mhist_tune import finalists, ledger, records, search, selection, statistics
 from mhist_tune.execution import SlotRun
 from mhist_tune.finalists import INNER, OUTER, STAGE, fold_set, inner_set
-from mhist_tune.session import derive_seed
+from mhist_tune.seeds import derive_seed
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 from mhist_tune.train import predict

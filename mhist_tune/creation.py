@@ -12,7 +12,7 @@ from mhist_tune.annotations import Annotations, Int64Array, read_annotations
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.errors import UsageError
 from mhist_tune.finalists import fold_set, inner_set
-from mhist_tune.session import derive_seed
+from mhist_tune.seeds import derive_seed
 from mhist_tune.space import Categorical, Int, Value
 from mhist_tune.splits import split_folds, split_train
 from mhist_tune.storage import Storage

@@ -16,7 +16,8 @@ from mhist_tune.definition import StudyDefinition
 from mhist_tune.execution import SlotRun
 from mhist_tune.leases import Claim
 from mhist_tune.pruning import Decision, decide, rungs, smoothed
-from mhist_tune.session import Session, derive_seed
+from mhist_tune.seeds import derive_seed
+from mhist_tune.session import Session
 from mhist_tune.train import EpochResult
 
 STAGE = "search"

@@ -1,7 +1,6 @@
 """What one worker process holds while it serves one study."""
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -106,9 +105,3 @@ class Session:
         if self.micro_batch_size is None or hp.micro_batch_size <= self.micro_batch_size or memory.is_coupled(hp):
             return hp
         return replace(hp, micro_batch_size=self.micro_batch_size)
-
-
-def derive_seed(*parts: object) -> int:
-    """Return a seed in [0, 2**31) that depends on all parts and on nothing else."""
-    text = ":".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1

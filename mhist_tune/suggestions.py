@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from mhist_tune import journal, optuna_studies, tables
 from mhist_tune.journal import EventRow
 from mhist_tune.leases import Claim, fence
-from mhist_tune.session import derive_seed
+from mhist_tune.seeds import derive_seed
 from mhist_tune.space import Dimension
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study

@@ -1,5 +1,7 @@
 """A search repeated from its records: suggestions of concurrent workers, what changed since, and who was killed."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -173,3 +175,11 @@ def test_the_points_of_a_sequence_belong_to_slots() -> None:
     places = [suggestions.suggest(options, slot, exact, ())["drop_rate"] for slot in reversed(range(8))]
 
     assert sorted(int(place * 10) for place in places) == list(range(8))
+
+
+def test_a_replay_loads_no_torch() -> None:
+    """A search is repeated from its records on a machine without PyTorch, and at once: a fresh process proves it."""
+    code = "import sys, mhist_tune.replayed\nprint(sorted({'torch', 'timm', 'mhist_tune.session'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
