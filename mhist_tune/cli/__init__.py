@@ -27,17 +27,17 @@ COMMANDS = {
     "best-trial": "show",
     "replay": "show",
     "verify": "work",
-    "export": "exports",
-    "predict": "exports",
+    "export": "export",
+    "predict": "export",
     "extend": "studies",
     "pause": "studies",
     "continue": "studies",
     "stop": "studies",
     "thaw": "studies",
     "delete-study": "studies",
-    "dashboard": "serve",
+    "dashboard": "dashboard",
     "data": "data",
-    "doctor": "diagnose",
+    "doctor": "doctor",
 }
 """Each command and the module of this package that holds it."""
 

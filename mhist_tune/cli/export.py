@@ -1,4 +1,4 @@
-"""Commands that take something out of a storage, and use what was taken out."""
+"""The commands that export records and use an exported model."""
 
 import json
 from pathlib import Path

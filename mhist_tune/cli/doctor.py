@@ -1,4 +1,4 @@
-"""The command that looks at the machine itself."""
+"""The `doctor` command."""
 
 import json
 from pathlib import Path

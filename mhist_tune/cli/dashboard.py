@@ -1,4 +1,4 @@
-"""The web UI."""
+"""The `dashboard` command."""
 
 import os
 from pathlib import Path
