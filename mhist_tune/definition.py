@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from mhist_tune import rows as table_rows
 from mhist_tune import schema
 from mhist_tune import space as spaces
@@ -303,23 +305,4 @@ def _complete(entry: Mapping[str, Any], space: Mapping[str, Dimension]) -> dict[
 
 def render(definition: StudyDefinition) -> str:
     """Return the complete definition as TOML, nothing left to a default; `parse` gives the same one back."""
-    tables = definition.resolved()
-    lines = [f"# sha256 {definition.sha256}"]
-    for name, content in tables.items():
-        head = f"[[{name}]]" if isinstance(content, list) else f"[{name}]"
-        for table in content if isinstance(content, list) else [content]:
-            lines += ["", head, *(f"{key} = {_toml(value)}" for key, value in table.items())]
-    return "\n".join(lines)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, Mapping):
-        items = ", ".join(f"{_key(key)} = {_toml(item)}" for key, item in value.items())
-        return f"{{ {items} }}" if items else "{}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _key(key: str) -> str:
-    return key if schema.NAME.fullmatch(key) else json.dumps(key, ensure_ascii=False)
+    return f"# sha256 {definition.sha256}\n\n{tomli_w.dumps(definition.resolved())}".rstrip("\n")

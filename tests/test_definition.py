@@ -95,6 +95,7 @@ def test_render_is_read_back(name: str) -> None:
     study = definitions.load(name, overrides={"model_options": '{ "a.b" = [1, true], c = "\\"q\\"" }'})
     shown = definitions.render(study)
 
+    assert definitions.parse(shown, "shown").resolved() == study.resolved()
     assert definitions.parse(shown, "shown").sha256 == study.sha256
     assert 'precision = "auto"' in shown
 
