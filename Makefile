@@ -46,7 +46,7 @@ check: setup ## format, lint, types, import contracts, deployment files
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/shellcheck .ci/run deploy/worker.sbatch storage/postgres/make-credentials.sh
 
-bench: $(DEVELOPED) ## the figures of docs/performance.md, two hours on two cores
+bench: $(DEVELOPED) ## the figures of docs/results/performance.md, two hours on two cores
 	for bench in startup.py memory.py throughput.py freeze.py trial_overhead.py 'against_recipe.py --n-pilot 0' storage.py; do \
 	  echo "== bench/$$bench"; $(BIN)/python bench/$$bench || exit; done
 

@@ -178,7 +178,7 @@ def _renew_head(model: nn.Module) -> None:
 
     timm starts some heads (EfficientNet's) uniform in +-1/sqrt(outputs), which for one logit is +-1: the first losses
     are then so large that they wash the pretrained weights out. A new torch layer's are uniform in +-1/sqrt(inputs):
-    about the same for 1,000 inputs, but too large for few (`docs/performance.md`).
+    about the same for 1,000 inputs, but too large for few (`docs/results/performance.md`).
     """
     head = cast(Any, model).get_classifier()
     if isinstance(head, nn.Linear):

@@ -32,7 +32,25 @@ def test_the_readme_shows_every_study_and_only_real_commands() -> None:
 
 
 def test_the_command_reference_is_the_code_s() -> None:
-    """`docs/cli.md` is what `python docs/cli.py` writes now: run it after a change of a command."""
-    made = runpy.run_path(str(ROOT / "docs" / "cli.py"))["to_markdown"]()
+    """`docs/guide/cli.md` is what `python tools/cli_reference.py` writes now: run it after a change of a command."""
+    made = runpy.run_path(str(ROOT / "tools" / "cli_reference.py"))["to_markdown"]()
 
-    assert (ROOT / "docs" / "cli.md").read_text() == made
+    assert (ROOT / "docs" / "guide" / "cli.md").read_text() == made
+
+
+def test_every_relative_link_leads_somewhere() -> None:
+    """Each document that is linked in another, each image and each heading after a `#` exists."""
+    broken = []
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "storage").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            path, _, anchor = link.partition("#")
+            target = (page.parent / path) if path else page
+            if "://" not in link and not (target.exists() and (not anchor or anchor in _anchors(target))):
+                broken.append(f"{page.relative_to(ROOT)}: {link}")
+
+    assert broken == []
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}

@@ -24,7 +24,7 @@ def test_examples_hold_no_image_of_a_data_set(tmp_path: Path) -> None:
             thumbnails.write(thumbnails.path_of(storage, study), images, pictures)
     folder = tmp_path / "examples"
     folder.mkdir()
-    runpy.run_path(str(Path(__file__).parents[1] / "docs" / "example_report.py"))["write_studies"](
+    runpy.run_path(str(Path(__file__).parents[1] / "tools" / "example_report.py"))["write_studies"](
         url, ["one", "other"], folder
     )
 

@@ -1,4 +1,4 @@
-"""Writes `example-report/` beside it: `python docs/example_report.py sqlite:///PATH STUDY STUDY [STUDY...]`.
+"""Write `docs/results/example-report/`: `python tools/example_report.py sqlite:///PATH STUDY STUDY [STUDY...]`.
 
 The studies are retrained ones of one SQLite storage. Their database alone is copied first, to where no thumbnails lie:
 images of a data set must not get into a repository. `generated/` is `mhist-tune demo`, whose images are made up.
@@ -20,7 +20,7 @@ from sqlalchemy import make_url
 from mhist_tune import compare, report, report_text
 from mhist_tune.storage import open_storage
 
-FOLDER = Path(__file__).parent / "example-report"
+FOLDER = Path(__file__).parents[1] / "docs" / "results" / "example-report"
 
 
 def write_studies(storage_url: str, names: list[str], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Writes `cli.md` beside it from the commands themselves: `python docs/cli.py`. A test compares the two."""
+"""Write `docs/guide/cli.md` from the commands themselves: `python tools/cli_reference.py`. A test compares the two."""
 
 import inspect
 from collections.abc import Iterator
@@ -8,11 +8,12 @@ import click
 
 from mhist_tune.cli import cli
 
+PAGE = Path(__file__).parents[1] / "docs" / "guide" / "cli.md"
 HEAD = """# The command line
 
-Made from the code by `python docs/cli.py`. Data goes to stdout, progress and the name of the next command to stderr;
-`--json` prints one JSON document. A mistake is one line, with a hint where there is a remedy. An option beats its
-environment variable, which beats the default.
+`python tools/cli_reference.py` writes this page from the code. Data goes to stdout; progress and the name of the next
+command go to stderr. `--json` prints one JSON document. An error is one line, with a hint where there is a remedy. An
+option beats its environment variable, which beats the default.
 
 | exit code | meaning |
 |---|---|
@@ -70,4 +71,4 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    Path(__file__).with_name("cli.md").write_text(to_markdown(), encoding="utf-8")
+    PAGE.write_text(to_markdown(), encoding="utf-8")
