@@ -1,4 +1,4 @@
-"""The single loader of the test partition. Only retraining may import it, and records every opening."""
+"""The single loader of the test partition. Only `open_test`, which records an opening, and `retrain` may import it."""
 
 from pathlib import Path
 

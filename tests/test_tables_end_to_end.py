@@ -9,7 +9,7 @@ import optuna
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mhist_tune import ledger, records, retrain, studies
+from mhist_tune import ledger, open_test, records, studies
 from mhist_tune.storage import open_storage
 
 Run = Callable[..., tuple[int, str, str]]
@@ -135,7 +135,7 @@ def test_only_listed_rows_of_a_table_are_described(
 
     with open_storage(storage_url_sqlite) as storage:
         study = studies.load_study(storage, "table")
-        retrain.open_rows(storage, study, data_root=generated, trials=[3], n_seeds=2)
+        open_test.open_rows(storage, study, data_root=generated, trials=[3], n_seeds=2)
         slots = ledger.slots(storage, study, "descriptive")
     assert [(slot.payload["label"], slot.payload["trial"], slot.payload["seed"]) for slot in slots] == [
         ("clear", 1, 0),

@@ -112,27 +112,21 @@ def retrain_command(
       mhist-tune retrain vit --data MHIST
       mhist-tune retrain report-augmentation --with-validation --data MHIST
     """
-    from mhist_tune import retrain
+    from mhist_tune.open_test import N_SEEDS, open_rows, open_test
 
     root = required_data(data_root)
     if with_validation:
         with _opened(storage_url, name) as (storage, study):
-            retrain.open_rows(storage, study, data_root=root, trials=trials, n_seeds=n_seeds, again=again)
-        _work(storage_url, root, name, stages=(retrain.DESCRIPTIVE,), **work)
+            open_rows(storage, study, data_root=root, trials=trials, n_seeds=n_seeds, again=again)
+        _work(storage_url, root, name, stages=("descriptive",), **work)
         follow_up(f"mhist-tune report {name} --against method-report")
         return
     if len(trials) > 1:
         raise UsageError("one trial is retrained at a time", hint="--with-validation describes several rows of a table")
     with _opened(storage_url, name) as (storage, study):
-        retrain.open_test(
-            storage,
-            study,
-            data_root=root,
-            trial=trials[0] if trials else None,
-            n_seeds=n_seeds or retrain.N_SEEDS,
-            again=again,
-        )
-    _work(storage_url, root, name, stages=(retrain.STAGE,), **work)
+        trial = trials[0] if trials else None
+        open_test(storage, study, data_root=root, trial=trial, n_seeds=n_seeds or N_SEEDS, again=again)
+    _work(storage_url, root, name, stages=("retrain",), **work)
     follow_up(f"mhist-tune report {name}")
 
 
@@ -204,13 +198,13 @@ def demo_command(devices: str, storage_url: str) -> None:
 
 def _main_job(storage_url: str, name: str, root: Path, **work: Unpack[WorkOptions]) -> None:
     """Search, confirm, retrain the final choice with ten seeds, and print the report."""
-    from mhist_tune import retrain
     from mhist_tune.cli.show import print_report
+    from mhist_tune.open_test import open_test
 
     _work(storage_url, root, name, stages=("search", "confirm"), **work)
     with _opened(storage_url, name) as (storage, study):
-        retrain.open_test(storage, study, data_root=root)
-    _work(storage_url, root, name, stages=(retrain.STAGE,), **work)
+        open_test(storage, study, data_root=root)
+    _work(storage_url, root, name, stages=("retrain",), **work)
     print_report(storage_url, name, output=None, as_json=False)
 
 

@@ -1,0 +1,214 @@
+"""Recording an opening of the test partition, which is the only way to a result on it.
+
+`open_test` writes the opening to the database before any test image is decoded. It fixes the trial, the seeds, and the
+default that is retrained beside the trial. The same set again is the same opening; any other set needs a reason.
+
+`open_rows` opens it for early-stopped models of a table's rows, so that they can be compared with published tables of
+such models. They are descriptive: their stage is their own, and no report of a study uses it.
+"""
+
+import getpass
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mhist_tune import __version__, finalists, journal, ledger, selection
+from mhist_tune.errors import UsageError
+from mhist_tune.finalists import Confirmation
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+
+N_SEEDS = 10
+
+
+def open_test(
+    storage: Storage,
+    study: Study,
+    *,
+    data_root: Path,
+    trial: int | None = None,
+    n_seeds: int = N_SEEDS,
+    again: str | None = None,
+) -> int:
+    """Record the opening of the test partition for one trial and its seeds, and add one slot for each; return its id.
+
+    Where the study's default is confirmed, the same seeds of it belong to the opening, so that the gain from tuning is
+    measured with the same look. Asked for the same trial and seeds again it changes nothing and returns the same
+    opening.
+
+    Args:
+        trial: the number of the search trial; the final choice if None: the best confirmed one, or the best one where
+            nothing is confirmed.
+        n_seeds: how many seeds, 0 to n_seeds - 1.
+        again: why the test partition is opened once more for another trial or other seeds.
+
+    Raises:
+        UsageError: the trial is not complete, or another opening stands and no reason is given.
+        DataError: the test images are missing or damaged.
+    """
+    searched = ledger.slots(storage, study, "search")
+    confirmation = finalists.load(storage, study)
+    chosen = _choose(storage, study, searched, confirmation) if trial is None else trial
+    default = confirmation.default.candidate.trial if confirmation and confirmation.default else None
+    trials = [chosen] if default in (None, chosen) else [chosen, default]
+    slots = [_complete(study, searched, one, confirmation) for one in trials if one is not None]
+    seeds = list(range(n_seeds))
+    payloads = [_payload(study, searched, confirmation, slot, seed) for slot in slots for seed in seeds]
+    fixed_set = {"trial": chosen, "seeds": seeds}
+    return _open(storage, study, data_root, fixed_set, payloads, stage="retrain", again=again, default=default)
+
+
+def open_rows(
+    storage: Storage,
+    study: Study,
+    *,
+    data_root: Path,
+    trials: Sequence[int] = (),
+    n_seeds: int | None = None,
+    again: str | None = None,
+) -> int:
+    """Record one opening for early-stopped models of a table's rows, and add a slot for each row and seed.
+
+    Asked for the same rows and seeds again it changes nothing and returns the same opening.
+
+    Args:
+        trials: a trial of each row; every row with a complete training if empty.
+        n_seeds: how many seeds, 0 to n_seeds - 1; as many as the table has if None.
+        again: as for `open_test`.
+
+    Raises:
+        UsageError: the study is a search, a trial is not complete, or another opening stands and no reason is given.
+        DataError: the test images are missing or damaged.
+    """
+    if not study.definition.rows:
+        raise UsageError(
+            f"{study.name} is a search; --with-validation describes the rows of a table",
+            hint=f"mhist-tune retrain {study.name}",
+        )
+    slots = ledger.slots(storage, study, "search")
+    if trials:
+        labels = {_complete(study, slots, trial).payload["label"] for trial in trials}
+    else:
+        _require_finished(study, slots)
+        labels = {row.label for row in study.definition.rows}
+    chosen = [row.slots[0] for row in selection.row_scores(study, slots) if row.slots and row.label in labels]
+    if not chosen:
+        raise UsageError(f"no trial of {study.name} is complete", hint=f"mhist-tune worker {study.name}")
+    seeds = list(range(n_seeds or study.definition.n_seeds))
+    payloads = [
+        {"trial": slot.trial_number, "label": slot.payload["label"], "params": slot.payload["params"], "seed": seed}
+        for seed in seeds
+        for slot in chosen
+    ]
+    fixed_set = {"trials": [slot.trial_number for slot in chosen], "seeds": seeds}
+    return _open(storage, study, data_root, fixed_set, payloads, stage="descriptive", again=again)
+
+
+def _choose(
+    storage: Storage, study: Study, searched: Sequence[ledger.SlotRow], confirmation: Confirmation | None
+) -> int:
+    """Return the number of the trial that is the final choice.
+
+    Raises:
+        UsageError: something is still to be searched or confirmed, or no trial is complete.
+    """
+    _require_finished(study, searched)
+    if confirmation and confirmation.n_open:
+        raise UsageError(
+            f"{confirmation.n_open} finalists of {study.name} are not confirmed yet, so the final choice is not known",
+            hint=f"finish it: mhist-tune worker {study.name}, or choose: mhist-tune retrain {study.name} --trial N",
+        )
+    if confirmation and confirmation.chosen:
+        return confirmation.chosen.candidate.trial
+    best = selection.best_slot(storage, study)
+    if best is None or best.trial_number is None:
+        raise UsageError(f"no trial of {study.name} is complete", hint=f"mhist-tune worker {study.name}")
+    return best.trial_number
+
+
+def _require_finished(study: Study, slots: Sequence[ledger.SlotRow]) -> None:
+    if unfinished := selection.unfinished(slots):
+        raise UsageError(
+            f"the search of {study.name} has {len(unfinished)} unfinished slots, so its best trial is not known",
+            hint=f"finish it: mhist-tune worker {study.name}, or choose: mhist-tune retrain {study.name} --trial N",
+        )
+
+
+def _complete(
+    study: Study, slots: Sequence[ledger.SlotRow], trial: int, confirmation: Confirmation | None = None
+) -> ledger.SlotRow:
+    """Return the search slot of a trial, which must be complete or, as a pruned default can be, confirmed."""
+    slot = next((slot for slot in slots if slot.trial_number == trial), None)
+    is_confirmed = confirmation is not None and confirmation.of_trial(trial) is not None
+    if slot is None or not (is_confirmed or (slot.outcome or {}).get("state") == "COMPLETE"):
+        raise UsageError(
+            f"trial {trial} of {study.name} is not a complete trial", hint=f"mhist-tune status {study.name}"
+        )
+    return slot
+
+
+def _open(
+    storage: Storage,
+    study: Study,
+    data_root: Path,
+    fixed_set: dict[str, Any],
+    payloads: Sequence[Mapping[str, Any]],
+    *,
+    stage: str,
+    again: str | None,
+    default: int | None = None,
+) -> int:
+    """Return the opening of this set, whatever default was opened beside it, or record it."""
+    from mhist_tune import holdout  # imports torch
+
+    openings = journal.openings(storage, study)
+    for opening in openings:
+        if {**opening.payload, **fixed_set} == opening.payload:
+            return opening.id
+    if openings and not again:
+        raise UsageError(
+            f"the test partition was opened for another trial or other seeds of {study.name}",
+            hint="look at it again only with a reason: --again REASON",
+        )
+    return journal.record_opening(
+        storage,
+        study,
+        by=f"{getpass.getuser()}: mhist-tune retrain",
+        code_version=__version__,
+        reason=again or "first opening",
+        payload=fixed_set if default is None else {**fixed_set, "default": default},
+        fingerprint=holdout.test_fingerprint(data_root),
+        slots=payloads,
+        stage=stage,
+    )
+
+
+def _payload(
+    study: Study,
+    searched: Sequence[ledger.SlotRow],
+    confirmation: Confirmation | None,
+    chosen: ledger.SlotRow,
+    seed: int,
+) -> dict[str, Any]:
+    """Return what one retraining slot needs.
+
+    The stop epoch is the confirmed one, or else the median best epoch of the search over equal configurations.
+    """
+    outcome = chosen.outcome or {}
+    finalist = confirmation.of_trial(chosen.trial_number) if confirmation and chosen.trial_number is not None else None
+    params = finalist.candidate.params if finalist else outcome["params"]
+    same = [
+        (slot.outcome or {})["best_epoch"]
+        for slot in searched
+        if (slot.outcome or {}).get("state") == "COMPLETE" and (slot.outcome or {})["params"] == params
+    ]
+    return {
+        "trial": chosen.trial_number,
+        "params": params,
+        "seed": seed,
+        "stop_epoch": finalist.stop_epoch if finalist else int(statistics.median_low(same)),
+        "best_epoch": outcome.get("best_epoch"),
+        "stopped_epoch": outcome.get("stopped_epoch"),
+        "configured_epochs": study.definition.hyperparameters(params).epochs,
+    }
