@@ -23,7 +23,11 @@ def storage(tmp_path: Path):
 
 @pytest.fixture
 def study(storage: Storage) -> Study:
-    """A study whose search and confirm stages are done: trial 3 was the search's best, trial 1 is the choice."""
+    return confirmed_study(storage)
+
+
+def confirmed_study(storage: Storage) -> Study:
+    """Store a study whose search and confirm stages are done: trial 3 was the search's best, trial 1 is the choice."""
     made = studies.create_study(
         storage,
         definition.parse(confirmed.DEFINITION, "test"),
