@@ -25,7 +25,9 @@ label = "plain"
 augmentation = "none"
 reported = { best_epoch = 5, val_f1 = 0.593 }
 """
-UNDER_WAY = '[study]\nname = "under-way"\nn_trials = 3\n[space]\nlearning_rate = { low = 1e-5, high = 1e-1, log = true }\n'
+UNDER_WAY = (
+    '[study]\nname = "under-way"\nn_trials = 3\n[space]\nlearning_rate = { low = 1e-5, high = 1e-1, log = true }\n'
+)
 FROZEN = json.loads((Path(__file__).parent / "json_keys.json").read_text(encoding="utf-8"))
 COMMANDS = {
     "report, confirmed": ("report", "small"),
