@@ -21,7 +21,8 @@ from safetensors.torch import load
 from torch import Tensor
 
 from mhist_tune.errors import DiskFullError, StorageError
-from mhist_tune.files import PARTIAL, Files, Folder
+from mhist_tune.files import Files, Folder
+from mhist_tune.writing import PARTIAL
 
 FORMAT = "mhist-tune checkpoint 1"
 N_KEPT = 2

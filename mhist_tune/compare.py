@@ -10,6 +10,7 @@ from mhist_tune import compare_text, difficulty, evidence, figures, page, paired
 from mhist_tune.errors import UsageError
 from mhist_tune.evidence import Evidence
 from mhist_tune.storage import Storage
+from mhist_tune.writing import output_folder
 
 _THRESHOLD = 0.5
 
@@ -43,16 +44,11 @@ def write(storage: Storage, names: Sequence[str], folder: Path) -> dict[str, Any
         thumbnails.read(thumbnails.path_of(storage, one.study), [wrong["image_name"] for wrong in shown["mistakes"]])
         for one, shown in zip(members, document["members"], strict=True)
     ]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with output_folder(folder, "the comparison", hint="choose another folder: --output DIR"):
         (folder / "compare.html").write_text(page.render_comparison(document, drawn, pictures), encoding="utf-8")
         (folder / "compare.md").write_text(compare_text.to_markdown(document), encoding="utf-8")
         text = json.dumps(document, indent=2, allow_nan=False)
         (folder / "compare.json").write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"cannot write the comparison into {folder}: {error.strerror}", hint="choose another folder: --output DIR"
-        ) from error
     return document
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from mhist_tune import ledger, records, studies
-from mhist_tune.errors import UsageError
 from mhist_tune.ledger import SlotRow
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
+from mhist_tune.writing import output_folder
 
 _OUTCOME = ("state", "value", "best_value", "best_epoch", "stopped_epoch", "reason")
 _PAYLOAD = ("trial", "seed", "fit", "fold", "label")
@@ -31,11 +31,8 @@ def write(storage: Storage, study: Study, folder: Path) -> dict[str, int]:
         "epochs": _epochs(storage, study, slots),
         "predictions": _predictions(storage, study, slots),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with output_folder(folder, "the records"):
         return {name: _write(folder / f"{name}.csv", *table) for name, table in tables.items()}
-    except OSError as error:
-        raise UsageError(f"cannot write into {folder}: {error.strerror}", hint="choose another folder") from error
 
 
 Table = tuple[list[str], Iterable[Sequence[Any]]]

@@ -11,7 +11,6 @@ import io
 import json
 import mmap
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ from mhist_tune.annotations import IMAGE_FOLDER, Annotations, Int64Array, read_a
 from mhist_tune.annotations import NEGATIVE_CLASS as NEGATIVE_CLASS
 from mhist_tune.annotations import POSITIVE_CLASS as POSITIVE_CLASS
 from mhist_tune.errors import DataError, StorageError
+from mhist_tune.writing import replaced
 
 # Part of every cache file's name: raise it when an image would decode to other pixels than before.
 DECODER_VERSION = 1
@@ -230,9 +230,7 @@ def _resized(image: Image.Image, image_size: int) -> NDArray[np.uint8]:
 
 
 def _write_cache(path: Path, shape: tuple[int, ...], annotations: Annotations, key: str) -> None:
-    # One fixed name, since the lock is held: what a killed process left behind is written over.
-    partial = path.with_suffix(".partial")
-    try:
+    with replaced(path, is_only_writer=True) as partial:
         pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
 
         def fill(index: int) -> bytes:
@@ -246,11 +244,6 @@ def _write_cache(path: Path, shape: tuple[int, ...], annotations: Annotations, k
         if _combine(annotations, _for_each(annotations, fill)) != key:
             raise DataError(f"images in {annotations.paths[0].parent} changed while they were read", hint="run again")
         pixels.flush()
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _open_cache(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]] | None:
@@ -279,9 +272,8 @@ def _known_fingerprint(annotations: Annotations, cache_dir: Path) -> str:
     except FileNotFoundError:
         key = content_fingerprint(annotations)
     if time.time() - max(changed_ns for _, changed_ns, _, _ in stats) / 1e9 > SETTLED_S:
-        partial = entry.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
-        partial.write_text(key, encoding="ascii")
-        partial.replace(entry)
+        with replaced(entry) as partial:
+            partial.write_text(key, encoding="ascii")
     return key
 
 

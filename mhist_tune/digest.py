@@ -16,6 +16,7 @@ from mhist_tune.charts import Line
 from mhist_tune.records import EpochRow
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
+from mhist_tune.writing import replaced
 
 _PREDICTIONS = "predictions"
 _PIECE = 2045
@@ -124,12 +125,9 @@ def _meta(artifact: str, filename: str, mimetype: str) -> str:
 
 
 def _save_file(storage: Storage, name: str, content: bytes) -> bool:
-    folder = storage.root / "artifacts"
     with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{name}.part"
-        part.write_bytes(content)
-        part.replace(folder / name)
+        with replaced(storage.root / "artifacts" / name) as partial:
+            partial.write_bytes(content)
         return True
     return False
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from mhist_tune.errors import DiskFullError
+from mhist_tune.writing import replaced
 
-PARTIAL = ".partial"
 _CHUNK_BYTES = 8 * 2**20
 
 
@@ -44,7 +44,7 @@ class Files(Protocol):
 class Folder:
     """Files in a folder, which several processes, or machines that share it, may use at once.
 
-    What is being written ends with `PARTIAL`, and stays if the writer is killed.
+    A name has one writer at a time: it holds a lease's token.
     """
 
     def __init__(self, path: Path, place: str | None = None) -> None:
@@ -66,20 +66,11 @@ class Folder:
         return (self.path / name).read_bytes()
 
     def write(self, name: str, body: BinaryIO) -> None:
-        """Write beside, fsync, rename, and fsync the folder."""
+        """Write a file, durably before this returns."""
         path = self.path / name
-        partial = path.with_name(path.name + PARTIAL)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with partial.open("wb") as file:
-                    shutil.copyfileobj(body, file, _CHUNK_BYTES)
-                    file.flush()
-                    os.fsync(file.fileno())
-                partial.replace(path)
-                _sync_folder(path.parent)
-            finally:
-                partial.unlink(missing_ok=True)
+            with replaced(path, is_only_writer=True) as partial, partial.open("wb") as file:
+                shutil.copyfileobj(body, file, _CHUNK_BYTES)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFullError(f"no space is left for the checkpoint {path}", hint="free some space") from error
@@ -96,11 +87,3 @@ class Folder:
 def _raise_unless_gone(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    # Some network file systems know no fsync of folders; the file itself has been synced before.
-    with contextlib.suppress(OSError):
-        os.fsync(descriptor)
-    os.close(descriptor)

@@ -36,7 +36,7 @@ from mhist_tune import (
     thumbnails,
     trials,
 )
-from mhist_tune.errors import StorageError, UsageError
+from mhist_tune.errors import StorageError
 from mhist_tune.evidence import Evidence
 from mhist_tune.ledger import SlotRow
 from mhist_tune.records import FloatArray, ImageRows
@@ -44,6 +44,7 @@ from mhist_tune.references import N_IMAGES, N_SSA, REFERENCES
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 from mhist_tune.trials import Trial
+from mhist_tune.writing import output_folder
 
 _TRIAL_KEYS = ("params", "best_epoch", "stopped_epoch", "configured_epochs")
 _PACKAGES = ("torch", "timm", "optuna", "numpy", "scipy", "scikit-learn")
@@ -107,8 +108,7 @@ def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
     found = evidence.load(storage, study_name)
     document, searched = _build(storage, found)
     drawn = figures.draw(storage, document, found, searched)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with output_folder(folder, "the report", hint="choose another folder: --output DIR"):
         document["predictions"] = str(folder / "predictions.csv")
         _write_predictions(found.images, found.slots, found.probabilities, folder / "predictions.csv")
         if found.default_probabilities is not None:
@@ -122,10 +122,6 @@ def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
         (folder / "report.html").write_text(_page(storage, found, document, drawn), encoding="utf-8")
         text = json.dumps(document, indent=2, allow_nan=False)
         (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"cannot write the report into {folder}: {error.strerror}", hint="choose another folder: --output DIR"
-        ) from error
     with contextlib.suppress(StorageError):  # who may only read still gets the files
         storage.retrying(lambda: _show_in_optuna(storage, found, document, searched, folder))
     return document

@@ -19,6 +19,7 @@ from mhist_tune.errors import UsageError
 from mhist_tune.statistics import METRICS
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
+from mhist_tune.writing import output_folder
 
 ALWAYS_SHOWN = ("val_f1", "val_auroc", "best_epoch")
 _SOURCES = {"val": ("search", "val"), "test": ("descriptive", "test"), "retrained": ("retrain", "test")}
@@ -68,14 +69,9 @@ def build(storage: Storage, study_name: str) -> dict[str, Any]:
 def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
     """Write reported.json and reported.md into `folder`, and return the document; errors as for `build`."""
     document = build(storage, study_name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with output_folder(folder, "the table", hint="choose another folder: --output DIR"):
         (folder / "reported.json").write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         (folder / "reported.md").write_text(to_text(document) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"cannot write into {folder}: {error.strerror}", hint="choose another folder: --output DIR"
-        ) from error
     return document
 
 

@@ -77,7 +77,7 @@ class TrialCheckpoints:
         session, store, mine = self._session, self.slot.store, (self._claim.stage, self._claim.slot)
         while True:
             try:
-                present = {_slot_of(key) for key in store.keys(f"{study_folder(session.study)}/")} | {mine}
+                present = {_slot_of(key) for key in store.keys(f"{session.study.folder_name}/")} | {mine}
                 outcomes = ledger.outcomes(session.storage, session.study, present)
                 best = _best(outcomes)
                 if mine == best:
@@ -146,14 +146,9 @@ class TrialCheckpoints:
         )
 
 
-def study_folder(study: Study) -> str:
-    """Return what the keys of a study's checkpoints begin with, up to a slash."""
-    return f"{study.name}-{study.uuid[:8]}"
-
-
 def checkpoint_key(study: Study, stage: str, slot: int) -> str:
     """Return the key of a slot's checkpoints."""
-    return f"{study_folder(study)}/{stage}-{slot:05d}"
+    return f"{study.folder_name}/{stage}-{slot:05d}"
 
 
 def _slot_of(key: str) -> tuple[str, int]:

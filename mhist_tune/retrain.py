@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mhist_tune import holdout, journal, kept_weights, records, search, thumbnails
+from mhist_tune import holdout, journal, kept_weights, records, saved_model, search, thumbnails
 from mhist_tune.dataset import ImageSet
 from mhist_tune.errors import DataError
 from mhist_tune.execution import SlotRun
@@ -32,7 +32,8 @@ def run(run: SlotRun) -> Mapping[str, Any]:
     if isinstance(result, dict):  # diverged: the seed is recorded as such and has no predictions
         return {**result, "state": "FAIL"}
     if payload["seed"] == kept_weights.SEED:
-        kept_weights.write(kept_weights.path_of(session.storage, session.study, payload), result.state_dict)
+        path = kept_weights.path_of(session.storage, session.study, payload)
+        saved_model.write_weights(path, result.state_dict)
     _predict_test(run, hp, result)
     return {
         "state": "COMPLETE",
@@ -95,7 +96,7 @@ def rerun(session: Session, payload: Mapping[str, Any], on_epoch: Callable[[Epoc
     )
     path = kept_weights.path_of(session.storage, session.study, payload)
     if payload["seed"] == kept_weights.SEED and not path.exists():
-        kept_weights.write(path, result.state_dict)
+        saved_model.write_weights(path, result.state_dict)
     return predict(result.state_dict, hp, _load_test(session), device=session.device)
 
 

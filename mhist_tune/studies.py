@@ -40,6 +40,11 @@ class Study:
     state: str
     created_at: float
 
+    @property
+    def folder_name(self) -> str:
+        """The name of the study's folders of checkpoints, weights and thumbnails."""
+        return f"{self.name}-{self.uuid[:8]}"
+
 
 def create_study(
     storage: Storage,

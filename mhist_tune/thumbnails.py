@@ -5,7 +5,6 @@ made on a machine without the file shows no contact sheet.
 """
 
 import io
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +15,14 @@ from PIL import Image
 
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
+from mhist_tune.writing import replaced
 
 _SIDE, _QUALITY = 112, 80
 
 
 def path_of(storage: Storage, study: Study) -> Path:
     """Return where a study's thumbnails lie."""
-    return storage.root / "thumbnails" / f"{study.name}-{study.uuid[:8]}.zip"
+    return storage.root / "thumbnails" / f"{study.folder_name}.zip"
 
 
 def write(path: Path, names: Sequence[str], images: npt.NDArray[np.uint8]) -> None:
@@ -38,19 +38,13 @@ def write(path: Path, names: Sequence[str], images: npt.NDArray[np.uint8]) -> No
     """
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    try:
-        with zipfile.ZipFile(partial, "w") as archive:
-            for name, image in zip(names, images, strict=True):
-                picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
-                picture.thumbnail((_SIDE, _SIDE))
-                buffer = io.BytesIO()
-                picture.save(buffer, "JPEG", quality=_QUALITY)
-                archive.writestr(name, buffer.getvalue())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        for name, image in zip(names, images, strict=True):
+            picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+            picture.thumbnail((_SIDE, _SIDE))
+            buffer = io.BytesIO()
+            picture.save(buffer, "JPEG", quality=_QUALITY)
+            archive.writestr(name, buffer.getvalue())
 
 
 def remove(storage: Storage, study: Study) -> None:

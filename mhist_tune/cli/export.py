@@ -47,15 +47,15 @@ def predict_command(folder: Path, images: tuple[Path, ...], as_json: bool) -> No
 
     import torch
 
-    from mhist_tune import exported
+    from mhist_tune import saved_model
 
-    model = exported.load(folder)
-    found = exported.predict(model, images, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    model = saved_model.load(folder)
+    found = saved_model.predict(model, images, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if as_json:
         rows = [asdict(one) for one in found]
         click.echo(json.dumps({"threshold": model.threshold, "predictions": rows}, indent=2))
         return
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([field.name for field in fields(exported.Prediction)])
+    writer.writerow([field.name for field in fields(saved_model.Prediction)])
     for one in found:
         writer.writerow(asdict(one).values())

@@ -213,7 +213,6 @@ def delete_study_command(name: str, yes: bool, storage_url: str, checkpoints: st
       mhist-tune delete-study demo --yes
     """
     from mhist_tune import digest, kept_weights, studies, thumbnails
-    from mhist_tune.resuming import study_folder
     from mhist_tune.storage import open_storage
     from mhist_tune.stores import open_checkpoints
 
@@ -223,7 +222,7 @@ def delete_study_command(name: str, yes: bool, storage_url: str, checkpoints: st
             click.confirm(f"Delete {name} with all its trials and predictions?", abort=True, err=True)
         digest.remove(storage, study)
         studies.delete_study(storage, study)
-        open_checkpoints(checkpoints, storage.root).remove(study_folder(study))
+        open_checkpoints(checkpoints, storage.root).remove(study.folder_name)
         kept_weights.remove(storage, study)
         thumbnails.remove(storage, study)
     click.echo(f"deleted {name}")

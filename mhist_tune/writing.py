@@ -1,0 +1,68 @@
+"""Writing files: whole or not at all, and into a folder that a user chose."""
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from mhist_tune.errors import UsageError
+
+PARTIAL = ".partial"
+"""The end of the name of a file that is being written."""
+
+
+@contextlib.contextmanager
+def replaced(path: Path, *, is_only_writer: bool = False) -> Iterator[Path]:
+    """Yield the path of a file to write; when the block ends, that file takes the place of `path`.
+
+    A reader sees the old file or the new one, never a part, and a crash of the machine leaves one of them: the file
+    and its folder are synced. Where the block raises, `path` stays as it is. A killed process leaves the unfinished
+    file, whose name ends with `PARTIAL`.
+
+    Args:
+        path: of the file; its folder is created.
+        is_only_writer: whether nobody else writes this file at the same time. The unfinished file then has one fixed
+            name, so that the next writer overwrites what a killed one left.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ("" if is_only_writer else f".{uuid.uuid4().hex}") + PARTIAL)
+    try:
+        yield partial
+        _sync(partial)
+        partial.replace(path)
+        # Some network file systems cannot sync a folder; the file has been synced before.
+        with contextlib.suppress(OSError):
+            _sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def output_folder(folder: Path, what: str, *, hint: str = "choose another folder") -> Iterator[None]:
+    """Create the folder that a command writes to; the block writes the files.
+
+    Args:
+        folder: the folder.
+        what: what is written, for the message, such as "the report".
+        hint: what to do where that fails.
+
+    Raises:
+        UsageError: the folder or a file in it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot write {what} into {folder}: {error.strerror}", hint=hint) from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
