@@ -1,7 +1,7 @@
-"""What an image looks like in a few whole numbers, for the samplers that ask which images are neighbours.
+"""Features of an image for the sampling strategies that need its nearest neighbours (adasyn, tomek).
 
-They come from no trained model and are counts, so they are the same on every device and machine; their hash is
-recorded. They do not change when an image is flipped or turned by a quarter.
+The features are counts of pixels, not the output of a trained model, so they are equal on every device and machine.
+A run records their hash. Flips and rotations by 90 degrees do not change them.
 """
 
 import numpy as np
@@ -12,23 +12,23 @@ from torch import Tensor
 LEVELS = tuple(range(16, 256, 16))
 STEPS = (2, 4, 8, 16, 32, 64)
 N_FEATURES = 3 * (len(LEVELS) + len(STEPS))
-_N_IN_CHUNK = 64
+_CHUNK_SIZE = 64  # images at a time, to bound the memory
 
 
 def image_features(images: Tensor) -> NDArray[np.int64]:
-    """Return how light each channel is and how sharply it changes, [n, N_FEATURES].
+    """Return the features of each image, int64 [n, N_FEATURES].
 
-    For each channel: how many pixels reach each of LEVELS, and how many pairs of neighbouring pixels (horizontal and
-    vertical together) differ by each of STEPS at least. Distances between such cumulative counts grow with how far
-    two histograms lie apart.
+    For each channel they are the number of pixels of at least each level in LEVELS, then the number of pairs of
+    neighbouring pixels (horizontal and vertical together) that differ by at least each step in STEPS. The counts are
+    cumulative, so the distance between two images grows with the distance between their histograms.
 
     Args:
         images: uint8 [n, 3, H, W], on any device.
     """
-    return np.concatenate([_of_chunk(chunk).cpu().numpy() for chunk in torch.split(images, _N_IN_CHUNK)])
+    return np.concatenate([_count(chunk).cpu().numpy() for chunk in torch.split(images, _CHUNK_SIZE)])
 
 
-def _of_chunk(images: Tensor) -> Tensor:
+def _count(images: Tensor) -> Tensor:
     signed = images.to(torch.int16)
     across, down = signed.diff(dim=3).abs(), signed.diff(dim=2).abs()
     counts = [(images >= level).sum(dim=(2, 3)) for level in LEVELS]

@@ -1,4 +1,4 @@
-"""One pass of a model over images: in the run's precision, with or without training, always reproducible."""
+"""Forward passes of a model, in the run's precision and memory format, and the settings that make them reproducible."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -16,30 +16,33 @@ from mhist_tune.warps import warp
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 EVALUATION_BATCH = {"cpu": (1, 32), "cuda": (4, 64)}
-"""Micro-batches in one pass of evaluation, and the fewest images in one.
+"""By device type: micro-batches in one pass of evaluation, and the smallest number of images in one.
 
-Without gradients that takes less memory than a pass in training. A GPU is fed better by more; a CPU gains nothing.
+A pass without gradients takes less memory than a pass in training. A GPU is faster with larger passes, a CPU is not.
 """
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""What the passes of coarser number formats compute in; the others compute in float32."""
+"""The autocast type of each precision that has one; the other precisions compute in float32."""
 
-_RECOMPILE_LIMIT = 1000  # torch's own, 8, would then train on uncompiled, with other last bits
+_RECOMPILE_LIMIT = 1000  # at torch's limit of 8 training would go on uncompiled, with results that differ in last bits
 
 
 def statistics_on(device: torch.device, hp: Hyperparameters) -> tuple[Tensor, Tensor]:
-    """Return the model's input mean and standard deviation, [3] each, on a device."""
+    """Return the mean and the standard deviation of the model's input channels, float32 [3] each, on `device`."""
     mean, std = input_statistics(hp)
     return torch.tensor(mean, device=device), torch.tensor(std, device=device)
 
 
 def ready(model: nn.Module, hp: Hyperparameters, device: torch.device) -> nn.Module:
-    """Return the model on a device, in the run's memory format."""
+    """Move the model to `device`, in the run's memory format, and return it."""
     return model.to(device, memory_format=MEMORY_FORMATS[hp.memory_format])  # type: ignore[call-overload,no-any-return]
 
 
 def logits_of(model: nn.Module, images: Tensor, hp: Hyperparameters) -> Tensor:
-    """Return float32 logits [B]. In bf16 and fp16 the head stays in float32, whose logits rank images without ties."""
+    """Return the logits of normalized images [B, 3, H, W], float32 [B].
+
+    In bf16 and fp16 the head still computes in float32: coarser logits would rank images with ties.
+    """
     images = images.contiguous(memory_format=MEMORY_FORMATS[hp.memory_format])
     if hp.precision not in AUTOCAST:
         logits: Tensor = model(images)
@@ -54,10 +57,10 @@ def logits_of(model: nn.Module, images: Tensor, hp: Hyperparameters) -> Tensor:
 
 @functools.cache
 def compiled_logits_of() -> Callable[[nn.Module, Tensor, Hyperparameters], Tensor]:
-    """Return `logits_of`, compiled. torch keeps the graphs for the process.
+    """Return `logits_of`, compiled. torch keeps the graphs until the process ends.
 
-    A graph is used again by every model with the same structure, shapes, precision and dropout rates, so that the
-    trials of a worker share it; whatever else of the hyperparameters differs.
+    Models with the same structure, shapes, precision and dropout rates share a graph. Other hyperparameters may
+    differ, so most trials of a worker compile nothing.
     """
     import torch._dynamo
 
@@ -67,26 +70,26 @@ def compiled_logits_of() -> Callable[[nn.Module, Tensor, Hyperparameters], Tenso
 
 
 class Batched(Protocol):
-    """Images that come in batches: a tensor of them, or a data set's."""
+    """A sequence of images that can be cut into batches: a tensor or an `ImageSet`."""
 
     def split(self, n: int, /) -> Iterable[Tensor]:
-        """Return all images in their order, up to n at a time."""
+        """Return all images in their order, in batches of at most n."""
         ...
 
 
 def evaluate(model: nn.Module, images: Batched, hp: Hyperparameters, *, batch_size: int | None = None) -> Tensor:
-    """Return logits in evaluation mode, float64 [n] on the model's device.
+    """Return the model's logits in evaluation mode, float64 [n] on the model's device.
 
     Args:
         model: left in evaluation mode.
-        images: uint8 [n, 3, H, W], on the model's device or elsewhere.
+        images: uint8 [n, 3, H, W], on any device.
         hp: resolved, see `probe.resolve`.
-        batch_size: images in one pass; a multiple of the micro-batch if None.
+        batch_size: images in one pass; None for the size that `EVALUATION_BATCH` gives.
     """
     device = next(model.parameters()).device
     statistics = statistics_on(device, hp)
-    factor, fewest = EVALUATION_BATCH[device.type]
-    n_in_pass = batch_size or max(fewest, factor * hp.micro_batch_size)
+    factor, minimum = EVALUATION_BATCH[device.type]
+    n_in_pass = batch_size or max(minimum, factor * hp.micro_batch_size)
     model.eval()
     with torch.inference_mode():
         logits = [
@@ -97,22 +100,22 @@ def evaluate(model: nn.Module, images: Batched, hp: Hyperparameters, *, batch_si
 
 
 def probabilities_of(logits: Tensor) -> Tensor:
-    """Return sigmoid(logits), kept inside the open interval so that no probability looks like a class."""
+    """Return sigmoid(logits), clipped to the open interval (0, 1): 0 and 1 would look like classes."""
     limits = torch.finfo(logits.dtype)
     return logits.sigmoid().clamp(limits.tiny, 1 - limits.eps)
 
 
 @contextmanager
 def reproducible(hp: Hyperparameters, device: torch.device) -> Iterator[None]:
-    """Give the block its own random state and, on a GPU, deterministic kernels; the process gets its own back.
+    """Run the block with its own random state and, on a GPU, deterministic kernels; restore the old state after it.
 
-    Where the model has a step that no deterministic kernel does, torch warns of it instead. Products of float32 numbers
-    are those of TF32 in the precision tf32 alone; torch's default is TF32 in convolutions.
+    If the model has an operation without a deterministic kernel, torch warns instead of raising. TF32 products are
+    used with the precision tf32 only; torch's default is TF32 in convolutions.
     """
     is_cuda = device.type == "cuda"
     was_on = torch.are_deterministic_algorithms_enabled()
     was_warning = torch.is_deterministic_algorithms_warn_only_enabled()
-    memory: Any = deterministic  # a module with a property, which type checkers do not see
+    memory: Any = deterministic  # the module has a property that type checkers do not see
     was_filling = memory.fill_uninitialized_memory
     is_tf32, was_tf32 = hp.precision == "tf32", torch.backends.cuda.matmul.allow_tf32
     with (
@@ -122,12 +125,12 @@ def reproducible(hp: Hyperparameters, device: torch.device) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = is_tf32
         try:
             if is_cuda:
-                # Nothing here reads memory that it did not write. Filling it costs others 12 to 15% of a step, and
-                # determinism does not rest on it (NVIDIA/Megatron-LM#7093, ultralytics/ultralytics#26181).
+                # Nothing here reads memory that it did not write, so determinism does not need filled memory. Filling
+                # takes 12 to 15% of a step elsewhere (NVIDIA/Megatron-LM#7093, ultralytics/ultralytics#26181).
                 memory.fill_uninitialized_memory = False
                 torch.use_deterministic_algorithms(True)
                 is_strict = _has_deterministic_kernels(_structure(hp), device)
-                # Merely warning, torch takes the fast backward pass of attention, which is not deterministic.
+                # With warn_only torch takes the fast backward pass of attention, which is not deterministic.
                 torch.use_deterministic_algorithms(True, warn_only=not is_strict)
             yield
         finally:
@@ -138,7 +141,7 @@ def reproducible(hp: Hyperparameters, device: torch.device) -> Iterator[None]:
 
 @functools.cache
 def _has_deterministic_kernels(hp: Hyperparameters, device: torch.device) -> bool:
-    """Tell whether a training step of two images passes where torch refuses kernels that are not deterministic."""
+    """Return whether a training step of two images runs while torch refuses kernels that are not deterministic."""
     model = ready(create_model(hp), hp, device).train()
     images = torch.zeros(2, 3, hp.image_size, hp.image_size, device=device)
     try:
@@ -151,7 +154,7 @@ def _has_deterministic_kernels(hp: Hyperparameters, device: torch.device) -> boo
 
 
 def _structure(hp: Hyperparameters) -> Hyperparameters:
-    """Return what of a run says which kernels it needs, so that the trials of a study ask once."""
+    """Return only the hyperparameters that decide which kernels run, so that the trials of a study share one answer."""
     return Hyperparameters(
         model=hp.model,
         model_options=hp.model_options,

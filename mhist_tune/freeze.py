@@ -1,9 +1,9 @@
-"""Weights that stay as they start.
+"""Frozen weights: weights that training does not change.
 
-A frozen weight takes no gradient and no weight decay. BatchNorm with frozen weights normalizes by the running
-statistics that it starts with, in training too, and does not move them; dropout acts in frozen parts as elsewhere.
-The images still pass through frozen parts in every epoch: what is saved is their backward pass and their update. By
-`bench/freeze.py`, ResNet-18 trains 1.06 times as fast with a frozen stem and 3.9 times with all but the head frozen.
+A frozen weight gets no gradient and no weight decay. BatchNorm with frozen weights stays in evaluation mode: it
+normalizes by its initial running statistics and does not update them. Dropout acts in frozen parts too. The images
+still pass through the frozen parts in every epoch; only the backward pass and the update are saved. ResNet-18 trains
+1.06 times as fast with a frozen stem and 3.9 times as fast with all but the head frozen (`bench/freeze.py`).
 """
 
 from typing import Any
@@ -17,15 +17,15 @@ from mhist_tune.hyperparameters import FREEZE, Hyperparameters
 
 
 def freeze(model: nn.Module, hp: Hyperparameters, *, head_names: tuple[str, ...]) -> None:
-    """Take the gradients from what `hp.freeze` names, by timm's own groups: stem, then blocks or stages, then the rest.
+    """Freeze the parameters that `hp.freeze` names, in place, by timm's groups: stem, blocks or stages, head.
 
     Args:
-        model: of timm's interface.
-        hp: names the model and what is frozen.
-        head_names: what the names of the head's parameters start with.
+        model: a model with timm's interface.
+        hp: gives `freeze`, and the model's name for error messages.
+        head_names: prefixes of the names of the head's parameters.
 
     Raises:
-        UsageError: the model has fewer blocks, or tells of no groups.
+        UsageError: the model has fewer blocks than are to be frozen, or no groups.
     """
     if hp.freeze == "none":
         return
@@ -39,13 +39,13 @@ def freeze(model: nn.Module, hp: Hyperparameters, *, head_names: tuple[str, ...]
 
 
 def is_frozen(module: nn.Module) -> bool:
-    """Say whether a module has weights and none of them learns."""
+    """Return whether a module has weights and all of them are frozen."""
     parameters = list(module.parameters())
     return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
 def set_training(model: nn.Module) -> None:
-    """Put a model into training mode, frozen BatchNorm into evaluation mode."""
+    """Put a model into training mode, but its frozen BatchNorm layers into evaluation mode."""
     model.train()
     for module in model.modules():
         if isinstance(module, _BatchNorm) and is_frozen(module):
@@ -53,18 +53,21 @@ def set_training(model: nn.Module) -> None:
 
 
 def _first_groups(model: nn.Module, hp: Hyperparameters) -> list[str]:
-    parts: Any = model
+    timm_model: Any = model
     if not hasattr(model, "group_matcher"):
-        raise UsageError(f"{hp.model} does not say what its blocks are", hint='freeze "none" or "all_but_head"')
-    matcher = parts.group_matcher(coarse=True)
-    # The last group is the head, together with a last norm where there is one; counting never reaches it.
+        raise UsageError(
+            f"{hp.model} cannot freeze {hp.freeze}: timm defines no blocks for it",
+            hint='set freeze to "none" or "all_but_head"',
+        )
+    matcher = timm_model.group_matcher(coarse=True)
+    # The last group is the head, with the last norm if there is one. It is never among the frozen groups.
     groups: dict[int, list[str]] = group_parameters(model, matcher)
     ordered = [groups[index] for index in sorted(groups)]
     match = FREEZE.fullmatch(hp.freeze)
-    n_wanted = 1 + (int(match[1]) if match and match[1] else 0)
-    if n_wanted >= len(ordered):
+    n_frozen = 1 + (int(match[1]) if match and match[1] else 0)
+    if n_frozen >= len(ordered):
         raise UsageError(
             f"{hp.model} cannot freeze {hp.freeze}: it has {len(ordered) - 2} blocks or stages after the stem",
-            hint="freeze fewer, or all_but_head",
+            hint='freeze fewer blocks, or set freeze to "all_but_head"',
         )
-    return [name for group in ordered[:n_wanted] for name in group]
+    return [name for group in ordered[:n_frozen] for name in group]

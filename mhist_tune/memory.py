@@ -1,4 +1,4 @@
-"""Memory that ran out: how it is recognized, and what would have fitted."""
+"""Memory: recognizing that it ran out, finding the micro-batch that fits, and how freed memory is returned."""
 
 import ctypes
 import dataclasses
@@ -11,30 +11,31 @@ from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model, has_batch_norm
 from mhist_tune.step import Stepper
 
-# torch has an error of its own kind only for its GPU allocator; the CPU's, CUDA's and cuBLAS's tell by their text.
-_MARKS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+# Only torch's GPU allocator raises OutOfMemoryError. Errors of the CPU allocator, CUDA and cuBLAS are recognized by
+# their message.
+_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_LARGE_BYTES = 2**25  # handed back: larger ones are few, and kept in pieces they made a worker's peak 0.2 GB higher
+_LARGE_BYTES = 2**25  # larger blocks go back to the system: keeping them raised a worker's peak by 0.2 GB
 _KEPT_BYTES = 2**30
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that the device or the machine has no memory left."""
+    """Return whether an error means that the device or the machine has no memory left."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(mark in str(error).lower() for mark in _MARKS)
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _MESSAGES)
 
 
 def device_fault(error: BaseException) -> str | None:
-    """Return what is wrong with the device or its memory, if that is what the error says; no trial is to blame."""
+    """Return what is wrong with the device as the end of a sentence; None if the error is not the device's fault."""
     if is_out_of_memory(error):
         return "has no memory left"
     return "failed" if isinstance(error, torch.AcceleratorError) else None
 
 
 def free(device: torch.device) -> None:
-    """Give back what nothing refers to any more: to the device, and where that is a CPU, to the machine."""
+    """Return unused memory to the device; for a CPU, to the operating system."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -43,7 +44,10 @@ def free(device: torch.device) -> None:
 
 
 def keep_freed() -> None:
-    """Let glibc keep the memory of most freed tensors, which it would hand back and fault in again in every step."""
+    """Make glibc keep the memory of freed tensors up to 32 MB.
+
+    By default glibc returns it to the system, and every training step pays for page faults again.
+    """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
@@ -51,12 +55,15 @@ def keep_freed() -> None:
 
 
 def is_coupled(hp: Hyperparameters) -> bool:
-    """Say whether the micro-batch is part of the method, since the model has BatchNorm."""
+    """Return whether the micro-batch size changes results, because the model has BatchNorm that is not frozen."""
     return has_batch_norm(create_model(dataclasses.replace(hp, weights="random")))
 
 
 def fitting_micro_batch_size(hp: Hyperparameters, device: torch.device, n_images: int) -> int | None:
-    """Return the largest of 1, 1/2, 1/4, ... of `n_images` with which a real update fits; None if none does."""
+    """Return the largest of n_images, n_images // 2, n_images // 4, ... whose training step fits into memory.
+
+    Each size is tried with a real update. None if not even one image fits.
+    """
     while n_images:
         try:
             _update_once(hp, n_images, device)
@@ -71,12 +78,12 @@ def fitting_micro_batch_size(hp: Hyperparameters, device: torch.device, n_images
 
 
 def _update_once(hp: Hyperparameters, n_images: int, device: torch.device) -> None:
-    hp = dataclasses.replace(hp, compile="off")  # which takes no less memory, and no minutes
+    hp = dataclasses.replace(hp, compile="off")  # takes at least as much memory as compiled, but no minutes to compile
     with reproducible(hp, device):
         model = ready(create_model(dataclasses.replace(hp, weights="random")), hp, device)
-        # In evaluation mode BatchNorm takes one image as well, and what is kept for the gradient is the same.
+        # BatchNorm refuses a single image in training mode. Evaluation mode keeps the same tensors for the gradient.
         model.train(n_images > 1)
         images = torch.zeros(n_images, 3, hp.image_size, hp.image_size, device=device)
         stepper = Stepper(model, hp)
         stepper.add(images, torch.zeros(n_images, device=device), n_images)
-        stepper.optimizer.step()  # fp16's scaler might leave it out, and with it the memory of the moments
+        stepper.optimizer.step()  # directly: fp16's scaler may skip it, and then the moments take no memory

@@ -1,7 +1,7 @@
-"""Metrics of one set of predictions, through torchmetrics, on probabilities of the positive class only.
+"""Metrics of one set of predictions by torchmetrics. Only probabilities of the positive class are accepted.
 
-Two traps are closed here. Hard 0/1 predictions make AUROC the mean of recall and specificity. Logits make torchmetrics
-apply a sigmoid to some batches and not to others, depending on whether a batch happens to lie inside 0..1.
+Two mistakes are refused because torchmetrics would accept them. With predicted classes (0 or 1), AUROC is the mean of
+recall and specificity. With logits, torchmetrics applies a sigmoid only to batches that leave the range 0..1.
 """
 
 import math
@@ -13,19 +13,19 @@ THRESHOLD = 0.5
 
 
 def binary_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return f1 with f1_standard_error, precision, recall, specificity, accuracy and auroc, each 0..1.
+    """Return f1, f1_standard_error, precision, recall, specificity, accuracy and auroc, each 0..1.
 
-    All but auroc count a probability above 0.5 as positive; a ratio without a denominator is 0. auroc is exact (no
-    binning) and NaN where only one class is present; so is the standard error where F1 is 0 or 1.
+    A probability above 0.5 is called positive, except in auroc, which has no threshold. A ratio with a denominator of 0
+    is 0. auroc is exact (no binning), and NaN if only one class is present. f1_standard_error is NaN if F1 is 0 or 1.
 
     Args:
         probabilities: float [n] in 0..1, of label 1.
         labels: [n], 0 or 1.
 
     Raises:
-        ValueError: if the first argument holds classes or logits instead of probabilities, or the sizes differ.
+        ValueError: `probabilities` holds classes or logits, or the sizes differ or are 0.
     """
-    from torchmetrics.functional import classification as functional  # two seconds that a first step need not wait for
+    from torchmetrics.functional import classification as functional  # takes two seconds: not before the first step
 
     if probabilities.shape != labels.shape or probabilities.ndim != 1 or len(labels) == 0:
         raise ValueError(f"expected two vectors of one size, got {list(probabilities.shape)} and {list(labels.shape)}")
@@ -36,16 +36,16 @@ def binary_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
     if bool(((probabilities == 0) | (probabilities == 1)).all()):
         raise ValueError("expected probabilities, got only 0.0 and 1.0: these are classes, they have no ranking")
     targets = labels.long()
-    counted = {
+    metric_of = {
         "f1": functional.binary_f1_score,
         "precision": functional.binary_precision,
         "recall": functional.binary_recall,
         "specificity": functional.binary_specificity,
         "accuracy": functional.binary_accuracy,
     }
-    metrics = {name: float(metric(probabilities, targets, threshold=THRESHOLD)) for name, metric in counted.items()}
-    n_counted = int(targets.sum()) + int((probabilities > THRESHOLD).sum())
-    metrics["f1_standard_error"] = f1_standard_error(metrics["f1"], n_counted)
+    metrics = {name: float(metric(probabilities, targets, threshold=THRESHOLD)) for name, metric in metric_of.items()}
+    n_positive, n_called_positive = int(targets.sum()), int((probabilities > THRESHOLD).sum())
+    metrics["f1_standard_error"] = f1_standard_error(metrics["f1"], n_positive + n_called_positive)
     if torch.unique(targets).numel() == 2:
         metrics["auroc"] = float(functional.binary_auroc(probabilities, targets, thresholds=None))
     else:
@@ -54,13 +54,13 @@ def binary_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def f1_standard_error(f1: float, n_counted: int) -> float:
-    """Return the standard error of an F1 over independent images, by the delta method; NaN where F1 is 0 or 1.
+    """Return the standard error of an F1 over independent images, by the delta method; NaN if F1 is 0 or 1.
 
-    F1 = 2 TP / n_counted, with TP, FP and FN a part of a multinomial sample, gives the variance
-    F1 (1 - F1) (2 - F1) / n_counted (as Takahashi et al. 2022 for binary F1, rewritten).
+    F1 is 2 TP / n_counted, and TP, FP and FN are counts of a multinomial sample. The delta method then gives the
+    variance F1 (1 - F1) (2 - F1) / n_counted, which is the formula of Takahashi et al. (2022) for binary F1, rewritten.
 
     Args:
         f1: 0..1.
-        n_counted: 2 TP + FP + FN, the positive images and those that were called positive.
+        n_counted: 2 TP + FP + FN, the number of positive images plus the number of images called positive.
     """
     return math.sqrt(f1 * (1 - f1) * (2 - f1) / n_counted) if 0 < f1 < 1 else math.nan
