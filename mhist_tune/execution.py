@@ -26,6 +26,7 @@ from mhist_tune.events import Interrupted
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.leases import LeaseKeeper
 from mhist_tune.ledger import Claim, StaleTokenError
+from mhist_tune.optuna_internals import trial_id
 from mhist_tune.outbox import Outbox
 from mhist_tune.pruning import Decision, smoothed
 from mhist_tune.resuming import LeftToOthers, TrialCheckpoints
@@ -96,10 +97,10 @@ class SlotRun:
             return storage.optuna.get_trial(storage.optuna.create_new_trial(study_id, template_trial=template()))
 
         trial = storage.retrying(adopt_or_create)
-        self._trial_id, self.trial_number = trial._trial_id, trial.number
-        if not ledger.attach_trial(storage, claim, trial._trial_id, trial.number):
+        self._trial_id, self.trial_number = trial_id(trial), trial.number
+        if not ledger.attach_trial(storage, claim, self._trial_id, trial.number):
             raise StaleTokenError(claim)
-        return trial._trial_id
+        return self._trial_id
 
     def fit(
         self,

@@ -7,6 +7,7 @@ from mhist_tune.storage import Storage
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages import BaseStorage
 
 OWNER_ATTR = "mhist_study"
 """The user attribute that holds the owner's UUID."""
@@ -38,14 +39,15 @@ def ensure(storage: Storage, name: str, owner_uuid: str) -> int:
     return storage.retrying(find_or_make)
 
 
-def in_memory() -> "optuna.Study":
-    """Return an empty study (direction: maximize) of this process alone, without Optuna's message about it."""
+def in_memory() -> "tuple[optuna.Study, BaseStorage]":
+    """Return an empty study (direction: maximize) in memory, and its storage, without Optuna's message about it."""
     import optuna
 
+    storage = optuna.storages.InMemoryStorage()
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        return optuna.create_study(direction="maximize")
+        return optuna.create_study(direction="maximize", storage=storage), storage
     finally:
         optuna.logging.set_verbosity(verbosity)
 

@@ -147,7 +147,7 @@ def _suggestion(session: Session, slot: int, trial_id: int) -> dict[str, Any]:
     storage = session.storage
     definition = studies.load_study(storage, session.study.name).definition  # a range may be wider by now
     study_id = studies.optuna_study_id(storage, session.study, STAGE)
-    trials = storage.retrying(lambda: session.sampler_view.get_all_trials(study_id, deepcopy=False))
+    trials = storage.retrying(lambda: session.sampler_storage.get_all_trials(study_id, deepcopy=False))
     seen = suggestions.lessons(trials, own_id=trial_id)
     return {
         "params": suggestions.suggest(definition.sampler, slot, definition.space, seen),

@@ -16,7 +16,7 @@ from mhist_tune.dataset import ImageSet
 from mhist_tune.events import Emit, StopRequest
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.rungs import RungBook, waiting
-from mhist_tune.sampler_view import SamplerView
+from mhist_tune.sampler_storage import SamplerStorage
 from mhist_tune.scores import ScoreBook
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -95,9 +95,9 @@ class Session:
         return self._rungs[stage]
 
     @functools.cached_property
-    def sampler_view(self) -> SamplerView:
+    def sampler_storage(self) -> SamplerStorage:
         """Optuna's storage as the search's sampler sees it."""
-        return SamplerView(self.storage.rdb, lambda: waiting(self.storage, self.study, "search"))
+        return SamplerStorage(self.storage.rdb, lambda: waiting(self.storage, self.study, "search"))
 
     def hyperparameters(self, params: Mapping[str, Any]) -> Hyperparameters:
         """Return what `fit` takes, see `studies.hyperparameters`, with a micro-batch that fits the device."""

@@ -85,7 +85,7 @@ class Storage:
         """Optuna's own storage without a cache, for what the cache of `optuna` cannot do."""
         from optuna.storages import RDBStorage
 
-        logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.WARNING)  # "A new study created in RDB"
+        logging.getLogger("optuna.storages").setLevel(logging.WARNING)  # "A new study created in RDB"
         return RDBStorage(self._url.render_as_string(hide_password=False), self._engine_options())
 
     @functools.cached_property

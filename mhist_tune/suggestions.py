@@ -11,7 +11,6 @@ from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import Connection
@@ -19,6 +18,7 @@ from sqlalchemy import Connection
 from mhist_tune import journal, optuna_studies, tables
 from mhist_tune.journal import EventRow
 from mhist_tune.leases import Claim, fence
+from mhist_tune.optuna_internals import PointSampler, trial_id
 from mhist_tune.seeds import derive_seed
 from mhist_tune.space import Dimension
 from mhist_tune.storage import Storage
@@ -43,20 +43,9 @@ def make_sampler(options: Mapping[str, Any], slot: int) -> BaseSampler:
             case "gp":
                 return optuna.samplers.GPSampler(seed=seed, **rest)
             case "qmc":  # its points are one sequence over all slots, so the seed is the study's
-                return _Point(slot, seed=options["seed"], **rest)
+                return PointSampler(slot, seed=options["seed"], **rest)
             case _:
                 return optuna.samplers.RandomSampler(seed=seed)
-
-
-class _Point(optuna.samplers.QMCSampler):
-    """Gives the point of one slot, whatever was asked before; Optuna's own counts in the database what it was asked."""
-
-    def __init__(self, slot: int, **options: Any) -> None:
-        super().__init__(warn_independent_sampling=False, **options)
-        self._slot = slot
-
-    def _find_sample_id(self, study: optuna.Study, search_space: dict[str, BaseDistribution]) -> int:
-        return self._slot
 
 
 def suggest(
@@ -71,8 +60,9 @@ def suggest(
         trials: those that it learns from, see `lessons`.
     """
     distributions = {name: dimension.distribution() for name, dimension in space.items()}
-    sampler, study = make_sampler(options, slot), optuna_studies.in_memory()
-    storage, study_id = study._storage, study._study_id
+    sampler = make_sampler(options, slot)
+    study, storage = optuna_studies.in_memory()
+    study_id = storage.get_study_id_from_name(study.study_name)
     for trial in map(copy.copy, trials):
         # of today, since TPE models together only what has the same range in all trials
         trial.distributions = {name: distributions[name] for name in trial.params}
@@ -100,7 +90,7 @@ def lessons(trials: Sequence[FrozenTrial], own_id: int) -> list[FrozenTrial]:
             curve = trial.intermediate_values
             trial = copy.copy(trial)
             trial.state, trial.value = TrialState.PRUNED, curve[max(curve)] if curve else None
-        if trial.state in _LETTERS and trial._trial_id != own_id:
+        if trial.state in _LETTERS and trial_id(trial) != own_id:
             learned.append(trial)
     return learned
 

@@ -136,7 +136,7 @@ def _fanova(trials: Sequence[Trial], values: FloatArray, space: Mapping[str, Dim
     from optuna.trial import create_trial
 
     distributions = {name: dimension.distribution() for name, dimension in space.items()}
-    study = optuna_studies.in_memory()
+    study, _ = optuna_studies.in_memory()
     study.add_trials(
         [
             create_trial(

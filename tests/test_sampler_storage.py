@@ -8,7 +8,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 
 from mhist_tune import studies
-from mhist_tune.sampler_view import SamplerView
+from mhist_tune.sampler_storage import SamplerStorage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
@@ -23,7 +23,7 @@ class Trials:
     def __init__(self, storage: Storage, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
         self.optuna, self.study_id = storage.optuna, studies.optuna_study_id(storage, study, "search")
         self.waiting: dict[int, int] = {}
-        self.view = SamplerView(storage.rdb, lambda: self.waiting)
+        self.view = SamplerStorage(storage.rdb, lambda: self.waiting)
         self.n_read: list[int] = []
         original = RDBStorage._get_trials
 

@@ -1,0 +1,31 @@
+"""Optuna's private parts that this package uses. `sampler_storage` has those of the cached storage."""
+
+from typing import Any
+
+from optuna import Study
+from optuna.distributions import BaseDistribution
+from optuna.samplers import QMCSampler
+from optuna.trial import FrozenTrial
+
+
+def trial_id(trial: FrozenTrial) -> int:
+    """Return the id of a trial in the database. Optuna shows only its number."""
+    return trial._trial_id
+
+
+class PointSampler(QMCSampler):
+    """Samples one point of a quasi-random sequence.
+
+    Optuna's own sampler counts in the storage how many points it has given; so its answer depends on earlier calls.
+
+    Args:
+        index: of the point in the sequence.
+        options: of `QMCSampler`.
+    """
+
+    def __init__(self, index: int, **options: Any) -> None:
+        super().__init__(warn_independent_sampling=False, **options)
+        self._index = index
+
+    def _find_sample_id(self, study: Study, search_space: dict[str, BaseDistribution]) -> int:
+        return self._index
