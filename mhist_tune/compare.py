@@ -6,7 +6,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from mhist_tune import compare_text, difficulty, evidence, figures, page, paired, statistics, thumbnails
+from mhist_tune import by_votes, compare_text, evidence, figures, html, paired, statistics, thumbnails
 from mhist_tune.errors import UsageError
 from mhist_tune.evidence import Evidence
 from mhist_tune.storage import Storage
@@ -45,7 +45,7 @@ def write(storage: Storage, names: Sequence[str], folder: Path) -> dict[str, Any
         for one, shown in zip(members, document["members"], strict=True)
     ]
     with output_folder(folder, "the comparison", hint="choose another folder: --output DIR"):
-        (folder / "compare.html").write_text(page.render_comparison(document, drawn, pictures), encoding="utf-8")
+        (folder / "compare.html").write_text(html.render_comparison(document, drawn, pictures), encoding="utf-8")
         (folder / "compare.md").write_text(compare_text.to_markdown(document), encoding="utf-8")
         text = json.dumps(document, indent=2, allow_nan=False)
         (folder / "compare.json").write_text(text + "\n", encoding="utf-8")
@@ -94,12 +94,12 @@ def _member(member: Evidence) -> dict[str, Any]:
         "seeds": member.seeds,
         "n_test_openings": len(member.openings),
         "auroc": statistics.summary(images.labels, member.probabilities, groups=images.groups)["auroc"],
-        "by_votes": difficulty.rates_by_votes(
+        "by_votes": by_votes.error_rates(
             images.votes, images.labels, member.probabilities, threshold=_THRESHOLD, groups=images.groups
         ),
         "mistakes": [
             {"image_name": images.names[one["index"]], **one}
-            for one in difficulty.mistakes(images.votes, images.labels, member.probabilities, threshold=_THRESHOLD)
+            for one in by_votes.mistakes(images.votes, images.labels, member.probabilities, threshold=_THRESHOLD)
         ],
     }
 

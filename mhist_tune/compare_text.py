@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from mhist_tune.methods import interval, number
 from mhist_tune.report_text import Rows, change, markdown_table
+from mhist_tune.sentences import interval, number
 
 _THRESHOLD = 0.5
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mhist_tune import charts, ledger, studies
-from mhist_tune.charts import Line
+from mhist_tune import ledger, studies, svg
 from mhist_tune.records import EpochRow
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
+from mhist_tune.svg import Line
 from mhist_tune.writing import replaced
 
 _PREDICTIONS = "predictions"
@@ -112,8 +112,8 @@ def _curves(epochs: Sequence[EpochRow]) -> str:
     panels = []
     for title, names in _CURVES:
         lines = [Line(name, [row.metrics.get(name) for row in epochs], f"c{place}") for place, name in enumerate(names)]
-        panels.append((title, charts.curves(title, lines, n_epochs=len(epochs))))
-    return charts.standalone(panels)
+        panels.append((title, svg.curves(title, lines, n_epochs=len(epochs))))
+    return svg.standalone(panels)
 
 
 def _artifact(study: Study, name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from mhist_tune import canvas, model_plots, plots, records, search_plots
+from mhist_tune import canvas, comparison_plots, plots, records, search_plots
 from mhist_tune.calibration import ReliabilityBin
 from mhist_tune.evidence import STAGE, Evidence
 from mhist_tune.storage import Storage
@@ -127,24 +127,24 @@ def compared(members: Sequence[Evidence], document: Mapping[str, Any]) -> list[R
             "roc",
             "ROC on the test partition",
             "For each model the mean over its seeds, with a band from the lowest to the highest seed.",
-            model_plots.roc(labels, dict(zip(names, tables, strict=True))),
+            comparison_plots.roc(labels, dict(zip(names, tables, strict=True))),
         ),
         ReportFigure(
             "auroc",
             "AUROC of every seed",
             "Each dot is a seed; the diamond is their mean, with its 95% interval over images and seeds.",
-            model_plots.seeds({one["study"]: one["auroc"] for one in document["members"]}),
+            comparison_plots.seeds({one["study"]: one["auroc"] for one in document["members"]}),
         ),
         ReportFigure(
             "differences",
             "Differences of AUROC",
             "First minus second with a 95% interval, images paired. One that holds 0 shows no difference.",
-            model_plots.differences(pairs),
+            comparison_plots.differences(pairs),
         ),
         ReportFigure(
             "votes",
             "Error rate by agreement of the seven pathologists",
             "Share of misclassified images at 0.5, with 95% intervals, and of pathologists against the majority.",
-            model_plots.error_rates({one["study"]: one["by_votes"] for one in document["members"]}),
+            comparison_plots.error_rates({one["study"]: one["by_votes"] for one in document["members"]}),
         ),
     ]

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mhist_tune import ledger, optimism, records, selection
+from mhist_tune import ledger, out_of_fold, records, selection
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.ledger import SlotRow
-from mhist_tune.optimism import OutOfFold
+from mhist_tune.out_of_fold import OutOfFold
 from mhist_tune.records import FloatArray
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -182,7 +182,7 @@ def of_slots(
         n_epochs = stop_epoch(inner)
         if outer and all(slot.state == "done" and slot.slot in stored for slot in outer):
             table = np.concatenate([stored[slot.slot] for slot in outer])
-            scores = optimism.out_of_fold(labels, folds, table)
+            scores = out_of_fold.scores(labels, folds, table)
             finalists.append(Finalist(candidate, outer[0].payload["stop_epoch"], table, scores))
         elif selection.unfinished(mine) or not inner or (n_epochs is not None and not outer):
             n_open += 1
@@ -204,7 +204,7 @@ def document(confirmation: Confirmation) -> dict[str, Any]:
     null if that trial is not confirmed.
     """
     finalists = confirmation.finalists
-    choice = optimism.selection(
+    choice = out_of_fold.selection(
         confirmation.labels,
         np.stack([one.probabilities for one in finalists]),
         groups=confirmation.groups,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mhist_tune import report_text
-from mhist_tune.methods import counted, number
+from mhist_tune.sentences import counted, number
 
 
 def render(report: Mapping[str, Any], model: Mapping[str, Any]) -> str:

@@ -8,9 +8,9 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from mhist_tune.by_votes import VoteRate
 from mhist_tune.calibration import ReliabilityBin
 from mhist_tune.canvas import BLUE, GREY, INK, ORANGE, new_figure
-from mhist_tune.difficulty import VoteRate
 
 _FIRST_SSA_VOTE = 4
 _GRID = np.linspace(0, 1, 201)
@@ -85,7 +85,7 @@ def error_rates(rates: Sequence[VoteRate]) -> Figure:
     """Draw the error rate with its interval for each number of SSA votes 0..7, and the pathologists' disagreement.
 
     Args:
-        rates: as from `difficulty.rates_by_votes`.
+        rates: as from `by_votes.error_rates`.
     """
     figure, (axes,) = new_figure(width=6.0, height=4.4)
     for start, stop, name, colour, hatch in (

@@ -17,22 +17,22 @@ from typing import Any
 from mhist_tune import (
     __version__,
     audit,
+    by_votes,
     definition,
-    difficulty,
     digest,
     evidence,
     figures,
     finalists,
     gain,
-    held_out,
+    html,
     journal,
     ledger,
-    methods,
-    page,
     plotly_figures,
     records,
     report_text,
+    sentences,
     statistics,
+    threshold,
     thumbnails,
     trials,
 )
@@ -63,9 +63,9 @@ def build(storage: Storage, study_name: str) -> dict[str, Any]:
             and n_seeds_planned, seeds, n_train, n_val, n_images and share_ssa (of the test partition), resampled_by
             (image or group), is_mhist (whether the references apply).
         metrics: at 0.5, see `statistics.summary`.
-        confirm, held_out, gain: see `finalists.document`, `held_out.document` and `gain.document`; null where there is
+        confirm, held_out, gain: see `finalists.document`, `threshold.document` and `gain.document`; null where there is
             nothing of it.
-        by_votes, mistakes: see `difficulty`; a mistake has its image's name.
+        by_votes, mistakes: see `by_votes`; a mistake has its image's name.
         references: published results.
         search: `n_trials` by state, `history` (with the last decision on each trial), `importance`, `audit` (of the
             pruner), `edges` (alarms).
@@ -142,8 +142,8 @@ def _show_in_optuna(
 
 
 def _page(storage: Storage, found: Evidence, document: Mapping[str, Any], drawn: Sequence[figures.ReportFigure]) -> str:
-    wrong = [one["image_name"] for one in document["mistakes"][: page.N_THUMBNAILS]]
-    return page.render(document, drawn, thumbnails.read(thumbnails.path_of(storage, found.study), wrong))
+    wrong = [one["image_name"] for one in document["mistakes"][: html.N_THUMBNAILS]]
+    return html.render(document, drawn, thumbnails.read(thumbnails.path_of(storage, found.study), wrong))
 
 
 def _build(storage: Storage, found: Evidence) -> tuple[dict[str, Any], list[Trial]]:
@@ -173,12 +173,12 @@ def _build(storage: Storage, found: Evidence) -> tuple[dict[str, Any], list[Tria
         "resampled_by": "image" if images.groups is None else "group",
         "metrics": statistics.summary(images.labels, found.probabilities, groups=images.groups),
         "confirm": finalists.document(confirmation) if confirmation and confirmation.finalists else None,
-        "held_out": held_out.document(storage, found, confirmation),
+        "held_out": threshold.document(storage, found, confirmation),
         "gain": gain.document(found),
-        "by_votes": difficulty.rates_by_votes(images.votes, images.labels, found.probabilities, groups=images.groups),
+        "by_votes": by_votes.error_rates(images.votes, images.labels, found.probabilities, groups=images.groups),
         "mistakes": [
             {"image_name": images.names[one["index"]], **one}
-            for one in difficulty.mistakes(images.votes, images.labels, found.probabilities)
+            for one in by_votes.mistakes(images.votes, images.labels, found.probabilities)
         ],
         "references": list(REFERENCES),
         "search": _search(storage, found, searched),
@@ -204,9 +204,9 @@ def _build(storage: Storage, found: Evidence) -> tuple[dict[str, Any], list[Tria
         ],
         "predictions": None,
     }
-    document["result"] = methods.result(document)
-    document["caveats"] = methods.caveats(document)
-    document["methods"] = methods.paragraph(document, study)
+    document["result"] = sentences.result(document)
+    document["caveats"] = sentences.caveats(document)
+    document["methods"] = sentences.paragraph(document, study)
     return document, searched
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from mhist_tune import finalists, probed
 from mhist_tune.figures import ReportFigure
-from mhist_tune.methods import counted, duration, interval, number
+from mhist_tune.sentences import counted, duration, interval, number
 
 TABLE_COLUMNS = (
     ("Loss", "log_loss"),

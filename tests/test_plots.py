@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from mhist_tune import canvas, plots, search_plots
+from mhist_tune.by_votes import error_rates
 from mhist_tune.calibration import ReliabilityBin
-from mhist_tune.difficulty import rates_by_votes
 
 
 def colours(path):
@@ -54,13 +54,13 @@ def test_roc_writes_the_same_bytes_again(tmp_path, predictions):
 def test_votes_chart_shows_both_classes(tmp_path, predictions):
     """Bars of HP and of SSA both show, in their colours."""
     votes, labels, table = predictions
-    canvas.write_png(plots.error_rates(rates_by_votes(votes, labels, table)), tmp_path / "votes.png")
+    canvas.write_png(plots.error_rates(error_rates(votes, labels, table)), tmp_path / "votes.png")
     assert all(share > 0.005 for share in colours(tmp_path / "votes.png").values())
 
 
 def test_votes_chart_without_errors_or_images_is_drawn(tmp_path):
     """No error at all and vote counts without an image are charted, not refused."""
-    canvas.write_png(plots.error_rates(rates_by_votes([0, 7], [0, 1], [[0.1, 0.9]])), tmp_path / "votes.png")
+    canvas.write_png(plots.error_rates(error_rates([0, 7], [0, 1], [[0.1, 0.9]])), tmp_path / "votes.png")
     with Image.open(tmp_path / "votes.png") as image:
         assert image.format == "PNG"
 
@@ -76,7 +76,7 @@ def test_precision_recall_has_a_line_for_each_seed_and_the_share_of_ssa(predicti
 def test_votes_chart_has_intervals_and_the_pathologists(predictions):
     """Eight bars, eight intervals, and eight marks for the pathologists who disagree."""
     votes, labels, table = predictions
-    (axes,) = plots.error_rates(rates_by_votes(votes, labels, table, n_boot=50)).axes
+    (axes,) = plots.error_rates(error_rates(votes, labels, table, n_boot=50)).axes
     assert len(axes.patches) == 8
     assert sum(len(one.get_segments()) for one in axes.collections) == 8
     assert axes.lines[-1].get_ydata()[3] == pytest.approx(3 / 7)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import f1_score, log_loss, roc_auc_score
 
-from mhist_tune import calibration, ledger, methods, records, report, report_text, schema, thumbnails
+from mhist_tune import calibration, ledger, records, report, report_text, schema, sentences, thumbnails
 from mhist_tune.errors import StudyNotFoundError, UsageError
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.statistics import crossed_bootstrap
@@ -52,8 +52,8 @@ def study(storage):
 
 def test_every_sampler_and_pruner_has_its_words() -> None:
     """Whatever a definition may name, the methods paragraph can say."""
-    assert methods._SAMPLERS.keys() == schema._SAMPLERS.keys()
-    assert methods._PRUNERS.keys() == schema._PRUNERS.keys()
+    assert sentences._SAMPLERS.keys() == schema._SAMPLERS.keys()
+    assert sentences._PRUNERS.keys() == schema._PRUNERS.keys()
 
 
 def test_document_has_every_pinned_key_and_is_json(storage, study):

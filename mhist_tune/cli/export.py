@@ -19,11 +19,11 @@ def export_command(name: str, folder: Path, storage_url: str) -> None:
     Example:
       mhist-tune export vit vit-records
     """
-    from mhist_tune import csv_export, studies
+    from mhist_tune import records_csv, studies
     from mhist_tune.storage import open_storage
 
     with open_storage(storage_url, create=False) as storage:
-        written = csv_export.write(storage, studies.load_study(storage, name), folder)
+        written = records_csv.write(storage, studies.load_study(storage, name), folder)
     for table, n_rows in written.items():
         click.echo(f"{folder / table}.csv  {n_rows} rows")
     follow_up(f"mhist-tune report {name}")

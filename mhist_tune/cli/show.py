@@ -58,13 +58,13 @@ def print_report(storage_url: str, name: str, *, output: Path | None, as_json: b
 
 
 def _print_reported(storage_url: str, name: str, *, output: Path | None, as_json: bool) -> None:
-    from mhist_tune import reported
+    from mhist_tune import against
     from mhist_tune.storage import open_storage
 
     with open_storage(storage_url, create=False) as storage:
         folder = output or storage.root / "reports" / name
-        document = reported.write(storage, name, folder)
-    click.echo(json.dumps(document, indent=2) if as_json else reported.to_text(document))
+        document = against.write(storage, name, folder)
+    click.echo(json.dumps(document, indent=2) if as_json else against.to_text(document))
     follow_up(f"open {folder / 'reported.md'}")
 
 

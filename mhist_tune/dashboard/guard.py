@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 from mhist_tune.dashboard import web
 from mhist_tune.dashboard.access import COOKIE, Access
 from mhist_tune.dashboard.web import FormError, Response
-from mhist_tune.page import environment
+from mhist_tune.html import environment
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -13,7 +13,7 @@ from mhist_tune.dashboard import view, web
 from mhist_tune.dashboard.live import Board, Fresh, Snapshot
 from mhist_tune.dashboard.web import FormError, Response
 from mhist_tune.errors import MhistTuneError, StorageError, StudyNotFoundError
-from mhist_tune.page import environment
+from mhist_tune.html import environment
 from mhist_tune.storage import Storage
 
 if TYPE_CHECKING:

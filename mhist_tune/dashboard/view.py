@@ -1,4 +1,4 @@
-"""Snapshots as the templates want them: readable numbers, rows of tables, charts."""
+"""Snapshots as the templates want them: readable numbers, rows of tables, svg."""
 
 import math
 import time
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from mhist_tune import charts, status
-from mhist_tune.charts import Line
+from mhist_tune import status, svg
 from mhist_tune.dashboard.live import Snapshot
 from mhist_tune.ledger import SlotRow
 from mhist_tune.records import EpochRow
 from mhist_tune.selection import best_of
+from mhist_tune.svg import Line
 
 PANELS = (
     ("Training loss", "train_loss", False),
@@ -86,7 +86,7 @@ def study(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "name": snapshot.study.name,
         "state": found["state"],
-        "bar": charts.bar("slots", [(name, counts[name]) for name in _BAR]),
+        "bar": svg.bar("slots", [(name, counts[name]) for name in _BAR]),
         "counts": ", ".join(f"{n:,} {words.get(name, name)}" for name, n in counts.items() if n),
         "activity": _ago(snapshot),
         "openings": "" if not openings else "once" if openings == 1 else f"{openings} times",
@@ -200,7 +200,7 @@ def panels(shown: Curves, n_epochs: int) -> list[tuple[str, str]]:
     found = []
     for title, metric, is_log in PANELS:
         lines = [Line(label, [row.metrics.get(metric) for row in rows], style) for label, rows, style in shown]
-        found.append((title, charts.curves(title, lines, n_epochs=n_epochs, is_log=is_log)))
+        found.append((title, svg.curves(title, lines, n_epochs=n_epochs, is_log=is_log)))
     return found
 
 
@@ -212,7 +212,7 @@ def history(snapshot: Snapshot) -> tuple[str, str]:
         if state in points and slot.trial_number is not None and math.isfinite(value):
             points[state].append((slot.trial_number, value))
     title = "Search: best validation F1 by trial, pruned ones grey"
-    return title, charts.history(title, points["complete"], points["pruned"])
+    return title, svg.history(title, points["complete"], points["pruned"])
 
 
 def _value(slot: SlotRow) -> float:

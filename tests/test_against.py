@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from mhist_tune import definition, ledger, records, reported, studies
+from mhist_tune import against, definition, ledger, records, studies
 from mhist_tune.errors import UsageError
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.storage import Storage, open_storage
@@ -61,7 +61,7 @@ def train(storage: Storage, *, n_slots: int = 4, text: str = TABLE) -> studies.S
 def test_ours_are_recomputed_and_stand_beside_the_reported(storage: Storage, tmp_path: Path) -> None:
     """F1 and AUROC of each seed are scikit-learn's own; only validation is shown as nothing was tested."""
     train(storage)
-    document = reported.write(storage, "table", tmp_path / "out")
+    document = against.write(storage, "table", tmp_path / "out")
     plain, flipped = document["rows"]
 
     assert document["columns"] == ["val_f1", "val_auroc", "best_epoch"]
@@ -86,7 +86,7 @@ def test_ours_are_recomputed_and_stand_beside_the_reported(storage: Storage, tmp
 def test_a_row_that_is_not_trained_yet_is_shown_as_such(storage: Storage) -> None:
     """One finished slot: the first row has a mean without a spread, the second has none."""
     train(storage, n_slots=1)
-    document = reported.build(storage, "table")
+    document = against.build(storage, "table")
 
     assert [row["n_seeds"] for row in document["rows"]] == [1, 0]
     assert document["rows"][0]["ours"]["val_f1"]["std"] is None
@@ -100,7 +100,7 @@ def test_what_cannot_be_shown_is_refused(storage: Storage) -> None:
     train(storage, n_slots=0, text='[study]\nname = "search"\nn_trials = 1\n')
 
     with pytest.raises(UsageError, match="no training of table has finished"):
-        reported.build(storage, "table")
+        against.build(storage, "table")
     for name in ("bare", "search"):
         with pytest.raises(UsageError, match=f"{name} has no reported numbers"):
-            reported.build(storage, name)
+            against.build(storage, name)

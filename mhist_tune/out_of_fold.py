@@ -9,9 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mhist_tune.statistics import FloatArray, checked, image_draws, percentiles, weighted_auroc
-
-THRESHOLD = 0.5
+from mhist_tune.statistics import checked, image_draws, percentiles, weighted_auroc, weighted_f1
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Selection:
     intervals: list[tuple[float, float]]
 
 
-def out_of_fold(labels: npt.ArrayLike, folds: npt.NDArray[np.int64], probabilities: npt.ArrayLike) -> OutOfFold:
+def scores(labels: npt.ArrayLike, folds: npt.NDArray[np.int64], probabilities: npt.ArrayLike) -> OutOfFold:
     """Return the scores of one configuration.
 
     Counts of right and wrong calls may be added up over folds. Probabilities of different models may not be ranked
@@ -53,7 +51,7 @@ def out_of_fold(labels: npt.ArrayLike, folds: npt.NDArray[np.int64], probabiliti
     for fold in np.unique(folds):
         inside = folds == fold
         aurocs.append(weighted_auroc(positive[inside], table[:, inside], ones[:, inside])[0, 0])
-    return OutOfFold(f1=float(_pooled_f1(positive, table, ones)[0, 0]), auroc=float(np.mean(aurocs)))
+    return OutOfFold(f1=float(weighted_f1(positive, table, ones)[0, 0]), auroc=float(np.mean(aurocs)))
 
 
 def selection(
@@ -76,17 +74,7 @@ def selection(
     positive, table = checked(labels, probabilities)
     rng = np.random.default_rng(seed)
     f1 = np.concatenate(
-        [_pooled_f1(positive, table, drawn) for drawn in image_draws(rng, n_boot, positive.size, groups)]
+        [weighted_f1(positive, table, drawn) for drawn in image_draws(rng, n_boot, positive.size, groups)]
     )
     chosen = np.bincount(f1.argmax(axis=1), minlength=len(table))
     return Selection([float(share) for share in chosen / n_boot], [percentiles(values) for values in f1.T])
-
-
-def _pooled_f1(positive: npt.NDArray[np.bool_], table: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return F1 at 0.5, [B, F], for `weights` [B, n] of the images; 0 where nothing is called SSA."""
-    called = table > THRESHOLD
-    tp = weights @ (called & positive).T.astype(np.float64)
-    n_called = weights @ called.T.astype(np.float64)
-    n_positive = weights @ positive.astype(np.float64)[:, None]
-    f1: FloatArray = 2 * tp / np.maximum(n_called + n_positive, 1.0)
-    return f1

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
+from mhist_tune.by_votes import VoteRate
 from mhist_tune.canvas import BLUE, BROWN, GREEN, GREY, INK, ORANGE, PINK, VIOLET, new_figure
-from mhist_tune.difficulty import VoteRate
 from mhist_tune.statistics import FloatArray, MetricSummary
 
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, BROWN, VIOLET)
@@ -81,7 +81,7 @@ def error_rates(models: Mapping[str, Sequence[VoteRate]]) -> Figure:
     """Draw each model's error rate with its interval for each number of SSA votes, and the pathologists' disagreement.
 
     Args:
-        models: as from `difficulty.rates_by_votes`, by name.
+        models: as from `by_votes.error_rates`, by name.
     """
     figure, (axes,) = new_figure(width=6.0, height=4.4)
     step = 0.7 / len(models)

@@ -37,7 +37,7 @@ class Mistake(TypedDict):
     share_of_seeds: float
 
 
-def rates_by_votes(
+def error_rates(
     votes: npt.ArrayLike,
     labels: npt.ArrayLike,
     probabilities: npt.ArrayLike,
@@ -112,7 +112,7 @@ def mistakes(
         votes: [n], in 0..7.
         labels: [n], 0 or 1.
         probabilities: [S, n], in 0..1.
-        threshold: as in `rates_by_votes`.
+        threshold: as in `error_rates`.
     """
     positive, table = checked(labels, probabilities)
     n_votes = np.asarray(votes)

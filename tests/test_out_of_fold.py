@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from mhist_tune import optimism
+from mhist_tune import out_of_fold
 from mhist_tune.annotations import MHIST_VOTES
 from mhist_tune.splits import split_folds, split_train
 
@@ -15,7 +15,7 @@ def test_f1_is_pooled_and_auroc_averaged_over_folds():
     labels, folds = rng.integers(0, 2, size=200), np.repeat(np.arange(4), 50)
     p = np.clip(0.25 + 0.2 * labels + 0.1 * rng.normal(size=200), 0, 0.6)
     bold = p + 0.3 * (folds == 1)
-    found = optimism.out_of_fold(labels, folds, bold)
+    found = out_of_fold.scores(labels, folds, bold)
     assert found.f1 == pytest.approx(f1_score(labels, bold > 0.5))
     assert found.auroc == pytest.approx(np.mean([roc_auc_score(labels[folds == k], p[folds == k]) for k in range(4)]))
     assert abs(found.auroc - roc_auc_score(labels, bold)) > 0.05
@@ -26,7 +26,7 @@ def test_the_choice_is_repeated_in_resamples_of_the_images():
     labels = np.array([0, 1] * 30)
     right = np.where(labels == 1, 0.9, 0.1)
     wrong = np.where(np.arange(60) < 30, right, 1 - right)
-    found = optimism.selection(labels, [wrong, right, right], n_boot=300)
+    found = out_of_fold.selection(labels, [wrong, right, right], n_boot=300)
     assert found.shares == [0.0, 1.0, 0.0]
     assert found.intervals[1] == (1.0, 1.0)
     low, high = found.intervals[0]
@@ -40,7 +40,7 @@ def test_two_equally_good_configurations_share_the_choice():
     pair = [np.where(np.arange(100) // 10 == block, 1 - right, right) for block in (2, 7)]
     groups = [f"g{index // 10}" for index in range(100)]
     for known in (None, groups):
-        shares = optimism.selection(labels, pair, groups=known, n_boot=2000).shares
+        shares = out_of_fold.selection(labels, pair, groups=known, n_boot=2000).shares
         assert sum(shares) == pytest.approx(1)
         assert shares[0] > 0.3
         assert shares[1] > 0.3
@@ -89,11 +89,9 @@ def simulate(rng, seed):
         inner[fold] = f1_of(logits(rng, images[part], LABELS[part], 1)[0] > 0, LABELS[part]).argmax() + 1
         outer[:, held_out] = logits(rng, images[held_out], LABELS[held_out], 1)[0]
     stop_epoch = int(np.sort(inner)[N_FOLDS // 2])
-    confirmed = optimism.out_of_fold(LABELS, in_fold, 1 / (1 + np.exp(-outer[stop_epoch - 1])))
+    confirmed = out_of_fold.scores(LABELS, in_fold, 1 / (1 + np.exp(-outer[stop_epoch - 1])))
     stopped = [f1_of(outer[:, in_fold == k] > 0, LABELS[in_fold == k]).argmax() for k in range(N_FOLDS)]
-    peeked = optimism.out_of_fold(
-        LABELS, in_fold, 1 / (1 + np.exp(-outer[np.array(stopped)[in_fold], np.arange(2175)]))
-    )
+    peeked = out_of_fold.scores(LABELS, in_fold, 1 / (1 + np.exp(-outer[np.array(stopped)[in_fold], np.arange(2175)])))
     return searched.max(), confirmed.f1, stop_epoch, peeked.f1
 
 
