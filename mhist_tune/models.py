@@ -1,8 +1,8 @@
 """Models with one logit: any timm model by name, or a small fully connected network.
 
-Dropout placements are mapped onto timm's modules: `head` is timm's `drop_rate`; `head+lastK.mlp` and `head+lastK` set
-every dropout in the MLPs, or in the whole, of the last K blocks of a ViT; `pos` sets the dropout after the position
-embedding alone.
+`dropout_placement` says which of timm's dropout modules get `drop_rate`. `head` is timm's own `drop_rate`.
+`head+lastK.mlp` adds every dropout in the MLPs of the last K blocks of a ViT, `head+lastK` every dropout in those
+blocks. `pos` sets only the dropout after the position embedding.
 """
 
 import functools
@@ -36,7 +36,7 @@ WEIGHTS_HINT = "give the weights as a file: --weights FILE.safetensors"
 
 
 class FullyConnected(nn.Module):
-    """The method's baseline: the flattened image through 128, 64 and 32 units with ReLU to one logit."""
+    """The method's baseline: the flattened image, hidden layers of 128, 64 and 32 units with ReLU, one logit."""
 
     def __init__(self, image_size: int, drop_rate: float = 0.0) -> None:
         super().__init__()
@@ -47,36 +47,37 @@ class FullyConnected(nn.Module):
         self.head = nn.Linear(widths[-1], 1)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """Return which parameters are the stem and which the further layers, in timm's form."""
+        """Return patterns of the parameter names of the stem and of the further layers, as timm's models do."""
         return {"stem": r"^features\.1\.", "blocks": r"^features\.(\d+)"}
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Return the last hidden layer, [B, 32], of images [B, 3, H, W]."""
+        """Return the output of the last hidden layer, [B, 32], for images [B, 3, H, W]."""
         features: Tensor = self.features(images)
         return features
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Return logits [B, 1] of the last hidden layer."""
+        """Return logits [B, 1] for the output of the last hidden layer, [B, 32]."""
         logits: Tensor = self.head(self.head_drop(features))
         return logits
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits [B, 1] of images [B, 3, H, W]."""
+        """Return logits [B, 1] for images [B, 3, H, W]."""
         return self.forward_head(self.forward_features(images))
 
 
 def create_model(hp: Hyperparameters) -> nn.Module:
-    """Build the model of a run on the CPU, with its starting weights and its dropout.
+    """Build the model of a run on the CPU, with its initial weights, its dropout and its frozen parameters.
 
     New weights are drawn from torch's global generator. `forward` takes normalized images [B, 3, S, S] with
-    S = hp.image_size and gives one logit each, [B, 1].
+    S = hp.image_size and returns one logit for each, [B, 1].
 
     Raises:
-        UsageError: if the model, its options, its weights, its dropout placement or what is to be frozen do not exist.
+        UsageError: the model does not exist, refuses its options or its weights, or has no such dropout placement or
+            no such blocks to freeze.
     """
     if hp.model == FCNN:
         if hp.weights != "random":
-            raise UsageError("fcnn has no weights to start from", hint='set weights = "random"')
+            raise UsageError("fcnn has no pretrained weights", hint='set weights = "random"')
         model: nn.Module = FullyConnected(hp.image_size, drop_rate=_head_drop_rate(hp))
     else:
         source: dict[str, Any] = {"pretrained": hp.weights != "random"}
@@ -98,11 +99,11 @@ def create_model(hp: Hyperparameters) -> nn.Module:
 
 
 def check(hp: Hyperparameters) -> None:
-    """Build the model without memory or weights and push a batch of shapes through it.
+    """Build the model on torch's meta device, which holds shapes only, and pass a batch of two images through it.
 
     Raises:
-        UsageError: for what `create_model` would refuse, an image size that the model cannot take, weights that are
-            not there, and a model with BatchNorm that would see single images.
+        UsageError: `create_model` would raise it, the weights cannot be found or downloaded, the model does not take
+            images of this size, or a model with BatchNorm would get single images.
     """
     if hp.model == FCNN or hp.weights == "random":
         with torch.device("meta"):
@@ -127,7 +128,10 @@ def check(hp: Hyperparameters) -> None:
 
 
 def input_statistics(hp: Hyperparameters) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Return the mean and the standard deviation per channel (of images in 0..1) that the model was trained with."""
+    """Return the mean and the standard deviation of each channel that the model expects, for images in 0..1.
+
+    Those of a timm model are the ones that its pretrained weights were trained with.
+    """
     if hp.model == FCNN:
         return HALF, HALF
     config = _architecture(hp).config
@@ -135,15 +139,18 @@ def input_statistics(hp: Hyperparameters) -> tuple[tuple[float, float, float], t
 
 
 def has_batch_norm(model: nn.Module) -> bool:
-    """Say whether the images of a micro-batch influence each other in training; frozen BatchNorm lets them not."""
+    """Return whether a model has BatchNorm that is not frozen, so that the images of a micro-batch affect each other."""
     return any(isinstance(module, _BatchNorm) and not is_frozen(module) for module in model.modules())
 
 
 def weights_identity(weights: str) -> str | None:
-    """Return the SHA-256 (hex) of the weight file that `hp.weights` names, None where it names no file.
+    """Return the SHA-256 (hex) of the weight file `weights`; None for "pretrained" and "random".
+
+    Args:
+        weights: as `Hyperparameters.weights`.
 
     Raises:
-        UsageError: if there is no such file.
+        UsageError: the file cannot be read.
     """
     if weights in ("pretrained", "random"):
         return None
@@ -168,17 +175,17 @@ def _build(hp: Hyperparameters, **source: Any) -> nn.Module:
 
 
 def _blueprint(hp: Hyperparameters) -> nn.Module:
-    """Return the model of a run as shapes only."""
+    """Return the model of a run on torch's meta device: shapes and names, no memory."""
     with torch.device("meta"):
         return _build(hp, pretrained=False)
 
 
 def _renew_head(model: nn.Module) -> None:
-    """Draw the head's weights from a normal distribution with a deviation of 0.02, as timm draws those of its ViTs.
+    """Draw the head's weights from a normal distribution with a standard deviation of 0.02, as timm does for ViTs.
 
-    timm starts some heads (EfficientNet's) uniform in +-1/sqrt(outputs), which for one logit is +-1: the first losses
-    are then so large that they wash the pretrained weights out. A new torch layer's are uniform in +-1/sqrt(inputs):
-    about the same for 1,000 inputs, but too large for few (`docs/results/performance.md`).
+    timm draws some heads (EfficientNet's) uniformly from +-1/sqrt(outputs), which is +-1 for one logit: the first
+    losses are then so large that they destroy the pretrained weights. torch draws a new layer uniformly from
+    +-1/sqrt(inputs), which is similar for 1,000 inputs but too large for few (`docs/results/performance.md`).
     """
     head = cast(Any, model).get_classifier()
     if isinstance(head, nn.Linear):
@@ -189,7 +196,7 @@ def _renew_head(model: nn.Module) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _takes_image_size(name: str) -> bool:
-    """Say whether a timm model is built for one image size; others take any."""
+    """Return whether a timm model is built for one image size; other models take images of any size."""
     if name.startswith(HUB_PREFIX):
         _require_hub(name.removeprefix(HUB_PREFIX).partition("@")[0], ("config.json",), name)
     try:
@@ -199,7 +206,7 @@ def _takes_image_size(name: str) -> bool:
         architecture = name.partition(".")[0]
         suggestion = "" if timm.is_model(architecture) else did_you_mean(architecture, timm.list_models())
         raise UsageError(
-            f'no model "{name}"{suggestion}: {_first_line(error)}', hint="take one of timm's names"
+            f'no model "{name}"{suggestion}: {_first_line(error)}', hint="use the name of a timm model, or fcnn"
         ) from error
     return "img_size" in inspect.signature(type(model).__init__).parameters
 
@@ -209,12 +216,12 @@ def _head_drop_rate(hp: Hyperparameters) -> float:
 
 
 def _place_dropout(model: nn.Module, hp: Hyperparameters) -> None:
-    """Set the dropouts in front of the head; the head's own was set when the model was built."""
+    """Set the dropout modules before the head; `_build` has set the head's own."""
     placement = hp.dropout_placement
     match = DROPOUT_PLACEMENT.fullmatch(placement)
     if placement == "pos":
-        chosen = [module for name, module in model.named_modules() if name == "pos_drop"]
-        _set_rate(chosen, hp)
+        position_dropouts = [module for name, module in model.named_modules() if name == "pos_drop"]
+        _set_rate(position_dropouts, hp)
     elif match and match[1]:
         blocks = getattr(model, "blocks", ())
         n_blocks = int(match[1])
@@ -240,7 +247,7 @@ def _set_rate(parts: list[Any], hp: Hyperparameters) -> None:
 
 @dataclass(frozen=True)
 class _Architecture:
-    """What the names of a model's tensors are, and how timm configured it."""
+    """The names of a model's tensors, and timm's configuration of its pretrained weights."""
 
     tensor_names: tuple[str, ...]
     config: Mapping[str, Any]
@@ -252,20 +259,20 @@ def _architecture(hp: Hyperparameters) -> _Architecture:
 
 @functools.lru_cache(maxsize=64)
 def _architecture_of(model: str, options: str, image_size: int) -> _Architecture:
-    """Ask a model of shapes; one each process, since it takes a tenth of a second or more for every trial."""
+    """Read an architecture from a model on the meta device. Cached: building one takes 0.1 s or more in each trial."""
     hp = Hyperparameters(model=model, model_options=json.loads(options), image_size=image_size)
     blueprint: Any = _blueprint(hp)
     return _Architecture(tuple(blueprint.state_dict()), dict(blueprint.pretrained_cfg))
 
 
 def _head_names(hp: Hyperparameters) -> tuple[str, ...]:
-    """Return what the names of the head's tensors start with."""
+    """Return the prefixes of the names of the head's tensors."""
     classifier: str | tuple[str, ...] = "head" if hp.model == FCNN else _architecture(hp).config["classifier"]
     return tuple(f"{name}." for name in ((classifier,) if isinstance(classifier, str) else classifier))
 
 
 def _require_download(hp: Hyperparameters) -> None:
-    """Fail at once where timm's weights are neither cached nor in reach."""
+    """Raise UsageError if timm's weights are neither cached nor reachable, without downloading them."""
     config = _architecture(hp).config
     repository = config.get("hf_hub_id")
     if repository:
@@ -276,32 +283,32 @@ def _require_download(hp: Hyperparameters) -> None:
 
 
 def _require_hub(repository: str, names: tuple[str, ...], model: str) -> None:
-    """Refuse where none of the files is cached and the hub does not answer; its client alone tries for a minute."""
+    """Raise UsageError if no file is cached and the hub does not answer. The hub's client would retry for a minute."""
     if any(isinstance(try_to_load_from_cache(repository, name), str) for name in names):
         return
     try:
         get_session().head(constants.ENDPOINT, timeout=PROBE_TIMEOUT_S)
-    except Exception as error:  # the client's errors depend on its version and on its transport
+    except Exception as error:  # the classes of the client's errors depend on its version and its transport
         raise UsageError(
-            f"no pretrained weights for {model}: {constants.ENDPOINT} is not in reach", hint=WEIGHTS_HINT
+            f"no pretrained weights for {model}: {constants.ENDPOINT} is unreachable", hint=WEIGHTS_HINT
         ) from error
 
 
 def _require_fitting_file(hp: Hyperparameters) -> None:
-    """Refuse a file that lacks weights of the model; timm alone would leave those random without a word."""
+    """Raise UsageError if a file lacks tensors of the model. timm would silently leave those random."""
     try:
         with safe_open(hp.weights, framework="pt") as file:
-            given = set(file.keys())
+            names_in_file = set(file.keys())
     except (OSError, SafetensorError) as error:
         raise UsageError(f"cannot read the weights {hp.weights}: {_first_line(error)}", hint=WEIGHTS_HINT) from error
     head_names = _head_names(hp)
-    wanted = [name for name in _architecture(hp).tensor_names if not name.startswith(head_names)]
-    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
+    names = [name for name in _architecture(hp).tensor_names if not name.startswith(head_names)]
+    missing = [name for name in names if name not in names_in_file and not name.endswith("num_batches_tracked")]
     if missing:
         raise UsageError(
-            f"{hp.weights} does not fit {hp.model}: {len(missing)} of {len(wanted)} tensors are not in it, "
+            f"{hp.weights} does not fit {hp.model}: {len(missing)} of {len(names)} tensors are missing from it, "
             f"the first is {missing[0]}",
-            hint="the file must hold this model's weights under timm's names",
+            hint="the file must contain this model's weights under timm's names",
         )
 
 

@@ -1,4 +1,4 @@
-"""The optimizer and the learning rate of each epoch."""
+"""The optimizer, and the learning rate and weight decay of each epoch."""
 
 import math
 from typing import Any
@@ -13,10 +13,11 @@ from mhist_tune.hyperparameters import Hyperparameters
 
 
 def build_optimizer(model: nn.Module, hp: Hyperparameters) -> Optimizer:
-    """Return Adam, AdamW or SGD over all parameters that are not frozen, fused where the model lies on a GPU.
+    """Return Adam, AdamW or SGD over all parameters that are not frozen, fused if the model is on a GPU.
 
-    Weight decay is always passed: AdamW's own default is 0.01, not 0. With a layer decay below 1 each of timm's layer
-    groups has its own learning rate; the weight decay stays that of all parameters, which timm would drop for some.
+    Weight decay is always passed, because AdamW's default is 0.01 and not 0. With a layer decay below 1, each of timm's
+    layer groups has its own learning rate. The weight decay is the same for all parameters; timm's groups would drop
+    it for biases and norms.
     """
     parameters: Any = [parameter for parameter in model.parameters() if parameter.requires_grad]
     options: dict[str, Any] = {
@@ -33,11 +34,11 @@ def build_optimizer(model: nn.Module, hp: Hyperparameters) -> Optimizer:
 
 
 def build_scheduler(optimizer: Optimizer, hp: Hyperparameters) -> LambdaLR:
-    """Return the schedule, stepped once after each epoch.
+    """Return the learning rate schedule. It is stepped once after each epoch.
 
-    With e finished epochs the learning rate is the first one times learning_rate_decay ** e (exponential), 1
-    (constant) or (1 + cos(pi e / epochs)) / 2 (cosine). With w warm-up epochs the first w have 1, 2, ... w times
-    1 / (w + 1) of the learning rate, and the schedule begins after them, over the epochs that are left.
+    After e finished epochs the learning rate is `hp.learning_rate` times learning_rate_decay ** e (exponential), 1
+    (constant) or (1 + cos(pi e / epochs)) / 2 (cosine). With w warm-up epochs, the first w epochs have 1, 2, ... w
+    times 1 / (w + 1) of the learning rate. The schedule starts after them and spans the remaining epochs.
     """
 
     def factor(n_finished: int) -> float:
@@ -54,15 +55,15 @@ def build_scheduler(optimizer: Optimizer, hp: Hyperparameters) -> LambdaLR:
 
 
 def current_learning_rate(optimizer: Optimizer) -> float:
-    """Return the learning rate of the layers nearest to the head, the highest of all."""
+    """Return the highest learning rate of all parameter groups, which is that of the head."""
     return max(float(group["lr"]) for group in optimizer.param_groups)
 
 
 def effective_weight_decay(hp: Hyperparameters, learning_rate: float) -> float:
-    """Return the weight decay that an epoch really applies, as a value of `hp.weight_decay`.
+    """Return the weight decay that an epoch applies after rounding, on the scale of `hp.weight_decay`.
 
-    AdamW multiplies weights by 1 - learning_rate x weight_decay, which float32 rounds to steps of 6e-8: below a product
-    of 2**-25 (3e-8) it is exactly 1, and nothing decays.
+    AdamW multiplies the weights by 1 - learning_rate x weight_decay. float32 rounds this factor to steps of 6e-8. For a
+    product below 2**-25 (3e-8) the factor is exactly 1, and no weight decays.
     """
     if hp.optimizer != "adamw":
         return hp.weight_decay

@@ -1,11 +1,14 @@
-"""What was probed for a study, in words."""
+"""The measured settings of a study as a sentence."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def sentence(probed: Mapping[str, Any]) -> str:
-    """Return the settings that a study trains with, and the timings that they were chosen by.
+    """Return the settings that a study trains with, followed by the timings that decided them.
+
+    Args:
+        probed: as from `probe.measure`.
 
     >>> bare = {"precision": "fp32", "memory_format": "contiguous", "compile": "off", "images_per_s": 15.04}
     >>> sentence({**bare, "device": "a GPU", "n_images": 8, "timings": [bare, {**bare, "precision": "bf16"}]})
@@ -17,12 +20,12 @@ def sentence(probed: Mapping[str, Any]) -> str:
     timings = probed.get("timings", ())
     if not timings:
         return f"{text}; fixed by the definition" if "timings" in probed else text
-    shown = ", ".join(f"{_setting(one)} {_rate(one['images_per_s'])}" for one in timings)
-    return f"{text}; images/s of {probed['n_images']} at once on {probed['device']}: {shown}"
+    rates = ", ".join(f"{_setting(timing)} {_rate(timing['images_per_s'])}" for timing in timings)
+    return f"{text}; images/s of {probed['n_images']} at once on {probed['device']}: {rates}"
 
 
-def _setting(one: Mapping[str, Any]) -> str:
-    return f"{one['precision']} {one['memory_format']}" + (" compiled" if one.get("compile") == "on" else "")
+def _setting(values: Mapping[str, Any]) -> str:
+    return f"{values['precision']} {values['memory_format']}" + (" compiled" if values.get("compile") == "on" else "")
 
 
 def _rate(images_per_s: float | None) -> str:

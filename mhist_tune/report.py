@@ -69,7 +69,7 @@ def build(storage: Storage, study_name: str) -> dict[str, Any]:
         references: published results.
         search: `n_trials` by state, `history` (with the last decision on each trial), `importance`, `audit` (of the
             pruner), `edges` (alarms).
-        settings: what every training of the study shares, as `probe.settle` returned it.
+        settings: what every training of the study shares, as `probe.measure` returned it.
         training_speed, search_cost, confirm_cost: `images_per_s` while training, `n_epochs`, `elapsed_s`, the highest
             `peak_memory_bytes`.
         test_openings (every one of the study; `default`: the trial beside it; `descriptive`: the trials of a table

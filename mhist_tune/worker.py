@@ -171,8 +171,8 @@ def _settled(
     """
     name = probe.device_name(device)
     if "probed" not in study.settings:
-        found = probe.settle(hp, device, study.definition.space)
-        study = studies.set_setting(storage, study, "probed", found)
+        probed = probe.measure(hp, device, study.definition.space)
+        study = studies.set_setting(storage, study, "probed", probed)
     probed = study.settings["probed"]
     micro_batch_size: int | None = probed.get("micro_batch_size")
     emit("setting", study=study.name, **{key: probed.get(key) for key in (*PROBED, "micro_batch_size")})

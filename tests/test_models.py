@@ -160,7 +160,7 @@ def test_has_batch_norm(model: str, expected: bool) -> None:
         ({"model": "fcnn", "weights": "pretrained"}, "fcnn has no weights"),
         ({"model": "fcnn", "weights": "x.safetensors"}, "fcnn has no weights"),
         ({"model": "test_vit", "weights": "absent.safetensors"}, "cannot read the weights absent.safetensors"),
-        ({"model": "hf-hub:nobody/nothing"}, "not in reach"),
+        ({"model": "hf-hub:nobody/nothing"}, "unreachable"),
     ],
 )
 def test_check_refuses_what_cannot_be_built(
@@ -176,7 +176,7 @@ def test_check_refuses_what_cannot_be_built(
 
 @pytest.mark.parametrize("build", [models.check, models.create_model])
 def test_pretrained_weights_without_a_hub(build: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With nothing cached and no hub in reach the error names the way out."""
+    """With nothing cached and the hub unreachable, the error names the remedy."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
 
@@ -224,7 +224,7 @@ def test_a_file_of_another_model_is_refused(build: Any, tmp_path: Path) -> None:
     """Missing tensors are an error; they would stay random without a word."""
     path = saved_weights(tmp_path, "test_resnet")
 
-    with pytest.raises(UsageError, match=r"does not fit test_vit: .* tensors are not in it") as caught:
+    with pytest.raises(UsageError, match=r"does not fit test_vit: .* tensors are missing from it") as caught:
         build(hyperparameters(weights=str(path)))
     assert caught.value.hint
 

@@ -68,7 +68,7 @@ def test_real_steps_choose_what_is_auto(model: str) -> None:
     chosen = dict(zip(PROBED, settings(choice.hp), strict=True))
     assert chosen["compile"] == "off"
     assert choice.hp == replace(hp, **chosen)
-    stored = probe.settle(hp, CPU)
+    stored = probe.measure(hp, CPU)
     assert stored == json.loads(json.dumps(stored, allow_nan=False))
     assert stored["micro_batch_size"] is None
 
@@ -79,7 +79,7 @@ def test_what_is_fixed_is_not_timed(made_up_times: Callable[..., Any]) -> None:
     fixed = hyperparameters(precision="bf16", memory_format="channels_last", compile="on")
 
     assert probe.resolve(fixed, CPU) == fixed
-    assert probe.settle(replace(fixed, compile="auto"), CPU)["compile"] == "off"
+    assert probe.measure(replace(fixed, compile="auto"), CPU)["compile"] == "off"
     assert asked == []
 
 
