@@ -77,7 +77,7 @@ def create_model(hp: Hyperparameters) -> nn.Module:
     """
     if hp.model == FCNN:
         if hp.weights != "random":
-            raise UsageError("fcnn has no pretrained weights", hint='set weights = "random"')
+            raise UsageError("fcnn has no weights to load", hint='set weights = "random"')
         model: nn.Module = FullyConnected(hp.image_size, drop_rate=_head_drop_rate(hp))
     else:
         source: dict[str, Any] = {"pretrained": hp.weights != "random"}
@@ -139,7 +139,7 @@ def input_statistics(hp: Hyperparameters) -> tuple[tuple[float, float, float], t
 
 
 def has_batch_norm(model: nn.Module) -> bool:
-    """Return whether a model has BatchNorm that is not frozen, so that the images of a micro-batch affect each other."""
+    """Return whether a model has unfrozen BatchNorm, which makes the images of a micro-batch affect each other."""
     return any(isinstance(module, _BatchNorm) and not is_frozen(module) for module in model.modules())
 
 
