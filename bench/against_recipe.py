@@ -38,7 +38,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mhist_tune import creation, definition
 from mhist_tune.annotations import read_annotations
-from mhist_tune.checkpoint import CheckpointStore
+from mhist_tune.checkpoint_store import CheckpointStore
+from mhist_tune.checkpoint_writer import CheckpointWriter
 from mhist_tune.dataset import ImageSet, load_train
 from mhist_tune.devices import WorkerOptions, parse_devices
 from mhist_tune.events import StopRequest
@@ -46,7 +47,6 @@ from mhist_tune.forward import AUTOCAST
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model
 from mhist_tune.probe import product_s, resolve
-from mhist_tune.saving import CheckpointSlot
 from mhist_tune.splits import split_train
 from mhist_tune.storage import open_storage
 from mhist_tune.supervisor import run_workers
@@ -153,17 +153,17 @@ class Rivals:
             ends.append(time.perf_counter())
             aurocs.append(result.metrics["val_auroc"] or math.nan)
 
-        slot = CheckpointSlot(CheckpointStore(self.folder / "checkpoints"), f"{self.setting.model}-{seed}", 1)
+        writer = CheckpointWriter(CheckpointStore(self.folder / "checkpoints"), f"{self.setting.model}-{seed}", 1)
         fit(
             replace(self.hp, epochs=n_epochs, patience=n_epochs),
             *self.ours,
             seed=seed,
             device=DEVICE,
-            checkpoint=slot,
+            checkpoint=writer,
             on_epoch=on_epoch,
             on_step=lambda n_done, n_images: None,
         )
-        slot.discard()
+        writer.discard()
         return np.diff(ends).tolist(), aurocs
 
     def least_s(self) -> float:

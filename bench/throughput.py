@@ -24,7 +24,8 @@ import output
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from mhist_tune.checkpoint import CheckpointStore
+from mhist_tune.checkpoint_store import CheckpointStore
+from mhist_tune.checkpoint_writer import CheckpointWriter
 from mhist_tune.dataset import ImageSet, load_train
 from mhist_tune.forward import MEMORY_FORMATS, ready
 from mhist_tune.freeze import set_training
@@ -32,7 +33,6 @@ from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model
 from mhist_tune.optim import build_optimizer
 from mhist_tune.probe import resolve
-from mhist_tune.saving import CheckpointSlot
 from mhist_tune.synthesize import synthesize
 from mhist_tune.train import EpochResult, fit
 
@@ -124,7 +124,7 @@ def measure(
             raise _EnoughError
         started = time.perf_counter()
 
-    checkpoint = CheckpointSlot(CheckpointStore(folder), setting.model, 1, shares_cores=device.type == "cpu")
+    checkpoint = CheckpointWriter(CheckpointStore(folder), setting.model, 1, shares_cores=device.type == "cpu")
     with contextlib.suppress(_EnoughError):
         fit(hp, images, None, seed=0, device=device, checkpoint=checkpoint, on_epoch=on_epoch, on_step=on_step)
     ratios = [real / bare for real, bare in zip(fit_rates[1:], bare_rates[1:], strict=True)]

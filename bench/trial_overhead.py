@@ -24,9 +24,9 @@ from output import machine, show
 from safetensors.torch import save_file
 
 from mhist_tune import creation, definition
+from mhist_tune.checkpoint_writer import CheckpointWriter
 from mhist_tune.devices import WorkerOptions, n_cores
 from mhist_tune.events import StopRequest
-from mhist_tune.saving import CheckpointSlot
 from mhist_tune.storage import open_storage
 from mhist_tune.synthesize import synthesize
 from mhist_tune.worker import serve
@@ -127,8 +127,8 @@ def measure(model: str, folder: Path, *, n_images: int, n_trials: int, n_epochs:
     )
     with open_storage(url) as storage:
         creation.create(storage, definition.parse(text, model), folder / "images")
-    for name in ("load", "save", "keep", "wait", "settle", "discard"):
-        setattr(CheckpointSlot, name, clock.watched(getattr(CheckpointSlot, name)))
+    for name in ("load", "save", "keep", "wait", "finish", "discard"):
+        setattr(CheckpointWriter, name, clock.watched(getattr(CheckpointWriter, name)))
     serve(WorkerOptions(url, folder / "images", model), "cpu", n_cores(), clock.emit, StopRequest())
     if len(clock.ended) != n_trials + 1:
         raise SystemExit(f"error: {len(clock.ended)} of {n_trials + 1} trials ended")

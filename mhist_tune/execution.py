@@ -142,7 +142,7 @@ class SlotRun:
                             val,
                             seed=seed,
                             device=session.device,
-                            checkpoint=self.checkpoints.slot,
+                            checkpoint=self.checkpoints.writer,
                             on_epoch=partial(self._on_epoch, outbox),
                             on_step=partial(self._on_step, outbox),
                             on_sampling=self.sampling.update,
@@ -360,10 +360,10 @@ def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Mapping[s
             try:
                 run.conclude(claim.outcome or work(run))
             except Interrupted:
-                run.checkpoints.slot.save_kept()
+                run.checkpoints.writer.save_kept()
                 raise
             finally:
-                run.checkpoints.slot.settle()  # no save outlives the lease
+                run.checkpoints.writer.finish()  # no save outlives the lease
         except Paused as paused:
             session.emit("waits", study=name, stage=stage, slot=slot, reason=str(paused))
         except StaleTokenError:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mhist_tune import journal, ledger, records
+from mhist_tune.checkpoint_writer import CheckpointWriter
 from mhist_tune.errors import StorageError, StoreAwayError
 from mhist_tune.leases import Claim, LeaseKeeper, StaleTokenError
-from mhist_tune.saving import CheckpointSlot
 from mhist_tune.session import Elsewhere, Session
 from mhist_tune.studies import Study
 
@@ -39,7 +39,7 @@ class TrialCheckpoints:
         where: returns the fields of an event that tell what it is about.
 
     Attributes:
-        slot: what `fit` sees of them.
+        writer: the one that `fit` uses.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class TrialCheckpoints:
     ) -> None:
         self._session, self._claim, self._keeper, self._where = session, claim, keeper, where
         self._is_announced = self._is_paused = False
-        self.slot = CheckpointSlot(
+        self.writer = CheckpointWriter(
             session.checkpoints,
             checkpoint_key(session.study, claim.stage, claim.slot),
             claim.token,
@@ -59,11 +59,11 @@ class TrialCheckpoints:
 
     def announce(self) -> None:
         """Write down where the trial's checkpoints are, as soon as there is a durable one; once for each lease."""
-        if self.slot.saved_epoch is None:
+        if self.writer.saved_epoch is None:
             return
         self._is_paused = False
         if not self._is_announced:
-            place = self.slot.store.place
+            place = self.writer.store.place
             if self._announced_place() != place:
                 self._event({"place": place})
             self._is_announced = True
@@ -74,16 +74,16 @@ class TrialCheckpoints:
         The outcome of this slot is decided. Of the best search trial among those whose checkpoints lie in this store,
         they stay.
         """
-        session, store, mine = self._session, self.slot.store, (self._claim.stage, self._claim.slot)
+        session, store, mine = self._session, self.writer.store, (self._claim.stage, self._claim.slot)
         while True:
             try:
                 present = {_slot_of(key) for key in store.keys(f"{session.study.folder_name}/")} | {mine}
                 outcomes = ledger.outcomes(session.storage, session.study, present)
                 best = _best(outcomes)
                 if mine == best:
-                    self.slot.settle()
+                    self.writer.finish()
                 else:
-                    self.slot.discard()
+                    self.writer.discard()
                 for stage, slot in outcomes.keys() - {best}:
                     store.remove(checkpoint_key(session.study, stage, slot))
             except StoreAwayError as error:
@@ -106,7 +106,7 @@ class TrialCheckpoints:
         Raises:
             LeftToOthers: it has.
         """
-        session, claim, here = self._session, self._claim, self.slot.store.place
+        session, claim, here = self._session, self._claim, self.writer.store.place
         place = None if claim.attempts == 1 else self._announced_place()
         if place is None:
             return

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from mhist_tune import memory, records, studies
-from mhist_tune.checkpoint import CheckpointStore
+from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.dataset import ImageSet
 from mhist_tune.events import Emit, StopRequest
 from mhist_tune.hyperparameters import Hyperparameters

@@ -1,4 +1,4 @@
-"""Which store a place names: a folder, or a bucket of an S3-compatible store, through Optuna's artifact store."""
+"""The place of the checkpoints: a folder, or a bucket of an S3-compatible store."""
 
 import contextlib
 import math
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
+from mhist_tune.checkpoint_files import Files, Folder
 from mhist_tune.errors import StorageError, StoreAwayError, UsageError
-from mhist_tune.files import Files, Folder
 from mhist_tune.filesystems import network_file_system
 
 if TYPE_CHECKING:
     from optuna.artifacts import Boto3ArtifactStore
 
-    from mhist_tune.checkpoint import CheckpointStore
+    from mhist_tune.checkpoint_store import CheckpointStore
 
 _FORMS = "a folder, or s3://BUCKET/PREFIX"
 _CONNECT_S = 10
@@ -35,7 +35,7 @@ def open_checkpoints(place: str | None, root: Path, budget_gb: float | None = No
     Raises:
         UsageError: as in `open_files`.
     """
-    from mhist_tune.checkpoint import CheckpointStore  # with PyTorch, which whoever opens files alone does not wait for
+    from mhist_tune.checkpoint_store import CheckpointStore  # loads torch
 
     budget = None if budget_gb is None else math.floor(budget_gb * _GB)
     return CheckpointStore(open_files(place, root), budget)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from mhist_tune.augment import draw, normalize_
+from mhist_tune.checkpoint_writer import CheckpointWriter
 from mhist_tune.dataset import ImageSet
 from mhist_tune.features import image_features
 from mhist_tune.forward import evaluate, probabilities_of, ready, reproducible, statistics_on
@@ -30,7 +31,6 @@ from mhist_tune.metrics import binary_metrics
 from mhist_tune.models import create_model
 from mhist_tune.optim import build_scheduler, current_learning_rate, effective_weight_decay
 from mhist_tune.sampling import plan
-from mhist_tune.saving import CheckpointSlot
 from mhist_tune.step import Stepper
 from mhist_tune.subsets import training_indices
 
@@ -94,7 +94,7 @@ def fit(
     *,
     seed: int,
     device: torch.device,
-    checkpoint: CheckpointSlot | None,
+    checkpoint: CheckpointWriter | None,
     on_epoch: Callable[[EpochResult], None],
     on_step: Callable[[int, int], None],
     on_sampling: Callable[[dict[str, Any]], None] | None = None,
@@ -111,14 +111,14 @@ def fit(
         seed: of this run; reaches initial weights, sampling, augmentation and dropout.
         device: where the model and all images live.
         checkpoint: where the run's state is kept, None for nowhere. When this ends, one way or the other, a state may
-            still be on its way there: `wait` for it, or `settle` or `discard` it.
+            still be on its way there: `wait` for it, or `finish` or `discard` it.
         on_epoch: hears each epoch; on resuming, first every epoch of the checkpoint again. May raise to end the run.
         on_step: hears (images done, images in this epoch) after each micro-batch. May raise to end the run.
         on_sampling: hears at once what epochs are drawn from, JSON-safe: `n_train` images, `n_cleaned` of them removed
             as Tomek links, `features_sha256` of what neighbours were found by, `fallback`, why adasyn drew uniformly.
         stop_epoch: end after this epoch of the schedule of `hp.epochs`.
         save_at: epochs whose end is saved in any case, durably before on_epoch hears them; of the others those that
-            saving is cheap enough for, and the rest is kept for `CheckpointSlot.save_kept`.
+            saving is cheap enough for, and the rest is kept for `CheckpointWriter.save_kept`.
 
     Raises:
         Diverged: a loss or weight is not finite; found at the end of the epoch.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mhist_tune import confirm, dataset, finalists, ledger, memory, models, probe, retrain, search, selection, studies
-from mhist_tune.checkpoint import CheckpointStore
+from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.devices import WorkerOptions
 from mhist_tune.errors import DataError, StorageError
 from mhist_tune.events import Emit, StopRequest, format_event

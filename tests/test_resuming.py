@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mhist_tune import journal, ledger, records, resuming, saving, search, studies
-from mhist_tune.checkpoint import CheckpointStore
+from mhist_tune import checkpoint_writer, journal, ledger, records, resuming, search, studies
+from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.storage import open_storage
 from mhist_tune.stores import open_checkpoints
 from tests.s3 import S3Server
@@ -78,12 +78,12 @@ def stop_when_saved(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def announce(checkpoints: resuming.TrialCheckpoints) -> None:
         original(checkpoints)
-        if checkpoints.slot.saved_epoch is not None:
+        if checkpoints.writer.saved_epoch is not None:
             monkeypatch.setattr(resuming.TrialCheckpoints, "announce", original)
             os.kill(os.getpid(), signal.SIGTERM)
 
     original = resuming.TrialCheckpoints.announce
-    monkeypatch.setattr(saving, "SAVING_SHARE", 1e9)
+    monkeypatch.setattr(checkpoint_writer, "SAVING_SHARE", 1e9)
     monkeypatch.setattr(resuming.TrialCheckpoints, "announce", announce)
     yield
 
@@ -147,8 +147,8 @@ def test_a_stopped_worker_saves_what_its_cadence_left_out(
     announce_first = resuming.TrialCheckpoints.announce
     place = str(tmp_path / "here")
     with monkeypatch.context() as patched:
-        patched.setattr(saving, "SAVING_SHARE", 0.0)
-        patched.setattr(saving, "_KEEPING_SHARE", 1e9)
+        patched.setattr(checkpoint_writer, "SAVING_SHARE", 0.0)
+        patched.setattr(checkpoint_writer, "_KEEPING_SHARE", 1e9)
         patched.setattr(resuming.TrialCheckpoints, "announce", announce)
         assert work(place)[0] == 143
     store = open_checkpoints(place, tmp_path)
@@ -234,7 +234,7 @@ def test_a_store_that_is_away_pauses_the_trial(
         original(checkpoints, error)
 
     decide, original = search.decide, resuming.TrialCheckpoints._wait
-    monkeypatch.setattr(saving, "SAVING_SHARE", 1e9)
+    monkeypatch.setattr(checkpoint_writer, "SAVING_SHARE", 1e9)
     monkeypatch.setattr(search, "decide", stop)
     monkeypatch.setattr(resuming, "_WAIT_S", 0.01)
     monkeypatch.setattr(resuming.TrialCheckpoints, "_wait", wait)

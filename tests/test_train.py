@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from mhist_tune import forward, saving
-from mhist_tune.checkpoint import CheckpointStore
+from mhist_tune import checkpoint_writer, forward
+from mhist_tune.checkpoint_store import CheckpointStore
+from mhist_tune.checkpoint_writer import CheckpointWriter
 from mhist_tune.dataset import ImageSet
 from mhist_tune.errors import UsageError
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model
-from mhist_tune.saving import CheckpointSlot
 from mhist_tune.train import Diverged, EpochResult, FitResult, fit, predict
 
 CPU = torch.device("cpu")
@@ -70,8 +70,8 @@ def trained(hp: Hyperparameters, *, seed: int = 7, val: ImageSet | None = VAL, *
     try:
         return fit(hp, options.pop("train", TRAIN), val, seed=seed, **arguments | options)
     finally:
-        if slot := options.get("checkpoint"):
-            slot.settle()
+        if writer := options.get("checkpoint"):
+            writer.finish()
 
 
 def comparable(history: list[EpochResult]) -> list[tuple[Any, ...]]:
@@ -105,8 +105,8 @@ class Stopped(Exception):
     """Raised by a test from a callback."""
 
 
-def slot_in(folder: Path, token: int = 1) -> CheckpointSlot:
-    return CheckpointSlot(CheckpointStore(folder), "run", token)
+def writer_in(folder: Path, token: int = 1) -> CheckpointWriter:
+    return CheckpointWriter(CheckpointStore(folder), "run", token)
 
 
 def stop_after(last_epoch: int) -> Callable[[EpochResult], None]:
@@ -142,18 +142,18 @@ def test_resumed_equals_uninterrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_epoch: int, schedule: str
 ) -> None:
     """Stopped after any epoch and resumed from its checkpoint, a run is bitwise the uninterrupted one."""
-    monkeypatch.setattr(saving, "SAVING_SHARE", 1e9)
+    monkeypatch.setattr(checkpoint_writer, "SAVING_SHARE", 1e9)
     hp = hyperparameters(learning_rate_schedule=schedule)
-    slot = slot_in(tmp_path)
+    writer = writer_in(tmp_path)
     with pytest.raises(Stopped):
-        trained(hp, checkpoint=slot, on_epoch=stop_after(last_epoch))
-    saved = slot.load()
+        trained(hp, checkpoint=writer, on_epoch=stop_after(last_epoch))
+    saved = writer.load()
     assert saved is not None
     assert len(saved["history"]) == last_epoch
     torch.rand(5)
     heard: list[EpochResult] = []
 
-    resumed = trained(hp, checkpoint=slot_in(tmp_path, token=2), on_epoch=heard.append)
+    resumed = trained(hp, checkpoint=writer_in(tmp_path, token=2), on_epoch=heard.append)
 
     uninterrupted = trained(hp)
     assert_same(resumed, uninterrupted)
@@ -162,17 +162,17 @@ def test_resumed_equals_uninterrupted(
 
 def test_resumed_equals_uninterrupted_in_fp16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scale of the loss goes on as it was: begun anew it would overflow, and leave an update out, once more."""
-    monkeypatch.setattr(saving, "SAVING_SHARE", 1e9)
+    monkeypatch.setattr(checkpoint_writer, "SAVING_SHARE", 1e9)
     hp = hyperparameters(precision="fp16", epochs=2, learning_rate=1e-5, effective_batch_size=2)
     steep = dataclasses.replace(TRAIN, labels=TRAIN.labels * 3)
-    slot = slot_in(tmp_path)
+    writer = writer_in(tmp_path)
     with pytest.raises(Stopped):
-        trained(hp, train=steep, checkpoint=slot, on_epoch=stop_after(1))
-    saved = slot.load()
+        trained(hp, train=steep, checkpoint=writer, on_epoch=stop_after(1))
+    saved = writer.load()
     assert saved is not None
     assert saved["scaler"]["scale"] < 2.0**16
 
-    assert_same(trained(hp, train=steep, checkpoint=slot_in(tmp_path, token=2)), trained(hp, train=steep))
+    assert_same(trained(hp, train=steep, checkpoint=writer_in(tmp_path, token=2)), trained(hp, train=steep))
 
 
 @pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
@@ -180,7 +180,7 @@ def test_resumed_equals_uninterrupted_with_batch_norm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_format: str
 ) -> None:
     """Running statistics are part of the checkpoint, also where the best epoch is not the last."""
-    monkeypatch.setattr(saving, "SAVING_SHARE", 1e9)
+    monkeypatch.setattr(checkpoint_writer, "SAVING_SHARE", 1e9)
     hp = hyperparameters(
         model="test_resnet",
         dropout_placement="none",
@@ -189,9 +189,9 @@ def test_resumed_equals_uninterrupted_with_batch_norm(
         memory_format=memory_format,
     )
     with pytest.raises(Stopped):
-        trained(hp, checkpoint=slot_in(tmp_path), on_epoch=stop_after(2))
+        trained(hp, checkpoint=writer_in(tmp_path), on_epoch=stop_after(2))
 
-    assert_same(trained(hp, checkpoint=slot_in(tmp_path)), trained(hp))
+    assert_same(trained(hp, checkpoint=writer_in(tmp_path)), trained(hp))
 
 
 @pytest.mark.parametrize(("share", "saved_epochs"), [(0.0, [1, 4]), (1e9, [1, 2, 3, 4])])
@@ -199,39 +199,39 @@ def test_saving_keeps_to_its_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, saved_epochs: list[int]
 ) -> None:
     """The first epoch, which tells what saving costs, and the last are always saved; others when they are due."""
-    monkeypatch.setattr(saving, "SAVING_SHARE", share)
-    slot, seen = slot_in(tmp_path), []
+    monkeypatch.setattr(checkpoint_writer, "SAVING_SHARE", share)
+    writer, seen = writer_in(tmp_path), []
 
     def on_epoch(result: EpochResult) -> None:
-        slot.wait()
-        saved = slot.load()
+        writer.wait()
+        saved = writer.load()
         if saved is not None and len(saved["history"]) == result.epoch:
             seen.append(result.epoch)
 
-    trained(hyperparameters(), checkpoint=slot, on_epoch=on_epoch)
+    trained(hyperparameters(), checkpoint=writer, on_epoch=on_epoch)
 
     assert seen == saved_epochs
 
 
 def test_a_torn_checkpoint_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the newest file torn, the run resumes from the one before and still ends the same."""
-    monkeypatch.setattr(saving, "SAVING_SHARE", 1e9)
-    hp, slot = hyperparameters(), slot_in(tmp_path)
+    monkeypatch.setattr(checkpoint_writer, "SAVING_SHARE", 1e9)
+    hp, writer = hyperparameters(), writer_in(tmp_path)
     with pytest.raises(Stopped):
-        trained(hp, checkpoint=slot, on_epoch=stop_after(3))
+        trained(hp, checkpoint=writer, on_epoch=stop_after(3))
     newest = max((tmp_path / "run").iterdir())
     newest.write_bytes(newest.read_bytes()[:-7])
-    saved = slot.load()
+    saved = writer.load()
     assert saved is not None
     assert len(saved["history"]) == 2
 
-    assert_same(trained(hp, checkpoint=slot), trained(hp))
+    assert_same(trained(hp, checkpoint=writer), trained(hp))
 
 
 def test_exhausted_patience_trains_no_epoch_on_resume(tmp_path: Path) -> None:
     """A run that stopped early is over: resuming repeats its history and takes no step."""
     hp = hyperparameters(epochs=30, patience=2, learning_rate=1e-10)
-    first = trained(hp, checkpoint=slot_in(tmp_path))
+    first = trained(hp, checkpoint=writer_in(tmp_path))
     assert first.stopped == "patience"
     assert len(first.history) == first.best_epoch + 2
     heard: list[EpochResult] = []
@@ -239,7 +239,7 @@ def test_exhausted_patience_trains_no_epoch_on_resume(tmp_path: Path) -> None:
     def no_step(*_: int) -> None:
         raise AssertionError("a step was trained")
 
-    again = trained(hp, checkpoint=slot_in(tmp_path), on_step=no_step, on_epoch=heard.append)
+    again = trained(hp, checkpoint=writer_in(tmp_path), on_step=no_step, on_epoch=heard.append)
 
     assert_same(again, first)
     assert comparable(heard) == comparable(first.history)
@@ -248,13 +248,13 @@ def test_exhausted_patience_trains_no_epoch_on_resume(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     """Seed, data and hyperparameters must agree; the place of the first weights need not."""
     hp = hyperparameters(epochs=1)
-    trained(hp, checkpoint=slot_in(tmp_path))
+    trained(hp, checkpoint=writer_in(tmp_path))
 
     with pytest.raises(ValueError, match="another run"):
-        trained(hp, checkpoint=slot_in(tmp_path), seed=8)
+        trained(hp, checkpoint=writer_in(tmp_path), seed=8)
     with pytest.raises(ValueError, match="another run"):
-        trained(dataclasses.replace(hp, learning_rate=1e-4), checkpoint=slot_in(tmp_path))
-    trained(dataclasses.replace(hp, weights="moved.safetensors"), checkpoint=slot_in(tmp_path))
+        trained(dataclasses.replace(hp, learning_rate=1e-4), checkpoint=writer_in(tmp_path))
+    trained(dataclasses.replace(hp, weights="moved.safetensors"), checkpoint=writer_in(tmp_path))
 
 
 @pytest.mark.parametrize("model", ["test_vit", "fcnn"])
@@ -322,9 +322,9 @@ def test_another_metric_may_choose_the_best_epoch(tmp_path: Path, monitor: str, 
     """The epoch is that of the best AUROC or loss, resumed or not; the value stays the F1 of that epoch."""
     hp = hyperparameters(epochs=4, monitor=monitor)
     with pytest.raises(Stopped):
-        trained(hp, checkpoint=slot_in(tmp_path), on_epoch=stop_after(1))
+        trained(hp, checkpoint=writer_in(tmp_path), on_epoch=stop_after(1))
 
-    result = trained(hp, checkpoint=slot_in(tmp_path))
+    result = trained(hp, checkpoint=writer_in(tmp_path))
 
     scores = [sign * value for value in losses(result, f"val_{monitor}")]
     best = result.history[result.best_epoch - 1]
@@ -350,19 +350,19 @@ def test_without_an_auroc_the_first_epoch_is_kept() -> None:
 def test_a_checkpoint_from_before_a_hyperparameter_is_resumed(tmp_path: Path) -> None:
     """A field that the checkpoint's version did not have counts as its default, and as nothing else."""
     hp = hyperparameters(model="fcnn", dropout_placement="none", epochs=2)
-    slot = slot_in(tmp_path)
+    writer = writer_in(tmp_path)
     with pytest.raises(Stopped):
-        trained(hp, checkpoint=slot, on_epoch=stop_after(1))
-    saved = slot.load()
+        trained(hp, checkpoint=writer, on_epoch=stop_after(1))
+    saved = writer.load()
     assert saved is not None
     for name in ("monitor", "freeze", "labels"):
         del saved["identity"]["hyperparameters"][name]
-    slot.save(saved, epoch=1)
-    slot.wait()
+    writer.save(saved, epoch=1)
+    writer.wait()
 
     with pytest.raises(ValueError, match="another run"):
-        trained(dataclasses.replace(hp, labels="votes"), checkpoint=slot)
-    assert_same(trained(hp, checkpoint=slot), trained(hp))
+        trained(dataclasses.replace(hp, labels="votes"), checkpoint=writer)
+    assert_same(trained(hp, checkpoint=writer), trained(hp))
 
 
 def test_a_hybrid_of_convolution_and_attention_trains() -> None:
@@ -426,10 +426,10 @@ def test_every_sampling_trains_and_resumes(tmp_path: Path, sampling: str, is_ssa
     train = TRAIN.take(np.setdiff1d(np.arange(len(TRAIN)), chosen))
     hp = hyperparameters(model="fcnn", dropout_placement="none", sampling=sampling, augment_scope="resampled", epochs=2)
     with pytest.raises(Stopped):
-        trained(hp, train=train, checkpoint=slot_in(tmp_path), on_epoch=stop_after(1))
+        trained(hp, train=train, checkpoint=writer_in(tmp_path), on_epoch=stop_after(1))
 
     record: dict[str, Any] = {}
-    resumed = trained(hp, train=train, checkpoint=slot_in(tmp_path), on_sampling=record.update)
+    resumed = trained(hp, train=train, checkpoint=writer_in(tmp_path), on_sampling=record.update)
 
     assert_same(resumed, trained(hp, train=train))
     assert (record["features_sha256"] is None) == (sampling in ("random_under", "smote"))
@@ -503,15 +503,15 @@ def test_a_weight_that_is_not_a_number_ends_the_run() -> None:
 
 def test_a_step_may_stop_the_run(tmp_path: Path) -> None:
     """What on_step raises comes out of fit at once, and no half epoch is saved."""
-    slot = slot_in(tmp_path)
+    writer = writer_in(tmp_path)
 
     def on_step(done: int, total: int) -> None:
         if done > total // 2:
             raise Stopped
 
     with pytest.raises(Stopped):
-        trained(hyperparameters(), checkpoint=slot, on_step=on_step)
-    assert slot.load() is None
+        trained(hyperparameters(), checkpoint=writer, on_step=on_step)
+    assert writer.load() is None
 
 
 def test_one_class_in_validation_has_no_auroc() -> None:

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
+from mhist_tune.checkpoint_files import Files, Folder
 from mhist_tune.errors import DiskFullError, StorageError
-from mhist_tune.files import Files, Folder
 from mhist_tune.writing import PARTIAL
 
 FORMAT = "mhist-tune checkpoint 1"

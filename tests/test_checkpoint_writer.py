@@ -8,11 +8,11 @@ from typing import Any, BinaryIO
 import pytest
 import torch
 
-from mhist_tune import saving
-from mhist_tune.checkpoint import CheckpointStore
+from mhist_tune import checkpoint_writer
+from mhist_tune.checkpoint_files import Folder
+from mhist_tune.checkpoint_store import CheckpointStore
+from mhist_tune.checkpoint_writer import CheckpointWriter
 from mhist_tune.errors import DiskFullError, StorageError
-from mhist_tune.files import Folder
-from mhist_tune.saving import CheckpointSlot
 
 TIMEOUT_S = 60.0
 
@@ -47,28 +47,28 @@ def state(epoch: int) -> dict[str, Any]:
     return {"epoch": epoch, "weights": torch.full((3,), float(epoch))}
 
 
-def epoch_in(slot: CheckpointSlot) -> int | None:
-    loaded = slot.load()
+def epoch_in(writer: CheckpointWriter) -> int | None:
+    loaded = writer.load()
     return None if loaded is None else loaded["epoch"]
 
 
 def test_training_goes_on_while_a_save_is_on_its_way(tmp_path: Path) -> None:
     """Saving returns before anything is durable; until it is, nothing is claimed, and no further save is due."""
     folder = SlowFolder(tmp_path)
-    slot = CheckpointSlot(CheckpointStore(folder), "run", 1)
-    assert slot.is_due()
+    writer = CheckpointWriter(CheckpointStore(folder), "run", 1)
+    assert writer.is_due()
     training = state(1)
-    slot.save(training, epoch=1)
+    writer.save(training, epoch=1)
     training["weights"] += 1
 
-    assert not slot.is_due()
-    assert slot.saved_epoch is None
-    assert slot.store.load("run") is None
+    assert not writer.is_due()
+    assert writer.saved_epoch is None
+    assert writer.store.load("run") is None
     folder.may_write.set()
-    slot.wait()
+    writer.wait()
 
-    assert slot.saved_epoch == 1
-    loaded = slot.load()
+    assert writer.saved_epoch == 1
+    loaded = writer.load()
     assert loaded is not None
     assert loaded["weights"].tolist() == [1.0, 1.0, 1.0]
 
@@ -76,11 +76,11 @@ def test_training_goes_on_while_a_save_is_on_its_way(tmp_path: Path) -> None:
 def test_the_last_state_overtakes_the_one_before(tmp_path: Path) -> None:
     """At the end of a run a save on its way is given up for the newest state, and that one may be given up as well."""
     folder = SlowFolder(tmp_path)
-    slot = CheckpointSlot(CheckpointStore(folder), "run", 1)
-    slot.save(state(1), epoch=1)
+    writer = CheckpointWriter(CheckpointStore(folder), "run", 1)
+    writer.save(state(1), epoch=1)
     threading.Timer(0.05, folder.may_write.set).start()
-    slot.save(state(2), epoch=2, is_last=True)
-    slot.wait()
+    writer.save(state(2), epoch=2, is_last=True)
+    writer.wait()
 
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["epoch-00002.token-00001.safetensors"]
 
@@ -89,16 +89,16 @@ def test_a_failing_save_surfaces_at_the_next_epoch(tmp_path: Path) -> None:
     """Whoever asks whether a save is due hears that the one before has failed; whoever leaves is told."""
     (tmp_path / "run").write_text("in the way")
     unsaved: list[Exception] = []
-    slot = CheckpointSlot(CheckpointStore(tmp_path), "run", 1, on_unsaved=unsaved.append)
-    slot.save(state(1), epoch=1)
+    writer = CheckpointWriter(CheckpointStore(tmp_path), "run", 1, on_unsaved=unsaved.append)
+    writer.save(state(1), epoch=1)
     with pytest.raises(StorageError, match="cannot write the checkpoint"):
-        slot.wait()
+        writer.wait()
 
-    slot.save(state(2), epoch=2)
-    slot.settle()
+    writer.save(state(2), epoch=2)
+    writer.finish()
 
     assert [type(error) for error in unsaved] == [StorageError]
-    assert slot.saved_epoch is None
+    assert writer.saved_epoch is None
 
 
 def test_a_full_store_is_waited_for(tmp_path: Path) -> None:
@@ -110,31 +110,31 @@ def test_a_full_store_is_waited_for(tmp_path: Path) -> None:
         heard.append(error)
         folder.n_left = len(heard) - 1
 
-    slot = CheckpointSlot(CheckpointStore(folder), "run", 1, on_wait=make_space)
-    slot.save(state(4), epoch=4)
-    slot.wait()
+    writer = CheckpointWriter(CheckpointStore(folder), "run", 1, on_wait=make_space)
+    writer.save(state(4), epoch=4)
+    writer.wait()
 
     assert len(heard) == 2
-    assert epoch_in(slot) == 4
+    assert epoch_in(writer) == 4
 
 
 def test_what_was_kept_is_written_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest state that was not saved overtakes a save on its way; after a save there is nothing to write."""
-    monkeypatch.setattr(saving, "_KEEPING_SHARE", 1e9)
+    monkeypatch.setattr(checkpoint_writer, "_KEEPING_SHARE", 1e9)
     folder = SlowFolder(tmp_path)
-    slot = CheckpointSlot(CheckpointStore(folder), "run", 1)
-    slot.keep(state(1), epoch=1)
-    slot.save(state(2), epoch=2)
-    slot.save_kept()
+    writer = CheckpointWriter(CheckpointStore(folder), "run", 1)
+    writer.keep(state(1), epoch=1)
+    writer.save(state(2), epoch=2)
+    writer.save_kept()
     training = state(3)
-    slot.keep(training, epoch=3)
+    writer.keep(training, epoch=3)
     training["weights"] += 1
     folder.may_write.set()
-    slot.save_kept()
-    slot.settle()
+    writer.save_kept()
+    writer.finish()
 
-    assert slot.saved_epoch == 3
-    loaded = slot.load()
+    assert writer.saved_epoch == 3
+    loaded = writer.load()
     assert loaded is not None
     assert loaded["weights"].tolist() == [3.0, 3.0, 3.0]
 
@@ -142,39 +142,39 @@ def test_what_was_kept_is_written_when_asked_for(tmp_path: Path, monkeypatch: py
 def test_epochs_shorter_than_copying_them_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where training an epoch again costs hardly more than a copy after each, none is made."""
     clock = Clock()
-    monkeypatch.setattr(saving.time, "perf_counter", clock)
-    monkeypatch.setattr(saving, "snapshot", clock.taking(0.5, saving.snapshot))
-    slot = CheckpointSlot(CheckpointStore(tmp_path), "run", 1)
-    slot.save(state(1), epoch=1)
-    slot.wait()
+    monkeypatch.setattr(checkpoint_writer.time, "perf_counter", clock)
+    monkeypatch.setattr(checkpoint_writer, "snapshot", clock.taking(0.5, checkpoint_writer.snapshot))
+    writer = CheckpointWriter(CheckpointStore(tmp_path), "run", 1)
+    writer.save(state(1), epoch=1)
+    writer.wait()
     n_kept = {}
     for seconds in (50.0, 150.0):
         before = clock.now
         for epoch in range(2, 12):
             clock.now += seconds
-            slot.keep(state(epoch), epoch=epoch)
+            writer.keep(state(epoch), epoch=epoch)
         n_kept[seconds] = (clock.now - before - 10 * seconds) / 0.5
 
     assert n_kept == {50.0: 0, 150.0: 10}
-    slot.save_kept()
-    slot.settle()
-    assert slot.saved_epoch == 11
+    writer.save_kept()
+    writer.finish()
+    assert writer.saved_epoch == 11
 
 
 @pytest.mark.parametrize("share", [0.02, 0.2])
 def test_saving_keeps_to_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
     """Over a thousand epochs of a made-up clock, saving takes its share of the time and hardly less."""
     clock = Clock()
-    monkeypatch.setattr(saving, "SAVING_SHARE", share)
-    monkeypatch.setattr(saving.time, "perf_counter", clock)
-    monkeypatch.setattr(saving, "snapshot", clock.taking(0.5, saving.snapshot))
-    slot = CheckpointSlot(CheckpointStore(tmp_path), "run", 1, shares_cores=False)
+    monkeypatch.setattr(checkpoint_writer, "SAVING_SHARE", share)
+    monkeypatch.setattr(checkpoint_writer.time, "perf_counter", clock)
+    monkeypatch.setattr(checkpoint_writer, "snapshot", clock.taking(0.5, checkpoint_writer.snapshot))
+    writer = CheckpointWriter(CheckpointStore(tmp_path), "run", 1, shares_cores=False)
     n_saves = 0
     for epoch in range(1, 1001):
         clock.now += 1.0
-        if slot.is_due():
-            slot.save(state(epoch), epoch=epoch)
-            slot.wait()
+        if writer.is_due():
+            writer.save(state(epoch), epoch=epoch)
+            writer.wait()
             n_saves += 1
 
     assert 0.8 * share < 0.5 * n_saves / clock.now <= 1.01 * share

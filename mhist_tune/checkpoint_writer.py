@@ -1,8 +1,8 @@
-"""The checkpoints of one run as `train.fit` sees them: copied on the thread that trains, written by another one.
+"""The checkpoints of one run, as `fit` uses them: copied by the thread that trains, written by another thread.
 
-Training pays for the copy alone, unless it computes on the same cores. Saving is rare enough to stay below
-`SAVING_SHARE` of the run's time; the epochs since the last save are trained again after a kill. When a run is asked
-to stop, the copy of an epoch that was not saved is written, unless copying would have cost too much of the epoch.
+Training waits for the copy only, but on a CPU both threads use the same cores. Saving takes at most `SAVING_SHARE` of
+the run's time. After a kill, the epochs since the last save are trained again. A run that is asked to stop writes the
+copy of its last epoch, if there is one: no copy is made where it would take too much of an epoch.
 """
 
 import threading
@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mhist_tune.checkpoint import Cancelled, CheckpointStore, Snapshot, snapshot
+from mhist_tune.checkpoint_store import Cancelled, CheckpointStore, Snapshot, snapshot
 from mhist_tune.errors import DiskFullError, StorageError, StoreAwayError
 
 SAVING_SHARE = 0.02
-"""The part of the training time that saving may take, but for the first save, which tells what one takes."""
+"""The share of the training time that saving may take. The first save is exempt: it measures what a save takes."""
 
-_KEEPING_SHARE = 0.005  # of an epoch: shorter ones cost less to train again than to copy each time
+_KEEPING_SHARE = 0.005
+"""The share of an epoch that its copy may take; a shorter epoch is cheaper to train again than to copy each time."""
 
 
 def _give_up(error: StorageError) -> None:
@@ -27,22 +28,22 @@ def _ignore(*_: object) -> None:
     pass
 
 
-class CheckpointSlot:
-    """The checkpoints of one run under one lease. One save is on its way at a time.
+class CheckpointWriter:
+    """Writes and loads the checkpoints of one run under one lease. One save is under way at a time.
 
     Args:
-        store: where they are kept.
-        key: the run's.
-        token: the lease's.
-        shares_cores: whether the device that trains is the CPU, so that the writer's computing is saving time too.
-        on_wait: hears that there is no space, or that the store is away; returns when it is time to try again, or
-            raises to give up.
-        on_missing: hears that the store has no intact state of the run, or why it does not tell; may raise to keep the
-            run from starting anew.
-        on_unsaved: hears why the last save of a run that ends anyway has failed.
+        store: where the checkpoints are.
+        key: of the run.
+        token: of the lease.
+        shares_cores: whether the run trains on the CPU; the processor time of the writing thread then counts as saving.
+        on_wait: called where the disk is full or the store is unreachable. It returns when it is time to try again,
+            or raises to give up.
+        on_missing: called where the store has no intact state of the run, with the error where the store is
+            unreachable. It may raise, so that the run does not start from the beginning.
+        on_unsaved: called with the error where the last save of a run that ends anyway has failed.
 
     Attributes:
-        saved_epoch: of the newest state that this lease has written and that is durable; None before.
+        saved_epoch: the epoch of the newest durable state that was written under this lease; None before the first.
     """
 
     def __init__(
@@ -71,21 +72,21 @@ class CheckpointSlot:
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest intact state, or None."""
-        self.settle()
-        state, away = None, None
+        self.finish()
+        state, unreachable = None, None
         try:
             state = self.store.load(self.key)
         except StoreAwayError as error:
-            away = error
+            unreachable = error
         if state is None:
-            self._on_missing(away)
+            self._on_missing(unreachable)
         return state
 
     def is_due(self) -> bool:
-        """Tell whether saving now keeps to its share of the time; call it after every epoch.
+        """Return whether a save now would keep to its share of the time; to be called after every epoch.
 
         Raises:
-            StorageError: the save before has failed.
+            StorageError: the previous save has failed.
         """
         if self._write is not None and not self._write.thread.is_alive():
             self.wait()
@@ -93,12 +94,12 @@ class CheckpointSlot:
             return True
         now = time.perf_counter()
         expected_s = self._last_s or 0.0
-        if self._write is not None:  # it would have to be waited for, likely as long again
+        if self._write is not None:  # training would wait for it, about as long again
             expected_s += now - self._write.began
         return self._spent_s + expected_s <= SAVING_SHARE * (now - self._began)
 
     def save(self, state: Mapping[str, Any], *, epoch: int, is_last: bool = False) -> None:
-        """Copy the state after `epoch` and begin to write it; the last one overtakes one that is on its way."""
+        """Copy the state after `epoch` and begin to write it; the last one cancels a save under way, others wait."""
         began = time.perf_counter()
         if is_last:
             self.discard()
@@ -111,7 +112,7 @@ class CheckpointSlot:
         self._write = _Write(self, copied, epoch)
 
     def keep(self, state: Mapping[str, Any], *, epoch: int) -> None:
-        """Copy the state after an `epoch` that is not saved, for `save_kept`, if a copy is cheap for such an epoch."""
+        """Copy the state after an `epoch` that is not saved, for `save_kept`, if a copy is cheap beside the epoch."""
         self._kept = None
         if self._copying_s <= _KEEPING_SHARE * (time.perf_counter() - self._epoch_began):
             self._kept = self._copy(state), epoch
@@ -120,16 +121,16 @@ class CheckpointSlot:
             self._epoch_began = time.perf_counter()
 
     def save_kept(self) -> None:
-        """Begin to write what was kept since the last save, if anything was: for a run that is interrupted."""
+        """Begin to write the copy that was kept since the last save, if there is one: for an interrupted run."""
         if self._kept is not None:
             self.discard()
             self._write, self._kept = _Write(self, *self._kept), None
 
     def wait(self) -> None:
-        """Wait until what was saved last is durable, and try again while `on_wait` returns.
+        """Wait until the last save is durable; try again as long as `on_wait` returns.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: the state cannot be written.
         """
         while self._write is not None:
             error = self._write.ended()
@@ -142,8 +143,8 @@ class CheckpointSlot:
             self._on_wait(error)
             self._write = _Write(self, copied, epoch)
 
-    def settle(self) -> None:
-        """Let a save that is on its way come to its end, and say so if it failed: for a run that ends here."""
+    def finish(self) -> None:
+        """Wait for a save under way, and call `on_unsaved` if it failed: for a run that ends here."""
         if self._write is not None:
             error = self._write.ended()
             self._note(self._write)
@@ -151,7 +152,7 @@ class CheckpointSlot:
                 self._on_unsaved(error)
 
     def discard(self) -> None:
-        """Stop a save that is on its way; it leaves nothing, or is whole if it had come to its end."""
+        """Cancel a save under way. It leaves nothing, or a whole file if it had ended already."""
         if self._write is not None:
             self._write.cancelled.set()
             self._write.ended()
@@ -172,35 +173,35 @@ class CheckpointSlot:
 
 
 class _Write:
-    """One save on its way, in a thread of its own.
+    """One save under way, in a thread of its own.
 
     Attributes:
         began: on the clock of `time.perf_counter`.
-        computed_s: processor time that it took.
+        computed_s: processor time of the thread.
     """
 
-    def __init__(self, slot: CheckpointSlot, copied: Snapshot, epoch: int) -> None:
+    def __init__(self, writer: CheckpointWriter, copied: Snapshot, epoch: int) -> None:
         self.copied, self.epoch = copied, epoch
         self.cancelled = threading.Event()
         self.began = time.perf_counter()
         self.computed_s = 0.0
-        self._slot = slot
+        self._writer = writer
         self._error: Exception | None = None
         self.thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
         self.thread.start()
 
     def ended(self) -> Exception | None:
-        """Wait for its end, and return why it failed, if it did."""
+        """Wait for the end, and return the error if the save failed."""
         self.thread.join()
         return self._error
 
     def _run(self) -> None:
-        slot = self._slot
+        writer = self._writer
         try:
-            slot.store.save(slot.key, self.copied, epoch=self.epoch, token=slot.token, cancelled=self.cancelled)
-            slot.saved_epoch = self.epoch
+            writer.store.save(writer.key, self.copied, epoch=self.epoch, token=writer.token, cancelled=self.cancelled)
+            writer.saved_epoch = self.epoch
         except Cancelled:
             pass
-        except Exception as error:  # whoever trains raises it
+        except Exception as error:  # the thread that trains raises it
             self._error = error
         self.computed_s = time.thread_time()

@@ -1,4 +1,4 @@
-"""Tests of mhist_tune.checkpoint."""
+"""Tests of mhist_tune.checkpoint_store."""
 
 import io
 import threading
@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from mhist_tune.checkpoint import Cancelled, CheckpointStore, snapshot
+from mhist_tune.checkpoint_files import Files
+from mhist_tune.checkpoint_store import Cancelled, CheckpointStore, snapshot
 from mhist_tune.errors import DiskFullError, StorageError
-from mhist_tune.files import Files
 from mhist_tune.stores import open_checkpoints
 from tests.s3 import S3Server
 
