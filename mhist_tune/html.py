@@ -18,8 +18,15 @@ _N_OF_EACH = 16
 
 @functools.cache
 def environment() -> Environment:
-    """Return the templates of the package; whatever is put into them is escaped."""
+    """Return the templates of the documents; values are escaped."""
     return Environment(loader=PackageLoader("mhist_tune"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+
+
+def style_sheet() -> str:
+    """Return the style sheet of the documents. The dashboard's pages use it too."""
+    documents = environment()
+    assert documents.loader is not None
+    return documents.loader.get_source(documents, "style.css")[0]
 
 
 def render(report: Mapping[str, Any], figures: Sequence[ReportFigure], thumbnails: Mapping[str, bytes]) -> str:

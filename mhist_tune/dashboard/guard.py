@@ -8,7 +8,6 @@ from urllib.parse import quote, urlsplit
 from mhist_tune.dashboard import web
 from mhist_tune.dashboard.access import COOKIE, Access
 from mhist_tune.dashboard.web import FormError, Response
-from mhist_tune.html import environment
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -101,7 +100,7 @@ class Guard:
 
 
 def _login_page(wanted: str, message: str = "", status: HTTPStatus = HTTPStatus.OK) -> Response:
-    page = environment().get_template("login.html")
+    page = web.templates().get_template("login.html")
     return Response(page.render(next=_own_path(wanted), message=message, is_wrong=bool(message), user={}), status)
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from mhist_tune import journal, records, report, status, studies
+from mhist_tune.dashboard.slot_cache import SlotCache
 from mhist_tune.journal import EventRow
 from mhist_tune.ledger import SlotRow
 from mhist_tune.records import EpochRow
-from mhist_tune.slotbook import SlotBook
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
@@ -66,7 +66,7 @@ class _Watched:
     def __init__(self, storage: Storage, study: Study) -> None:
         self._storage, self._uuid, self._name = storage, study.uuid, study.name
         self._optuna_id = studies.optuna_study_id(storage, study, STAGE)
-        self._book = SlotBook(storage, study)
+        self._slots = SlotCache(storage, study)
         self._epochs: dict[tuple[int, int], list[EpochRow]] = {}
         self._best: tuple[object, dict[str, Any] | None] | None = None
         self._report: tuple[object, str] | None = None
@@ -75,7 +75,7 @@ class _Watched:
 
     def _read(self) -> Snapshot:
         study = studies.load_study(self._storage, self._name)
-        slots = {stage: self._book.slots(stage) for stage in status.STAGES}
+        slots = {stage: self._slots.slots(stage) for stage in status.STAGES}
         ended = {stage: [(one.slot, one.token) for one in slots[stage] if one.outcome] for stage in _DECIDING}
         if self._best is None or self._best[0] != ended:  # a confirmation costs a bootstrap
             self._best = (ended, status.best_of(self._storage, study, slots))

@@ -13,7 +13,7 @@ from mhist_tune.dashboard import view, web
 from mhist_tune.dashboard.live import Board, Fresh, Snapshot
 from mhist_tune.dashboard.web import FormError, Response
 from mhist_tune.errors import MhistTuneError, StorageError, StudyNotFoundError
-from mhist_tune.html import environment
+from mhist_tune.html import style_sheet
 from mhist_tune.storage import Storage
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mhist_tune.studies import Study
 
 _ASSETS = {"style.css": "text/css", "pages.css": "text/css", "live.js": "text/javascript"}
-_TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
+_TEMPLATES = Path(__file__).with_name("templates")
 _STUDY = re.compile(r"/study/([A-Za-z0-9._-]+)(?:/(report|trial/(\d{1,9})))?")
 _ACTION = re.compile(r"/study/([A-Za-z0-9._-]+)/(pause|continue|stop|extend|retry|veto|enqueue)")
 _REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
@@ -220,7 +220,7 @@ class Site:
         self, environ: "WSGIEnvironment", template: str, status: HTTPStatus = HTTPStatus.OK, **context: Any
     ) -> Response:
         user = {"is_known": environ["mhist.is_known"], "may_write": environ["mhist.may_write"]}
-        page = environment().get_template(template)
+        page = web.templates().get_template(template)
         return Response(page.render(user=user, message="", is_wrong=False, **context), status)
 
 
@@ -237,7 +237,8 @@ def _no_method() -> Response:
 def _asset(name: str) -> Response:
     if name not in _ASSETS:
         return web.problem(HTTPStatus.NOT_FOUND, "there is no such file")
-    return Response((_TEMPLATES / name).read_text("utf-8"), content_type=f"{_ASSETS[name]}; charset=utf-8")
+    text = style_sheet() if name == "style.css" else (_TEMPLATES / name).read_text("utf-8")
+    return Response(text, content_type=f"{_ASSETS[name]}; charset=utf-8")
 
 
 def _whole(fields: Mapping[str, str], name: str, low: int, high: int) -> int:

@@ -1,5 +1,6 @@
 """Requests and responses as our pages see them, on top of WSGI."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -8,6 +9,8 @@ from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -24,6 +27,13 @@ COMMON_HEADERS = (
     ("Referrer-Policy", "same-origin"),
     ("Cross-Origin-Opener-Policy", "same-origin"),
 )
+
+
+@functools.cache
+def templates() -> Environment:
+    """Return the templates of our pages; values are escaped."""
+    loader = PackageLoader("mhist_tune.dashboard")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 
 
 class FormError(ValueError):

@@ -1,4 +1,4 @@
-"""The slots of a study as one long-lived process sees them: what has not changed is not read again."""
+"""The slots of a study, cached in this process: unchanged rows are not read again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,22 +11,21 @@ from mhist_tune.ledger import SlotRow
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
-_N_AT_ONCE = 500  # slots that one query names; SQLite takes 32,766 at most
-_MARK = ("state", "token", "expires_at", "trial_number")
+_N_AT_ONCE = 500  # slots named by one query; SQLite allows 32,766
+_VERSION = ("state", "token", "expires_at", "trial_number")
 
 
 @dataclass
 class _Stage:
-    marks: dict[int, tuple[object, ...]] = field(default_factory=dict)
+    versions: dict[int, tuple[object, ...]] = field(default_factory=dict)
     rows: dict[int, SlotRow] = field(default_factory=dict)
 
 
-class SlotBook:
-    """What one process knows of the slots of a study.
+class SlotCache:
+    """The slots of one study. Not for several threads at once.
 
-    Every claim raises a slot's token, every renewal moves the end of its lease and every end changes its state, so
-    these few columns tell which rows are to be read: ten thousand finished trials cost one narrow query.
-    Not for several threads at once.
+    Every claim raises a slot's token, every renewal moves the end of its lease and every end changes its state. So a
+    few columns show which rows have changed, and ten thousand finished trials cost one narrow query.
     """
 
     def __init__(self, storage: Storage, study: Study) -> None:
@@ -39,18 +38,18 @@ class SlotBook:
         table = tables.slots
         here = sqlalchemy.and_(table.c.study == self._study.uuid, table.c.stage == stage)
         has_outcome = table.c.outcome.is_not(None).label("has_outcome")
-        survey = sqlalchemy.select(table.c.slot, *(table.c[name] for name in _MARK), has_outcome).where(here)
+        survey = sqlalchemy.select(table.c.slot, *(table.c[name] for name in _VERSION), has_outcome).where(here)
 
         def read(connection: Connection) -> tuple[dict[int, tuple[object, ...]], dict[int, SlotRow]]:
-            marks = {row[0]: tuple(row[1:]) for row in connection.execute(survey.order_by(table.c.slot))}
-            changed = [slot for slot, mark in marks.items() if known.marks.get(slot) != mark]
+            versions = {row[0]: tuple(row[1:]) for row in connection.execute(survey.order_by(table.c.slot))}
+            changed = [slot for slot, version in versions.items() if known.versions.get(slot) != version]
             query = sqlalchemy.select(*(table.c[name] for name in SlotRow.__dataclass_fields__)).where(here)
             parts = [changed[i : i + _N_AT_ONCE] for i in range(0, len(changed), _N_AT_ONCE)]
-            # the rows of one transaction: none is newer than its mark
+            # Both queries are of one transaction: no row is newer than its version.
             rows = [SlotRow(*row) for part in parts for row in connection.execute(query.where(table.c.slot.in_(part)))]
-            return marks, {row.slot: row for row in rows}
+            return versions, {row.slot: row for row in rows}
 
-        marks, changed = self._storage.read(read)
+        versions, changed = self._storage.read(read)
         rows = {**known.rows, **changed}
-        self._stages[stage] = _Stage(marks, {slot: rows[slot] for slot in marks if slot in rows})
+        self._stages[stage] = _Stage(versions, {slot: rows[slot] for slot in versions if slot in rows})
         return list(self._stages[stage].rows.values())

@@ -1,10 +1,10 @@
-"""`SlotBook`: always what the ledger holds, without reading again what has not changed."""
+"""`SlotCache`: always what the ledger holds, without reading again what has not changed."""
 
 import sqlalchemy
 
 from mhist_tune import ledger
+from mhist_tune.dashboard.slot_cache import SlotCache
 from mhist_tune.leases import LeaseObserver
-from mhist_tune.slotbook import SlotBook
 from mhist_tune.storage import Storage
 from tests.conftest import MakeStudy
 
@@ -12,11 +12,11 @@ from tests.conftest import MakeStudy
 def test_every_change_is_seen(storage: Storage, make_study: MakeStudy) -> None:
     """After a claim, a trial, a renewal, an outcome, an end, a cancellation and an extension it equals the ledger."""
     study = make_study(n_trials=4, lease_s=60.0)
-    book = SlotBook(storage, study)
+    cache = SlotCache(storage, study)
     claim = None
 
     def same() -> bool:
-        return list(book.slots("search")) == ledger.slots(storage, study, "search")
+        return list(cache.slots("search")) == ledger.slots(storage, study, "search")
 
     assert same()
     claim = ledger.claim(storage, study, ["search"], worker="w", observer=LeaseObserver())
@@ -34,13 +34,13 @@ def test_every_change_is_seen(storage: Storage, make_study: MakeStudy) -> None:
     assert same()
     ledger.add_slots(storage, study, "search", [{"params": {"learning_rate": 1e-3}}])
     assert same()
-    assert book.slots("retrain") == []
+    assert cache.slots("retrain") == []
 
 
 def test_what_has_not_changed_is_not_read_again(storage: Storage, make_study: MakeStudy) -> None:
     """The documents of the slots are read in the first call, and in the next only that of the slot that changed."""
     study = make_study(n_trials=600)
-    book = SlotBook(storage, study)
+    cache = SlotCache(storage, study)
     read: list[int] = []
 
     @sqlalchemy.event.listens_for(storage.engine, "before_cursor_execute")
@@ -48,11 +48,11 @@ def test_what_has_not_changed_is_not_read_again(storage: Storage, make_study: Ma
         if "payload" in statement:
             read.append(len(parameters))  # type: ignore[arg-type]
 
-    book.slots("search")
+    cache.slots("search")
     assert sum(read) >= 600
     read.clear()
     ledger.claim(storage, study, ["search"], worker="w", observer=LeaseObserver())
     read.clear()
-    book.slots("search")
-    book.slots("search")
+    cache.slots("search")
+    cache.slots("search")
     assert read == [3]  # study, stage and one slot
