@@ -7,7 +7,7 @@ because importing these takes a worker more than a second.
 import contextlib
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +82,23 @@ def write_report(
         storage.optuna.set_study_system_attr(study_id, f"artifacts:{artifact}", meta)
 
 
-def remove(storage: Storage, study: Study) -> None:
-    """Remove the pictures and the predictions from this storage folder, while the study is still known.
+def artifacts(storage: Storage, study: Study) -> set[str]:
+    """Return the names of the files that a study may have in the folder of artifacts, while its slots are known."""
+    slots = [slot for stage in studies.STAGES for slot in ledger.slots(storage, study, stage)]
+    names = [f"{slot.stage}/{slot.trial_id}" for slot in slots if slot.trial_id is not None]
+    return {_artifact(study, name) for name in [_PREDICTIONS, *names]}
+
+
+def remove(storage: Storage, artifacts: Set[str]) -> None:
+    """Remove these files from this storage folder, unfinished ones too; nothing happens if there are none.
 
     Raises:
         OSError: a file cannot be removed.
     """
-    slots = [slot for stage in studies.STAGES for slot in ledger.slots(storage, study, stage)]
-    names = [f"{slot.stage}/{slot.trial_id}" for slot in slots if slot.trial_id is not None]
-    for name in [_PREDICTIONS, *names]:
-        (storage.root / "artifacts" / _artifact(study, name)).unlink(missing_ok=True)
+    folder = storage.root / "artifacts"
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name.partition(".")[0] in artifacts:
+            path.unlink(missing_ok=True)
 
 
 def _note(outcome: Mapping[str, Any], epochs: Sequence[EpochRow]) -> str:

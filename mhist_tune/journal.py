@@ -13,6 +13,9 @@ from mhist_tune import studies, tables
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
+CHECKPOINT = "checkpoint"
+"""The kind of event that records the place of a trial's checkpoints: `place`, see `Files.place`."""
+
 
 @dataclass(frozen=True)
 class OpeningRow:

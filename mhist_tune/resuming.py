@@ -21,7 +21,6 @@ PATIENCE_S = 600.0
 
 _AWAY_S = 30.0
 _WAIT_S = 10.0
-_KIND = "checkpoint"
 _STAGE_WITH_BEST = "search"
 
 
@@ -130,7 +129,7 @@ class TrialCheckpoints:
     def _announced_place(self) -> str | None:
         claim = self._claim
         rows = journal.events(
-            self._session.storage, self._session.study, kind=_KIND, stage=claim.stage, slot=claim.slot
+            self._session.storage, self._session.study, kind=journal.CHECKPOINT, stage=claim.stage, slot=claim.slot
         )
         return str(rows[-1].detail["place"]) if rows else None
 
@@ -139,7 +138,7 @@ class TrialCheckpoints:
         journal.event(
             self._session.storage,
             self._session.study,
-            kind=_KIND,
+            kind=journal.CHECKPOINT,
             stage=claim.stage,
             slot=claim.slot,
             detail=detail,

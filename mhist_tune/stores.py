@@ -65,6 +65,16 @@ def open_files(place: str | None, root: Path) -> Files:
     return Bucket(url.netloc, url.path.strip("/"))
 
 
+def open_recorded(place: str) -> Files | None:
+    """Return the files at a recorded place, see `Files.place`; None if it is a folder of another machine.
+
+    Raises:
+        UsageError: as in `open_files`.
+    """
+    files = open_files(place.removeprefix(f"{socket.gethostname()}:"), Path())
+    return files if files.place == place else None
+
+
 class Bucket:
     """Files below a prefix of a bucket; the store itself makes each of them whole or not there.
 

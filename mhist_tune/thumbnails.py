@@ -48,8 +48,14 @@ def write(path: Path, names: Sequence[str], images: npt.NDArray[np.uint8]) -> No
 
 
 def remove(storage: Storage, study: Study) -> None:
-    """Remove a study's thumbnails from this storage folder; nothing happens if there are none."""
-    path_of(storage, study).unlink(missing_ok=True)
+    """Remove a study's thumbnails from this storage folder, unfinished files too; nothing happens if there are none.
+
+    Raises:
+        OSError: they cannot be removed.
+    """
+    path = path_of(storage, study)
+    for found in path.parent.glob(f"{path.stem}.*"):
+        found.unlink(missing_ok=True)
 
 
 def read(path: Path, names: Sequence[str]) -> dict[str, bytes]:

@@ -67,6 +67,7 @@ def test_help_loads_nothing_heavy(path: tuple[str, ...]) -> None:
         ("status", {"sqlalchemy"}),
         ("supervisor", set()),
         ("stores", set()),
+        ("delete", {"sqlalchemy", "numpy", "PIL"}),
         ("worker", {"sqlalchemy", "numpy", "torch", "torchvision", "timm", "optuna", "PIL"}),
     ],
 )

@@ -212,17 +212,15 @@ def delete_study_command(name: str, yes: bool, storage_url: str, checkpoints: st
     Example:
       mhist-tune delete-study demo --yes
     """
-    from mhist_tune import digest, kept_weights, studies, thumbnails
+    from mhist_tune.delete import delete
     from mhist_tune.storage import open_storage
-    from mhist_tune.stores import open_checkpoints
+    from mhist_tune.studies import load_study
 
     with open_storage(storage_url, create=False) as storage:
-        study = studies.load_study(storage, name)
+        study = load_study(storage, name)
         if not yes:
             click.confirm(f"Delete {name} with all its trials and predictions?", abort=True, err=True)
-        digest.remove(storage, study)
-        studies.delete_study(storage, study)
-        open_checkpoints(checkpoints, storage.root).remove(study.folder_name)
-        kept_weights.remove(storage, study)
-        thumbnails.remove(storage, study)
+        unreachable = delete(storage, study, checkpoints=checkpoints)
     click.echo(f"deleted {name}")
+    for place in unreachable:
+        click.echo(f"Warning: checkpoints of it may be left in {place}, which cannot be reached from here", err=True)
