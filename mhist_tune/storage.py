@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, PendingRollbackError, SQLAlchemyError
 
-from mhist_tune import __version__, tables
+from mhist_tune import __version__, revisions, tables
 from mhist_tune.errors import NoStorageError, StorageError
 from mhist_tune.filesystems import network_file_system
 from mhist_tune.transient import is_contention, is_full, is_refusal, is_transient
@@ -114,7 +114,12 @@ class Storage:
         Raises:
             StorageError: the database stayed away, or refuses (a missing right, a full disk that is not waited for).
         """
-        return self.retrying(lambda: self._run("BEGIN IMMEDIATE", work), retry_s=retry_s)
+
+        def write(connection: Connection) -> T:
+            self._refuse_other_tables(connection)
+            return work(connection)
+
+        return self.retrying(lambda: self._run("BEGIN IMMEDIATE", write), retry_s=retry_s)
 
     def read(self, work: Callable[[Connection], T], *, retry_s: float = RETRY_S) -> T:
         """Run `work`, which only reads, and return its result; tried again like a transaction."""
@@ -231,39 +236,60 @@ class Storage:
         return StorageError(f"cannot use the storage {self.url_safe}: {reason}", hint=hint)
 
     def _open(self, create: bool) -> None:
-        """Check the tables, and make them if they are missing; safe while other processes do the same."""
-        version = self._retry(lambda: self._run("BEGIN", _schema_version), _OPEN_RETRY_S, is_contention)
+        """Check the tables, make them if they are missing and upgrade old ones; safe while others do the same."""
+        version = self._retry(lambda: self._run("BEGIN", revisions.stored), _OPEN_RETRY_S, is_contention)
         if version is None:
             if not create:
                 raise NoStorageError(
                     f"there are no studies in {self.url_safe}", hint="mhist-tune create-study makes the first one"
                 )
-            self._retry(self._create_tables, _OPEN_RETRY_S, is_contention)
-        elif version != tables.SCHEMA_VERSION:
+            self._retry(self._make_tables, _OPEN_RETRY_S, is_contention)
+        elif version > tables.SCHEMA_VERSION:
             raise StorageError(
                 f"{self.url_safe} has tables of version {version}, this mhist-tune knows {tables.SCHEMA_VERSION}",
                 hint="use the version of mhist-tune that made it, or another storage",
             )
+        elif version < tables.SCHEMA_VERSION:
+            self._retry(lambda: self._run("BEGIN IMMEDIATE", self._upgrade), _OPEN_RETRY_S, is_contention)
 
-    def _create_tables(self) -> None:
-        # The version row comes last, so its presence tells that everything is there.
+    def _make_tables(self) -> None:
         if self.dialect == "sqlite":
-            # A write lock of ours would keep out Optuna, which has connections of its own: its tables are made by
-            # whoever comes first, and the others try again.
+            # Optuna has connections of its own, which a write lock of ours would keep out: the first process makes its
+            # tables, and the others try again.
             _ = self.optuna
-            self._run("BEGIN IMMEDIATE", self._create_own_tables)
-            return
-        with self.engine.connect() as connection:
-            connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-            if _schema_version(connection) is None:
-                _ = self.optuna
-                self._create_own_tables(connection)
-            connection.commit()
+        self._run("BEGIN IMMEDIATE", self._make_own_tables)
 
-    def _create_own_tables(self, connection: Connection) -> None:
-        tables.metadata.create_all(connection)
-        row = {"version": tables.SCHEMA_VERSION, "created_by": __version__}
-        connection.execute(self.insert_new(tables.schema).values(row))
+    def _make_own_tables(self, connection: Connection) -> None:
+        self._lock_schema(connection)
+        if revisions.stored(connection) is None:
+            _ = self.optuna
+            revisions.create(connection)
+
+    def _upgrade(self, connection: Connection) -> None:
+        self._lock_schema(connection)
+        version = revisions.current(connection)
+        if version is None or version >= tables.SCHEMA_VERSION:  # another process was faster
+            return
+        if n_leases := revisions.n_leases(connection, self.clock):
+            raise StorageError(
+                f"{self.url_safe} has tables of version {version}, which mhist-tune {__version__} must upgrade to "
+                f"{tables.SCHEMA_VERSION}, and workers hold {n_leases} of its slots",
+                hint="end the workers (a signal frees their slots) or wait until they leave, then try again",
+            )
+        revisions.upgrade(connection, version)
+
+    def _lock_schema(self, connection: Connection) -> None:
+        if self.dialect == "postgresql":  # in SQLite there is one writer anyway
+            connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+
+    def _refuse_other_tables(self, connection: Connection) -> None:
+        version = revisions.current(connection)
+        if version != tables.SCHEMA_VERSION:
+            raise StorageError(
+                f"the tables of {self.url_safe} were upgraded to version {version}, and this process knows "
+                f"{tables.SCHEMA_VERSION}",
+                hint="start it again with the mhist-tune that upgraded them",
+            )
 
 
 def open_storage(url: str, *, create: bool = True) -> Storage:
@@ -334,9 +360,3 @@ def _set_up_sqlite(connection: Any, _: object) -> None:
     except BaseException:
         connection.close()
         raise
-
-
-def _schema_version(connection: Connection) -> int | None:
-    if not sqlalchemy.inspect(connection).has_table(tables.schema.name):
-        return None
-    return connection.execute(sqlalchemy.select(tables.schema.c.version)).scalar()

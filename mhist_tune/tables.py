@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 SCHEMA_VERSION = 1
-"""Raised by one with every change of a table below; a storage of another version is refused."""
+"""Raised by one with every change of a table below, which is a new file in `migrations/versions` too."""
 
 SLOT_STATES = ("free", "leased", "paused", "done", "cancelled")
 STUDY_STATES = ("active", "paused", "stopped")

@@ -114,10 +114,10 @@ def test_tables_whose_making_was_cut_short_are_completed(storage_url: str) -> No
 
 
 def test_opening_what_exists_loads_no_optuna(storage: Storage) -> None:
-    """Reports and status open a storage without paying for Optuna."""
+    """Reports and status open a storage without paying for Optuna or Alembic."""
     url = storage._url.render_as_string(hide_password=False)
     code = "import sys; from mhist_tune.storage import open_storage; open_storage(sys.argv[1]).close(); "
-    code += "sys.exit('optuna' in sys.modules)"
+    code += "sys.exit('optuna' in sys.modules or 'alembic' in sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", code, url], cwd=Path(__file__).parents[1], check=False)
 
