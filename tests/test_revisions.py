@@ -119,7 +119,9 @@ def test_new_tables_equal_upgraded_ones(storage: Storage, tmp_path: Path, reques
     assert storage.read(shape) == upgraded
 
 
-def test_an_old_database_is_upgraded_where_it_is_opened(storage: Storage, make_study: MakeStudy, tmp_path: Path) -> None:
+def test_an_old_database_is_upgraded_where_it_is_opened(
+    storage: Storage, make_study: MakeStudy, tmp_path: Path
+) -> None:
     """The next version adds its column and keeps the rows; Optuna's version stays; opening it again does nothing."""
     study = make_study()
     before = storage.read(versions)

@@ -105,9 +105,13 @@ def test_tables_whose_making_was_cut_short_are_completed(storage_url: str) -> No
     """A database that holds Optuna's tables but not ours gets ours."""
     with open_storage(storage_url) as storage:
         names = storage.read(lambda connection: sqlalchemy.inspect(connection).get_table_names())
-        ours = ", ".join(name for name in names if name.startswith("mhist_"))
-        for name in ours.split(", "):
-            storage.transaction(lambda connection, name=name: connection.execute(text(f"drop table {name}")))
+
+        def drop(connection: Connection) -> None:
+            for name in names:
+                if name.startswith("mhist_"):
+                    connection.execute(text(f"drop table {name}"))
+
+        storage.transaction(drop)
 
     with open_storage(storage_url) as storage:
         assert n_markers(storage) == 0
