@@ -19,6 +19,7 @@ from mhist_tune.errors import UsageError
 from mhist_tune.statistics import METRICS
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
+from mhist_tune.words import markdown_table
 from mhist_tune.writing import output_folder
 
 ALWAYS_SHOWN = ("val_f1", "val_auroc", "best_epoch")
@@ -84,7 +85,12 @@ def to_text(document: Mapping[str, Any]) -> str:
         seeds = f"{row['n_seeds']}" + (f" ({row['n_failed']} failed)" if row["n_failed"] else "")
         pairs = ((_ours(name, row["ours"]), _reported(name, row["reported"])) for name in columns)
         cells.append([row["label"], seeds, *(cell for pair in pairs for cell in pair)])
-    lines = [f"# {document['study']}, beside the numbers reported elsewhere", "", *_aligned(cells), ""]
+    lines = [
+        f"# {document['study']}, beside the numbers reported elsewhere",
+        "",
+        *markdown_table(cells, is_aligned=True),
+        "",
+    ]
     lines.append("Ours: mean +- standard deviation over the seeds, positive class SSA, threshold 0.5.")
     if document["descriptive"]:
         lines.append(
@@ -143,17 +149,3 @@ def _reported(name: str, reported: Mapping[str, float]) -> str:
     if name not in reported:
         return "-"
     return f"{reported[name]:.0f}" if name == "best_epoch" else f"{reported[name]:.3f}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    head, *body = rows
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    rule = ["-" * width if column == 0 else "-" * max(1, width - 1) + ":" for column, width in enumerate(widths)]
-    padded = [
-        [
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in (head, rule, *body)
-    ]
-    return [f"| {' | '.join(row)} |" for row in padded]

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mhist_tune.report_text import Rows, change, markdown_table
-from mhist_tune.sentences import interval, number
+from mhist_tune.words import Rows, change, interval, markdown_table, number, p_value, text_table
 
 _THRESHOLD = 0.5
 
@@ -35,7 +34,7 @@ def to_text(document: Mapping[str, Any]) -> str:
         low, high = pair["ci95"]
         lines += [
             f"  {pair['first']} - {pair['second']}: {pair['difference']:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, "
-            f"p = {_p(pair['p_value'])}, p (Holm) = {_p(pair['p_holm'])}",
+            f"p = {p_value(pair['p_value'])}, p (Holm) = {p_value(pair['p_holm'])}",
             f"    {verdict(pair)}",
         ]
     lines += ["", "Descriptive only: these take the test images, or the trained models, as given"]
@@ -45,7 +44,7 @@ def to_text(document: Mapping[str, Any]) -> str:
         "",
         f"Share of misclassified images at {_THRESHOLD} by votes for SSA, and of pathologists against the majority",
     ]
-    lines += _vote_lines(members, width)
+    lines += [f"  {line}" for line in text_table(_vote_cells(members))]
     lines += ["", *caveats(document)]
     return "\n".join(lines)
 
@@ -107,7 +106,7 @@ def _model_rows(document: Mapping[str, Any]) -> Rows:
 def _primary_rows(document: Mapping[str, Any]) -> Rows:
     rows = [["first − second", "difference (95% interval)", "p", "p (Holm)", "smallest found with 80% power"]]
     for pair in document["primary"]:
-        p_values = [_p(pair["p_value"]), _p(pair["p_holm"])]
+        p_values = [p_value(pair["p_value"]), p_value(pair["p_holm"])]
         rows.append([_pair(pair), _difference(pair), *p_values, number(pair["detectable"], 4)])
     return rows
 
@@ -133,33 +132,30 @@ def _descriptive_rows(document: Mapping[str, Any]) -> Rows:
             [
                 _pair(pair),
                 f"{n_small} of {len(delong)} seeds" if delong else "-",
-                "-" if pair["wilcoxon_p"] is None else _p(pair["wilcoxon_p"]),
+                "-" if pair["wilcoxon_p"] is None else p_value(pair["wilcoxon_p"]),
                 str(mcnemar["only_first_right"]),
                 str(mcnemar["only_second_right"]),
-                _p(mcnemar["p_value"]),
+                p_value(mcnemar["p_value"]),
             ]
         )
     return rows
 
 
 def _difference(pair: Mapping[str, Any]) -> str:
-    return change({"estimate": pair["difference"], "ci95": pair["ci95"]})
+    return change(pair["difference"], pair["ci95"])
 
 
 def _pair(pair: Mapping[str, Any]) -> str:
     return f"{pair['first']} − {pair['second']}"  # a minus sign, since names have hyphens
 
 
-def _vote_lines(members: Sequence[Mapping[str, Any]], width: int) -> list[str]:
-    rows = [("", [f"{one['votes']}/7" for one in members[0]["by_votes"]])]
-    rows += [(member["study"], [_rate(one["error_rate"]) for one in member["by_votes"]]) for member in members]
-    rows.append(("pathologists", [_rate(one["human_error_rate"]) for one in members[0]["by_votes"]]))
-    width = max(width, len("pathologists"))
-    return [f"  {name.ljust(width)}  {'  '.join(cell.rjust(5) for cell in cells)}" for name, cells in rows]
-
-
-def _rate(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _vote_cells(members: Sequence[Mapping[str, Any]]) -> Rows:
+    first = members[0]["by_votes"]
+    return [
+        ["", *(f"{one['votes']}/7" for one in first)],
+        *([member["study"], *(number(one["error_rate"]) for one in member["by_votes"])] for member in members),
+        ["pathologists", *(number(one["human_error_rate"]) for one in first)],
+    ]
 
 
 def _described(pair: Mapping[str, Any]) -> str:
@@ -169,13 +165,9 @@ def _described(pair: Mapping[str, Any]) -> str:
         n_small = int(np.sum([one["p_value"] < 0.05 for one in delong]))
         parts.append(f"DeLong p < 0.05 for {n_small} of {len(delong)} seeds")
     if pair["wilcoxon_p"] is not None:
-        parts.append(f"Wilcoxon over seeds p = {_p(pair['wilcoxon_p'])}")
+        parts.append(f"Wilcoxon over seeds p = {p_value(pair['wilcoxon_p'])}")
     parts.append(
         f"McNemar on mean probabilities at {_THRESHOLD}: {mcnemar['only_first_right']} against "
-        f"{mcnemar['only_second_right']} images, p = {_p(mcnemar['p_value'])}"
+        f"{mcnemar['only_second_right']} images, p = {p_value(mcnemar['p_value'])}"
     )
     return "; ".join(parts)
-
-
-def _p(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else "<0.001"

@@ -16,6 +16,7 @@ from mhist_tune.records import EpochRow
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 from mhist_tune.svg import Line
+from mhist_tune.words import markdown_table, number
 from mhist_tune.writing import replaced
 
 _PREDICTIONS = "predictions"
@@ -107,11 +108,11 @@ def _note(outcome: Mapping[str, Any], epochs: Sequence[EpochRow]) -> str:
         best = min(outcome.get("best_epoch") or len(epochs), len(epochs))
         shown = {f"best, {best}": epochs[best - 1], f"last, {len(epochs)}": epochs[-1]}
         names = [name for name in ("train_loss", "val_loss", "val_f1", "val_auroc") if name in epochs[-1].metrics]
-        rows = [f"| epoch | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
+        rows = [["epoch", *names]]
         for label, row in shown.items():
             cells = [row.metrics.get(name) for name in names]
-            rows.append(f"| {label} | {' | '.join('' if cell is None else f'{cell:.4f}' for cell in cells)} |")
-        parts.append("\n".join(rows))
+            rows.append([label, *("" if cell is None else number(cell, 4) for cell in cells)])
+        parts.append("\n".join(markdown_table(rows)))
     return "\n\n".join(parts)
 
 

@@ -14,6 +14,7 @@ from mhist_tune.errors import UsageError
 from mhist_tune.evidence import Evidence
 from mhist_tune.statistics import FloatArray, MetricSummary
 from mhist_tune.storage import Storage
+from mhist_tune.words import counted, text_table
 
 _SHOWN = ("log_loss", "precision", "recall", "specificity", "f1", "accuracy", "auroc")
 
@@ -68,15 +69,11 @@ def build(storage: Storage, names: Sequence[str]) -> dict[str, Any]:
 
 def to_text(document: Mapping[str, Any]) -> str:
     """Return an ensemble as text: each member, the ensemble of each seed, and the ensemble of all."""
-    n_seeds = len(document["seeds"])
-    rows = [(member["study"], member["metrics"]) for member in document["members"]]
-    rows += [("ensemble of each seed", document["per_seed"]), ("ensemble of all seeds", document["over_seeds"])]
-    width = max(len(title) for title, _ in rows)
-    head = f"{len(document['members'])} members, {n_seeds} seed{'s' if n_seeds > 1 else ''}"
-    lines = [f"{head}, {document['n_images']} test images", ""]
-    lines.append(" " * width + "".join(f"  {name:>15}" for name in _SHOWN))
-    for title, metrics in rows:
-        lines.append(title.ljust(width) + "".join(f"  {_cell(metrics[name]):>15}" for name in _SHOWN))
+    models = [(member["study"], member["metrics"]) for member in document["members"]]
+    models += [("ensemble of each seed", document["per_seed"]), ("ensemble of all seeds", document["over_seeds"])]
+    rows = [["", *_SHOWN], *([title, *(_cell(metrics[name]) for name in _SHOWN)] for title, metrics in models)]
+    seeds = counted(len(document["seeds"]), "seed")
+    lines = [f"{len(document['members'])} members, {seeds}, {document['n_images']} test images", "", *text_table(rows)]
     low_high = document["over_seeds"]["auroc"]["ci95"]
     lines += [
         "",

@@ -30,6 +30,7 @@ from mhist_tune.annotations import (
 from mhist_tune.dataset import decode
 from mhist_tune.duplicates import HashBits, difference_hash, near_pairs
 from mhist_tune.errors import DataError
+from mhist_tune.words import text_table
 
 N_NAMES_SHOWN = 5
 
@@ -102,13 +103,12 @@ def check(root: Path) -> CheckReport:
 def to_text(report: CheckReport) -> str:
     """Return the report for a reader: a table of counts, then the notes, then the problems."""
     head = ["partition", "images", NEGATIVE_CLASS, POSITIVE_CLASS, *(f"{votes}/7" for votes in range(N_ANNOTATORS + 1))]
-    lines = [head] + [
+    rows = [head] + [
         [partition, *map(str, (counts.n_images, *counts.by_class.values(), *counts.by_votes))]
         for partition, counts in report.counts.items()
     ]
-    table = ["  ".join(f"{cell:>{9 if column == 0 else 6}}" for column, cell in enumerate(line)) for line in lines]
     problems = [f"{problem.kind}: {problem.message}{_examples(problem.names)}" for problem in report.problems]
-    return "\n".join([*table, *report.notes, *(problems or ["no problems found"])])
+    return "\n".join([*text_table(rows), *report.notes, *(problems or ["no problems found"])])
 
 
 def contact_sheet(root: Path, path: Path, *, seed: int) -> None:

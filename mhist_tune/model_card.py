@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mhist_tune import report_text
-from mhist_tune.sentences import counted, number
+from mhist_tune.words import counted, markdown_table, number
 
 
 def render(report: Mapping[str, Any], model: Mapping[str, Any]) -> str:
@@ -75,7 +75,7 @@ def _data(report: Mapping[str, Any]) -> str:
 
 
 def _table(rows: list[list[str]]) -> str:
-    return "\n".join(report_text.markdown_table(rows))
+    return "\n".join(markdown_table(rows))
 
 
 def _triple(values: list[float]) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mhist_tune import finalists, probed
+from mhist_tune import finalists
 from mhist_tune.figures import ReportFigure
-from mhist_tune.sentences import counted, duration, interval, number
+from mhist_tune.words import Rows, change, counted, duration, interval, markdown_table, number, settings, text_table
 
 TABLE_COLUMNS = (
     ("Loss", "log_loss"),
@@ -17,19 +17,11 @@ TABLE_COLUMNS = (
     ("AUROC", "auroc"),
 )
 _METRIC_NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "brier": "Brier score", "ece": "calibration error"}
-Rows = list[list[str]]
 
 
 def to_table(report: Mapping[str, Any]) -> str:
     """Return a report as text: one line per seed, mean and standard deviation, and every opening of the test set."""
-    rows = seed_rows(report)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]
+    lines = text_table(seed_rows(report))
     return "\n".join(
         [headline(report), "", report["result"], "", *lines, "", *report["caveats"], "", *opening_lines(report)]
     )
@@ -171,14 +163,8 @@ def gain_rows(report: Mapping[str, Any]) -> Rows:
     ):
         cells = [_with_std(metrics[name]["mean"], metrics[name]["std"]) for name in names]
         rows.append([title, str(n_seeds), *cells])
-    auroc, f1 = (change(gain[name]) for name in ("difference", "difference_f1"))
+    auroc, f1 = (change(gain[name]["estimate"], gain[name]["ci95"]) for name in ("difference", "difference_f1"))
     return [*rows, ["difference, 95% interval", "", auroc, "", f1, ""]]
-
-
-def change(difference: Mapping[str, Any]) -> str:
-    """Return a difference with its interval; `difference` has `estimate` and `ci95`."""
-    low, high = difference["ci95"]
-    return f"{difference['estimate']:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def confirm_rows(report: Mapping[str, Any]) -> Rows:
@@ -266,7 +252,7 @@ def facts(report: Mapping[str, Any]) -> dict[str, str]:
         "Params": ", ".join(f"{name} = {value}" for name, value in trial["params"].items()) or "none searched",
         "Epochs": f"best {trial['best_epoch']}, stopped {trial['stopped_epoch']}, "
         f"configured {trial['configured_epochs']}; retrained for {report['stop_epoch']}",
-        **({"Settings": probed.sentence(report["settings"])} if report["settings"] else {}),
+        **({"Settings": settings(report["settings"])} if report["settings"] else {}),
         "Training of the seeds": _cost(report["training_speed"]),
         "Search": _cost(report["search_cost"]),
         **({"Confirming": _cost(report["confirm_cost"])} if report["confirm"] else {}),
@@ -292,10 +278,3 @@ def _cost(cost: Mapping[str, Any]) -> str:
 
 def _with_std(mean: float | None, std: float | None) -> str:
     return number(mean, 4) if std is None else f"{number(mean, 4)} ± {number(std, 4)}"
-
-
-def markdown_table(rows: Rows) -> list[str]:
-    """Return a table as lines of Markdown, the first column to the left, the others to the right."""
-    head, *body = rows
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return [f"| {' | '.join(row)} |" for row in (head, rule, *body)]

@@ -7,6 +7,7 @@ from mhist_tune import gain
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.references import N_IMAGES, N_SSA
 from mhist_tune.studies import Study
+from mhist_tune.words import counted, interval, number
 
 _SAMPLERS = {
     "tpe": "the tree-structured Parzen estimator",
@@ -22,28 +23,6 @@ _PRUNERS = {
     "hyperband": "Hyperband",
     "promotion": "asynchronous successive halving with promotion from checkpoints",
 }
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a number with that many decimals, a dash for None."""
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def interval(ends: Any, digits: int = 3) -> str:
-    """Return `0.900 to 0.950`, a dash for None."""
-    return "-" if ends is None else f"{number(ends[0], digits)} to {number(ends[1], digits)}"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return `1 seed` or `3 seeds`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def duration(seconds: float) -> str:
-    """Return a time in the unit that suits it."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def result(report: Mapping[str, Any]) -> str:

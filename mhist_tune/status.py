@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mhist_tune import journal, ledger, probed, selection
+from mhist_tune import journal, ledger, selection, words
 from mhist_tune.ledger import SlotRow
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -142,7 +142,7 @@ def to_text(found: dict[str, Any]) -> str:
     """Return the summary as lines of text."""
     lines = [f"{found['study']}  {found['state']}"]
     if settled := found["settings"].get("probed"):
-        lines.append(f"  settings: {probed.sentence(settled)}")
+        lines.append(f"  settings: {words.settings(settled)}")
     for stage, counts in found["stages"].items():
         if counts:
             states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
@@ -161,14 +161,6 @@ def to_text(found: dict[str, Any]) -> str:
             f"{worker['trial_number']}{progress}{speed}{memory}, lease {worker['lease_age_s']:.0f} s old"
         )
     if (left_s := found["time_left_s"]) is not None:
-        lines.append(f"  time left: about {duration_text(left_s)}")
-    lines.append(f"  test partition opened {found['test_openings']} times")
+        lines.append(f"  time left: about {words.rough_duration(left_s)}")
+    lines.append(f"  test partition opened {words.counted(found['test_openings'], 'time')}")
     return "\n".join(lines)
-
-
-def duration_text(seconds: float) -> str:
-    """Return a time in seconds, minutes, or hours and minutes."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from mhist_tune import memory, probe, probed, status, studies, worker
+from mhist_tune import memory, probe, status, studies, words, worker
 from mhist_tune.hyperparameters import PROBED, Hyperparameters
 from mhist_tune.session import StopRequest
 from mhist_tune.storage import open_storage
@@ -269,7 +269,7 @@ def test_other_hardware_keeps_the_choice_and_fits_its_memory(
         assert len(stored["timings"]) == 2
         assert first.hyperparameters({"drop_rate": 0.2}).micro_batch_size == 32
         shown = status.to_text(status.of_study(storage, first.study))
-        assert probed.sentence(stored) in shown
+        assert words.settings(stored) in shown
         assert stored["device"] in shown
 
         monkeypatch.setattr(probe, "device_name", lambda device: "another")
@@ -302,13 +302,13 @@ def test_a_study_probed_before_graphs_were_compiled_goes_on(
 
 def test_the_sentence_says_what_was_measured() -> None:
     """The docstring's example, a limit of memory, a rival that failed, and a definition that left nothing to probe."""
-    assert doctest.testmod(probed).failed == 0
+    assert doctest.testmod(words).failed == 0
     bare = {"precision": "fp16", "memory_format": "contiguous", "compile": "on"}
     timings = [{**bare, "images_per_s": None}]
-    text = probed.sentence({**bare, "micro_batch_size": 4, "device": "d", "n_images": 2, "timings": timings})
+    text = words.settings({**bare, "micro_batch_size": 4, "device": "d", "n_images": 2, "timings": timings})
     assert text.startswith("fp16 contiguous compiled, at most 4 images at once; ")
     assert text.endswith("fp16 contiguous compiled ruled out")
-    assert probed.sentence({**bare, "timings": []}).endswith("; fixed by the definition")
+    assert words.settings({**bare, "timings": []}).endswith("; fixed by the definition")
 
 
 def test_no_number_of_the_probe_reaches_training() -> None:

@@ -15,6 +15,7 @@ from mhist_tune.dashboard.web import FormError, Response
 from mhist_tune.errors import MhistTuneError, StorageError, StudyNotFoundError
 from mhist_tune.html import style_sheet
 from mhist_tune.storage import Storage
+from mhist_tune.words import shortest
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -114,7 +115,7 @@ class Site:
             "study.html",
             study=view.study(snapshot),
             stock_url=f"/dashboard/studies/{snapshot.optuna_id}",
-            best=", ".join(f"{key} = {view.number(value)}" for key, value in best["params"].items()) if best else "",
+            best=", ".join(f"{key} = {shortest(value)}" for key, value in best["params"].items()) if best else "",
             workers=view.workers(snapshot),
             legend_lines=[(label, style) for label, _, style in reversed(curves)],
             charts=[view.history(snapshot), *view.panels(curves, n_epochs)],
@@ -166,7 +167,7 @@ class Site:
             ],
             legend_lines=[(label, style) for label, _, style in reversed(curves)],
             charts=view.panels(curves, max(len(one) for _, one, _ in curves)),
-            params=[(key, view.number(value)) for key, value in params.items()],
+            params=[(key, shortest(value)) for key, value in params.items()],
             decisions=[
                 (one.epoch, one.decision["reason"])
                 for one in epochs
@@ -261,7 +262,7 @@ def _space(snapshot: Snapshot) -> list[tuple[str, str, str]]:
     if definition.rows:
         return []
     default = definition.default_params()
-    return [(name, str(dimension), view.number(default[name])) for name, dimension in definition.space.items()]
+    return [(name, str(dimension), shortest(default[name])) for name, dimension in definition.space.items()]
 
 
 def _sentence(event: journal.EventRow) -> str:

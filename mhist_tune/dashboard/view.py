@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from mhist_tune import status, svg
+from mhist_tune import svg
 from mhist_tune.dashboard.live import Snapshot
 from mhist_tune.ledger import SlotRow
 from mhist_tune.records import EpochRow
 from mhist_tune.selection import best_of
 from mhist_tune.svg import Line
+from mhist_tune.words import rough_duration, score, shortest
 
 PANELS = (
     ("Training loss", "train_loss", False),
@@ -32,20 +33,6 @@ _BAR = ("done", "pruned", "failed", "leased", "free", "cancelled")
 Epochs = Sequence[EpochRow]
 Curves = Sequence[tuple[str, Epochs, str]]
 """Label, epochs and class of each trial that is drawn."""
-
-
-def number(value: Any) -> str:
-    """Return a value for people: four significant digits, a dash for None."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool) or not isinstance(value, float):
-        return str(value)
-    return f"{value:.4g}" if math.isfinite(value) else str(value)
-
-
-def score(value: float | None) -> str:
-    """Return a score in 0..1 with four decimals."""
-    return "–" if value is None else f"{value:.4f}"
 
 
 @dataclass(frozen=True)
@@ -79,7 +66,7 @@ def study(snapshot: Snapshot) -> dict[str, Any]:
     words = {"done": "complete", "leased": "running", "free": "waiting"}
     speed = sum(worker["images_per_s"] or 0.0 for worker in found["workers"])
     best = found["best"]
-    left = "–" if found["time_left_s"] is None else status.duration_text(found["time_left_s"])
+    left = "–" if found["time_left_s"] is None else rough_duration(found["time_left_s"])
     openings = found["test_openings"]
     confirm = (best or {}).get("confirm")
     confirmed = [("Confirmed F1", score(confirm["finalists"][0]["f1"]), "out of fold")] if confirm else []
@@ -110,8 +97,8 @@ def workers(snapshot: Snapshot) -> list[list[str]]:
             worker["host"] or worker["worker"],
             worker["device"] or "–",
             worker["stage"],
-            number(worker["trial_number"]),
-            number(worker["epoch"]),
+            shortest(worker["trial_number"]),
+            shortest(worker["epoch"]),
             f"{worker['images_per_s']:,.0f}" if worker["images_per_s"] else "–",
             f"{worker['memory_bytes'] / 1e9:.1f} GB" if worker["memory_bytes"] else "–",
             f"{worker['lease_age_s']:.0f} s",
@@ -147,9 +134,9 @@ def trial_rows(
                 number=slot.trial_number,
                 state=state_of(slot),
                 value=score(value),
-                best_epoch=number(outcome.get("best_epoch")),
-                epochs=number(outcome.get("stopped_epoch", len(epochs) or None)),
-                params=[number(given.get(name)) for name in names],
+                best_epoch=shortest(outcome.get("best_epoch")),
+                epochs=shortest(outcome.get("stopped_epoch", len(epochs) or None)),
+                params=[shortest(given.get(name)) for name in names],
                 reason=str(outcome.get("reason", "")),
                 is_best=slot.slot == best.get("slot"),
             )
@@ -226,5 +213,5 @@ def _ago(snapshot: Snapshot) -> str:
     if seconds < 90:
         return "active now" if snapshot.summary["workers"] else "last active a minute ago"
     if seconds < 86400:
-        return f"last active {status.duration_text(seconds)} ago"
+        return f"last active {rough_duration(seconds)} ago"
     return f"last active {time.strftime('%Y-%m-%d', time.gmtime(snapshot.active_at))}"

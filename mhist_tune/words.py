@@ -1,0 +1,112 @@
+"""How people read what was measured: the one format of numbers, intervals, times and tables. Imports nothing heavy."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Rows = list[list[str]]
+"""The cells of a table, its head first."""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with that many decimals, a dash for None."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def score(value: float | None) -> str:
+    """Return a score in 0..1 with four decimals, a dash for None."""
+    return "–" if value is None else f"{value:.4f}"
+
+
+def shortest(value: Any) -> str:
+    """Return any value in few characters: a float with four significant digits, a dash for None."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, float):
+        return str(value)
+    return f"{value:.4g}" if math.isfinite(value) else str(value)
+
+
+def interval(ends: Sequence[float] | None, digits: int = 3) -> str:
+    """Return `0.900 to 0.950`, a dash for None."""
+    return "-" if ends is None else f"{number(ends[0], digits)} to {number(ends[1], digits)}"
+
+
+def change(estimate: float, ends: Sequence[float]) -> str:
+    """Return a difference with its interval: `+0.0100 (-0.0050 to +0.0250)`."""
+    return f"{estimate:+.4f} ({ends[0]:+.4f} to {ends[1]:+.4f})"
+
+
+def p_value(value: float) -> str:
+    """Return a p-value with three decimals, or `<0.001`."""
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 seed` or `3 seeds`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """Return a measured time with one decimal, in seconds, minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def rough_duration(seconds: float) -> str:
+    """Return an estimated time in whole seconds, minutes, or hours and minutes."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def settings(probed: Mapping[str, Any]) -> str:
+    """Return the settings that a study trains with, and the timings that they were chosen by.
+
+    >>> bare = {"precision": "fp32", "memory_format": "contiguous", "compile": "off", "images_per_s": 15.04}
+    >>> settings({**bare, "device": "a GPU", "n_images": 8, "timings": [bare, {**bare, "precision": "bf16"}]})
+    'fp32 contiguous; images/s of 8 at once on a GPU: fp32 contiguous 15.0, bf16 contiguous 15.0'
+    """
+    text = _setting(probed)
+    if limit := probed.get("micro_batch_size"):
+        text += f", at most {limit} images at once"
+    timings = probed.get("timings", ())
+    if not timings:
+        return f"{text}; fixed by the definition" if "timings" in probed else text
+    timed = ", ".join(f"{_setting(one)} {_rate(one['images_per_s'])}" for one in timings)
+    return f"{text}; images/s of {probed['n_images']} at once on {probed['device']}: {timed}"
+
+
+def text_table(rows: Rows) -> list[str]:
+    """Return a table as lines of text, the first column to the left, the others to the right."""
+    return ["  ".join(row) for row in _padded(rows)]
+
+
+def markdown_table(rows: Rows, *, is_aligned: bool = False) -> list[str]:
+    """Return a table as lines of Markdown, the first column to the left, the others to the right.
+
+    Args:
+        rows: the head first.
+        is_aligned: whether cells are padded, for a table that is read unrendered too.
+    """
+    cells = _padded(rows) if is_aligned else rows
+    first, *others = (max(3, len(cell)) if is_aligned else 3 for cell in cells[0])
+    rule = ["-" * first, *("-" * (width - 1) + ":" if is_aligned else "---:" for width in others)]
+    return [f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:])]
+
+
+def _padded(rows: Rows) -> Rows:
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return [
+        [row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))] for row in rows
+    ]
+
+
+def _setting(probed: Mapping[str, Any]) -> str:
+    return f"{probed['precision']} {probed['memory_format']}" + (" compiled" if probed.get("compile") == "on" else "")
+
+
+def _rate(images_per_s: float | None) -> str:
+    return "ruled out" if images_per_s is None else f"{images_per_s:.1f}"
