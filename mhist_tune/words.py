@@ -63,7 +63,10 @@ def rough_duration(seconds: float) -> str:
 
 
 def settings(probed: Mapping[str, Any]) -> str:
-    """Return the settings that a study trains with, and the timings that they were chosen by.
+    """Return the settings that a study trains with, followed by the timings that decided them.
+
+    Args:
+        probed: as from `probe.measure`.
 
     >>> bare = {"precision": "fp32", "memory_format": "contiguous", "compile": "off", "images_per_s": 15.04}
     >>> settings({**bare, "device": "a GPU", "n_images": 8, "timings": [bare, {**bare, "precision": "bf16"}]})
@@ -75,8 +78,8 @@ def settings(probed: Mapping[str, Any]) -> str:
     timings = probed.get("timings", ())
     if not timings:
         return f"{text}; fixed by the definition" if "timings" in probed else text
-    timed = ", ".join(f"{_setting(one)} {_rate(one['images_per_s'])}" for one in timings)
-    return f"{text}; images/s of {probed['n_images']} at once on {probed['device']}: {timed}"
+    rates = ", ".join(f"{_setting(one)} {_rate(one['images_per_s'])}" for one in timings)
+    return f"{text}; images/s of {probed['n_images']} at once on {probed['device']}: {rates}"
 
 
 def text_table(rows: Rows) -> list[str]:
