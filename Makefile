@@ -47,14 +47,15 @@ check: setup ## format, lint, types, import contracts, deployment files
 	$(BIN)/shellcheck .ci/run deploy/worker.sbatch storage/postgres/make-credentials.sh
 
 bench: $(DEVELOPED) ## the figures of docs/results/performance.md, two hours on two cores
-	for bench in startup.py memory.py throughput.py freeze.py trial_overhead.py 'against_recipe.py --n-pilot 0' storage.py; do \
-	  echo "== bench/$$bench"; $(BIN)/python bench/$$bench || exit; done
+	for bench in speed.startup speed.memory speed.throughput speed.freeze speed.trial_overhead \
+	  'speed.against_recipe --n-pilot 0' service.storage; do \
+	  echo "== bench.$$bench"; $(BIN)/python -m bench.$$bench || exit; done
 
 bench-gpu: $(DEVELOPED) ## on a machine with a GPU: speed by number format, share of the bare step, memory, trials per hour
-	$(BIN)/python bench/gpu.py
+	$(BIN)/python -m bench.speed.gpu
 
-bench-search: $(DEVELOPED) ## samplers and pruners replayed on the recorded curves of bench/curves
-	$(BIN)/python bench/replay.py
+bench-search: $(DEVELOPED) ## samplers and pruners replayed on the recorded curves of bench/search/curves
+	$(BIN)/python -m bench.search.replay
 
 clean: ## remove .venv, caches and build outputs; studies in storage/ stay
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mhist_tune.errors import UsageError
 
-_WORKER_BYTES = 2.7e9  # a little over the peak of ResNet-18 at 224 px in batches of 32: bench/memory.py
+_WORKER_BYTES = 2.7e9  # a little over the peak of ResNet-18 at 224 px in batches of 32: bench.speed.memory
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 

@@ -1,8 +1,12 @@
 """Studies with made-up results in a real storage, as a search and a retraining leave them."""
 
-import numpy as np
+import random
+import time
 
-from mhist_tune import journal, ledger, records, studies
+import numpy as np
+import sqlalchemy
+
+from mhist_tune import journal, ledger, records, studies, tables
 from mhist_tune.definition import parse
 from mhist_tune.leases import LeaseObserver
 
@@ -36,6 +40,38 @@ def create(storage, name="tiny"):
         dataset={"fingerprint": "f" * 64},
         image_sets={"train": train, "val": val},
     )
+
+
+def search(storage, study, *, n_trials, n_epochs=30):
+    """Finish the first search slots, written at once: a trial each, over learning_rate and drop_rate."""
+    rng, now = random.Random(0), time.time()
+    epochs, ended = [], []
+    for slot in range(n_trials):
+        best, rate = 0.0, 10 ** rng.uniform(-5, -2)
+        for epoch in range(1, n_epochs + 1):
+            value = 0.8 - 0.3 / epoch + rng.gauss(0, 0.01)
+            best = max(best, value)
+            metrics = {"train_loss": 1 / epoch, "val_loss": 0.5 + 1 / epoch, "val_f1": value, "val_auroc": value}
+            metrics |= {"learning_rate": rate, "elapsed_s": 10.0, "images_per_s": 200.0}
+            row = {"study": study.uuid, "stage": "search", "slot": slot, "epoch": epoch, "token": 1}
+            epochs.append({**row, "value": value, "best_value": best, "metrics": metrics, "recorded_at": now})
+        outcome = {"state": "COMPLETE", "value": best, "best_value": best, "best_epoch": 20, "stopped_epoch": n_epochs}
+        outcome["params"] = {"learning_rate": rate, "drop_rate": 0.2}
+        ended.append({"place": slot, "number": slot, "result": outcome})
+    slots = tables.slots
+    update = sqlalchemy.update(slots).where(
+        slots.c.study == study.uuid, slots.c.stage == "search", slots.c.slot == sqlalchemy.bindparam("place")
+    )
+    update = update.values(
+        state="done",
+        token=1,
+        attempts=1,
+        trial_number=sqlalchemy.bindparam("number"),
+        outcome=sqlalchemy.bindparam("result", type_=tables.Json),
+    )
+    with storage.engine.begin() as connection:
+        connection.execute(sqlalchemy.insert(tables.epochs), epochs)
+        connection.execute(update, ended)
 
 
 def open_test(storage, study, *, trial=3, seeds=(0, 1, 2), reason="first opening", fingerprint="e" * 64):

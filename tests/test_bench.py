@@ -3,7 +3,6 @@
 import importlib
 import itertools
 import json
-import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from bench.search import simulation
+from bench.speed import against_recipe, equivalence, memory
 from mhist_tune import definition
 from mhist_tune.synthesize import synthesize
 
@@ -26,15 +27,14 @@ Document = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Bench]:
-    """A function that runs one benchmark in this process, where torch is there already: exit code, stdout, stderr."""
+    """A function that runs one benchmark in this process, which has loaded torch: exit code, stdout, stderr."""
     n_threads = torch.get_num_threads()
-    monkeypatch.syspath_prepend(BENCH)
 
     def call(name: str, *arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [name, *arguments])
         capfd.readouterr()
         try:
-            runpy.run_path(str(BENCH / name), run_name="__main__")
+            importlib.import_module(f"bench.{name}").main()
             code = 0
         except SystemExit as left:
             code = left.code if isinstance(left.code, int) else 0
@@ -60,7 +60,7 @@ def document(bench: Bench) -> Document:
 
 def test_throughput_prints_one_document(document: Document) -> None:
     """The document has the machine and one result with rates, their ratio and the goal; progress is not in it."""
-    found = document("throughput.py", "--model", "test_vit", "--n-images", "64", "--n-rounds", "1")
+    found = document("speed.throughput", "--model", "test_vit", "--n-images", "64", "--n-rounds", "1")
     assert found["machine"]["n_threads"] >= 1
     (row,) = found["results"]
     assert (row["model"], row["n_images"], row["goal"]) == ("test_vit", 64, 0.9)
@@ -71,7 +71,7 @@ def test_throughput_prints_one_document(document: Document) -> None:
 def test_a_cpu_can_stand_in_for_a_gpu(document: Document) -> None:
     """Each number format has its rates and its share of the bare step, each number of workers its trials per hour."""
     short = ("--n-images", "32", "--n-rounds", "1", "--n-epochs", "1", "--per-device", "1")
-    *speeds, search = document("gpu.py", "--device", "cpu", "--model", "test_vit", *short)["results"]
+    *speeds, search = document("speed.gpu", "--device", "cpu", "--model", "test_vit", *short)["results"]
     assert [row["setting"].split()[0] for row in speeds] == ["fp32", "bf16"]
     for row in speeds:
         assert row["ratio"] == pytest.approx(row["fit_images_per_s"] / row["bare_images_per_s"])
@@ -83,7 +83,7 @@ def test_a_cpu_can_stand_in_for_a_gpu(document: Document) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_nothing_is_measured(bench: Bench) -> None:
     """One line says so, with exit code 2."""
-    code, out, err = bench("gpu.py", "--json")
+    code, out, err = bench("speed.gpu", "--json")
     assert (code, out) == (2, "")
     assert err.startswith("error: this machine has no CUDA device; hint: ")
     assert err.count("\n") == 1
@@ -92,7 +92,7 @@ def test_without_a_gpu_nothing_is_measured(bench: Bench) -> None:
 @pytest.mark.parametrize("arguments", [("--n-images", "33"), ("--weights", "a.safetensors")])
 def test_wrong_arguments_measure_nothing(bench: Bench, arguments: tuple[str, ...]) -> None:
     """A wrong argument ends with a usage error before any work."""
-    code, _, err = bench("throughput.py", *arguments)
+    code, _, err = bench("speed.throughput", *arguments)
     assert code == 2
     assert "measuring" not in err
 
@@ -100,7 +100,7 @@ def test_wrong_arguments_measure_nothing(bench: Bench, arguments: tuple[str, ...
 @pytest.mark.slow
 def test_storage_prints_one_document(document: Document) -> None:
     """In its quick form, both databases are measured: p50 and p99 with few and more trials, and growth between them."""
-    rows = document("storage.py", "--quick")["results"]
+    rows = document("service.storage", "--quick")["results"]
     names = [row["model"] for row in rows]
     once = {f"{database} {name}" for database in ("sqlite", "postgresql") for name in ("p50", "p99", "growth")}
     assert set(names) == once
@@ -114,11 +114,20 @@ def test_storage_prints_one_document(document: Document) -> None:
 @pytest.mark.slow
 def test_curves_are_recorded_once(tmp_path: Path) -> None:
     """Each configuration is trained with both seeds on two splits; the same command again trains nothing."""
-    command = [sys.executable, BENCH / "record_curves.py", "generated", "--n-configurations", "1", "--epochs", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "bench.search.record_curves",
+        "generated",
+        "--n-configurations",
+        "1",
+        "--epochs",
+        "1",
+    ]
     command += ["--devices", "cpu", "--per-device", "2", "--storage", tmp_path / "storage", "--output", tmp_path]
     written = []
     for n_trained in (2, 0):
-        result = subprocess.run(command, text=True, capture_output=True, timeout=300)
+        result = subprocess.run(command, cwd=BENCH.parent, text=True, capture_output=True, timeout=300)
         assert result.returncode == 0, result.stderr
         assert result.stderr.count("event=epoch") == n_trained
         written.append((tmp_path / "generated.jsonl").read_text())
@@ -135,7 +144,7 @@ def test_curves_are_recorded_once(tmp_path: Path) -> None:
 def test_freezing_is_measured_setting_by_setting(document: Document) -> None:
     """Every value of freeze has its rate and its ratio, and nothing frozen has the ratio 1."""
     options = ("--model", "test_vit", "--image-size", "32", "--n-rounds", "1", "--n-steps", "1")
-    rows = document("freeze.py", *options)["results"]
+    rows = document("speed.freeze", *options)["results"]
     assert [row["freeze"] for row in rows] == ["none", "stem", "first3", "all_but_head"]
     assert rows[0]["ratio"] == 1
     assert all(row["images_per_s"] > 0 for row in rows)
@@ -143,7 +152,7 @@ def test_freezing_is_measured_setting_by_setting(document: Document) -> None:
 
 def test_waits_are_measured_against_their_limits(document: Document) -> None:
     """Help and status have a row each, whose ratio is that to the limit."""
-    rows = document("startup.py", "--wait", "help", "--wait", "status", "--n-trials", "20", "--n-rounds", "1")[
+    rows = document("speed.startup", "--wait", "help", "--wait", "status", "--n-trials", "20", "--n-rounds", "1")[
         "results"
     ]
     assert [(row["model"], row["limit_s"]) for row in rows] == [("help", 0.1), ("status", 0.4)]
@@ -153,14 +162,14 @@ def test_waits_are_measured_against_their_limits(document: Document) -> None:
 @pytest.mark.slow
 def test_a_first_step_is_waited_for(document: Document) -> None:
     """A worker that is started reaches its first step, and is stopped then."""
-    (row,) = document("startup.py", "--wait", "first-step", "--n-trials", "1", "--n-rounds", "1")["results"]
+    (row,) = document("speed.startup", "--wait", "first-step", "--n-trials", "1", "--n-rounds", "1")["results"]
     assert row["seconds"] > 1
 
 
 def test_a_trial_is_more_than_its_epochs(document: Document) -> None:
     """The time of a trial is that of its epochs, of its checkpoints, and the share that is measured."""
     options = ("--model", "test_vit", "--n-images", "24", "--n-trials", "1", "--n-epochs", "1", "--precision", "fp32")
-    (row,) = document("trial_overhead.py", *options)["results"]
+    (row,) = document("speed.trial_overhead", *options)["results"]
     assert (row["model"], row["n_trials"], row["goal"]) == ("test_vit", 1, 0.02)
     assert row["epochs_s"] > 0
     assert row["saving_s"] > 0
@@ -171,7 +180,7 @@ def test_a_trial_is_more_than_its_epochs(document: Document) -> None:
 def test_the_recipe_and_we_take_turns(document: Document) -> None:
     """One turn each on the same images: seconds of an epoch, and how many times faster we are."""
     options = ("--model", "test_vit", "--n-images", "24", "--n-epochs", "1", "--n-rounds", "1", "--n-pilot", "0")
-    (row,) = document("against_recipe.py", *options)["results"]
+    (row,) = document("speed.against_recipe", *options)["results"]
     assert (row["model"], row["unit"], row["n_rounds"]) == ("test_vit", "s", 1)
     assert row["ratio"] == pytest.approx(row["recipe"] / row["ours"])
     assert row["at_most"] > 0
@@ -181,25 +190,21 @@ def test_the_recipe_and_we_take_turns(document: Document) -> None:
 def test_trials_are_compared_too(document: Document) -> None:
     """Whole trials by real workers have a row of their own."""
     options = ("--model", "resnet18", "--n-images", "40", "--n-epochs", "1", "--n-rounds", "1", "--n-pilot", "0")
-    rows = {row["model"]: row for row in document("against_recipe.py", *options)["results"]}
+    rows = {row["model"]: row for row in document("speed.against_recipe", *options)["results"]}
     assert list(rows) == ["resnet18", "trials, resnet18"]
     assert rows["trials, resnet18"]["ratio"] > 0
 
 
-def test_scores_are_compared_with_the_recipes(generated: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_scores_are_compared_with_the_recipes(generated: Path, tmp_path: Path) -> None:
     """Both ways are trained by the same seeds; where any difference is within the margin, the fewest pairs do."""
-    monkeypatch.syspath_prepend(BENCH)
-    against_recipe = importlib.import_module("against_recipe")
     setting = replace(against_recipe.EQUIVALENCE, image_size=32, n_epochs=1, goal=10.0)
     row = against_recipe.equivalence(setting, against_recipe.Rivals(setting, generated, tmp_path), 2)
     assert (row["model"], row["n_seeds"], row["n_epochs"]) == ("AUROC, test_vit", 4, 1)
     assert row["difference"] == pytest.approx(row["ours"] - row["recipe"])
 
 
-def test_pilot_pairs_fix_how_many_follow_and_are_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pilot_pairs_fix_how_many_follow_and_are_not_used_again() -> None:
     """The spread of the pilot says how many pairs are needed; the interval is of those that follow."""
-    monkeypatch.syspath_prepend(BENCH)
-    equivalence = importlib.import_module("equivalence")
     # s = 0.00816 sqrt(3 / 1.005) = 0.01411; (s 2 t / 0.01)^2 is 23.46 with t = 1.717 (23 pairs), 23.38 with 1.714 (24)
     pilots = ([0.0, 0.01, 0.01, 0.02], [0.002, 0.002, 0.003])
     assert [equivalence.n_pairs(pilot, 0.01) for pilot in pilots] == [24, 4]
@@ -233,15 +238,13 @@ def test_number_formats_are_compared_seed_by_seed(document: Document, generated:
         "--data",
         str(generated),
     )
-    (row,) = document("precision.py", *options, "--precision", "fp32")["results"]
+    (row,) = document("speed.precision", *options, "--precision", "fp32")["results"]
     assert (row["difference"], row["ratio"], row["pilot_deviation"], row["n_seeds"]) == (0, 0, 0, 4)
     assert 0 < row["fp32"] <= 1
 
 
-def test_a_processes_peak_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_processes_peak_is_seen(tmp_path: Path) -> None:
     """What a process allocates shows in its peak; images are counted by the second of a core."""
-    monkeypatch.syspath_prepend(BENCH)
-    memory = importlib.import_module("memory")
     code = "import time; kept = b'x' * {}; time.sleep(1)"
     peaks = [memory.peak_bytes([sys.executable, "-c", code.format(n)], tmp_path) for n in (1, 200_000_000)]
     assert peaks[1] - peaks[0] == pytest.approx(200e6, rel=0.05)
@@ -255,7 +258,7 @@ def test_a_processes_peak_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 @pytest.mark.slow
 def test_memory_is_measured_of_a_worker(document: Document) -> None:
     """A worker's peak and the rate of its cache have a row each."""
-    rows = document("memory.py", "--model", "fcnn", "--n-images", "96", "--image-size", "32")["results"]
+    rows = document("speed.memory", "--model", "fcnn", "--n-images", "96", "--image-size", "32")["results"]
     assert [row["model"] for row in rows] == ["peak, fcnn", "cache"]
     assert all(row["ratio"] == pytest.approx(row["value"] / row["limit"]) for row in rows)
 
@@ -276,7 +279,7 @@ def test_searches_are_compared_live(document: Document, generated: Path, tmp_pat
     """The shipped search and a random one as long, each with its best trial confirmed; again, nothing is trained."""
     options = ("--study", "demo", "--data", str(generated), "--storage", str(tmp_path / "live"), "--devices", "cpu")
     changes = ("--set", "model=test_resnet", "--set", "image_size=32", "--n-trials", "3", "--n-epochs", "2")
-    found = [document("live_search.py", *options, *changes, "--n-repeats", "1", "--n-folds", "2") for _ in range(2)]
+    found = [document("search.live_search", *options, *changes, "--n-repeats", "1", "--n-folds", "2") for _ in range(2)]
     repeat, mean = found[0]["results"]
     assert repeat["ratio"] == repeat["ours"] - repeat["random"] == mean["ratio"]
     assert 1 <= repeat["n_trials_random"] <= 3
@@ -307,12 +310,8 @@ def made_up_curves(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("n_workers", [1, 4])
-def test_a_simulated_search_prunes_as_a_real_one(
-    monkeypatch: pytest.MonkeyPatch, made_up_curves: Path, n_workers: int
-) -> None:
+def test_a_simulated_search_prunes_as_a_real_one(made_up_curves: Path, n_workers: int) -> None:
     """Without pruning every epoch is spent; promotion spends half or less, repeats none and finds the best."""
-    monkeypatch.syspath_prepend(BENCH)
-    simulation = importlib.import_module("simulation")
     curves = simulation.read(made_up_curves)
 
     def begin(trials: Sequence[Any]) -> Any:
@@ -337,7 +336,7 @@ def test_a_simulated_search_prunes_as_a_real_one(
 def test_a_replay_prints_one_document(document: Document, made_up_curves: Path) -> None:
     """Each variant has a row with its share of the epochs and the goal; search without pruning is its own reference."""
     options = (str(made_up_curves), "--n-replicates", "2", "--n-sampler-replicates", "1")
-    rows = document("replay.py", *options)["results"]
+    rows = document("search.replay", *options)["results"]
     assert {row["goal"] for row in rows} == {0.25}
     whole = [row for row in rows if row["model"] == "none"]
     assert [(row["n_workers"], row["ratio"], row["difference"]) for row in whole] == [(1, 1, 0), (4, 1, 0), (16, 1, 0)]

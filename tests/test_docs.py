@@ -8,6 +8,7 @@ from mhist_tune import definition
 from mhist_tune.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "storage").glob("*.md")]
 
 
 def test_architecture_names_every_module() -> None:
@@ -41,7 +42,7 @@ def test_the_command_reference_is_the_code_s() -> None:
 def test_every_relative_link_leads_somewhere() -> None:
     """Each document that is linked in another, each image and each heading after a `#` exists."""
     broken = []
-    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "storage").glob("*.md")]:
+    for page in PAGES:
         for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
             path, _, anchor = link.partition("#")
             target = (page.parent / path) if path else page
@@ -49,6 +50,15 @@ def test_every_relative_link_leads_somewhere() -> None:
                 broken.append(f"{page.relative_to(ROOT)}: {link}")
 
     assert broken == []
+
+
+def test_every_script_that_is_named_exists() -> None:
+    """Documents say `python -m bench.…` and `python tools/…` of files that exist."""
+    for page in [ROOT / "Makefile", *PAGES]:
+        for module in re.findall(r"python -m (bench\.[\w.]*\w)", page.read_text()):
+            assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), f"{page.name}: {module}"
+        for script in re.findall(r"python ((?:tools|bench)/\S+\.py)", page.read_text()):
+            assert (ROOT / script).is_file(), f"{page.name}: {script}"
 
 
 def _anchors(page: Path) -> set[str]:

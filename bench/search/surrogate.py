@@ -7,9 +7,9 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState, create_trial
 from scipy.stats import spearmanr
-from simulation import Curves, Params, Trial
 from sklearn.ensemble import RandomForestRegressor
 
+from bench.search.simulation import Curves, Params, Trial
 from mhist_tune import space, suggestions
 
 _N_TREES = 60

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import output
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from bench import output
 from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.checkpoint_writer import CheckpointWriter
 from mhist_tune.dataset import ImageSet, load_train

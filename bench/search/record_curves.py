@@ -1,12 +1,12 @@
-"""Learning curves of this project's own trainer, for `bench/replay.py`: whole searches without pruning.
+"""Learning curves of this project's own trainer, for `bench/search/replay.py`: whole searches without pruning.
 
 A recording is two studies of the same configurations, spread evenly over the space of a shipped definition by a
 scrambled Sobol sequence. They differ in the seed of the training and in the validation split, so that what was decided
 on the first is scored by the second on other images. Stopped or killed, the same command goes on where it was; what is
 complete is written whenever it ends. `mhist-tune status` and `worker` work on the studies as on any.
 
-    python bench/record_curves.py generated
-    python bench/record_curves.py oscc --data DIR --weights tf_efficientnet_lite0.safetensors
+    python -m bench.search.record_curves generated
+    python -m bench.search.record_curves oscc --data DIR --weights tf_efficientnet_lite0.safetensors
 
 Each line of the file after the first is one training: its configuration, its seed, and one value for each epoch.
 """
@@ -101,7 +101,7 @@ def definitions(base: StudyDefinition, name: str, n_configurations: int) -> list
         )
         for seed in SEEDS
     ]
-    return [definition.parse(definition.render(one), "bench/record_curves.py") for one in made]
+    return [definition.parse(definition.render(one), __file__) for one in made]
 
 
 def write(storage: Storage, found: Sequence[Study], path: Path) -> int:

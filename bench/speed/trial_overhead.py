@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from output import machine, show
 from safetensors.torch import save_file
 
+from bench.output import machine, show
 from mhist_tune import creation, definition
 from mhist_tune.checkpoint_writer import CheckpointWriter
 from mhist_tune.devices import WorkerOptions, n_cores

@@ -8,7 +8,7 @@ has the means; its `spread` is the standard deviation of the difference over the
 
 Stopped or killed, the same command goes on where it was.
 
-    python bench/live_search.py --data DIR --weights tf_efficientnet_lite0.safetensors
+    python -m bench.search.live_search --data DIR --weights tf_efficientnet_lite0.safetensors
 """
 
 import argparse
@@ -19,8 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from output import machine, show
-
+from bench.output import machine, show
 from mhist_tune import definition, finalists, ledger, records
 from mhist_tune.cli.progress import progress
 from mhist_tune.creation import create
@@ -93,7 +92,7 @@ def main() -> None:
     with open_storage(url) as storage, stop_on_signals() as stop, progress() as emit:
 
         def search(one: StudyDefinition) -> Study:
-            study = create(storage, definition.parse(definition.render(one), "bench/live_search.py"), arguments.data)
+            study = create(storage, definition.parse(definition.render(one), __file__), arguments.data)
             options = WorkerOptions(url, arguments.data, study.name)
             run_workers(options, parse_devices(arguments.devices, arguments.per_device), emit, stop)
             return study

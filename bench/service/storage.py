@@ -28,15 +28,13 @@ import numpy as np
 import optuna
 import sqlalchemy
 from optuna.trial import TrialState, create_trial
-from output import machine, show
 
+from bench.output import machine, show
 from mhist_tune import definition, devices, journal, ledger, pruning, records, studies, tables
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.scores import ScoreBook
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.postgres import PostgresServer
 
 EPOCH_S = 2.0

@@ -25,14 +25,13 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from made_up import make_up
-
 from mhist_tune import creation, definition, records, studies
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from mhist_tune.synthesize import synthesize
+from tests import made_up
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 N_IMAGES = 600  # epochs of half a second or more: a trial of thousands would be none that anybody watches
 N_ASKED = 10
 SIZES = ((1000, 0.2), (10_000, 1.0))
@@ -98,7 +97,8 @@ class Server:
         self.folder, self.url = folder, f"sqlite:///{folder}/storage.db"
         with open_storage(self.url) as storage:
             text = DEFINITION.format(n_trials=n_trials + 1)
-            make_up(storage, creation.create(storage, definition.parse(text, "watched"), folder / "images"), n_trials)
+            study = creation.create(storage, definition.parse(text, "watched"), folder / "images")
+            made_up.search(storage, study, n_trials=n_trials)
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self._processes: list[subprocess.Popen[bytes]] = []

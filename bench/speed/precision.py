@@ -6,7 +6,7 @@ differs. `equivalence.py` says how many pairs are trained and when the formats a
 A CPU without bf16 computes it slowly but rounds as others do. On a CPU a pair is trained on one thread, as many at a
 time as there are cores.
 
-    python bench/precision.py --data DIR
+    python -m bench.speed.precision --data DIR
 """
 
 import argparse
@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from equivalence import compare
-from output import machine, show
 
+from bench.output import machine, show
+from bench.speed.equivalence import compare
 from mhist_tune.dataset import ImageSet, load_train
 from mhist_tune.devices import n_cores
 from mhist_tune.hyperparameters import Hyperparameters

@@ -15,14 +15,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from output import machine, show
-
+from bench.output import machine, show
 from mhist_tune import creation, definition
 from mhist_tune.dataset import load_train
 from mhist_tune.storage import open_storage
 from mhist_tune.synthesize import synthesize
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PEAK_GB = 2.5
 CACHE_IMAGES_PER_S = 300.0
 POLL_S = 0.05

@@ -17,14 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from made_up import make_up
-from output import machine, show
-
+from bench.output import machine, show
 from mhist_tune import creation, definition
 from mhist_tune.storage import open_storage
 from mhist_tune.synthesize import synthesize
+from tests import made_up
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LIMITS_S = {"help": 0.1, "status": 0.4, "first-step": 10.0}
 DEFINITION = """
 [study]
@@ -86,7 +85,7 @@ def measure(folder: Path, waits: Sequence[str], *, n_trials: int, n_rounds: int)
             text = DEFINITION.format(name=name, n_trials=n)
             study = creation.create(storage, definition.parse(text, name), folder / "images")
             if name == "watched":
-                make_up(storage, study, n_trials)
+                made_up.search(storage, study, n_trials=n_trials)
     (folder / "worker.py").write_text(WORKER)
     program = [sys.executable, "-m", "mhist_tune"]
     commands = {

@@ -29,13 +29,13 @@ from typing import Any
 
 import numpy as np
 import optuna
-import recipe
 import torch
-from equivalence import compare
-from output import machine, show
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.output import machine, show
+from bench.speed import recipe
+from bench.speed.equivalence import compare
 from mhist_tune import creation, definition
 from mhist_tune.annotations import read_annotations
 from mhist_tune.checkpoint_store import CheckpointStore

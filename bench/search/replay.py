@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 import optuna
-from simulation import PROMOTION, Curves, Search, Simulation, Trial, rank_correlations, read
-from surrogate import Surrogate, quality, suggest
 
+from bench.search.simulation import PROMOTION, Curves, Search, Simulation, Trial, rank_correlations, read
+from bench.search.surrogate import Surrogate, quality, suggest
 from mhist_tune.canvas import BLUE, GREY, INK, ORANGE, new_figure, write_png
 
 OPTUNAS, HYPERBAND, PROMOTED = (
@@ -253,7 +253,7 @@ def main() -> None:
     """Replay and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     folder = Path(__file__).parent / "curves"
-    parser.add_argument("curves", nargs="*", type=Path, help="recordings (default: all of bench/curves)")
+    parser.add_argument("curves", nargs="*", type=Path, help="recordings (default: all of bench/search/curves)")
     parser.add_argument("--n-replicates", type=int, default=100, help="bootstraps for pruners (default: 100)")
     parser.add_argument("--n-sampler-replicates", type=int, default=12, help="bootstraps for samplers (default: 12)")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw a figure of each recording there")

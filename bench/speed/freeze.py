@@ -1,4 +1,4 @@
-"""How much faster training is with frozen weights: the bare step of bench/throughput.py for each value of `freeze`.
+"""How much faster training is with frozen weights: the bare step of `bench.speed.throughput` by `freeze`.
 
 Forward, loss, backward and optimizer on one batch of random images, without augmentation or validation. All settings
 take turns in one process, some steps each, after a turn each to warm up; `ratio` is the median over the turns of a
@@ -10,9 +10,9 @@ import statistics
 from dataclasses import asdict, dataclass
 
 import torch
-from output import show
-from throughput import bare_epoch, machine
 
+from bench.output import show
+from bench.speed.throughput import bare_epoch, machine
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.probe import resolve
 

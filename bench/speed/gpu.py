@@ -1,13 +1,13 @@
 """What a GPU makes of this package: training speed by number format, and trials per hour by workers on one device.
 
 For each model the probe chooses the memory order as a study's first worker does. Then real training epochs are measured
-against the bare step, as by bench/throughput.py, in each number format of the device, and compiled in the chosen one:
+against the bare step of `bench.speed.throughput` in each number format of the device, and compiled in the chosen one:
 `ratio` is the share of the bare step, `peak_memory_gb` the highest in a training epoch. Last, whole searches of short
 trials run with 1, 2 and 4 workers on the device in the chosen setting: `trials_per_hour` counts from the moment when
 every worker has finished its first trial, and `ratio` is that over the same with the first number of workers.
 
-One command on a machine with a GPU: `python bench/gpu.py --json > gpu.json`. Without one it ends with exit code 2, but
-for `--device cpu`, which puts a CPU in its place, to see that it works.
+One command on a machine with a GPU: `python -m bench.speed.gpu --json > gpu.json`. Without a GPU it ends with exit code
+2. `--device cpu` puts a CPU in its place, to see that it works.
 """
 
 import argparse
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from output import show
-from throughput import SETTINGS as MEASURED
-from throughput import Setting, balanced_epoch, hyperparameters, machine, measure
 
+from bench.output import show
+from bench.speed.throughput import SETTINGS as MEASURED
+from bench.speed.throughput import Setting, balanced_epoch, hyperparameters, machine, measure
 from mhist_tune import creation, definition
 from mhist_tune.dataset import load_train
 from mhist_tune.devices import WorkerOptions, parse_devices
