@@ -1,9 +1,9 @@
 """Which images an epoch trains on, in which order, and how they are cut into updates and micro-batches.
 
-Which images are drawn is decided by imbalanced-learn. What SMOTE and ADASYN would interpolate is an augmented image
-here: `smote` repeats images of the rarer class uniformly, `adasyn` in proportion to the share of the other class among
-their neighbours, and both count the repeats as new images, which `augment_scope = "resampled"` augments.
-imbalanced-learn is loaded where it is asked: it costs a second, and the strategy `none` needs it never.
+imbalanced-learn decides which images are drawn. SMOTE and ADASYN would interpolate new samples; here the new samples
+are augmented repeats. `smote` repeats images of the rarer class uniformly. `adasyn` repeats them in proportion to the
+share of the other class among their neighbours. Both mark the repeats as new, and `augment_scope = "resampled"`
+augments only new images. imbalanced-learn is imported where it is used: that takes a second, and `none` never needs it.
 """
 
 import hashlib
@@ -23,7 +23,12 @@ Int64Array = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class EpochDraw:
-    """One epoch: int64 indices [m] in their order, and bool [m], whether each is a new image (a repeat to augment)."""
+    """The m images of one epoch.
+
+    Attributes:
+        indices: int64 [m], indices of the training images in the order of the epoch.
+        is_new: bool [m], whether an image is a repeat that smote or adasyn added.
+    """
 
     indices: Int64Array
     is_new: npt.NDArray[np.bool_]
@@ -31,15 +36,15 @@ class EpochDraw:
 
 @dataclass(frozen=True, eq=False)
 class Sampling:
-    """A strategy made ready for its training images; `plan` builds it.
+    """A strategy prepared for n training images; `prepare` builds it.
 
     Attributes:
         strategy: one of STRATEGIES.
         labels: classes of the training images, int64 [n].
-        kept: indices of the images that epochs are drawn from: all but those that tomek removed.
-        weights: for adasyn, how likely each image of the rarer class is drawn again, [n], summing to 1; None otherwise.
-        fallback: why adasyn draws uniformly after all, None where it does not.
-        features_sha256: of what neighbours were found by, None where none were looked for.
+        kept: int64, indices of the images that epochs are drawn from: all but those that tomek removed.
+        weights: for adasyn, the probability with which each image is drawn as a repeat, [n], sum 1; None otherwise.
+        fallback: why adasyn draws uniformly; None if it does not.
+        features_sha256: SHA-256 (hex) of the features that neighbours were found by; None if none were needed.
     """
 
     strategy: str
@@ -50,14 +55,14 @@ class Sampling:
     features_sha256: str | None = None
 
     def draw(self, *, seed: int, epoch: int) -> EpochDraw:
-        """Return one epoch, shuffled; each epoch of a seed has its own draw.
+        """Draw one epoch and shuffle it. The draw depends on `seed` and `epoch` only.
 
-        With random_over, smote and adasyn every image occurs, and both classes exactly as often as the larger one has
-        images; with random_under the smaller class occurs whole and as many of the larger one.
+        With random_over, smote and adasyn every image occurs, and each class has as many images as the larger class.
+        With random_under each class has as many images as the smaller class, of which every image occurs.
         """
         rng = np.random.default_rng([seed, epoch])
         indices = self.kept
-        # With one class alone there is nothing to balance, and imbalanced-learn would refuse.
+        # A single class cannot be balanced: imbalanced-learn would raise ValueError.
         if np.unique(self.labels).size > 1:
             if self.weights is not None:
                 n_missing = abs(len(self.labels) - 2 * int(self.labels.sum()))
@@ -72,30 +77,30 @@ class Sampling:
 
                 sampler = RandomUnderSampler(random_state=int(rng.integers(2**32)))
                 indices = sampler.fit_resample(indices[:, None], self.labels)[0][:, 0]
-        # Repeats come after the images that they repeat.
-        counts_as_new = self.strategy in ("smote", "adasyn")
-        is_new = (np.arange(len(indices)) >= len(self.kept)) & counts_as_new
+        # The repeats follow all the original images.
+        are_repeats_new = self.strategy in ("smote", "adasyn")
+        is_new = (np.arange(len(indices)) >= len(self.kept)) & are_repeats_new
         order = rng.permutation(len(indices))
         return EpochDraw(indices[order], is_new[order])
 
 
-def plan(strategy: str, labels: npt.ArrayLike, features: Callable[[], npt.NDArray[np.int64]]) -> Sampling:
-    """Make a strategy ready for training images.
+def prepare(strategy: str, labels: npt.ArrayLike, features: Callable[[], npt.NDArray[np.int64]]) -> Sampling:
+    """Prepare a strategy for n training images: remove Tomek links, or compute ADASYN's weights.
 
     Args:
         strategy: one of STRATEGIES.
-        labels: their classes, [n], 0 or 1.
-        features: gives what neighbours are found by, [n, F]; called for adasyn and tomek only.
+        labels: classes of the training images, [n], 0 or 1.
+        features: returns the features that neighbours are found by, [n, F]; called for adasyn and tomek only.
 
     Raises:
-        ValueError: if `strategy` is unknown.
+        ValueError: `strategy` is unknown.
     """
     classes = (np.asarray(labels) > 0.5).astype(np.int64)
-    everything = np.arange(len(classes), dtype=np.int64)
+    all_indices = np.arange(len(classes), dtype=np.int64)
     if strategy not in STRATEGIES:
         raise ValueError(f'unknown sampling "{strategy}"')
     if np.unique(classes).size < 2 or strategy not in USING_FEATURES:
-        return Sampling(strategy, classes, everything)
+        return Sampling(strategy, classes, all_indices)
     counts = features()
     sha256 = hashlib.sha256(np.ascontiguousarray(counts, dtype="<i8").tobytes()).hexdigest()
     points = counts.astype(np.float64)
@@ -106,15 +111,20 @@ def plan(strategy: str, labels: npt.ArrayLike, features: Callable[[], npt.NDArra
         cleaner.fit_resample(points, classes)
         return Sampling(strategy, classes, np.sort(cleaner.sample_indices_).astype(np.int64), features_sha256=sha256)
     weights, fallback = _adasyn_weights(points, classes)
-    return Sampling(strategy, classes, everything, weights, fallback, sha256)
+    return Sampling(strategy, classes, all_indices, weights, fallback, sha256)
 
 
 def _adasyn_weights(
     points: npt.NDArray[np.float64], classes: Int64Array
 ) -> tuple[npt.NDArray[np.float64] | None, str | None]:
-    """Return ADASYN's density ratio r_i / sum(r) of the rarer class, 0 elsewhere, or None and why there is none.
+    """Return ADASYN's density ratios r_i / sum(r), 0 for the larger class; or None and the reason, if there is one.
 
-    imbalanced-learn decides whether ADASYN applies, and finds the neighbours; it keeps the ratio to itself.
+    r_i is the share of the other class among the nearest neighbours of image i (He et al., 2008). imbalanced-learn
+    decides whether ADASYN applies and finds the neighbours, but does not return the ratios.
+
+    Args:
+        points: features, [n, F].
+        classes: int64 [n], 0 or 1.
     """
     from imblearn.over_sampling import ADASYN
 
@@ -134,14 +144,23 @@ def _adasyn_weights(
     return weights / weights.sum(), None
 
 
-def plan_updates(
+def cut_updates(
     n_images: int, *, effective_batch_size: int, micro_batch_size: int, is_coupled: bool
 ) -> list[list[slice]]:
     """Cut an epoch into optimizer updates, and each update into micro-batches of nearly equal size.
 
-    With `is_coupled` (BatchNorm) no micro-batch holds one image, on which BatchNorm has no statistics: a last update
-    of one image joins the one before, and where an odd update does not divide by a micro-batch of two, one
-    micro-batch takes three. Otherwise no micro-batch is larger than `micro_batch_size`.
+    With `is_coupled` no micro-batch holds a single image, because BatchNorm needs the statistics of at least two. A
+    last update of one image is merged into the one before. If an odd update is cut into micro-batches of two, one of
+    them has three images. Without `is_coupled` no micro-batch exceeds `micro_batch_size`.
+
+    Args:
+        n_images: images in the epoch.
+        effective_batch_size: images in one update.
+        micro_batch_size: most images in one micro-batch.
+        is_coupled: whether the images of a micro-batch affect each other.
+
+    Returns:
+        For each update, the slices of the epoch that its micro-batches take.
     """
     bounds = [*range(0, n_images, effective_batch_size), n_images]
     if is_coupled and len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:

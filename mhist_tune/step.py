@@ -1,4 +1,4 @@
-"""The training step: forward, loss, backward, update. Training runs it, and so does all that measures training."""
+"""The training step: forward pass, loss, backward pass, update. Training and the timing of settings share it."""
 
 import torch
 import torch.nn.functional as F
@@ -8,24 +8,23 @@ from mhist_tune.forward import compiled_logits_of, logits_of
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import has_batch_norm
 from mhist_tune.optim import build_optimizer
-from mhist_tune.sampling import plan_updates
+from mhist_tune.sampling import cut_updates
 
 
 class Stepper:
-    """The updates of one model.
+    """Computes gradients of one model and updates its weights.
 
-    In fp16 the loss is scaled so that small gradients are not rounded to zero; an update whose scaled gradients
-    overflow is left out and the scale halved (Micikevicius et al. 2018, arXiv:1710.03740). On a GPU neither waits for
-    the device.
+    In fp16 the loss is scaled so that small gradients are not rounded to zero. An update whose scaled gradients
+    overflow is skipped, and the scale is halved (Micikevicius et al. 2018, arXiv:1710.03740). Neither waits for a GPU.
 
     Args:
         model: on its device, see `forward.ready`.
-        hp: resolved.
+        hp: resolved, see `probe.resolve`.
 
     Attributes:
-        is_coupled: whether the images of a micro-batch influence each other.
-        optimizer: of the weights that learn.
-        scaler: of the loss; it does nothing but in fp16.
+        is_coupled: whether the images of a micro-batch affect each other (unfrozen BatchNorm).
+        optimizer: of the parameters that are not frozen.
+        scaler: scales the loss in fp16; does nothing in other precisions.
     """
 
     def __init__(self, model: nn.Module, hp: Hyperparameters) -> None:
@@ -34,13 +33,13 @@ class Stepper:
         self.optimizer = build_optimizer(model, hp)
         device = next(model.parameters()).device
         self.scaler = torch.amp.GradScaler(device.type, enabled=hp.precision == "fp16")
-        # Each size would be a graph of its own: those of a whole update are worth it, those of an epoch's last one not.
+        # torch compiles each batch size anew. The sizes of a full update are worth that, those of the last one are not.
         (parts, *_) = self.updates(hp.effective_batch_size)
         self._compiled_sizes = {part.stop - part.start for part in parts} if hp.compile == "on" else set()
 
     def updates(self, n_images: int) -> list[list[slice]]:
-        """Return the updates of an epoch, and the micro-batches of each; see `sampling.plan_updates`."""
-        return plan_updates(
+        """Return the micro-batches of each update of an epoch of `n_images`; see `sampling.cut_updates`."""
+        return cut_updates(
             n_images,
             effective_batch_size=self._hp.effective_batch_size,
             micro_batch_size=self._hp.micro_batch_size,
@@ -48,21 +47,24 @@ class Stepper:
         )
 
     def add(self, images: Tensor, targets: Tensor, n_in_update: int) -> Tensor:
-        """Add the gradients of a micro-batch, and return the sum of its losses, a scalar on the device.
+        """Add the gradients of a micro-batch to those of its update.
 
         Args:
-            images: normalized, [B, 3, H, W].
-            targets: 0..1, [B].
-            n_in_update: the images of the whole update, whose mean loss is minimized.
+            images: normalized, float [B, 3, H, W].
+            targets: float [B], 0..1.
+            n_in_update: images in the whole update, whose mean loss is minimized.
+
+        Returns:
+            The sum of the B losses, a scalar on the device.
         """
-        logits_by = compiled_logits_of() if len(images) in self._compiled_sizes else logits_of
-        logits = logits_by(self._model, images, self._hp)
+        forward = compiled_logits_of() if len(images) in self._compiled_sizes else logits_of
+        logits = forward(self._model, images, self._hp)
         loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
         torch.autograd.backward(self.scaler.scale(loss / n_in_update))
         return loss.detach()
 
     def update(self) -> None:
-        """Move the weights by the gradients that were added, and forget these."""
+        """Update the weights with the added gradients, and reset the gradients."""
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

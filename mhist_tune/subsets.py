@@ -1,6 +1,6 @@
-"""Which images of a training split a run trains on: exclusions by votes, and subsets of equal classes.
+"""Which images of a training split a run trains on: without excluded vote counts, or a subset with equal classes.
 
-Validation and test images are never left out.
+Validation and test images are never excluded.
 """
 
 import hashlib
@@ -17,23 +17,27 @@ from mhist_tune.hyperparameters import Hyperparameters
 def training_indices(
     hp: Hyperparameters, *, votes: npt.ArrayLike, labels: npt.ArrayLike, names: Sequence[str]
 ) -> Int64Array:
-    """Return the sorted indices of the images that a run trains on: without excluded votes, then `n_per_class` each.
+    """Return the sorted indices of the images that a run trains on.
 
-    The images of a class are ranked by a hash of their names and `subset_seed`. Smaller subsets therefore lie within
-    larger ones, and which images are chosen hardly depends on which others there are.
+    Images with `hp.exclude_votes` are excluded first. Of the rest, `hp.n_per_class` of each class are chosen (0 for
+    all). The images of a class are ranked by a hash of `hp.subset_seed` and their name. A smaller subset is therefore
+    part of a larger one, and adding images to the data set changes a subset little.
 
     Args:
         hp: the run's hyperparameters.
-        votes: of all images, [n], 0..7.
-        labels: their classes, [n], 0 or 1.
-        names: their names, [n].
+        votes: votes for SSA of all n images, [n], 0..7.
+        labels: classes, [n], 0 or 1.
+        names: file names, [n].
+
+    Returns:
+        int64 indices, ascending.
 
     Raises:
         UsageError: no image is left, or a class has fewer than `n_per_class`.
     """
     kept = np.flatnonzero(~np.isin(np.asarray(votes), hp.exclude_votes))
     if not kept.size:
-        raise UsageError("no training image is left", hint="exclude_votes leaves none")
+        raise UsageError("no training image is left", hint="exclude_votes excludes all of them: remove a number")
     if not hp.n_per_class:
         return kept
     classes = np.asarray(labels)[kept]
@@ -43,7 +47,7 @@ def training_indices(
         if len(members) < hp.n_per_class:
             raise UsageError(
                 f"n_per_class = {hp.n_per_class}, but {len(members)} {name} images are left to train on",
-                hint="choose fewer, or exclude less",
+                hint="lower n_per_class, or exclude fewer votes",
             )
         ranks = [hashlib.sha256(f"{hp.subset_seed}/{names[index]}".encode()).digest() for index in members]
         chosen.append(members[sorted(range(len(members)), key=ranks.__getitem__)[: hp.n_per_class]])

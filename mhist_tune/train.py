@@ -1,8 +1,7 @@
-"""Training one model: the method itself, without a word about studies, databases or the command line.
+"""Training of one model. It depends on no study, no database and no command line.
 
-Every random choice of epoch e comes from (seed, e) alone: which images, their order, their augmentation, their
-dropout. A run therefore resumes from the end of any epoch, and how an epoch is cut into micro-batches changes only
-dropout and BatchNorm.
+Every random choice of epoch e (which images, their order, augmentation and dropout) depends on (seed, e) only. A run
+can therefore resume from the end of any epoch. The micro-batch size affects only dropout and BatchNorm.
 """
 
 import dataclasses
@@ -30,7 +29,7 @@ from mhist_tune.hyperparameters import FIELDS, N_ANNOTATORS, PROBED, Hyperparame
 from mhist_tune.metrics import binary_metrics
 from mhist_tune.models import create_model
 from mhist_tune.optim import build_scheduler, current_learning_rate, effective_weight_decay
-from mhist_tune.sampling import plan
+from mhist_tune.sampling import prepare
 from mhist_tune.step import Stepper
 from mhist_tune.subsets import training_indices
 
@@ -38,7 +37,7 @@ _INIT, _AUGMENTATION, _DROPOUT = range(3)
 
 
 class Diverged(Exception):
-    """A loss or a weight is no longer a finite number after `epoch`."""
+    """A loss, a logit or a weight is not finite at the end of `epoch`."""
 
     def __init__(self, epoch: int, message: str) -> None:
         super().__init__(f"{message} in epoch {epoch}")
@@ -55,10 +54,10 @@ class EpochResult:
             images_per_s (of training), peak_memory_bytes (of the device; of the process on a CPU) and, with
             validation, val_loss, val_f1, val_f1_standard_error (None where F1 is 0 or 1), val_precision, val_recall,
             val_specificity, val_accuracy, val_auroc (None with one class only).
-        is_best: what `hp.monitor` names is better than in every epoch before; never without validation.
-        probabilities: float64 [n_val] of this epoch where it is the best so far, else None.
-        best_value: val_f1 of the best epoch, whatever chose it; None without validation.
-        best_epoch: the last epoch with `is_best`; without validation the last one.
+        is_best: whether the metric `hp.monitor` is better than in every earlier epoch; False without validation.
+        probabilities: float64 [n_val] of this epoch if it is the best so far, else None.
+        best_value: val_f1 of the best epoch, also if `hp.monitor` is another metric; None without validation.
+        best_epoch: the last epoch with `is_best`; this epoch without validation.
     """
 
     epoch: int
@@ -74,10 +73,10 @@ class FitResult:
     """A finished run.
 
     Attributes:
-        history: every epoch.
+        history: the result of every epoch.
         best_epoch, best_value: as in the last `EpochResult`.
-        state_dict: the weights of the best epoch (without validation the last), on the device.
-        stopped: why it ended.
+        state_dict: the weights of the best epoch (without validation, of the last epoch), on the device.
+        stopped: why the run ended.
     """
 
     history: list[EpochResult]
@@ -101,27 +100,30 @@ def fit(
     stop_epoch: int | None = None,
     save_at: Container[int] = (),
 ) -> FitResult:
-    """Train one model, or the rest of it where the checkpoint holds its beginning.
+    """Train one model. Resume after the last saved epoch if the checkpoint holds one.
 
     Args:
         hp: resolved, see `probe.resolve`.
-        train: images to train on; those with `hp.exclude_votes`, and beyond `hp.n_per_class`, are left out here.
-            Images that lie on `device` already are used in place, on a CPU those of a mapped file.
-        val: images to choose the best epoch on, and to stop early; None to train to the end.
-        seed: of this run; reaches initial weights, sampling, augmentation and dropout.
-        device: where the model and all images live.
-        checkpoint: where the run's state is kept, None for nowhere. When this ends, one way or the other, a state may
-            still be on its way there: `wait` for it, or `finish` or `discard` it.
-        on_epoch: hears each epoch; on resuming, first every epoch of the checkpoint again. May raise to end the run.
-        on_step: hears (images done, images in this epoch) after each micro-batch. May raise to end the run.
-        on_sampling: hears at once what epochs are drawn from, JSON-safe: `n_train` images, `n_cleaned` of them removed
-            as Tomek links, `features_sha256` of what neighbours were found by, `fallback`, why adasyn drew uniformly.
-        stop_epoch: end after this epoch of the schedule of `hp.epochs`.
-        save_at: epochs whose end is saved in any case, durably before on_epoch hears them; of the others those that
-            saving is cheap enough for, and the rest is kept for `CheckpointWriter.save_kept`.
+        train: images to train on. Those with `hp.exclude_votes`, and those beyond `hp.n_per_class`, are excluded here.
+            Images that are already on `device` are not copied; for a CPU that includes a memory-mapped file.
+        val: images that decide the best epoch and early stopping; None to train to the last epoch.
+        seed: of this run; decides initial weights, sampling, augmentation and dropout.
+        device: holds the model and all images.
+        checkpoint: where the run's state is saved; None to save nothing. When `fit` returns or raises, a save may still
+            be in progress: then `wait` for it, or `finish` or `discard` it.
+        on_epoch: called after each epoch; on resuming, first with every epoch of the checkpoint. May raise to end the
+            run.
+        on_step: called after each micro-batch with (images trained so far, images in this epoch). May raise to end the
+            run.
+        on_sampling: called once before the first epoch with a JSON-safe record: `n_train` images, `n_cleaned` of them
+            removed as Tomek links, `features_sha256` of the features that neighbours were found by, and `fallback`, the
+            reason why adasyn draws uniformly. The last two may be None.
+        stop_epoch: end after this epoch, without shortening the schedule of `hp.epochs`.
+        save_at: epochs whose state is in the checkpoint store before `on_epoch` is called. Of the others, the last one
+            is saved, and those at which `CheckpointWriter.is_due`; the rest stays in memory for `save_kept`.
 
     Raises:
-        Diverged: a loss or weight is not finite; found at the end of the epoch.
+        Diverged: a loss, a logit or a weight is not finite at the end of an epoch.
         ValueError: hp is not resolved, or the checkpoint is of another run.
         UsageError: the model cannot be built, no image is left, or a class has fewer than `hp.n_per_class`.
         StorageError: the checkpoint cannot be written.
@@ -160,7 +162,8 @@ def predict(
         state_dict: weights as in `FitResult`.
         hp: the run's hyperparameters, resolved.
         images: at `hp.image_size`.
-        batch_size: images in one pass; a multiple of the micro-batch if None.
+        device: where the model runs.
+        batch_size: images in one pass; None for the size that `forward.EVALUATION_BATCH` gives.
     """
     with reproducible(hp, device):
         logits = evaluate(trained_model(state_dict, hp, device), images.to(device), hp, batch_size=batch_size)
@@ -168,10 +171,10 @@ def predict(
 
 
 def trained_model(state_dict: Mapping[str, Tensor], hp: Hyperparameters, device: torch.device) -> nn.Module:
-    """Return a run's model with its trained weights on a device; changes torch's random state.
+    """Return a run's model with its trained weights on a device. Changes torch's global random state.
 
     Raises:
-        RuntimeError: the weights do not fit.
+        RuntimeError: the weights do not fit the model.
     """
     model = create_model(dataclasses.replace(hp, weights="random"))
     model.load_state_dict(state_dict)
@@ -179,7 +182,7 @@ def trained_model(state_dict: Mapping[str, Tensor], hp: Hyperparameters, device:
 
 
 class _Run:
-    """Everything that changes from epoch to epoch, and the data that it changes on."""
+    """The state of a run that changes from epoch to epoch, and its images."""
 
     def __init__(
         self,
@@ -199,7 +202,7 @@ class _Run:
         self.train = train.to(device)
         targets = train.labels if hp.labels == "majority" else train.votes.float() / N_ANNOTATORS
         self.targets = targets.to(device, non_blocking=True)
-        self.sampling = plan(hp.sampling, labels[self.kept], lambda: image_features(self.train.images)[self.kept])
+        self.sampling = prepare(hp.sampling, labels[self.kept], lambda: image_features(self.train.images)[self.kept])
         self.val = None if val is None else val.to(device)
         self.val_labels = None if val is None else val.labels.cpu().double()
         self.statistics = statistics_on(device, hp)
@@ -207,7 +210,7 @@ class _Run:
         self.best_weights: dict[str, Tensor] = {}
 
     def start(self, saved: Mapping[str, Any] | None) -> None:
-        """Build the model, fresh or as it was after the last saved epoch."""
+        """Build the model: new, or as it was after the last saved epoch."""
         torch.manual_seed(_derive(self.seed, 0, _INIT))
         # A saved model needs neither a download nor the weight file.
         hp = dataclasses.replace(self.hp, weights="random") if saved else self.hp
@@ -216,7 +219,7 @@ class _Run:
         self.scheduler = build_scheduler(self.stepper.optimizer, self.hp)
         if not saved:
             return
-        # What a hyperparameter's default does is what was done before there was one.
+        # A checkpoint may be older than a hyperparameter. The default of a new one keeps the behaviour from before.
         known = {name: field.default for name, field in FIELDS.items() if name in self._identity()["hyperparameters"]}
         identity = {**saved["identity"], "hyperparameters": _plain({**known, **saved["identity"]["hyperparameters"]})}
         if identity != self._identity():
@@ -224,7 +227,7 @@ class _Run:
         self.model.load_state_dict(saved["model"])
         moments = {int(index): moment for index, moment in saved["optimizer"]["state"].items()}
         self.stepper.optimizer.load_state_dict({**saved["optimizer"], "state": moments})
-        if scaler := saved.get("scaler"):  # empty but in fp16; missing in states that are older than fp16
+        if scaler := saved.get("scaler"):  # empty except in fp16; missing in checkpoints from before fp16
             self.stepper.scaler.load_state_dict(scaler)
         self.scheduler.load_state_dict(saved["scheduler"])
         self.history = [_result_from(item) for item in saved["history"]]
@@ -232,7 +235,7 @@ class _Run:
         self.best_weights = {name: tensor.to(self.device) for name, tensor in weights.items()}
 
     def state(self) -> dict[str, Any]:
-        """Return what `start` needs to go on after the last epoch, as dicts, lists, plain values and tensors."""
+        """Return what `start` needs to resume after the last epoch, as dicts, lists, plain values and tensors."""
         last = self.history[-1]
         optimizer = self.stepper.optimizer.state_dict()
         return {
@@ -247,7 +250,7 @@ class _Run:
 
     @property
     def stopped(self) -> Literal["epochs", "patience"] | None:
-        """Why the run is over, None while it is not."""
+        """Why the run has ended; None while it has not."""
         if not self.history:
             return None
         last = self.history[-1]
@@ -262,7 +265,7 @@ class _Run:
         return FitResult(self.history, last.best_epoch, last.best_value, weights, self.stopped)
 
     def next_epoch(self, on_step: Callable[[int, int], None]) -> EpochResult:
-        """Train one epoch, judge it, and add it to the history."""
+        """Train one epoch, validate it, and append it to the history."""
         started = time.perf_counter()
         epoch = len(self.history) + 1
         best_value = self.history[-1].best_value if self.history else None
@@ -299,21 +302,21 @@ class _Run:
         return result
 
     def _score(self, metrics: Mapping[str, float | None]) -> float:
-        """Return what the best epoch is highest in; an AUROC that does not exist is below all others."""
+        """Return the number that is highest in the best epoch; an undefined AUROC is below every other."""
         value = metrics[f"val_{self.hp.monitor}"]
         if value is None:
             return -math.inf
         return -value if self.hp.monitor == "loss" else value
 
     def _train_epoch(self, epoch: int, on_step: Callable[[int, int], None]) -> tuple[int, float]:
-        """Return the number of images and their mean loss. Nothing in here waits for the device but the last lines."""
+        """Train one epoch; return its number of images and their mean loss. Waits for the device once, at the end."""
         hp, device = self.hp, self.device
-        drawn = self.sampling.draw(seed=self.seed, epoch=epoch)
-        order = self.kept[drawn.indices]
+        epoch_draw = self.sampling.draw(seed=self.seed, epoch=epoch)
+        order = self.kept[epoch_draw.indices]
         n_images = len(order)
         generator = torch.Generator().manual_seed(_derive(self.seed, epoch, _AUGMENTATION))
         height, width = self.train.pixels.shape[-2:]
-        is_new = torch.from_numpy(drawn.is_new)
+        is_new = torch.from_numpy(epoch_draw.is_new)
         augmentation = draw(hp, is_new, generator, height=height, width=width).to(device)
         places = torch.from_numpy(order).to(self.train.pixels.device, non_blocking=True)
         targets = self.targets[places.to(device, non_blocking=True)]
@@ -327,7 +330,7 @@ class _Run:
                 loss_sum += self.stepper.add(normalize_(images, *self.statistics), targets[part], n_in_update)
                 on_step(part.stop, n_images)
             self.stepper.update()
-        # A gradient that was not finite leaves weights that are not, so that both need one look only.
+        # A gradient that is not finite makes weights not finite, so checking the weights checks both.
         weights_norm = get_total_norm(list(self.model.parameters()))
         mean_loss, norm = torch.stack([loss_sum / n_images, weights_norm.double()]).tolist()
         if not math.isfinite(mean_loss):
@@ -337,7 +340,7 @@ class _Run:
         return n_images, mean_loss
 
     def sampling_record(self) -> dict[str, Any]:
-        """Return what epochs are drawn from; see `fit`."""
+        """Return the record for `on_sampling`; see `fit`."""
         return {
             "n_train": len(self.kept),
             "n_cleaned": len(self.kept) - len(self.sampling.kept),
@@ -346,9 +349,9 @@ class _Run:
         }
 
     def _identity(self) -> dict[str, Any]:
-        """Return what must agree for a checkpoint to be of this run.
+        """Return what a checkpoint must agree with to be of this run.
 
-        Where the first weights lay is not part of it, nor whether its passes are compiled.
+        `weights` and `compile` are left out: a checkpoint resumes without the weight file, compiled or not.
         """
         hp = self.hp.to_dict()
         del hp["weights"], hp["compile"]

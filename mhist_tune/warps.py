@@ -1,9 +1,9 @@
-"""Flips, rotations, perspective and affine warps of a whole batch as one warp, on the device of the images.
+"""Flips, rotations, perspective and affine warps of a whole batch, on the device of the images.
 
-Each image has its own map from output to input coordinates, both in -1..1 as in `torch.nn.functional.grid_sample`.
-Agrees with torchvision's functional transforms image by image: `hflip`, `vflip`, `rotate(expand=True)` followed by
-`resize` to the old size, except that one interpolation replaces torchvision's two and the expanded canvas is not
-rounded to whole pixels; `perspective`; `affine`.
+Each image has its own map from output to input coordinates, both in -1..1 as in `torch.nn.functional.grid_sample`, so
+all its changes take one interpolation. The results agree with torchvision's functional transforms `hflip`, `vflip`,
+`perspective`, `affine`, and `rotate(expand=True)` followed by `resize` to the old size. The rotation differs in two
+points: torchvision interpolates twice, and it rounds the expanded canvas to whole pixels.
 """
 
 import torch
@@ -21,15 +21,21 @@ _AFFINE = ("flip", "rotate", "flip_rotate")
 def draw_warps(
     n: int, name: str, probs: tuple[float, float], generator: torch.Generator, *, height: int, width: int
 ) -> Tensor | None:
-    """Draw the warps of n images, on the CPU, or None where images stay as they are.
+    """Draw the warps of n images on the CPU.
 
-    `probs` are the probabilities of each flip and of what follows the flips; they are drawn independently.
+    Args:
+        n: number of images.
+        name: as `Hyperparameters.augmentation`.
+        probs: the probability of each of the two flips, and the probability of the warp that follows them. All three
+            are drawn independently.
+        generator: a CPU generator.
+        height, width: of the images, in pixels.
 
     Returns:
-        float32, [n, 2, 3] where all are affine, else homographies [n, 3, 3].
+        float32 affine maps [n, 2, 3] or homographies [n, 3, 3]; None if `name` is "none".
 
     Raises:
-        ValueError: if `name` is unknown.
+        ValueError: `name` is unknown.
     """
     if name == "none":
         return None
@@ -56,15 +62,15 @@ def draw_warps(
     no_flip = torch.zeros(n, dtype=torch.bool)
     rotations = warp_matrices(no_flip, no_flip, degrees, height=height, width=width)
     kinds = torch.stack([_square(rotations), perspectives, _square(affines)])
-    chosen = kinds[torch.randint(len(kinds), (n,), generator=generator), torch.arange(n)]
+    warps = kinds[torch.randint(len(kinds), (n,), generator=generator), torch.arange(n)]
     flips = _square(warp_matrices(is_chosen[:, 0], is_chosen[:, 1], torch.zeros(n), height=height, width=width))
-    return flips @ only(chosen, is_chosen[:, 2])
+    return flips @ only(warps, is_chosen[:, 2])
 
 
 def warp_matrices(
     is_hflipped: Tensor, is_vflipped: Tensor, rotation_degrees: Tensor, *, height: int, width: int
 ) -> Tensor:
-    """Return the warps that flip first and then rotate counter-clockwise with expansion, for `affine_grid`.
+    """Return the warps that flip and then rotate counter-clockwise. The canvas grows so that no corner is cut off.
 
     Args:
         is_hflipped, is_vflipped: bool [n].
@@ -76,7 +82,7 @@ def warp_matrices(
     """
     radians = torch.deg2rad(rotation_degrees.double())
     cos, sin = radians.cos(), radians.sin()
-    # The rotated image spans this canvas; resizing it to H x W stretches output coordinates by canvas / size.
+    # The rotated image fills this canvas. Resizing the canvas to H x W scales output coordinates by canvas / size.
     canvas_width = width * cos.abs() + height * sin.abs()
     canvas_height = width * sin.abs() + height * cos.abs()
     flip_x = 1 - 2 * is_hflipped.double()
@@ -88,11 +94,11 @@ def warp_matrices(
 
 
 def perspective_matrices(corners: Tensor, *, height: int, width: int) -> Tensor:
-    """Return the homographies that move an image's corners as torchvision's `perspective` does.
+    """Return the homographies that move the corners of an image, as torchvision's `perspective` does.
 
     Args:
-        corners: float [n, 4, 2], where (x, y) in pixels the corners (0, 0), (W - 1, 0), (W - 1, H - 1) and (0, H - 1)
-            come to lie.
+        corners: float [n, 4, 2], the new positions (x, y), in pixels, of the corners (0, 0), (W - 1, 0),
+            (W - 1, H - 1) and (0, H - 1).
         height, width: of the images, in pixels.
 
     Returns:
@@ -101,16 +107,16 @@ def perspective_matrices(corners: Tensor, *, height: int, width: int) -> Tensor:
     x, y = corners.double().unbind(-1)
     sources = _corners(height, width)
     to_x, to_y = (sources[:, axis].expand_as(x) for axis in (0, 1))
-    one, zero = torch.ones_like(x), torch.zeros_like(x)
+    ones, zeros = torch.ones_like(x), torch.zeros_like(x)
     equations = torch.cat(
         [
-            torch.stack([x, y, one, zero, zero, zero, -to_x * x, -to_x * y], dim=-1),
-            torch.stack([zero, zero, zero, x, y, one, -to_y * x, -to_y * y], dim=-1),
+            torch.stack([x, y, ones, zeros, zeros, zeros, -to_x * x, -to_x * y], dim=-1),
+            torch.stack([zeros, zeros, zeros, x, y, ones, -to_y * x, -to_y * y], dim=-1),
         ],
         dim=1,
     )
     coefficients = torch.linalg.solve(equations, torch.cat([to_x, to_y], dim=1))
-    in_pixels = torch.cat([coefficients, one[:, :1]], dim=1).view(-1, 3, 3)
+    in_pixels = torch.cat([coefficients, ones[:, :1]], dim=1).view(-1, 3, 3)
     half = torch.tensor(
         [[width / 2, 0.0, width / 2], [0.0, height / 2, height / 2], [0.0, 0.0, 1.0]], dtype=torch.float64
     )
@@ -118,11 +124,11 @@ def perspective_matrices(corners: Tensor, *, height: int, width: int) -> Tensor:
 
 
 def affine_matrices(translations: Tensor, scales: Tensor, shear_degrees: Tensor, *, height: int, width: int) -> Tensor:
-    """Return the warps that shear, scale and move an image about its centre as torchvision's `affine` does.
+    """Return the warps that shear, scale and shift an image about its centre, as torchvision's `affine` does.
 
     Args:
-        translations: float [n, 2], to the right and downwards, in pixels.
-        scales: float [n].
+        translations: float [n, 2], right and down, in pixels.
+        scales: float [n], above 0; 1 keeps the size.
         shear_degrees: float [n, 2], along x and along y.
         height, width: of the images, in pixels.
 
@@ -130,20 +136,22 @@ def affine_matrices(translations: Tensor, scales: Tensor, shear_degrees: Tensor,
         float32 [n, 2, 3], from output to input coordinates, both in -1..1.
     """
     tan_x, tan_y = torch.deg2rad(shear_degrees.double()).tan().unbind(-1)
-    one = torch.ones_like(tan_x)
+    ones = torch.ones_like(tan_x)
     # The inverse of the shear [[1, -tan_x], [-tan_y, 1 + tan_x tan_y]], whose determinant is 1.
-    linear = torch.stack([1 + tan_x * tan_y, tan_x, tan_y, one], dim=-1).view(-1, 2, 2) / scales.double()[:, None, None]
+    linear = (
+        torch.stack([1 + tan_x * tan_y, tan_x, tan_y, ones], dim=-1).view(-1, 2, 2) / scales.double()[:, None, None]
+    )
     half = torch.tensor([width / 2, height / 2], dtype=torch.float64)
     offset = -(linear @ translations.double()[:, :, None]) / half[:, None]
     return torch.cat([linear * half / half[:, None], offset], dim=2).float()
 
 
 def warp(images: Tensor, matrices: Tensor | None) -> Tensor:
-    """Return float32 images in 0..1, warped by `matrices` (bilinear, 0 outside the image).
+    """Warp images with bilinear interpolation; pixels outside the image are 0. Return float32 [B, 3, H, W] in 0..1.
 
     Args:
         images: [B, 3, H, W], uint8 in 0..255 or float in 0..1.
-        matrices: [B, 2, 3] or [B, 3, 3] on the device of the images, or None to only convert.
+        matrices: [B, 2, 3] or [B, 3, 3] on the device of the images; None to convert the images only.
     """
     floats = to_floats(images)
     if matrices is None:
@@ -151,25 +159,26 @@ def warp(images: Tensor, matrices: Tensor | None) -> Tensor:
     return F.grid_sample(floats, _grid(matrices, images), mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def only(drawn: Tensor, is_chosen: Tensor) -> Tensor:
-    """Return the maps [n, R, C] of the chosen images and the identity for the others."""
-    return torch.where(is_chosen[:, None, None], drawn, torch.eye(*drawn.shape[1:]))
+def only(maps: Tensor, is_chosen: Tensor) -> Tensor:
+    """Return the maps [n, R, C] of the chosen images (bool [n]), and the identity for the other images."""
+    return torch.where(is_chosen[:, None, None], maps, torch.eye(*maps.shape[1:]))
 
 
 def to_floats(images: Tensor) -> Tensor:
-    """Return float32 images in 0..1; uint8 ones are in 0..255."""
+    """Return images as float32 in 0..1; uint8 images in 0..255 are divided by 255."""
     return images.float().div_(255) if images.dtype == torch.uint8 else images.float()
 
 
 def _draw_perspectives(n: int, generator: torch.Generator, *, height: int, width: int) -> Tensor:
-    """Return homographies [n, 3, 3] that pull each corner inwards, as torchvision's RandomPerspective draws them."""
-    reach = PERSPECTIVE_DISTORTION * torch.tensor([width // 2, height // 2])
+    """Return homographies [n, 3, 3] that move each corner inwards, as torchvision's RandomPerspective draws them."""
+    max_shift = PERSPECTIVE_DISTORTION * torch.tensor([width // 2, height // 2])
     inwards = torch.tensor([[1, 1], [-1, 1], [-1, -1], [1, -1]])
-    moved = _corners(height, width) + torch.rand(n, 4, 2, generator=generator) * reach * inwards
-    return perspective_matrices(moved, height=height, width=width)
+    corners = _corners(height, width) + torch.rand(n, 4, 2, generator=generator) * max_shift * inwards
+    return perspective_matrices(corners, height=height, width=width)
 
 
 def _draw_affines(n: int, generator: torch.Generator, *, height: int, width: int) -> Tensor:
+    """Return affine maps [n, 2, 3] with uniform translation, scale and shear within the limits above."""
     shares = torch.rand(n, 5, generator=generator) * 2 - 1
     return affine_matrices(
         shares[:, :2] * MAX_TRANSLATION * torch.tensor([width, height]),
@@ -191,14 +200,14 @@ def _square(matrices: Tensor) -> Tensor:
 
 
 def _grid(matrices: Tensor, images: Tensor) -> Tensor:
-    """Return where each output pixel comes from, [B, H, W, 2].
+    """Return the input coordinates (x, y) of each output pixel, [B, H, W, 2].
 
-    What `F.affine_grid` gives for affine warps, as one sum of columns and rows: its product of matrices took as long as
-    the warp itself.
+    For affine maps the result is that of `F.affine_grid`. It is computed as a sum over columns and rows, because the
+    matrix product of `affine_grid` took as long as the interpolation itself.
     """
     height, width = images.shape[-2:]
     x, y = (((torch.arange(n, device=matrices.device) * 2 + 1) / n - 1)[:, None] for n in (width, height))
     columns = matrices[:, None, None, :, 0] * x
     rows = matrices[:, None, None, :, 1] * y[:, None] + matrices[:, None, None, :, 2]
-    moved = columns + rows
-    return moved if matrices.shape[1] == 2 else moved[..., :2] / moved[..., 2:]
+    mapped = columns + rows
+    return mapped if matrices.shape[1] == 2 else mapped[..., :2] / mapped[..., 2:]

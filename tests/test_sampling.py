@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from imblearn.over_sampling import ADASYN
 
-from mhist_tune.sampling import STRATEGIES, EpochDraw, Sampling, plan, plan_updates
+from mhist_tune.sampling import STRATEGIES, EpochDraw, Sampling, cut_updates, prepare
 
 LABELS = np.array([0, 0, 1, 0, 0, 0, 1, 0, 0], dtype=np.float32)
 OVER = ("random_over", "smote", "adasyn")
@@ -24,7 +24,7 @@ def overlapping(n_rarer: int, n_other: int, *, seed: int = 0, rarer: int = 1) ->
 def planned(strategy: str, labels: Any, features: Any = None) -> Sampling:
     rng = np.random.default_rng(1)
     given = rng.integers(0, 100, size=(len(labels), 3)) if features is None else features
-    return plan(strategy, labels, lambda: given)
+    return prepare(strategy, labels, lambda: given)
 
 
 def drawn(strategy: str, labels: Any, *, seed: int = 0, epoch: int = 1, features: Any = None) -> EpochDraw:
@@ -206,7 +206,7 @@ def test_features_are_not_asked_for_without_need(strategy: str) -> None:
     def never() -> Any:
         raise AssertionError("features were computed")
 
-    assert plan(strategy, LABELS, never).features_sha256 is None
+    assert prepare(strategy, LABELS, never).features_sha256 is None
 
 
 def test_the_features_are_recorded_by_their_hash() -> None:
@@ -227,7 +227,7 @@ def test_an_unknown_sampling_is_refused() -> None:
 
 def sizes(n_images: int, effective: int, micro: int, *, is_coupled: bool) -> list[list[int]]:
     """Return the micro-batch sizes of each update, after checking that they cover the epoch in order."""
-    updates = plan_updates(n_images, effective_batch_size=effective, micro_batch_size=micro, is_coupled=is_coupled)
+    updates = cut_updates(n_images, effective_batch_size=effective, micro_batch_size=micro, is_coupled=is_coupled)
     parts = [part for update in updates for part in update]
     assert [index for part in parts for index in range(n_images)[part]] == list(range(n_images))
     return [[part.stop - part.start for part in update] for update in updates]
