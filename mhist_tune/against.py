@@ -14,8 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mhist_tune import ledger, records, selection, statistics, studies
+from mhist_tune import ledger, selection, statistics, studies
 from mhist_tune.errors import UsageError
+from mhist_tune.predictions import image_rows, predictions_of
+from mhist_tune.stages import Stage
 from mhist_tune.statistics import METRICS
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -23,7 +25,11 @@ from mhist_tune.words import markdown_table
 from mhist_tune.writing import output_folder
 
 ALWAYS_SHOWN = ("val_f1", "val_auroc", "best_epoch")
-_SOURCES = {"val": ("search", "val"), "test": ("descriptive", "test"), "retrained": ("retrain", "test")}
+_SOURCES = {
+    "val": (Stage.SEARCH, "val"),
+    "test": (Stage.DESCRIPTIVE, "test"),
+    "retrained": (Stage.RETRAIN, "test"),
+}
 """By prefix of a number's name: the stage and the image set of our predictions."""
 
 
@@ -45,7 +51,7 @@ def build(storage: Storage, study_name: str) -> dict[str, Any]:
             f"{study_name} has no reported numbers to stand beside",
             hint="a table has them in its [[row]] entries: reported = { val_f1 = 0.7 }",
         )
-    scores = selection.row_scores(study, ledger.slots(storage, study, "search"))
+    scores = selection.row_scores(study, ledger.slots(storage, study, Stage.SEARCH))
     if not any(score.slots for score in scores):
         raise UsageError(f"no training of {study_name} has finished", hint=f"mhist-tune worker {study_name}")
     measured = _measured(storage, study)
@@ -104,14 +110,14 @@ def to_text(document: Mapping[str, Any]) -> str:
 def _measured(storage: Storage, study: Study) -> dict[str, dict[str, list[float]]]:
     """Return by row and number the values of all seeds that have predictions; of a seed made twice, the newest."""
     found: dict[str, dict[str, dict[int, float]]] = {row.label: {} for row in study.definition.rows}
-    label_of = {slot.trial_number: slot.payload["label"] for slot in ledger.slots(storage, study, "search")}
+    label_of = {slot.trial_number: slot.payload["label"] for slot in ledger.slots(storage, study, Stage.SEARCH)}
     for prefix, (stage, image_set) in _SOURCES.items():
-        predictions = records.predictions(storage, study, stage, image_set)
+        predictions = predictions_of(storage, study, stage, image_set)
         for slot in ledger.slots(storage, study, stage):
             if slot.slot not in predictions or (slot.outcome or {}).get("state") != "COMPLETE":
                 continue
-            label = slot.payload["label"] if stage == "search" else label_of[slot.payload["trial"]]
-            truth = records.image_set(storage, study, image_set).labels
+            label = slot.payload["label"] if stage == Stage.SEARCH else label_of[slot.payload["trial"]]
+            truth = image_rows(storage, study, image_set).labels
             for name, value in statistics.metrics_of(truth, predictions[slot.slot]).items():
                 found[label].setdefault(f"{prefix}_{name}", {})[slot.payload["seed"]] = value
     return {

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mhist_tune import finalists, ledger, records, search, selection, statistics
+from mhist_tune import finalists, ledger, search, statistics
 from mhist_tune.execution import SlotRun
-from mhist_tune.finalists import INNER, OUTER, STAGE, fold_set, inner_set
+from mhist_tune.finalists import INNER, OUTER, fold_set, inner_set
+from mhist_tune.predictions import record_predictions
 from mhist_tune.seeds import derive_seed
+from mhist_tune.stages import OPEN, SlotState, Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 from mhist_tune.train import predict
@@ -25,10 +27,10 @@ def plan(storage: Storage, study: Study) -> None:
 
     A search that was extended gets slots for what is new among its best trials.
     """
-    if study.definition.confirm is None or _is_open(ledger.counts(storage, study, "search")):
+    if study.definition.confirm is None or _is_open(ledger.counts(storage, study, Stage.SEARCH)):
         return
-    slots = ledger.slots(storage, study, STAGE)
-    for candidate in finalists.candidates(study, ledger.slots(storage, study, "search")):
+    slots = ledger.slots(storage, study, Stage.CONFIRM)
+    for candidate in finalists.candidates(study, ledger.slots(storage, study, Stage.SEARCH)):
         mine = [slot for slot in slots if slot.payload["trial"] == candidate.trial]
         common = {
             "trial": candidate.trial,
@@ -43,7 +45,7 @@ def plan(storage: Storage, study: Study) -> None:
         else:
             continue
         payloads = [{**wanted, "fold": fold} for fold in range(study.definition.confirm["n_folds"])]
-        ledger.add_slots(storage, study, STAGE, payloads, key=f"{wanted['fit']} {candidate.trial}")
+        ledger.add_slots(storage, study, Stage.CONFIRM, payloads, key=f"{wanted['fit']} {candidate.trial}")
 
 
 def run(run: SlotRun) -> Mapping[str, Any]:
@@ -68,7 +70,7 @@ def run(run: SlotRun) -> Mapping[str, Any]:
             return {**result, "state": "FAIL"}
         scored = session.train.take(held_out)
         probabilities = predict(result.state_dict, hp, scored, device=session.device)
-        records.record_predictions(session.storage, run.claim, fold_set(fold), probabilities)
+        record_predictions(session.storage, run.claim, fold_set(fold), probabilities)
         value = statistics.metrics_of(scored.labels.numpy(), probabilities)["f1"]
     return {
         "state": "COMPLETE",
@@ -79,8 +81,8 @@ def run(run: SlotRun) -> Mapping[str, Any]:
     }
 
 
-def _is_open(counts: Mapping[str, int]) -> bool:
-    return any(counts.get(state) for state in selection.OPEN)
+def _is_open(counts: Mapping[SlotState, int]) -> bool:
+    return any(counts.get(state) for state in OPEN)
 
 
 def _template(study: Study, slot: int, token: int, payload: Mapping[str, Any]) -> FrozenTrial:

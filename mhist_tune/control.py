@@ -13,21 +13,21 @@ from mhist_tune.ledger import SlotRow
 from mhist_tune.pruning import Decision
 from mhist_tune.rungs import RungBook
 from mhist_tune.space import Categorical, Dimension, normalize
+from mhist_tune.stages import Stage, StudyState
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
-_STAGE = "search"
 _FIRST = 1
 """Priority of slots that a person asked for: before the sampler's."""
 
 
-def set_state(storage: Storage, study: Study, state: str, *, by: str) -> None:
+def set_state(storage: Storage, study: Study, state: StudyState, *, by: str) -> None:
     """Make a study active, paused or stopped; stopping cancels the slots that nobody has begun.
 
     What was begun ends as it would have, on whichever worker is free, and the study can be retrained.
     """
     studies.set_state(storage, study, state)
-    n_cancelled = ledger.cancel_free(storage, study) if state == "stopped" else 0
+    n_cancelled = ledger.cancel_free(storage, study) if state == StudyState.STOPPED else 0
     journal.event(storage, study, kind="state", detail={"state": state, "n_cancelled": n_cancelled, "by": by})
 
 
@@ -38,9 +38,9 @@ def extend(storage: Storage, study: Study, n_trials: int, *, by: str) -> int:
         UsageError: the study is a table of rows.
     """
     _refuse_table(study)
-    ledger.add_slots(storage, study, _STAGE, [{}] * n_trials)
-    journal.event(storage, study, kind="extended", stage=_STAGE, detail={"n_trials": n_trials, "by": by})
-    return sum(ledger.counts(storage, study, _STAGE).values())
+    ledger.add_slots(storage, study, Stage.SEARCH, [{}] * n_trials)
+    journal.event(storage, study, kind="extended", stage=Stage.SEARCH, detail={"n_trials": n_trials, "by": by})
+    return sum(ledger.counts(storage, study, Stage.SEARCH).values())
 
 
 def enqueue(storage: Storage, study: Study, params: Mapping[str, Any], *, by: str) -> int:
@@ -61,8 +61,8 @@ def enqueue(storage: Storage, study: Study, params: Mapping[str, Any], *, by: st
     if problems:
         raise UsageError("; ".join(problems), hint=f"searched are {', '.join(space)}")
     complete = {**study.definition.default_params(), **given}
-    [slot] = ledger.add_slots(storage, study, _STAGE, [{"params": complete}], _FIRST)
-    journal.event(storage, study, kind="enqueued", stage=_STAGE, slot=slot, detail={"params": complete, "by": by})
+    [slot] = ledger.add_slots(storage, study, Stage.SEARCH, [{"params": complete}], _FIRST)
+    journal.event(storage, study, kind="enqueued", stage=Stage.SEARCH, slot=slot, detail={"params": complete, "by": by})
     return slot
 
 
@@ -78,15 +78,15 @@ def retry(storage: Storage, study: Study, number: int, *, by: str) -> int:
         UsageError: there is no such trial, or it has not ended, or it is complete.
     """
     _refuse_table(study)
-    slot = _slot_of(storage, study, number)
+    slot = ledger.of_trial(storage, study, number)
     outcome = slot.outcome or {}
     if outcome.get("state") not in ("FAIL", "PRUNED"):
         state = "complete" if outcome else "still at work"
         raise UsageError(f"trial {number} is {state}; only a failed or pruned one is tried again")
     params = outcome.get("params") or slot.payload.get("params") or _optuna_params(storage, slot)
     payload = {"params": params, "retry_of": number} if params else {"retry_of": number}
-    [added] = ledger.add_slots(storage, study, _STAGE, [payload], _FIRST)
-    journal.event(storage, study, kind="retried", stage=_STAGE, slot=added, detail={"trial": number, "by": by})
+    [added] = ledger.add_slots(storage, study, Stage.SEARCH, [payload], _FIRST)
+    journal.event(storage, study, kind="retried", stage=Stage.SEARCH, slot=added, detail={"trial": number, "by": by})
     return added
 
 
@@ -96,31 +96,11 @@ def thaw(storage: Storage, study: Study, number: int, *, by: str) -> Decision:
     Raises:
         UsageError: it does not wait.
     """
-    decision = RungBook(storage, study, _STAGE).thaw(number)
+    decision = RungBook(storage, study, Stage.SEARCH).thaw(number)
     journal.event(
-        storage, study, kind="thawed", stage=_STAGE, detail={"trial": number, "epoch": decision.epoch, "by": by}
+        storage, study, kind="thawed", stage=Stage.SEARCH, detail={"trial": number, "epoch": decision.epoch, "by": by}
     )
     return decision
-
-
-def veto(storage: Storage, study: Study, number: int, reason: str, *, by: str) -> None:
-    """Let a running trial end as pruned at its next epoch.
-
-    Raises:
-        UsageError: there is no such trial, it has ended, or no reason is given.
-    """
-    if not reason.strip():
-        raise UsageError("a veto needs a reason", hint="it is recorded with the trial")
-    slot = _slot_of(storage, study, number)
-    if slot.outcome is not None:
-        raise UsageError(f"trial {number} has ended; there is nothing to veto")
-    journal.event(storage, study, kind="veto", stage=_STAGE, slot=slot.slot, detail={"reason": reason, "by": by})
-
-
-def veto_of(storage: Storage, study: Study, slot: int) -> str | None:
-    """Return why a slot's trial was vetoed and by whom; None if it was not."""
-    events = journal.events(storage, study, kind="veto", stage=_STAGE, slot=slot)
-    return f"vetoed by {events[0].detail['by']}: {events[0].detail['reason']}" if events else None
 
 
 def _read(dimension: Dimension | None, text: str) -> Any:
@@ -130,13 +110,6 @@ def _read(dimension: Dimension | None, text: str) -> Any:
         with contextlib.suppress(ValueError):
             return read(text)
     return text
-
-
-def _slot_of(storage: Storage, study: Study, number: int) -> SlotRow:
-    found = [slot for slot in ledger.slots(storage, study, _STAGE) if slot.trial_number == number]
-    if not found:
-        raise UsageError(f"study {study.name} has no trial {number}")
-    return found[0]
 
 
 def _optuna_params(storage: Storage, slot: SlotRow) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mhist_tune.finalists import fold_set, inner_set
 from mhist_tune.seeds import derive_seed
 from mhist_tune.space import Categorical, Int, Value
 from mhist_tune.splits import split_folds, split_train
+from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 from mhist_tune.subsets import training_indices
@@ -97,7 +98,9 @@ def warm_start(storage: Storage, name: str) -> tuple[list[dict[str, Any]], dict[
         StudyNotFoundError: there is no such study.
     """
     study = studies.load_study(storage, name)
-    done = [slot for slot in ledger.slots(storage, study, "search") if (slot.outcome or {}).get("state") == "COMPLETE"]
+    done = [
+        slot for slot in ledger.slots(storage, study, Stage.SEARCH) if (slot.outcome or {}).get("state") == "COMPLETE"
+    ]
     if not done or study.definition.rows:
         raise UsageError(
             f"{name} has no complete trial of a search to start from", hint=f"see mhist-tune status {name}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mhist_tune.errors import UsageError
+from mhist_tune.stages import Stage
 
 _WORKER_BYTES = 2.7e9  # a little over the peak of ResNet-18 at 224 px in batches of 32: bench.speed.memory
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -25,7 +26,7 @@ class WorkerOptions:
     storage_url: str
     data_root: Path
     study: str | None = None
-    stages: tuple[str, ...] | None = None
+    stages: tuple[Stage, ...] | None = None
     wait: bool = False
     checkpoints: str | None = None
     checkpoints_gb: float | None = None

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mhist_tune import ledger, studies, svg
-from mhist_tune.records import EpochRow
+from mhist_tune.epochs import EpochRow
+from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 from mhist_tune.svg import Line
@@ -38,7 +39,7 @@ def numbers(epochs: Sequence[EpochRow], best_epoch: int | None) -> dict[str, flo
 
 
 def write_trial(
-    storage: Storage, study: Study, stage: str, trial_id: int, outcome: Mapping[str, Any], epochs: Sequence[EpochRow]
+    storage: Storage, study: Study, stage: Stage, trial_id: int, outcome: Mapping[str, Any], epochs: Sequence[EpochRow]
 ) -> None:
     """Give a trial that has not ended for Optuna yet its note, its numbers and a picture of its curves.
 
@@ -69,7 +70,7 @@ def write_report(
         figures: Plotly figures as JSON by their id, at most four, since each poll of a page returns all of them.
         predictions: the CSV.
     """
-    study_id = studies.optuna_study_id(storage, study, "search")
+    study_id = studies.optuna_study_id(storage, study, Stage.SEARCH)
     attrs = storage.optuna.get_study_system_attrs(study_id)
     version = int(attrs.get("dashboard:note_ver", 0))
     if not version or str(attrs.get("dashboard:note_str:0", "")).startswith(_OURS):
@@ -85,7 +86,7 @@ def write_report(
 
 def artifacts(storage: Storage, study: Study) -> set[str]:
     """Return the names of the files that a study may have in the folder of artifacts, while its slots are known."""
-    slots = [slot for stage in studies.STAGES for slot in ledger.slots(storage, study, stage)]
+    slots = [slot for stage in Stage for slot in ledger.slots(storage, study, stage)]
     names = [f"{slot.stage}/{slot.trial_id}" for slot in slots if slot.trial_id is not None]
     return {_artifact(study, name) for name in [_PREDICTIONS, *names]}
 

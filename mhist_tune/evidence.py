@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from mhist_tune import journal, ledger, records, studies
+from mhist_tune import journal, ledger, studies
 from mhist_tune.errors import UsageError
 from mhist_tune.journal import OpeningRow
 from mhist_tune.ledger import SlotRow
+from mhist_tune.predictions import ImageRows, image_rows, predictions_of
+from mhist_tune.stages import SlotState, Stage
 from mhist_tune.statistics import FloatArray
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
-STAGE = "retrain"
 IMAGE_SET = "test"
 
 
@@ -37,7 +38,7 @@ class Evidence:
     openings: tuple[OpeningRow, ...]
     slots: tuple[SlotRow, ...]
     n_planned: int
-    images: records.ImageRows
+    images: ImageRows
     probabilities: FloatArray
     default_slots: tuple[SlotRow, ...]
     default_probabilities: FloatArray | None
@@ -61,8 +62,8 @@ def load(storage: Storage, study_name: str) -> Evidence:
         UsageError: no retraining has finished.
     """
     study = studies.load_study(storage, study_name)
-    stored = records.predictions(storage, study, STAGE, IMAGE_SET)
-    slots = ledger.slots(storage, study, STAGE)
+    stored = predictions_of(storage, study, Stage.RETRAIN, IMAGE_SET)
+    slots = ledger.slots(storage, study, Stage.RETRAIN)
     openings = journal.openings(storage, study)
     trial_of = {row.id: row.payload.get("trial") for row in openings}  # an opening that describes rows has none
     chosen = [slot for slot in slots if slot.payload["trial"] == trial_of[slot.payload["opening"]]]
@@ -88,7 +89,7 @@ def load(storage: Storage, study_name: str) -> Evidence:
         openings=tuple(openings),
         slots=tuple(reported),
         n_planned=sum(slot.payload["opening"] == opening.id for slot in chosen),
-        images=records.image_set(storage, study, IMAGE_SET),
+        images=image_rows(storage, study, IMAGE_SET),
         probabilities=np.stack([stored[slot.slot] for slot in reported]),
         default_slots=tuple(default),
         default_probabilities=np.stack([stored[slot.slot] for slot in default]) if default else None,
@@ -96,7 +97,7 @@ def load(storage: Storage, study_name: str) -> Evidence:
 
 
 def _is_finished(slot: SlotRow, stored: Mapping[int, FloatArray]) -> bool:
-    return slot.state == "done" and slot.slot in stored
+    return slot.state == SlotState.DONE and slot.slot in stored
 
 
 def load_all(storage: Storage, names: Sequence[str]) -> list[Evidence]:

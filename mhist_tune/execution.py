@@ -19,13 +19,13 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Executable
 
-from mhist_tune import digest, journal, ledger, memory, records, studies
+from mhist_tune import digest, journal, ledger, memory, studies
 from mhist_tune.dataset import ImageSet
+from mhist_tune.epochs import EpochRow, epochs_of, record_epoch
 from mhist_tune.errors import DeviceError, MhistTuneError, StorageError
 from mhist_tune.events import Interrupted
 from mhist_tune.hyperparameters import Hyperparameters
-from mhist_tune.leases import LeaseKeeper
-from mhist_tune.ledger import Claim, StaleTokenError
+from mhist_tune.leases import Claim, LeaseKeeper, StaleTokenError
 from mhist_tune.optuna_internals import trial_id
 from mhist_tune.outbox import Outbox
 from mhist_tune.pruning import Decision, smoothed
@@ -188,7 +188,7 @@ class SlotRun:
         )
 
     def _ended_early(self, reason: str, **details: Any) -> dict[str, Any]:
-        rows = records.epochs(self.session.storage, self.session.study, self.claim.stage, self.claim.slot)
+        rows = epochs_of(self.session.storage, self.session.study, self.claim.stage, self.claim.slot)
         best = max(rows, key=lambda row: (row.value, -row.epoch), default=None)
         return {
             "state": "PRUNED",
@@ -249,7 +249,7 @@ class SlotRun:
             result = dataclasses.replace(result, best_value=objective)
         decision = None if judge is None else judge(result).to_dict()
         started = time.monotonic()
-        recorded = records.record_epoch(
+        recorded = record_epoch(
             session.storage,
             self.claim,
             epoch=result.epoch,
@@ -314,7 +314,7 @@ class SlotRun:
         storage, claim = self.session.storage, self.claim
         if not ledger.decide(storage, claim, dict(outcome)):
             raise StaleTokenError(claim)
-        epochs = records.epochs(storage, self.session.study, claim.stage, claim.slot)
+        epochs = epochs_of(storage, self.session.study, claim.stage, claim.slot)
         storage.retrying(lambda: self._tell(outcome, epochs))
         # Before the slot is done: killed here, the next holder of the slot removes them, afterwards nobody would.
         self.checkpoints.tidy()
@@ -325,7 +325,7 @@ class SlotRun:
         }
         self.session.emit("done", **self._where(), **shown)
 
-    def _tell(self, outcome: Mapping[str, Any], epochs: Sequence[records.EpochRow]) -> None:
+    def _tell(self, outcome: Mapping[str, Any], epochs: Sequence[EpochRow]) -> None:
         optuna_storage, value = self.session.storage.optuna, outcome.get("value")
         if optuna_storage.get_trial(self._trial_id).state.is_finished():
             return

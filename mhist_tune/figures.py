@@ -7,9 +7,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from mhist_tune import canvas, comparison_plots, plots, records, search_plots
+from mhist_tune import canvas, comparison_plots, plots, search_plots
 from mhist_tune.calibration import ReliabilityBin
-from mhist_tune.evidence import STAGE, Evidence
+from mhist_tune.epochs import epochs_of
+from mhist_tune.evidence import Evidence
+from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.trials import Trial
 
@@ -78,7 +80,7 @@ def draw(
             plots.error_rates(document["by_votes"]),
         )
     )
-    epochs = [records.epochs(storage, found.study, STAGE, slot.slot) for slot in found.slots]
+    epochs = [epochs_of(storage, found.study, Stage.RETRAIN, slot.slot) for slot in found.slots]
     chosen = next((trial for trial in searched if trial.number == document["trial"]["number"]), None)
     curves = {name: [row.metrics.get(name) for row in chosen.epochs] for name in _CURVES} if chosen else {}
     drawn.append(

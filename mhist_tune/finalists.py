@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mhist_tune import ledger, out_of_fold, records, selection
+from mhist_tune import ledger, out_of_fold, selection
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.ledger import SlotRow
 from mhist_tune.out_of_fold import OutOfFold
-from mhist_tune.records import FloatArray
+from mhist_tune.predictions import FloatArray, image_rows, predictions_of
+from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
-STAGE = "confirm"
 INNER, OUTER = "inner", "fold"
 """What a slot trains on: a part of the images outside a fold, to find the number of epochs, or all of them."""
 
@@ -142,7 +142,7 @@ def stop_epoch(inner: Sequence[SlotRow]) -> int | None:
 
 def load(storage: Storage, study: Study) -> Confirmation | None:
     """Return what is confirmed; None without `[confirm]`, and before the search has ended or if it found nothing."""
-    searched, slots = (ledger.slots(storage, study, stage) for stage in ("search", STAGE))
+    searched, slots = (ledger.slots(storage, study, stage) for stage in (Stage.SEARCH, Stage.CONFIRM))
     return of_slots(storage, study, searched, slots)
 
 
@@ -160,13 +160,13 @@ def of_slots(
     if not wanted:
         return None
     names = [fold_set(fold) for fold in range(study.definition.confirm["n_folds"])]
-    images = [records.image_set(storage, study, name) for name in names]
+    images = [image_rows(storage, study, name) for name in names]
     labels = np.concatenate([one.labels for one in images])
     folds = np.repeat(np.arange(len(images)), [len(one.names) for one in images])
     stored = {
         slot: probabilities
         for name in names
-        for slot, probabilities in records.predictions(storage, study, STAGE, name).items()
+        for slot, probabilities in predictions_of(storage, study, Stage.CONFIRM, name).items()
     }
     earlier = [
         Candidate(slot.payload["trial"], slot.payload["params"], slot.payload["search_value"], False)
@@ -180,7 +180,7 @@ def of_slots(
         inner = [slot for slot in mine if slot.payload["fit"] == INNER]
         outer = sorted((slot for slot in mine if slot.payload["fit"] == OUTER), key=lambda slot: slot.payload["fold"])
         n_epochs = stop_epoch(inner)
-        if outer and all(slot.state == "done" and slot.slot in stored for slot in outer):
+        if outer and all(slot.state == SlotState.DONE and slot.slot in stored for slot in outer):
             table = np.concatenate([stored[slot.slot] for slot in outer])
             scores = out_of_fold.scores(labels, folds, table)
             finalists.append(Finalist(candidate, outer[0].payload["stop_epoch"], table, scores))

@@ -10,6 +10,7 @@ import sqlalchemy
 from sqlalchemy import Connection, Executable
 
 from mhist_tune import studies, tables
+from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
@@ -41,7 +42,7 @@ class EventRow:
     """Something worth telling; `at` is in epoch seconds."""
 
     id: int
-    stage: str | None
+    stage: Stage | None
     slot: int | None
     at: float
     kind: str
@@ -58,7 +59,7 @@ def record_opening(
     payload: dict[str, Any],
     fingerprint: str,
     slots: Sequence[Mapping[str, Any]] = (),
-    stage: str = "retrain",
+    stage: Stage = Stage.RETRAIN,
 ) -> int:
     """Record an opening of the test partition and add its slots, together; return its id.
 
@@ -151,7 +152,7 @@ def event(
     study: Study,
     *,
     kind: str,
-    stage: str | None = None,
+    stage: Stage | None = None,
     slot: int | None = None,
     detail: Mapping[str, Any] | None = None,
 ) -> None:
@@ -168,7 +169,7 @@ def event(
 
 
 def events(
-    storage: Storage, study: Study, *, kind: str | None = None, stage: str | None = None, slot: int | None = None
+    storage: Storage, study: Study, *, kind: str | None = None, stage: Stage | None = None, slot: int | None = None
 ) -> list[EventRow]:
     """Return the events of a study (of a kind, a stage, a slot), the first one first."""
     table = tables.events

@@ -12,13 +12,14 @@ from types import TracebackType
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, Connection
+from sqlalchemy import ColumnElement, Connection, Table
 
 from mhist_tune import tables
 from mhist_tune.errors import MhistTuneError
+from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import RETRY_S, Storage
 
-SlotKey = tuple[str, int]
+SlotKey = tuple[Stage, int]
 """Stage and slot, within one study."""
 
 _JOIN_S = 5.0
@@ -37,7 +38,7 @@ class Claim:
     """
 
     study_uuid: str
-    stage: str
+    stage: Stage
     slot: int
     token: int
     payload: dict[str, Any]
@@ -54,15 +55,17 @@ class StaleTokenError(MhistTuneError):
         super().__init__(f"slot {claim.slot} of {claim.stage} is no longer held with token {claim.token}")
 
 
-def is_slot(claim: Claim) -> ColumnElement[bool]:
-    """Return the condition that picks the claimed slot's row."""
-    slots = tables.slots.c
-    return sqlalchemy.and_(slots.study == claim.study_uuid, slots.stage == claim.stage, slots.slot == claim.slot)
+def is_claimed(table: Table, claim: Claim) -> ColumnElement[bool]:
+    """Return the condition that picks the claimed slot's rows of a table."""
+    c = table.c
+    return sqlalchemy.and_(c.study == claim.study_uuid, c.stage == claim.stage, c.slot == claim.slot)
 
 
 def is_held(claim: Claim) -> ColumnElement[bool]:
     """Return the condition that picks the claimed slot's row while the claim holds."""
-    return sqlalchemy.and_(is_slot(claim), tables.slots.c.token == claim.token, tables.slots.c.state == "leased")
+    return sqlalchemy.and_(
+        is_claimed(tables.slots, claim), tables.slots.c.token == claim.token, tables.slots.c.state == SlotState.LEASED
+    )
 
 
 def fence(connection: Connection, claim: Claim) -> None:

@@ -13,26 +13,11 @@ import sqlalchemy
 from sqlalchemy import ColumnElement, Connection, Row
 
 from mhist_tune import studies, tables
-from mhist_tune.leases import Claim, LeaseObserver, SlotKey, StaleTokenError, is_held, is_slot, renew
+from mhist_tune.errors import UsageError
+from mhist_tune.leases import Claim, LeaseObserver, SlotKey, is_claimed, is_held
+from mhist_tune.stages import SlotState, Stage, StudyState
 from mhist_tune.storage import RETRY_S, Storage
 from mhist_tune.studies import Study
-
-__all__ = [
-    "Claim",
-    "SlotRow",
-    "StaleTokenError",
-    "add_slots",
-    "attach_trial",
-    "cancel_free",
-    "claim",
-    "counts",
-    "decide",
-    "finish",
-    "outcomes",
-    "release",
-    "renew",
-    "slots",
-]
 
 _ADDED = "slots_added"
 
@@ -42,7 +27,6 @@ class SlotRow:
     """A slot as it is stored.
 
     Attributes:
-        state: free, leased, paused, done or cancelled.
         owner: who holds it, or held it last; None if nobody ever did.
         expires_at: end of the lease, epoch seconds; None if it is not leased.
         attempts: how often it has been claimed.
@@ -50,9 +34,9 @@ class SlotRow:
         outcome: what was decided, None before.
     """
 
-    stage: str
+    stage: Stage
     slot: int
-    state: str
+    state: SlotState
     payload: dict[str, Any]
     trial_id: int | None
     trial_number: int | None
@@ -67,7 +51,7 @@ class SlotRow:
 def claim(
     storage: Storage,
     study: Study,
-    stages: Sequence[str],
+    stages: Sequence[Stage],
     *,
     worker: str,
     observer: LeaseObserver,
@@ -116,7 +100,7 @@ def claim(
             token, expires_at = leases[stage, slot]
             same = _slots(study, [stage]).where(
                 tables.slots.c.slot == slot,
-                tables.slots.c.state == "leased",
+                tables.slots.c.state == SlotState.LEASED,
                 tables.slots.c.token == token,
                 tables.slots.c.expires_at == expires_at,
             )
@@ -130,12 +114,12 @@ def claim(
 
 def release(storage: Storage, claim: Claim, *, retry_s: float = RETRY_S) -> bool:
     """Give the slot back, free for anyone; False if the claim no longer holds."""
-    return _end(storage, claim, "free", retry_s)
+    return _end(storage, claim, SlotState.FREE, retry_s)
 
 
 def finish(storage: Storage, claim: Claim) -> bool:
     """Mark the slot as done; False if the claim no longer holds."""
-    return _end(storage, claim, "done", RETRY_S)
+    return _end(storage, claim, SlotState.DONE, RETRY_S)
 
 
 def attach_trial(storage: Storage, claim: Claim, trial_id: int, number: int) -> bool:
@@ -168,7 +152,7 @@ def decide(storage: Storage, claim: Claim, outcome: dict[str, Any]) -> bool:
 def add_slots(
     storage: Storage,
     study: Study,
-    stage: str,
+    stage: Stage,
     payloads: Sequence[Mapping[str, Any]],
     priority: int = 0,
     *,
@@ -202,15 +186,15 @@ def add_slots(
     return storage.transaction(work)
 
 
-def cancel_free(storage: Storage, study: Study, stage: str | None = None) -> int:
+def cancel_free(storage: Storage, study: Study, stage: Stage | None = None) -> int:
     """Cancel the slots of a stage, or of all, that nobody has begun, and return how many these were."""
     condition = _of(study, None if stage is None else [stage])
-    is_new = sqlalchemy.and_(tables.slots.c.state == "free", tables.slots.c.trial_number.is_(None))
+    is_new = sqlalchemy.and_(tables.slots.c.state == SlotState.FREE, tables.slots.c.trial_number.is_(None))
     update = sqlalchemy.update(tables.slots).where(condition, is_new)
-    return storage.transaction(lambda connection: connection.execute(update.values(state="cancelled")).rowcount)
+    return storage.transaction(lambda connection: connection.execute(update.values(state=SlotState.CANCELLED)).rowcount)
 
 
-def counts(storage: Storage, study: Study, stage: str) -> dict[str, int]:
+def counts(storage: Storage, study: Study, stage: Stage) -> dict[SlotState, int]:
     """Return how many slots of a stage are in each state; states without slots are left out."""
     state = tables.slots.c.state
     n_slots = sqlalchemy.func.count().label("n_slots")
@@ -219,32 +203,46 @@ def counts(storage: Storage, study: Study, stage: str) -> dict[str, int]:
     return {row.state: row.n_slots for row in rows}
 
 
-def slots(storage: Storage, study: Study, stage: str) -> list[SlotRow]:
+def slots(storage: Storage, study: Study, stage: Stage) -> list[SlotRow]:
     """Return all slots of a stage by number."""
     rows = storage.read(lambda connection: connection.execute(_slots(study, [stage])).all())
     rows = sorted(rows, key=lambda row: row.slot)
-    return [SlotRow(**{name: getattr(row, name) for name in SlotRow.__dataclass_fields__}) for row in rows]
+    return [_slot(row) for row in rows]
+
+
+def of_trial(storage: Storage, study: Study, number: int) -> SlotRow:
+    """Return the search slot of the trial of that number.
+
+    Raises:
+        UsageError: there is none.
+    """
+    table = tables.slots
+    is_trial = sqlalchemy.and_(_of(study, [Stage.SEARCH]), table.c.trial_number == number)
+    row = storage.read(lambda connection: connection.execute(sqlalchemy.select(table).where(is_trial)).first())
+    if row is None:
+        raise UsageError(f"study {study.name} has no trial {number}")
+    return _slot(row)
 
 
 def outcomes(storage: Storage, study: Study, keys: Collection[SlotKey]) -> dict[SlotKey, dict[str, Any]]:
     """Return what was decided for some slots; those of which nothing was, or that wait at a rung, are left out."""
     table = tables.slots
     query = sqlalchemy.select(table.c.stage, table.c.slot, table.c.outcome).where(_of(study, None), _is_one_of(keys))
-    is_decided = sqlalchemy.and_(table.c.outcome.is_not(None), table.c.state != "paused")
+    is_decided = sqlalchemy.and_(table.c.outcome.is_not(None), table.c.state != SlotState.WAITING)
     rows = storage.read(lambda connection: connection.execute(query.where(is_decided)).all())
     return {(row.stage, row.slot): row.outcome for row in rows}
 
 
 def _survey(
-    connection: Connection, study: Study, stages: Sequence[str], excluding: Collection[SlotKey]
+    connection: Connection, study: Study, stages: Sequence[Stage], excluding: Collection[SlotKey]
 ) -> tuple[bool, dict[SlotKey, tuple[int, float | None]]]:
     state = connection.execute(
         sqlalchemy.select(tables.studies.c.state).where(tables.studies.c.uuid == study.uuid)
     ).scalar()
-    if state == "paused":
+    if state == StudyState.PAUSED:
         return False, {}
     free = connection.execute(_free(study, stages, excluding)).first()
-    leased = connection.execute(_slots(study, stages).where(tables.slots.c.state == "leased")).all()
+    leased = connection.execute(_slots(study, stages).where(tables.slots.c.state == SlotState.LEASED)).all()
     return free is not None, {(row.stage, row.slot): (row.token, row.expires_at) for row in leased}
 
 
@@ -254,7 +252,7 @@ def _take(storage: Storage, connection: Connection, study: Study, row: Row[Any],
     same = sqlalchemy.and_(_of(study, [row.stage]), table.c.slot == row.slot, table.c.token == row.token)
     values = {
         "token": row.token + 1,
-        "state": "leased",
+        "state": SlotState.LEASED,
         "owner": nonce,
         "expires_at": storage.clock + study.definition.lease_s,
         "attempts": row.attempts + 1,
@@ -269,32 +267,38 @@ def _take(storage: Storage, connection: Connection, study: Study, row: Row[Any],
     return _claim(connection.execute(_slots(study, [row.stage]).where(table.c.owner == nonce)).one())
 
 
-def _end(storage: Storage, claim: Claim, state: str, retry_s: float) -> bool:
+def _end(storage: Storage, claim: Claim, state: SlotState, retry_s: float) -> bool:
     table = tables.slots
-    is_mine = sqlalchemy.and_(is_slot(claim), table.c.token == claim.token, table.c.state.in_(("leased", state)))
+    is_mine = sqlalchemy.and_(
+        is_claimed(table, claim), table.c.token == claim.token, table.c.state.in_((SlotState.LEASED, state))
+    )
     update = sqlalchemy.update(table).where(is_mine).values(state=state, expires_at=None)
     return storage.transaction(lambda connection: connection.execute(update).rowcount == 1, retry_s=retry_s)
 
 
-def _of(study: Study, stages: Sequence[str] | None) -> ColumnElement[bool]:
+def _of(study: Study, stages: Sequence[Stage] | None) -> ColumnElement[bool]:
     condition = tables.slots.c.study == study.uuid
     return condition if stages is None else sqlalchemy.and_(condition, tables.slots.c.stage.in_(stages))
 
 
-def _slots(study: Study, stages: Sequence[str]) -> sqlalchemy.Select[Any]:
+def _slots(study: Study, stages: Sequence[Stage]) -> sqlalchemy.Select[Any]:
     """Return the query for slots in the order in which they are claimed."""
     table = tables.slots
     rank = sqlalchemy.case({stage: index for index, stage in enumerate(stages)}, value=table.c.stage)
     return sqlalchemy.select(table).where(_of(study, stages)).order_by(rank, table.c.priority.desc(), table.c.slot)
 
 
-def _free(study: Study, stages: Sequence[str], excluding: Collection[SlotKey]) -> sqlalchemy.Select[Any]:
+def _free(study: Study, stages: Sequence[Stage], excluding: Collection[SlotKey]) -> sqlalchemy.Select[Any]:
     """Return the query for the free slot that is claimed next."""
-    return _slots(study, stages).where(tables.slots.c.state == "free", ~_is_one_of(excluding)).limit(1)
+    return _slots(study, stages).where(tables.slots.c.state == SlotState.FREE, ~_is_one_of(excluding)).limit(1)
 
 
 def _is_one_of(keys: Collection[SlotKey]) -> ColumnElement[bool]:
     return sqlalchemy.tuple_(tables.slots.c.stage, tables.slots.c.slot).in_(list(keys))
+
+
+def _slot(row: Row[Any]) -> SlotRow:
+    return SlotRow(**{name: getattr(row, name) for name in SlotRow.__dataclass_fields__})
 
 
 def _claim(row: Row[Any]) -> Claim:

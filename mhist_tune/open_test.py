@@ -16,6 +16,7 @@ from typing import Any
 from mhist_tune import __version__, finalists, journal, ledger, selection
 from mhist_tune.errors import UsageError
 from mhist_tune.finalists import Confirmation
+from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
@@ -47,7 +48,7 @@ def open_test(
         UsageError: the trial is not complete, or another opening stands and no reason is given.
         DataError: the test images are missing or damaged.
     """
-    searched = ledger.slots(storage, study, "search")
+    searched = ledger.slots(storage, study, Stage.SEARCH)
     confirmation = finalists.load(storage, study)
     chosen = _choose(storage, study, searched, confirmation) if trial is None else trial
     default = confirmation.default.candidate.trial if confirmation and confirmation.default else None
@@ -56,7 +57,7 @@ def open_test(
     seeds = list(range(n_seeds))
     payloads = [_payload(study, searched, confirmation, slot, seed) for slot in slots for seed in seeds]
     fixed_set = {"trial": chosen, "seeds": seeds}
-    return _open(storage, study, data_root, fixed_set, payloads, stage="retrain", again=again, default=default)
+    return _open(storage, study, data_root, fixed_set, payloads, stage=Stage.RETRAIN, again=again, default=default)
 
 
 def open_rows(
@@ -86,7 +87,7 @@ def open_rows(
             f"{study.name} is a search; --with-validation describes the rows of a table",
             hint=f"mhist-tune retrain {study.name}",
         )
-    slots = ledger.slots(storage, study, "search")
+    slots = ledger.slots(storage, study, Stage.SEARCH)
     if trials:
         labels = {_complete(study, slots, trial).payload["label"] for trial in trials}
     else:
@@ -102,7 +103,7 @@ def open_rows(
         for slot in chosen
     ]
     fixed_set = {"trials": [slot.trial_number for slot in chosen], "seeds": seeds}
-    return _open(storage, study, data_root, fixed_set, payloads, stage="descriptive", again=again)
+    return _open(storage, study, data_root, fixed_set, payloads, stage=Stage.DESCRIPTIVE, again=again)
 
 
 def _choose(
@@ -155,7 +156,7 @@ def _open(
     fixed_set: dict[str, Any],
     payloads: Sequence[Mapping[str, Any]],
     *,
-    stage: str,
+    stage: Stage,
     again: str | None,
     default: int | None = None,
 ) -> int:

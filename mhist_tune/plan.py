@@ -7,16 +7,18 @@ from typing import Any
 
 import torch
 
-from mhist_tune import finalists, ledger, models, records, studies
+from mhist_tune import finalists, ledger, models, studies
 from mhist_tune.dataset import ImageSet
 from mhist_tune.definition import StudyDefinition
+from mhist_tune.epochs import epochs_of
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.predictions import image_rows
 from mhist_tune.probe import resolve
 from mhist_tune.pruning import rungs
+from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import Storage
 from mhist_tune.train import EpochResult, fit
 
-_STAGE = "search"
 _SUPPOSED_F1, _SUPPOSED_CORRELATION = 0.75, 0.5
 _Z = 1.96
 _BYTES_PER_PARAMETER = 4 * 4  # float32: the weights, AdamW's two moments, and the weights of the best epoch
@@ -134,14 +136,14 @@ def _earlier(definition: StudyDefinition, counts: Counts, storage: Storage | Non
     for study in studies.list_studies(storage):
         other = study.definition
         theirs = {**other.fixed, **other.default_params()}
-        done = [slot.slot for slot in ledger.slots(storage, study, _STAGE) if slot.state == "done"]
-        found = [records.epochs(storage, study, _STAGE, slot) for slot in done]
+        done = [slot.slot for slot in ledger.slots(storage, study, Stage.SEARCH) if slot.state == SlotState.DONE]
+        found = [epochs_of(storage, study, Stage.SEARCH, slot) for slot in done]
         if not any(found):
             continue
         if other.pruner == definition.pruner and theirs["epochs"] == mine["epochs"]:
             shares.append(sum(map(len, found)) / (len(found) * theirs["epochs"]))
         if all(theirs[name] == mine[name] for name in ("model", "image_size")):
-            n_train = len(records.image_set(storage, study, "train").names)
+            n_train = len(image_rows(storage, study, "train").names)
             spent = [row.metrics.get("elapsed_s") or 0.0 for rows in found for row in rows]
             seconds.append(sum(spent) / len(spent) * counts.train / n_train)
     return shares, seconds

@@ -5,8 +5,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mhist_tune import ledger, records, studies
+from mhist_tune import ledger
+from mhist_tune.epochs import epochs_of
 from mhist_tune.ledger import SlotRow
+from mhist_tune.predictions import image_rows, predicted_sets, predictions_of
+from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 from mhist_tune.writing import output_folder
@@ -25,7 +28,7 @@ def write(storage: Storage, study: Study, folder: Path) -> dict[str, int]:
     Raises:
         UsageError: the folder cannot be written.
     """
-    slots = [slot for stage in studies.STAGES for slot in ledger.slots(storage, study, stage)]
+    slots = [slot for stage in Stage for slot in ledger.slots(storage, study, stage)]
     tables = {
         "trials": _trials([slot for slot in slots if slot.trial_number is not None]),
         "epochs": _epochs(storage, study, slots),
@@ -64,7 +67,7 @@ def _trials(slots: Sequence[SlotRow]) -> Table:
 
 
 def _epochs(storage: Storage, study: Study, slots: Sequence[SlotRow]) -> Table:
-    rows = [(slot, row) for slot in slots for row in records.epochs(storage, study, slot.stage, slot.slot)]
+    rows = [(slot, row) for slot in slots for row in epochs_of(storage, study, slot.stage, slot.slot)]
     metrics = list(dict.fromkeys(name for _, row in rows for name in row.metrics))
     return ["stage", "slot", "number", "epoch", "value", *metrics], (
         [slot.stage, slot.slot, slot.trial_number, row.epoch, row.value, *(row.metrics.get(name) for name in metrics)]
@@ -75,9 +78,9 @@ def _epochs(storage: Storage, study: Study, slots: Sequence[SlotRow]) -> Table:
 def _predictions(storage: Storage, study: Study, slots: Sequence[SlotRow]) -> Table:
     def rows() -> Iterable[Sequence[Any]]:
         numbers = {(slot.stage, slot.slot): slot.trial_number for slot in slots}
-        for stage, name in records.predicted_sets(storage, study):
-            images = records.image_set(storage, study, name)
-            for slot, probabilities in records.predictions(storage, study, stage, name).items():
+        for stage, name in predicted_sets(storage, study):
+            images = image_rows(storage, study, name)
+            for slot, probabilities in predictions_of(storage, study, stage, name).items():
                 of_image = zip(images.names, images.labels, images.votes, probabilities.tolist(), strict=True)
                 for image, label, votes, probability in of_image:
                     yield [stage, slot, numbers[stage, slot], name, image, int(label), int(votes), probability]

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mhist_tune import ledger, records, space, studies, suggestions
+from mhist_tune import ledger, space, studies, suggestions
+from mhist_tune.epochs import EpochRow, epochs_of
 from mhist_tune.errors import UsageError
 from mhist_tune.ledger import SlotRow
-from mhist_tune.records import EpochRow
+from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
-_STAGE = "search"
 _TOLERANCE = 1e-9  # another machine's libraries may round the last digit differently
 
 
@@ -44,10 +44,10 @@ def replay(storage: Storage, study: Study) -> dict[str, Any]:
     """
     if study.definition.rows:
         raise UsageError(f"{study.name} is a table of rows: nothing in it was suggested")
-    slots = [slot for slot in ledger.slots(storage, study, _STAGE) if slot.trial_number is not None]
-    found = {slot: event.detail for slot, event in suggestions.recorded(storage, study, _STAGE).items()}
-    epochs = {slot.slot: records.epochs(storage, study, _STAGE, slot.slot) for slot in slots}
-    study_id = studies.optuna_study_id(storage, study, _STAGE)
+    slots = [slot for slot in ledger.slots(storage, study, Stage.SEARCH) if slot.trial_number is not None]
+    found = {slot: event.detail for slot, event in suggestions.recorded(storage, study, Stage.SEARCH).items()}
+    epochs = {slot.slot: epochs_of(storage, study, Stage.SEARCH, slot.slot) for slot in slots}
+    study_id = studies.optuna_study_id(storage, study, Stage.SEARCH)
     optuna_trials = storage.retrying(lambda: storage.optuna.get_all_trials(study_id, deepcopy=False))
     shown = {trial.number: trial for trial in optuna_trials}
     history = _History(slots, found, epochs)

@@ -28,7 +28,6 @@ from mhist_tune import (
     journal,
     ledger,
     plotly_figures,
-    records,
     report_text,
     sentences,
     statistics,
@@ -36,11 +35,13 @@ from mhist_tune import (
     thumbnails,
     trials,
 )
+from mhist_tune.epochs import epochs_of, trained_since
 from mhist_tune.errors import StorageError
 from mhist_tune.evidence import Evidence
 from mhist_tune.ledger import SlotRow
-from mhist_tune.records import FloatArray, ImageRows
+from mhist_tune.predictions import FloatArray, ImageRows, image_rows
 from mhist_tune.references import N_IMAGES, N_SSA, REFERENCES
+from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 from mhist_tune.trials import Trial
@@ -165,8 +166,8 @@ def _build(storage: Storage, found: Evidence) -> tuple[dict[str, Any], list[Tria
         "n_seeds": len(found.slots),
         "n_seeds_planned": found.n_planned,
         "seeds": found.seeds,
-        "n_train": len(records.image_set(storage, study, "train").names),
-        "n_val": len(records.image_set(storage, study, "val").names),
+        "n_train": len(image_rows(storage, study, "train").names),
+        "n_val": len(image_rows(storage, study, "val").names),
         "n_images": len(images.names),
         "share_ssa": n_ssa / len(images.names),
         "is_mhist": (len(images.names), n_ssa) == (N_IMAGES, N_SSA),
@@ -184,10 +185,10 @@ def _build(storage: Storage, found: Evidence) -> tuple[dict[str, Any], list[Tria
         "search": _search(storage, found, searched),
         **{
             f"{stage}_cost": _cost(storage, found, stage, [slot.slot for slot in ledger.slots(storage, study, stage)])
-            for stage in ("search", finalists.STAGE)
+            for stage in (Stage.SEARCH, Stage.CONFIRM)
         },
         "settings": study.settings.get("probed"),
-        "training_speed": _cost(storage, found, evidence.STAGE, [slot.slot for slot in found.slots]),
+        "training_speed": _cost(storage, found, Stage.RETRAIN, [slot.slot for slot in found.slots]),
         "test_openings": [_opening(row) for row in found.openings],
         "extended_after_opening": len(_searched_since(storage, study, found.openings[0].opened_at)),
         "versions": {
@@ -212,7 +213,7 @@ def _build(storage: Storage, found: Evidence) -> tuple[dict[str, Any], list[Tria
 
 def _search(storage: Storage, found: Evidence, searched: Sequence[Trial]) -> dict[str, Any]:
     space = found.study.definition.space
-    states = [(slot.outcome or {}).get("state") for slot in ledger.slots(storage, found.study, "search")]
+    states = [(slot.outcome or {}).get("state") for slot in ledger.slots(storage, found.study, Stage.SEARCH)]
     return {
         "n_trials": {state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")},
         "history": [
@@ -232,9 +233,9 @@ def _search(storage: Storage, found: Evidence, searched: Sequence[Trial]) -> dic
 
 def _searched_since(storage: Storage, study: Study, opened_at: float) -> set[int]:
     """Return the search slots that were added or trained after a moment, in epoch seconds."""
-    added = journal.events(storage, study, kind="slots_added", stage="search")
+    added = journal.events(storage, study, kind="slots_added", stage=Stage.SEARCH)
     later = {slot for event in added if event.at > opened_at for slot in event.detail["slots"]}
-    return later | records.trained_since(storage, study, "search", opened_at)
+    return later | trained_since(storage, study, Stage.SEARCH, opened_at)
 
 
 def _opening(row: journal.OpeningRow) -> dict[str, Any]:
@@ -252,8 +253,8 @@ def _opening(row: journal.OpeningRow) -> dict[str, Any]:
     }
 
 
-def _cost(storage: Storage, found: Evidence, stage: str, slots: Sequence[int]) -> dict[str, Any]:
-    epochs = [row.metrics for slot in slots for row in records.epochs(storage, found.study, stage, slot)]
+def _cost(storage: Storage, found: Evidence, stage: Stage, slots: Sequence[int]) -> dict[str, Any]:
+    epochs = [row.metrics for slot in slots for row in epochs_of(storage, found.study, stage, slot)]
     # A device without a memory counter measures None.
     measured = [{name: value for name, value in metrics.items() if value is not None} for metrics in epochs]
     elapsed_s = sum(metrics.get("elapsed_s", 0.0) for metrics in measured)

@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mhist_tune import journal, ledger, records
+from mhist_tune import journal, ledger
 from mhist_tune.checkpoint_writer import CheckpointWriter
+from mhist_tune.epochs import epochs_of
 from mhist_tune.errors import StorageError, StoreAwayError
-from mhist_tune.leases import Claim, LeaseKeeper, StaleTokenError
+from mhist_tune.leases import Claim, LeaseKeeper, SlotKey, StaleTokenError
 from mhist_tune.session import Elsewhere, Session
+from mhist_tune.stages import Stage
 from mhist_tune.studies import Study
 
 PATIENCE_S = 600.0
@@ -21,7 +23,6 @@ PATIENCE_S = 600.0
 
 _AWAY_S = 30.0
 _WAIT_S = 10.0
-_STAGE_WITH_BEST = "search"
 
 
 class LeftToOthers(Exception):
@@ -113,7 +114,7 @@ class TrialCheckpoints:
             session.emit("anew", **self._where(), reason=f"no checkpoint in {here} is whole")
             return
         key, now = (claim.stage, claim.slot), time.monotonic()
-        n_epochs = len(records.epochs(session.storage, session.study, *key))
+        n_epochs = len(epochs_of(session.storage, session.study, *key))
         before = session.elsewhere.get(key)
         found = Elsewhere(None if away else place, n_epochs, now + (_AWAY_S if away else PATIENCE_S))
         if before is not None and before.is_unchanged(found) and before.again_at <= now and away is None:
@@ -145,21 +146,21 @@ class TrialCheckpoints:
         )
 
 
-def checkpoint_key(study: Study, stage: str, slot: int) -> str:
+def checkpoint_key(study: Study, stage: Stage, slot: int) -> str:
     """Return the key of a slot's checkpoints."""
     return f"{study.folder_name}/{stage}-{slot:05d}"
 
 
-def _slot_of(key: str) -> tuple[str, int]:
+def _slot_of(key: str) -> SlotKey:
     stage, _, slot = key.rpartition("/")[2].rpartition("-")
-    return stage, int(slot)
+    return Stage(stage), int(slot)
 
 
-def _best(outcomes: Mapping[tuple[str, int], Mapping[str, Any]]) -> tuple[str, int] | None:
+def _best(outcomes: Mapping[SlotKey, Mapping[str, Any]]) -> SlotKey | None:
     """Return the best complete search trial, of equal ones the first."""
     complete = {
         (stage, slot): outcome["value"]
         for (stage, slot), outcome in outcomes.items()
-        if stage == _STAGE_WITH_BEST and outcome["state"] == "COMPLETE"
+        if stage == Stage.SEARCH and outcome["state"] == "COMPLETE"
     }
     return max(complete, key=lambda key: (complete[key], -key[1]), default=None)

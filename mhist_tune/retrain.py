@@ -8,19 +8,15 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mhist_tune import holdout, journal, kept_weights, records, saved_model, search, thumbnails
+from mhist_tune import holdout, journal, kept_weights, saved_model, search, thumbnails
 from mhist_tune.dataset import ImageSet
 from mhist_tune.errors import DataError
 from mhist_tune.execution import SlotRun
 from mhist_tune.hyperparameters import Hyperparameters
-from mhist_tune.records import FloatArray
+from mhist_tune.predictions import FloatArray, record_predictions, save_image_set
 from mhist_tune.session import Session
 from mhist_tune.studies import Study
 from mhist_tune.train import EpochResult, FitResult, fit, predict
-
-STAGE = "retrain"
-DESCRIPTIVE = "descriptive"
-"""The stage of early-stopped models on test; its slots say so wherever they are shown."""
 
 
 def run(run: SlotRun) -> Mapping[str, Any]:
@@ -65,7 +61,7 @@ def run_with_validation(run: SlotRun) -> Mapping[str, Any]:
 def _predict_test(run: SlotRun, hp: Hyperparameters, result: FitResult) -> None:
     test = _load_test(run.session)
     probabilities = predict(result.state_dict, hp, test, device=run.session.device)
-    records.record_predictions(run.session.storage, run.claim, "test", probabilities)
+    record_predictions(run.session.storage, run.claim, "test", probabilities)
 
 
 def rerun(session: Session, payload: Mapping[str, Any], on_epoch: Callable[[EpochResult], None]) -> FloatArray:
@@ -119,7 +115,7 @@ def _load_test(session: Session) -> ImageSet:
         [name, int(label), int(votes), group]
         for name, label, votes, group in zip(test.names, test.labels.tolist(), test.votes.tolist(), groups, strict=True)
     ]
-    records.save_image_set(storage, study, "test", rows)
+    save_image_set(storage, study, "test", rows)
     thumbnails.write(thumbnails.path_of(storage, study), test.names, test.images.numpy())
     return test
 

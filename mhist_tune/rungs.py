@@ -18,6 +18,7 @@ from mhist_tune.errors import UsageError
 from mhist_tune.leases import Claim, fence, is_held
 from mhist_tune.promotion import Rung
 from mhist_tune.pruning import Decision, is_audited
+from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
@@ -36,7 +37,7 @@ class RungBook:
         stage: of which the slots are.
     """
 
-    def __init__(self, storage: Storage, study: Study, stage: str) -> None:
+    def __init__(self, storage: Storage, study: Study, stage: Stage) -> None:
         self._storage, self._study, self._stage = storage, study, stage
         self._rungs: dict[int, Rung] = {}
         self._latest: dict[tuple[int, int], Decision] = {}  # by slot and epoch
@@ -62,7 +63,9 @@ class RungBook:
             if (known := self._latest.get((claim.slot, epoch))) is not None:
                 return known
             n_slots = connection.execute(
-                sqlalchemy.select(sqlalchemy.func.count()).where(self._is_stage, tables.slots.c.state != "cancelled")
+                sqlalchemy.select(sqlalchemy.func.count()).where(
+                    self._is_stage, tables.slots.c.state != SlotState.CANCELLED
+                )
             ).scalar_one()
             rung = self._rungs.get(epoch, Rung(epoch))
             decisions = promotion.arrive(
@@ -76,7 +79,7 @@ class RungBook:
                 decisions = {claim.slot: decisions[claim.slot].for_audit()}
             own = decisions[claim.slot]
             if own.pause:
-                waits = {"state": "paused", "expires_at": None, "outcome": _with_reason(outcome, own)}
+                waits = {"state": SlotState.WAITING, "expires_at": None, "outcome": _with_reason(outcome, own)}
                 connection.execute(sqlalchemy.update(tables.slots).where(is_held(claim)).values(waits))
             self._write(connection, decisions, arrived=claim.slot, n_slots=n_slots)
             return own
@@ -88,7 +91,7 @@ class RungBook:
 
         def work(connection: Connection) -> None:
             studies.lock_study(connection, self._study)
-            is_open = tables.slots.c.state.in_(("free", "leased"))
+            is_open = tables.slots.c.state.in_((SlotState.FREE, SlotState.LEASED))
             if connection.execute(
                 sqlalchemy.select(tables.slots.c.slot).where(self._is_stage, is_open).limit(1)
             ).first():
@@ -113,7 +116,7 @@ class RungBook:
         def work(connection: Connection) -> Decision:
             studies.lock_study(connection, self._study)
             row = connection.execute(query.where(self._is_stage, slots.trial_number == number)).first()
-            if row is None or row.state != "paused":
+            if row is None or row.state != SlotState.WAITING:
                 raise self._not_waiting(number, row)
             self._read_news(connection)
             rung = next(rung for rung in self._rungs.values() if row.slot in rung.waiting)
@@ -165,21 +168,21 @@ class RungBook:
             connection.execute(sqlalchemy.update(epochs).where(is_epoch).values(decision=decision.to_dict()))
             if decision.pause:
                 continue
-            waits = sqlalchemy.and_(self._is_stage, slots.c.slot == slot, slots.c.state == "paused")
+            waits = sqlalchemy.and_(self._is_stage, slots.c.slot == slot, slots.c.state == SlotState.WAITING)
             outcome = connection.execute(sqlalchemy.select(slots.c.outcome).where(waits)).scalar()
             if outcome is None:  # the arriving one, which its worker holds
                 continue
-            moved: dict[str, Any] = {"state": "free", "outcome": None, "priority": decision.epoch}
+            moved: dict[str, Any] = {"state": SlotState.FREE, "outcome": None, "priority": decision.epoch}
             if decision.prune:
-                moved = {"state": "free", "outcome": _with_reason(outcome, decision), "priority": _CLOSING}
+                moved = {"state": SlotState.FREE, "outcome": _with_reason(outcome, decision), "priority": _CLOSING}
             connection.execute(sqlalchemy.update(slots).where(waits).values(moved))
 
 
-def waiting(storage: Storage, study: Study, stage: str) -> dict[int, int]:
+def waiting(storage: Storage, study: Study, stage: Stage) -> dict[int, int]:
     """Return the tokens of the paused slots of a stage by the id of their trial; a token changes with every claim."""
     slots = tables.slots.c
     query = sqlalchemy.select(slots.trial_id, slots.token).where(
-        slots.study == study.uuid, slots.stage == stage, slots.state == "paused"
+        slots.study == study.uuid, slots.stage == stage, slots.state == SlotState.WAITING
     )
     return storage.read(lambda connection: {row.trial_id: row.token for row in connection.execute(query)})
 

@@ -7,6 +7,7 @@ import sqlalchemy
 from sqlalchemy import Connection
 
 from mhist_tune import tables
+from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
@@ -19,7 +20,7 @@ class ScoreBook:
     thousand finished trials, or hundreds that run or wait, costs a running one hardly more than an empty one.
     """
 
-    def __init__(self, storage: Storage, study: Study, stage: str) -> None:
+    def __init__(self, storage: Storage, study: Study, stage: Stage) -> None:
         self._storage, self._study, self._stage = storage, study, stage
         self._known: defaultdict[int, dict[int, float]] = defaultdict(dict)
         self._n_final: defaultdict[int, int] = defaultdict(int)  # by epoch, the slots before it are known for good
@@ -32,7 +33,7 @@ class ScoreBook:
             slots.study == self._study.uuid,
             slots.stage == self._stage,
             slots.slot >= n_final,
-            slots.state.not_in(("done", "cancelled")),
+            slots.state.not_in((SlotState.DONE, SlotState.CANCELLED)),
             ~sqlalchemy.exists().where(is_here, epochs.slot == slots.slot),
         )
         news = sqlalchemy.select(epochs.slot, epochs.best_value).where(

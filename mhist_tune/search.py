@@ -11,16 +11,15 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mhist_tune import control, space, studies, suggestions
+from mhist_tune import space, studies, suggestions, veto
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.execution import SlotRun
 from mhist_tune.leases import Claim
 from mhist_tune.pruning import Decision, decide, rungs, smoothed
 from mhist_tune.seeds import derive_seed
 from mhist_tune.session import Session
+from mhist_tune.stages import Stage
 from mhist_tune.train import EpochResult
-
-STAGE = "search"
 
 
 def run(run: SlotRun) -> Mapping[str, Any]:
@@ -37,7 +36,7 @@ def run(run: SlotRun) -> Mapping[str, Any]:
 
     def judge(result: EpochResult) -> Decision:
         assert result.best_value is not None  # there is a validation split
-        if reason := control.veto_of(session.storage, session.study, claim.slot):
+        if reason := veto.reason(session.storage, session.study, claim.slot):
             return Decision(True, result.epoch, result.best_value, None, 0, reason)
         return decide(
             definition.pruner,
@@ -45,7 +44,7 @@ def run(run: SlotRun) -> Mapping[str, Any]:
             epoch=result.epoch,
             n_epochs=hp.epochs,
             value=result.best_value,
-            values_at=session.scores(STAGE).at,
+            values_at=session.scores(Stage.SEARCH).at,
         )
 
     def arrive(result: EpochResult) -> Decision:
@@ -58,7 +57,7 @@ def run(run: SlotRun) -> Mapping[str, Any]:
             "stopped_epoch": result.epoch,
             "params": params,
         }
-        book = session.rungs(STAGE)
+        book = session.rungs(Stage.SEARCH)
         return book.arrive(claim, epoch=result.epoch, value=result.best_value, outcome=unless_promoted)
 
     result = run.fit(
@@ -123,7 +122,7 @@ def _suggest(session: Session, claim: Claim, trial_id: int) -> dict[str, Any]:
         return {name: stored[name] for name in study.definition.space}
     params, dimensions = claim.payload.get("params"), study.definition.space
     if params is None:
-        found = suggestions.recorded(storage, study, STAGE, claim.slot).get(claim.slot)
+        found = suggestions.recorded(storage, study, Stage.SEARCH, claim.slot).get(claim.slot)
         detail = (
             found.detail if found else suggestions.record(storage, claim, _suggestion(session, claim.slot, trial_id))
         )
@@ -146,7 +145,7 @@ def _suggest(session: Session, claim: Claim, trial_id: int) -> dict[str, Any]:
 def _suggestion(session: Session, slot: int, trial_id: int) -> dict[str, Any]:
     storage = session.storage
     definition = studies.load_study(storage, session.study.name).definition  # a range may be wider by now
-    study_id = studies.optuna_study_id(storage, session.study, STAGE)
+    study_id = studies.optuna_study_id(storage, session.study, Stage.SEARCH)
     trials = storage.retrying(lambda: session.sampler_storage.get_all_trials(study_id, deepcopy=False))
     seen = suggestions.lessons(trials, own_id=trial_id)
     return {

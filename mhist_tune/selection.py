@@ -10,11 +10,9 @@ from dataclasses import dataclass
 
 from mhist_tune import ledger
 from mhist_tune.ledger import SlotRow
+from mhist_tune.stages import OPEN, Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
-
-OPEN = ("free", "leased", "paused")
-"""States of slots of which something is still to come."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def best_row(study: Study, slots: Sequence[SlotRow]) -> RowScore | None:
 
 def best_slot(storage: Storage, study: Study) -> SlotRow | None:
     """Return the slot to go on with: the first seed of the best row, or the best trial; of equal ones the first."""
-    return best_of(study, ledger.slots(storage, study, "search"))
+    return best_of(study, ledger.slots(storage, study, Stage.SEARCH))
 
 
 def best_of(study: Study, slots: Sequence[SlotRow]) -> SlotRow | None:

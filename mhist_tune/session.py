@@ -10,14 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mhist_tune import memory, records, studies
+from mhist_tune import memory, studies
 from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.dataset import ImageSet
 from mhist_tune.events import Emit, StopRequest
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.leases import SlotKey
+from mhist_tune.predictions import image_rows
 from mhist_tune.rungs import RungBook, waiting
 from mhist_tune.sampler_storage import SamplerStorage
 from mhist_tune.scores import ScoreBook
+from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
@@ -65,10 +68,10 @@ class Session:
     emit: Emit
     stop: StopRequest
     micro_batch_size: int | None = None
-    elsewhere: dict[tuple[str, int], Elsewhere] = field(default_factory=dict)
+    elsewhere: dict[SlotKey, Elsewhere] = field(default_factory=dict)
     _subsets: dict[str, ImageSet] = field(default_factory=dict)
-    _scores: dict[str, ScoreBook] = field(default_factory=dict)
-    _rungs: dict[str, RungBook] = field(default_factory=dict)
+    _scores: dict[Stage, ScoreBook] = field(default_factory=dict)
+    _rungs: dict[Stage, RungBook] = field(default_factory=dict)
 
     def subset(self, image_set: str) -> ImageSet:
         """Return the images of a stored set (`train` or `val`) in their stored order."""
@@ -79,16 +82,16 @@ class Session:
     def positions(self, image_set: str) -> npt.NDArray[np.int64]:
         """Return where the images of a stored set lie in the train partition, in their stored order."""
         position = {name: index for index, name in enumerate(self.train.names)}
-        names = records.image_set(self.storage, self.study, image_set).names
+        names = image_rows(self.storage, self.study, image_set).names
         return np.array([position[name] for name in names], dtype=np.int64)
 
-    def scores(self, stage: str) -> ScoreBook:
+    def scores(self, stage: Stage) -> ScoreBook:
         """Return the scores of a stage's slots, as far as this process knows them."""
         if stage not in self._scores:
             self._scores[stage] = ScoreBook(self.storage, self.study, stage)
         return self._scores[stage]
 
-    def rungs(self, stage: str) -> RungBook:
+    def rungs(self, stage: Stage) -> RungBook:
         """Return the rungs of a stage, as far as this process knows them; only with the pruner `promotion`."""
         if stage not in self._rungs:
             self._rungs[stage] = RungBook(self.storage, self.study, stage)
@@ -97,7 +100,7 @@ class Session:
     @functools.cached_property
     def sampler_storage(self) -> SamplerStorage:
         """Optuna's storage as the search's sampler sees it."""
-        return SamplerStorage(self.storage.rdb, lambda: waiting(self.storage, self.study, "search"))
+        return SamplerStorage(self.storage.rdb, lambda: waiting(self.storage, self.study, Stage.SEARCH))
 
     def hyperparameters(self, params: Mapping[str, Any]) -> Hyperparameters:
         """Return what `fit` takes, see `studies.hyperparameters`, with a micro-batch that fits the device."""

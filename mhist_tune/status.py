@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mhist_tune import journal, ledger, selection, words
+from mhist_tune.epochs import elapsed_s
 from mhist_tune.ledger import SlotRow
+from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
-STAGES = ("search", "confirm", "retrain", "descriptive")
-
 _N_TIMED = 20  # finished trials whose mean time tells how long the rest will take
+_KEYS = {SlotState.WAITING: "paused"}  # the key that programs know
+_WORDS = {key: state for state, key in _KEYS.items()}
 _SHOWN = ("worker", "host", "device", "images_per_s", "memory_bytes")
 
 
@@ -26,46 +28,48 @@ def best(storage: Storage, study: Study) -> dict[str, Any] | None:
     what `finalists.document` says then, and None before. Of a table it is the first seed of the best row, with the
     row's label, its number of seeds and their mean value.
     """
-    slots = {stage: ledger.slots(storage, study, stage) for stage in ("search", "confirm")}
+    slots = {stage: ledger.slots(storage, study, stage) for stage in (Stage.SEARCH, Stage.CONFIRM)}
     return best_of(storage, study, slots)
 
 
 def of_study(storage: Storage, study: Study) -> dict[str, Any]:
     """Return a JSON-safe summary of a study."""
-    slots = {stage: ledger.slots(storage, study, stage) for stage in STAGES}
+    slots = {stage: ledger.slots(storage, study, stage) for stage in Stage}
     return summary(storage, study, slots, best_of(storage, study, slots))
 
 
 def summary(
-    storage: Storage, study: Study, slots: Mapping[str, Sequence[SlotRow]], best: dict[str, Any] | None
+    storage: Storage, study: Study, slots: Mapping[Stage, Sequence[SlotRow]], best: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Return what `of_study` does, from the slots of each of `STAGES` and the best of them."""
-    states = Counter(slot.outcome["state"] for slot in slots["search"] if slot.outcome and slot.state != "paused")
-    workers = _workers(storage, study, [slot for stage in STAGES for slot in slots[stage]])
+    """Return what `of_study` does, from the slots of each of `Stage` and the best of them."""
+    states = Counter(
+        slot.outcome["state"] for slot in slots[Stage.SEARCH] if slot.outcome and slot.state != SlotState.WAITING
+    )
+    workers = _workers(storage, study, [slot for stage in Stage for slot in slots[stage]])
     return {
         "study": study.name,
         "state": study.state,
         "settings": study.settings,
-        "stages": {stage: dict(Counter(slot.state for slot in slots[stage])) for stage in STAGES},
+        "stages": {stage: dict(Counter(_KEYS.get(slot.state, slot.state) for slot in slots[stage])) for stage in Stage},
         "trials": {state: states[state] for state in ("COMPLETE", "PRUNED", "FAIL")},
         "best": best,
         "workers": workers,
-        "time_left_s": _time_left_s(storage, study, slots["search"], workers),
+        "time_left_s": _time_left_s(storage, study, slots[Stage.SEARCH], workers),
         "test_openings": len(journal.openings(storage, study)),
     }
 
 
-def best_of(storage: Storage, study: Study, slots: Mapping[str, Sequence[SlotRow]]) -> dict[str, Any] | None:
+def best_of(storage: Storage, study: Study, slots: Mapping[Stage, Sequence[SlotRow]]) -> dict[str, Any] | None:
     """Return what `best` does, from the slots of search and confirmation; the latter costs a bootstrap."""
-    searched = slots["search"]
+    searched = slots[Stage.SEARCH]
     slot = selection.best_of(study, searched)
     if slot is None or slot.outcome is None:
         return None
     outcome, confirmed = slot.outcome, None
-    if slots["confirm"]:
+    if slots[Stage.CONFIRM]:
         from mhist_tune import finalists  # with NumPy
 
-        confirmation = finalists.of_slots(storage, study, searched, slots["confirm"])
+        confirmation = finalists.of_slots(storage, study, searched, slots[Stage.CONFIRM])
         if confirmation and confirmation.chosen:
             chosen, confirmed = confirmation.chosen.candidate, finalists.document(confirmation)
             slot = next(one for one in searched if one.trial_number == chosen.trial)
@@ -86,7 +90,7 @@ def _workers(storage: Storage, study: Study, slots: Sequence[SlotRow]) -> list[d
     said = {worker["worker"]: worker for worker in journal.workers(storage, study)}
     found = []
     for slot in slots:
-        if slot.state != "leased" or slot.expires_at is None or slot.expires_at < now:
+        if slot.state != SlotState.LEASED or slot.expires_at is None or slot.expires_at < now:
             continue
         name = (slot.owner or "").rpartition(":")[0]
         last = said.get(name, {})
@@ -109,17 +113,15 @@ def _time_left_s(
     storage: Storage, study: Study, slots: Sequence[SlotRow], workers: Sequence[dict[str, Any]]
 ) -> float | None:
     """Return how long those at work will need for the rest of the search; None if nobody is, or nothing is known."""
-    n_workers = len([worker for worker in workers if worker["stage"] == "search"])
-    done = [slot for slot in slots if slot.state == "done"][-_N_TIMED:]
+    n_workers = len([worker for worker in workers if worker["stage"] == Stage.SEARCH])
+    done = [slot for slot in slots if slot.state == SlotState.DONE][-_N_TIMED:]
     if not n_workers or not done:
         return None
 
-    from mhist_tune import records  # with NumPy
-
-    leased = [slot for slot in slots if slot.state == "leased"]
-    spent_s = records.elapsed_s(storage, study, "search", [slot.slot for slot in [*done, *leased]])
+    leased = [slot for slot in slots if slot.state == SlotState.LEASED]
+    spent_s = elapsed_s(storage, study, Stage.SEARCH, [slot.slot for slot in [*done, *leased]])
     mean_s = sum(spent_s.get(slot.slot, 0.0) for slot in done) / len(done)
-    n_free = sum(slot.state == "free" for slot in slots)
+    n_free = sum(slot.state == SlotState.FREE for slot in slots)
     rest_s = sum(max(0.0, mean_s - spent_s.get(slot.slot, 0.0)) for slot in leased)
     return (n_free * mean_s + rest_s) / n_workers
 
@@ -145,7 +147,7 @@ def to_text(found: dict[str, Any]) -> str:
         lines.append(f"  settings: {words.settings(settled)}")
     for stage, counts in found["stages"].items():
         if counts:
-            states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+            states = ", ".join(f"{n} {_WORDS.get(state, state)}" for state, n in sorted(counts.items()))
             lines.append(f"  {stage}: {states}")
     trials = ", ".join(f"{n} {state.lower()}" for state, n in found["trials"].items() if n)
     if trials:

@@ -12,12 +12,11 @@ from mhist_tune import optuna_studies, tables
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.errors import DataError, StudyExistsError, StudyNotFoundError, did_you_mean
 from mhist_tune.hyperparameters import PROBED, Hyperparameters
+from mhist_tune.stages import SlotState, Stage, StudyState
 from mhist_tune.storage import Storage
 
 if TYPE_CHECKING:
     import optuna
-
-STAGES = ("search", "confirm", "retrain", "descriptive")
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Study:
     definition: StudyDefinition
     dataset: dict[str, Any]
     settings: dict[str, Any]
-    state: str
+    state: StudyState
     created_at: float
 
     @property
@@ -77,7 +76,7 @@ def create_study(
             "sha256": definition.sha256,
             "dataset": dataset,
             "settings": {},
-            "state": "active",
+            "state": StudyState.ACTIVE,
             "created_at": storage.clock,
         }
         if not connection.execute(
@@ -86,9 +85,9 @@ def create_study(
             return
         for name, rows in image_sets.items():
             insert_image_set(connection, new_uuid, name, rows)
-        insert_slots(connection, new_uuid, "search", definition.slot_payloads())
+        insert_slots(connection, new_uuid, Stage.SEARCH, definition.slot_payloads())
 
-    names = [optuna_name(definition.name, stage) for stage in STAGES]
+    names = [optuna_name(definition.name, stage) for stage in Stage]
     if _find(storage, definition.name) is None:
         foreign = [name for name in names if optuna_studies.is_foreign(storage, name, None)]
         # found a second time: somebody else has just created this very study
@@ -106,7 +105,7 @@ def create_study(
             f'study "{study.name}" was created with other images',
             hint="point --data to the same copy of the data set, or give the new study another name",
         )
-    optuna_study_id(storage, study, "search")
+    optuna_study_id(storage, study, Stage.SEARCH)
     return study
 
 
@@ -117,7 +116,7 @@ def insert_image_set(connection: Connection, study_uuid: str, name: str, rows: S
 
 
 def insert_slots(
-    connection: Connection, study_uuid: str, stage: str, payloads: Sequence[Mapping[str, Any]], *, priority: int = 0
+    connection: Connection, study_uuid: str, stage: Stage, payloads: Sequence[Mapping[str, Any]], *, priority: int = 0
 ) -> list[int]:
     """Insert free slots numbered after the last one of the stage, and return their numbers; needs `lock_study`."""
     slots = tables.slots
@@ -131,7 +130,7 @@ def insert_slots(
             "slot": first + index,
             "payload": dict(payload),
             "token": 0,
-            "state": "free",
+            "state": SlotState.FREE,
             "attempts": 0,
             "priority": priority,
         }
@@ -188,7 +187,7 @@ def list_studies(storage: Storage) -> list[Study]:
 def delete_study(storage: Storage, study: Study) -> None:
     """Delete a study with all its records, here and in Optuna's tables; killed between, run it again."""
     # Optuna's first: as long as our rows stand, the study can be found and deleted again.
-    for stage in STAGES:
+    for stage in Stage:
         optuna_studies.delete(storage, optuna_name(study, stage), study.uuid)
 
     def work(connection: Connection) -> None:
@@ -229,20 +228,18 @@ def redefine(storage: Storage, study: Study, definition: StudyDefinition) -> Stu
     return storage.transaction(work)
 
 
-def set_state(storage: Storage, study: Study, state: str) -> None:
+def set_state(storage: Storage, study: Study, state: StudyState) -> None:
     """Set a study to active, paused or stopped; of a paused one no slot is claimed."""
-    if state not in tables.STUDY_STATES:
-        raise ValueError(f"a study is {', '.join(tables.STUDY_STATES)}, not {state!r}")
     storage.transaction(lambda connection: _update(connection, study, state=state))
 
 
-def optuna_name(study: Study | str, stage: str) -> str:
+def optuna_name(study: Study | str, stage: Stage) -> str:
     """Return the name of the Optuna study of a stage: `NAME`, `NAME.confirm`, `NAME.retrain`."""
     name = study if isinstance(study, str) else study.name
-    return name if stage == "search" else f"{name}.{stage}"
+    return name if stage == Stage.SEARCH else f"{name}.{stage}"
 
 
-def optuna_study_id(storage: Storage, study: Study, stage: str) -> int:
+def optuna_study_id(storage: Storage, study: Study, stage: Stage) -> int:
     """Return Optuna's id of the study of a stage, which is made (direction: maximize) if it is missing.
 
     Raises:
@@ -251,7 +248,7 @@ def optuna_study_id(storage: Storage, study: Study, stage: str) -> int:
     return optuna_studies.ensure(storage, optuna_name(study, stage), study.uuid)
 
 
-def optuna_study(storage: Storage, study: Study, stage: str) -> "optuna.Study":
+def optuna_study(storage: Storage, study: Study, stage: Stage) -> "optuna.Study":
     """Return Optuna's study of a stage with Optuna's default sampler and pruner; made if missing.
 
     Raises:

@@ -17,10 +17,11 @@ from sqlalchemy import Connection
 
 from mhist_tune import journal, optuna_studies, tables
 from mhist_tune.journal import EventRow
-from mhist_tune.leases import Claim, fence
+from mhist_tune.leases import Claim, fence, is_claimed
 from mhist_tune.optuna_internals import PointSampler, trial_id
 from mhist_tune.seeds import derive_seed
 from mhist_tune.space import Dimension
+from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
@@ -161,12 +162,7 @@ def record(storage: Storage, claim: Claim, detail: Mapping[str, Any]) -> dict[st
         StaleTokenError: the claim no longer holds.
     """
     table = tables.events
-    of_slot = sqlalchemy.and_(
-        table.c.study == claim.study_uuid,
-        table.c.kind == KIND,
-        table.c.stage == claim.stage,
-        table.c.slot == claim.slot,
-    )
+    of_slot = sqlalchemy.and_(is_claimed(table, claim), table.c.kind == KIND)
 
     def work(connection: Connection) -> dict[str, Any]:
         fence(connection, claim)
@@ -179,7 +175,7 @@ def record(storage: Storage, claim: Claim, detail: Mapping[str, Any]) -> dict[st
     return storage.transaction(work)
 
 
-def recorded(storage: Storage, study: Study, stage: str, slot: int | None = None) -> dict[int, EventRow]:
+def recorded(storage: Storage, study: Study, stage: Stage, slot: int | None = None) -> dict[int, EventRow]:
     """Return the suggestions of a stage (of one slot of it) by slot."""
     found: dict[int, EventRow] = {}
     for event in journal.events(storage, study, kind=KIND, stage=stage, slot=slot):

@@ -5,6 +5,7 @@ Times are epoch seconds of the database's clock. A JSON column is text, so that 
 """
 
 import json
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
@@ -22,11 +23,10 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
+from mhist_tune.stages import SlotState, Stage, StudyState
+
 SCHEMA_VERSION = 1
 """Raised by one with every change of a table below, which is a new file in `migrations/versions` too."""
-
-SLOT_STATES = ("free", "leased", "paused", "done", "cancelled")
-STUDY_STATES = ("active", "paused", "stopped")
 
 
 class Json(TypeDecorator[Any]):
@@ -48,6 +48,29 @@ class Json(TypeDecorator[Any]):
         return None if value is None else json.loads(value)
 
 
+class Name(TypeDecorator[StrEnum]):
+    """A member of an enumeration as text.
+
+    Raises:
+        ValueError: the enumeration has no such member.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, names: type[StrEnum], length: int) -> None:
+        super().__init__(length)
+        self.names = names
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Return the text that is stored."""
+        return None if value is None else str(self.names(value))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> StrEnum | None:
+        """Return the member."""
+        return None if value is None else self.names(value)
+
+
 metadata = MetaData()
 
 schema = Table(
@@ -66,7 +89,7 @@ studies = Table(
     Column("sha256", String(64), nullable=False),
     Column("dataset", Json, nullable=False),
     Column("settings", Json, nullable=False),
-    Column("state", String(16), nullable=False),
+    Column("state", Name(StudyState, 16), nullable=False),
     Column("created_at", Double, nullable=False),
 )
 
@@ -83,13 +106,13 @@ slots = Table(
     "mhist_slots",
     metadata,
     Column("study", String(32), primary_key=True),
-    Column("stage", String(32), primary_key=True),
+    Column("stage", Name(Stage, 32), primary_key=True),
     Column("slot", Integer, primary_key=True, autoincrement=False),
     Column("payload", Json, nullable=False),
     Column("trial_id", Integer),
     Column("trial_number", Integer),
     Column("token", Integer, nullable=False),
-    Column("state", String(16), nullable=False),
+    Column("state", Name(SlotState, 16), nullable=False),
     Column("owner", String(255)),
     Column("expires_at", Double),
     Column("attempts", Integer, nullable=False),
@@ -101,7 +124,7 @@ epochs = Table(
     "mhist_epochs",
     metadata,
     Column("study", String(32), primary_key=True),
-    Column("stage", String(32), primary_key=True),
+    Column("stage", Name(Stage, 32), primary_key=True),
     Column("slot", Integer, primary_key=True, autoincrement=False),
     Column("epoch", Integer, primary_key=True, autoincrement=False),
     Column("token", Integer, nullable=False),
@@ -117,7 +140,7 @@ predictions = Table(
     "mhist_predictions",
     metadata,
     Column("study", String(32), primary_key=True),
-    Column("stage", String(32), primary_key=True),
+    Column("stage", Name(Stage, 32), primary_key=True),
     Column("slot", Integer, primary_key=True, autoincrement=False),
     Column("image_set", String(64), primary_key=True),
     Column("epoch", Integer),
@@ -146,7 +169,7 @@ workers = Table(
     Column("host", String(255), nullable=False),
     Column("pid", Integer, nullable=False),
     Column("device", String(64), nullable=False),
-    Column("stage", String(32)),
+    Column("stage", Name(Stage, 32)),
     Column("slot", Integer),
     Column("trial_number", Integer),
     Column("epoch", Integer),
@@ -162,7 +185,7 @@ events = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("study", String(32), nullable=False, index=True),
-    Column("stage", String(32)),
+    Column("stage", Name(Stage, 32)),
     Column("slot", Integer),
     Column("at", Double, nullable=False),
     Column("kind", String(64), nullable=False),

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy.typing as npt
 
-from mhist_tune import calibration, ledger, records, statistics
+from mhist_tune import calibration, ledger, statistics
 from mhist_tune.evidence import Evidence
 from mhist_tune.finalists import Confirmation
+from mhist_tune.predictions import image_rows, predictions_of
+from mhist_tune.stages import Stage
 from mhist_tune.statistics import FloatArray
 from mhist_tune.storage import Storage
 
@@ -73,10 +75,10 @@ def _predicted(storage: Storage, found: Evidence, confirmation: Confirmation | N
     if confirmation and finalist:
         source = f"train images that search trial {trial} predicted out of fold"
         return _Predicted(source, confirmation.labels, finalist.probabilities)
-    stored = records.predictions(storage, study, "search", "val")
-    slots = ledger.slots(storage, study, "search")
+    stored = predictions_of(storage, study, Stage.SEARCH, "val")
+    slots = ledger.slots(storage, study, Stage.SEARCH)
     mine = [slot.slot for slot in slots if slot.trial_number == trial and slot.slot in stored]
     if not mine:
         return None
-    labels = records.image_set(storage, study, "val").labels
+    labels = image_rows(storage, study, "val").labels
     return _Predicted(f"validation images of search trial {trial}, at its best epoch", labels, stored[mine[0]])

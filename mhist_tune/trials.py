@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from mhist_tune import ledger, optuna_studies, records
+from mhist_tune import ledger, optuna_studies
+from mhist_tune.epochs import EpochRow, epochs_of
+from mhist_tune.predictions import FloatArray
 from mhist_tune.pruning import is_audited
-from mhist_tune.records import EpochRow, FloatArray
 from mhist_tune.space import Categorical, Dimension
+from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
-_STAGE = "search"
 _MIN_TRIALS, _MIN_TRIALS_PER_PARAM = 20, 5
 _N_TREES, _N_RESAMPLES = 16, 20
 _EDGE = 0.05
@@ -62,11 +63,11 @@ class Importance:
 def ended(storage: Storage, study: Study) -> list[Trial]:
     """Return the trials of a study's search that ended COMPLETE or PRUNED, by number."""
     found = []
-    for slot in ledger.slots(storage, study, _STAGE):
+    for slot in ledger.slots(storage, study, Stage.SEARCH):
         outcome = slot.outcome or {}
         if outcome.get("state") not in ("COMPLETE", "PRUNED") or slot.trial_number is None:
             continue
-        epochs = records.epochs(storage, study, _STAGE, slot.slot)
+        epochs = epochs_of(storage, study, Stage.SEARCH, slot.slot)
         if epochs:
             audited = is_audited(study.definition.pruner, slot.slot)
             found.append(Trial(slot.trial_number, outcome["state"], outcome["params"], tuple(epochs), audited))

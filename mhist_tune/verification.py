@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from mhist_tune import evidence, journal, records, report, retrain, statistics
+from mhist_tune import evidence, journal, report, retrain, statistics
 from mhist_tune.devices import n_cores, parse_devices
+from mhist_tune.epochs import epochs_of
 from mhist_tune.events import Emit, StopRequest
 from mhist_tune.evidence import Evidence
 from mhist_tune.storage import Storage
@@ -92,7 +93,7 @@ def of_training(
         )
 
     probabilities = retrain.rerun(session, slot.payload, hear)
-    recorded = [row.metrics["train_loss"] for row in records.epochs(storage, study, slot.stage, slot.slot)]
+    recorded = [row.metrics["train_loss"] for row in epochs_of(storage, study, slot.stage, slot.slot)]
     seed = f"seed {slot.payload['seed']}, trained again on {session.device}"
     aurocs = [statistics.metrics_of(found.images.labels, row)["auroc"] for row in (stored, probabilities)]
     checks = [

@@ -10,6 +10,7 @@ from mhist_tune import journal, studies
 from mhist_tune import space as spaces
 from mhist_tune.errors import UsageError, did_you_mean
 from mhist_tune.space import Categorical
+from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
@@ -46,7 +47,7 @@ def widen(storage: Storage, study: Study, text: str) -> Study:
         raise UsageError(f"--widen {text}: the range is {before} and may only grow", hint="create a new study")
     wider = studies.redefine(storage, study, replace(study.definition, space={**space, name: after}))
     detail = {"field": name, "before": before.to_dict(), "after": after.to_dict()}
-    journal.event(storage, study, kind=KIND, stage="search", detail=detail)
+    journal.event(storage, study, kind=KIND, stage=Stage.SEARCH, detail=detail)
     return wider
 
 

@@ -12,24 +12,25 @@ from typing import Any
 
 import torch
 
-from mhist_tune import confirm, dataset, finalists, ledger, memory, models, probe, retrain, search, selection, studies
+from mhist_tune import confirm, dataset, ledger, memory, models, probe, retrain, search, studies
 from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.devices import WorkerOptions
 from mhist_tune.errors import DataError, StorageError
 from mhist_tune.events import Emit, StopRequest, format_event
 from mhist_tune.execution import SlotRun, run_slot
 from mhist_tune.hyperparameters import PROBED, Hyperparameters
-from mhist_tune.leases import LeaseObserver
+from mhist_tune.leases import Claim, LeaseObserver
 from mhist_tune.session import Session
+from mhist_tune.stages import OPEN, Stage, StudyState
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.stores import open_checkpoints
 from mhist_tune.studies import Study
 
-WORK: Mapping[str, Callable[[SlotRun], Mapping[str, Any]]] = {
-    search.STAGE: search.run,
-    finalists.STAGE: confirm.run,
-    retrain.STAGE: retrain.run,
-    retrain.DESCRIPTIVE: retrain.run_with_validation,
+WORK: Mapping[Stage, Callable[[SlotRun], Mapping[str, Any]]] = {
+    Stage.SEARCH: search.run,
+    Stage.CONFIRM: confirm.run,
+    Stage.RETRAIN: retrain.run,
+    Stage.DESCRIPTIVE: retrain.run_with_validation,
 }
 """What is done in each stage, in the order in which slots are claimed."""
 
@@ -71,7 +72,7 @@ def _claim_and_run(
         stop.check()
         is_pending, claim = False, None
         for study in _studies(storage, options.study):
-            if study.state == "paused" or not _has_slots(storage, study, stages):
+            if study.state == StudyState.PAUSED or not _has_slots(storage, study, stages):
                 continue
             is_pending = True
             if study.uuid not in sessions:
@@ -80,9 +81,9 @@ def _claim_and_run(
                     storage, study, options.data_root, device, worker, emit, stop, checkpoints
                 )
             claim = _claim(sessions[study.uuid], stages, observer)
-            if claim is None and study.definition.pruner["name"] == "promotion" and search.STAGE in stages:
+            if claim is None and study.definition.pruner["name"] == "promotion" and Stage.SEARCH in stages:
                 # who waits is promoted or pruned as soon as nobody else is left; both frees slots
-                sessions[study.uuid].rungs(search.STAGE).settle()
+                sessions[study.uuid].rungs(Stage.SEARCH).settle()
                 claim = _claim(sessions[study.uuid], stages, observer)
             if claim is not None:
                 run_slot(sessions[study.uuid], claim, WORK[claim.stage])
@@ -93,22 +94,22 @@ def _claim_and_run(
             stop.wait(_POLL_S)
 
 
-def _has_slots(storage: Storage, study: Study, stages: Sequence[str]) -> bool:
+def _has_slots(storage: Storage, study: Study, stages: Sequence[Stage]) -> bool:
     """Tell whether a slot is left; where none is, those of finalists that can be trained now are added."""
 
     def any_left() -> bool:
         counts = [ledger.counts(storage, study, stage) for stage in stages]
-        return any(count.get(state, 0) for count in counts for state in selection.OPEN)
+        return any(count.get(state, 0) for count in counts for state in OPEN)
 
     if any_left():
         return True
-    if finalists.STAGE not in stages:
+    if Stage.CONFIRM not in stages:
         return False
     confirm.plan(storage, study)
     return any_left()
 
 
-def _claim(session: Session, stages: Sequence[str], observer: LeaseObserver) -> ledger.Claim | None:
+def _claim(session: Session, stages: Sequence[Stage], observer: LeaseObserver) -> Claim | None:
     """Claim a slot; one that was left to others only if there is no other, and they have had their time."""
     claim_but = partial(ledger.claim, session.storage, session.study, stages, worker=session.worker, observer=observer)
     claim = claim_but(excluding=session.elsewhere)

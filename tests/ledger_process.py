@@ -16,11 +16,12 @@ from typing import Any
 
 import sqlalchemy
 
-from mhist_tune import definition, ledger, records, studies
-from mhist_tune.leases import LeaseKeeper, LeaseObserver
-from mhist_tune.ledger import Claim
+from mhist_tune import definition, ledger, studies
+from mhist_tune.epochs import epochs_of, record_epoch
+from mhist_tune.leases import Claim, LeaseKeeper, LeaseObserver, StaleTokenError
 from mhist_tune.pruning import rungs
 from mhist_tune.rungs import RungBook
+from mhist_tune.stages import OPEN
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 
@@ -78,20 +79,20 @@ def work(url: str, name: str) -> None:
             try:
                 with LeaseKeeper(storage, claim, study.definition.lease_s):
                     _run(storage, study, claim)
-            except ledger.StaleTokenError:
+            except StaleTokenError:
                 say("lost", slot=claim.slot)
 
 
 def _run(storage: Storage, study: Study, claim: Claim) -> None:
     trial_id = claim.trial_id or 1000 + claim.slot
     if not ledger.attach_trial(storage, claim, trial_id, claim.slot):
-        raise ledger.StaleTokenError(claim)
-    n_done = len(records.epochs(storage, study, "search", claim.slot))
+        raise StaleTokenError(claim)
+    n_done = len(epochs_of(storage, study, "search", claim.slot))
     for epoch in range(n_done + 1, N_EPOCHS + 1):
         threading.Event().wait(EPOCH_S)  # an epoch takes a while, so that several are under way
         value = claim.slot + epoch / 10
         probabilities = [0.1 * epoch] * 3
-        recorded = records.record_epoch(
+        recorded = record_epoch(
             storage, claim, epoch=epoch, value=value, best_value=value, metrics={}, predictions=probabilities
         )
         if recorded.is_new:
@@ -114,7 +115,7 @@ def climb(url: str, name: str, folder: str) -> None:
             try:
                 with LeaseKeeper(storage, claim, study.definition.lease_s):
                     _climb(storage, study, book, claim, Path(folder) / str(claim.slot))
-            except ledger.StaleTokenError:
+            except StaleTokenError:
                 say("lost", slot=claim.slot)
 
 
@@ -135,7 +136,7 @@ def _climb(storage: Storage, study: Study, book: RungBook, claim: Claim, checkpo
             partial.write_text(str(epoch))
             partial.replace(checkpoint)
             say("saved", slot=claim.slot, epoch=epoch)
-        records.record_epoch(storage, claim, epoch=epoch, value=value, best_value=best, metrics={})
+        record_epoch(storage, claim, epoch=epoch, value=value, best_value=best, metrics={})
         if epoch in rungs(study.definition.pruner, N_CLIMBED):
             decision = book.arrive(claim, epoch=epoch, value=best, outcome={"state": "PRUNED"})
             if decision.pause:
@@ -144,14 +145,14 @@ def _climb(storage: Storage, study: Study, book: RungBook, claim: Claim, checkpo
                 outcome = {"state": "PRUNED"}
                 break
     if not ledger.decide(storage, claim, dict(outcome)):
-        raise ledger.StaleTokenError(claim)
+        raise StaleTokenError(claim)
     checkpoint.unlink(missing_ok=True)
     ledger.finish(storage, claim)
 
 
 def _is_pending(storage: Storage, study: Study) -> bool:
     counts = ledger.counts(storage, study, "search")
-    return any(counts.get(state, 0) for state in ("free", "leased", "paused"))
+    return any(counts.get(state, 0) for state in OPEN)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,11 @@ import time
 import numpy as np
 import sqlalchemy
 
-from mhist_tune import journal, ledger, records, studies, tables
+from mhist_tune import journal, ledger, studies, tables
 from mhist_tune.definition import parse
+from mhist_tune.epochs import record_epoch
 from mhist_tune.leases import LeaseObserver
+from mhist_tune.predictions import record_predictions, save_image_set
 
 DEFINITION = """
 [study]
@@ -95,15 +97,15 @@ def retrain(storage, study, *, n_slots, groups=None, epochs=EPOCHS, votes=VOTES,
         [f"{index:02}.png", int(n_votes >= 4), int(n_votes), None if groups is None else groups[index]]
         for index, n_votes in enumerate(votes)
     ]
-    records.save_image_set(storage, study, "test", rows)
+    save_image_set(storage, study, "test", rows)
     made_up = {}
     for _ in range(n_slots):
         claim = ledger.claim(storage, study, ["retrain"], worker="w", observer=LeaseObserver())
         for epoch, metrics in enumerate(epochs, start=1):
-            records.record_epoch(storage, claim, epoch=epoch, value=0.5, best_value=None, metrics=metrics)
+            record_epoch(storage, claim, epoch=epoch, value=0.5, best_value=None, metrics=metrics)
         rng = np.random.default_rng(claim.slot)
         probabilities = np.clip(np.asarray(votes) / 7 + noise * rng.normal(size=len(votes)), 0.01, 0.99)
-        records.record_predictions(storage, claim, "test", probabilities)
+        record_predictions(storage, claim, "test", probabilities)
         ledger.decide(storage, claim, {"state": "COMPLETE"})
         assert ledger.finish(storage, claim)
         made_up[claim.payload["seed"]] = probabilities

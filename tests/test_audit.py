@@ -3,8 +3,8 @@
 import pytest
 
 from mhist_tune.audit import N_NEEDED, audit
+from mhist_tune.epochs import EpochRow
 from mhist_tune.pruning import decide, is_audited
-from mhist_tune.records import EpochRow
 from mhist_tune.trials import Trial
 
 MEDIAN = {"name": "median", "n_startup_trials": 3, "n_warmup_epochs": 0, "audit": 0.1}

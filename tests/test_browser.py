@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mhist_tune import creation, definition, ledger, records, studies
+from mhist_tune import creation, definition, ledger, studies
+from mhist_tune.epochs import epochs_of
 from mhist_tune.storage import open_storage
 from tests import made_up
 from tests.postgres import PostgresServer
@@ -121,7 +122,7 @@ def wait_for_an_epoch(url: str, worker: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 5 * _TIMEOUT_S
     with open_storage(url) as storage:
         study = studies.load_study(storage, "live")
-        while not records.epochs(storage, study, "search", 0):
+        while not epochs_of(storage, study, "search", 0):
             assert worker.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.2)

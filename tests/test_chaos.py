@@ -18,8 +18,10 @@ import numpy as np
 import optuna
 import pytest
 
-from mhist_tune import journal, ledger, records, studies
+from mhist_tune import journal, ledger, studies
 from mhist_tune.cli import main
+from mhist_tune.epochs import epochs_of
+from mhist_tune.predictions import FloatArray, predictions_of
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from tests.postgres import PostgresServer
@@ -204,7 +206,7 @@ def check_complete(storage: Storage, study: Study) -> None:
         assert outcome is not None
         assert (trial.state.name, trial.value) == (outcome["state"], outcome["value"])
         assert trial.state in (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-        rows = records.epochs(storage, study, "search", slot.slot)
+        rows = epochs_of(storage, study, "search", slot.slot)
         assert [row.epoch for row in rows] == list(range(1, outcome["stopped_epoch"] + 1))
         assert [row.token for row in rows] == sorted(row.token for row in rows)  # nobody wrote after he was overtaken
         assert trial.state.name == "PRUNED" or len(rows) == N_EPOCHS
@@ -223,12 +225,12 @@ def compare(storage: Storage, undisturbed: Storage, name: str) -> None:
         np.testing.assert_array_equal(probabilities, other[1][slot], strict=True)
 
 
-def results(storage: Storage, name: str) -> tuple[list[object], dict[int, records.FloatArray]]:
+def results(storage: Storage, name: str) -> tuple[list[object], dict[int, FloatArray]]:
     """Return what came of each slot, and its predictions."""
     study = studies.load_study(storage, name)
     outcomes: list[object] = [slot.outcome for slot in ledger.slots(storage, study, "search")]
     timed = ("elapsed_s", "images_per_s", "peak_memory_bytes")
     for slot in range(N_TRIALS):
-        for row in records.epochs(storage, study, "search", slot):
+        for row in epochs_of(storage, study, "search", slot):
             outcomes.append({key: value for key, value in row.metrics.items() if key not in timed})
-    return outcomes, records.predictions(storage, study, "search", "val")
+    return outcomes, predictions_of(storage, study, "search", "val")

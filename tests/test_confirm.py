@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from mhist_tune import confirm, dataset, finalists, journal, ledger, records, studies
+from mhist_tune import confirm, dataset, finalists, journal, ledger, studies
+from mhist_tune.epochs import epochs_of
+from mhist_tune.predictions import image_rows, predictions_of
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 
@@ -62,9 +64,9 @@ def test_finalists_predict_every_train_image_out_of_fold(
         study = studies.load_study(storage, "tiny")
         inner, outer = slots_of(storage, study, "inner"), slots_of(storage, study, "fold")
         confirmation = finalists.load(storage, study)
-        folds = [records.image_set(storage, study, f"fold{fold}") for fold in range(2)]
-        stored = [records.predictions(storage, study, "confirm", f"fold{fold}") for fold in range(2)]
-        epochs = {slot.slot: len(records.epochs(storage, study, "confirm", slot.slot)) for slot in outer}
+        folds = [image_rows(storage, study, f"fold{fold}") for fold in range(2)]
+        stored = [predictions_of(storage, study, "confirm", f"fold{fold}") for fold in range(2)]
+        epochs = {slot.slot: len(epochs_of(storage, study, "confirm", slot.slot)) for slot in outer}
     trials = {slot.payload["trial"] for slot in inner}
 
     assert "6 trainings, 2 folds x 3" in err
@@ -127,7 +129,7 @@ def test_a_fold_that_failed_is_predicted_by_the_training_it_had(
     with open_storage(storage_url_sqlite) as storage:
         study = studies.load_study(storage, "tiny")
         outer = slots_of(storage, study, "fold")
-        epochs = {slot.slot: records.epochs(storage, study, "confirm", slot.slot) for slot in outer}
+        epochs = {slot.slot: epochs_of(storage, study, "confirm", slot.slot) for slot in outer}
         found = finalists.load(storage, study)
 
     assert sorted(slot.attempts for slot in outer) == [1, 2]

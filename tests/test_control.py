@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from mhist_tune import control, journal, ledger, records, studies
+from mhist_tune import control, journal, ledger, studies
+from mhist_tune.epochs import epochs_of
 from mhist_tune.storage import open_storage
 from tests.test_execution import DEFINITION
 
@@ -17,7 +18,7 @@ def test_a_worker_hears_a_veto(run: Run, generated: Path, tmp_path: Path, storag
     assert run("create-study", "small.toml", "--data", str(generated))[0] == 0
     with open_storage(storage_url_sqlite) as storage:
         study = studies.load_study(storage, "small")
-        detail = {"reason": "too slow", "by": "a test"}  # what control.veto writes, before the trial has a number
+        detail = {"reason": "too slow", "by": "a test"}  # what veto.record writes, before the trial has a number
         journal.event(storage, study, kind="veto", stage="search", slot=0, detail=detail)
     run("worker", "small", "--devices", "cpu", "--per-device", "1", "--data", str(generated))
     with open_storage(storage_url_sqlite) as storage:
@@ -25,7 +26,7 @@ def test_a_worker_hears_a_veto(run: Run, generated: Path, tmp_path: Path, storag
         assert vetoed.outcome is not None
         assert (vetoed.outcome["state"], vetoed.outcome["stopped_epoch"]) == ("PRUNED", 1)
         assert vetoed.outcome["reason"] == "vetoed by a test: too slow"
-        assert len(records.epochs(storage, study, "search", other.slot)) == 2
+        assert len(epochs_of(storage, study, "search", other.slot)) == 2
         trial = studies.optuna_study(storage, study, "search").trials[0]
         assert trial.user_attrs["val_loss"] > 0
         assert trial.user_attrs["reason"] == vetoed.outcome["reason"]

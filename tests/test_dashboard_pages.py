@@ -3,10 +3,11 @@
 import pytest
 import sqlalchemy
 
-from mhist_tune import journal, ledger, records, studies
+from mhist_tune import journal, ledger, studies
 from mhist_tune.dashboard import app
 from mhist_tune.dashboard.access import Access
-from mhist_tune.leases import LeaseObserver
+from mhist_tune.epochs import record_epoch
+from mhist_tune.leases import Claim, LeaseObserver
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 from tests import made_up
@@ -24,7 +25,7 @@ def user(storage: Storage) -> Client:
     return client
 
 
-def claim(storage: Storage, study: Study, number: int) -> ledger.Claim:
+def claim(storage: Storage, study: Study, number: int) -> Claim:
     """Begin the next trial."""
     found = ledger.claim(storage, study, ["search"], worker=f"host-{number}", observer=LeaseObserver())
     assert found is not None
@@ -32,16 +33,16 @@ def claim(storage: Storage, study: Study, number: int) -> ledger.Claim:
     return found
 
 
-def train(storage: Storage, claimed: ledger.Claim, *values: float) -> None:
+def train(storage: Storage, claimed: Claim, *values: float) -> None:
     """Record epochs with these scores."""
     for epoch, value in enumerate(values, 1):
         metrics = {"train_loss": 1 - value, "val_loss": 1 - value, "val_f1": value, "val_auroc": value}
         metrics |= {"learning_rate": 1e-4, "elapsed_s": 2.0}
         best = max(values[:epoch])
-        records.record_epoch(storage, claimed, epoch=epoch, value=value, best_value=best, metrics=metrics)
+        record_epoch(storage, claimed, epoch=epoch, value=value, best_value=best, metrics=metrics)
 
 
-def end(storage: Storage, claimed: ledger.Claim, **outcome: object) -> None:
+def end(storage: Storage, claimed: Claim, **outcome: object) -> None:
     """Decide a trial and finish its slot."""
     assert ledger.decide(storage, claimed, {"params": {"learning_rate": 0.00123456}, **outcome})
     assert ledger.finish(storage, claimed)
@@ -107,8 +108,8 @@ def test_a_new_epoch_appears_and_an_old_page_is_not_sent_again(
     first = user.get("/study/shown")
     again = user.get("/study/shown", HTTP_IF_NONE_MATCH=first.headers["etag"])
     [slot] = [one for one in ledger.slots(storage, shown, "search") if one.state == "leased"]
-    held = ledger.Claim(shown.uuid, "search", slot.slot, slot.token, {}, slot.trial_id, 3, 1, None)
-    records.record_epoch(storage, held, epoch=2, value=0.7, best_value=0.7, metrics={"val_f1": 0.7})
+    held = Claim(shown.uuid, "search", slot.slot, slot.token, {}, slot.trial_id, 3, 1, None)
+    record_epoch(storage, held, epoch=2, value=0.7, best_value=0.7, metrics={"val_f1": 0.7})
     news = user.get("/study/shown", HTTP_IF_NONE_MATCH=first.headers["etag"])
 
     assert (again.status, again.body) == (304, "")

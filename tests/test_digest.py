@@ -7,8 +7,9 @@ import optuna
 import pytest
 from optuna_dashboard import get_note
 
-from mhist_tune import digest, records, report, studies
+from mhist_tune import digest, report, studies
 from mhist_tune.dashboard import app
+from mhist_tune.epochs import epochs_of
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 from tests import made_up
@@ -31,7 +32,7 @@ def ended(storage: Storage, make_study: MakeStudy) -> tuple[Study, optuna.trial.
     trial_id = storage.optuna.create_new_trial(study_id)
     claimed = claim(storage, study, 0)
     train(storage, claimed, 0.4, 0.6, 0.5)
-    epochs = records.epochs(storage, study, "search", claimed.slot)
+    epochs = epochs_of(storage, study, "search", claimed.slot)
     outcome = {"state": "PRUNED", "value": 0.5, "best_epoch": 2, "reason": "0.600 is too low"}
     for _ in range(2):  # a worker killed in between lets the next one write it again
         digest.write_trial(storage, study, "search", trial_id, outcome, epochs)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from mhist_tune import definition, ensemble, journal, ledger, records, studies
+from mhist_tune import definition, ensemble, journal, ledger, studies
 from mhist_tune.errors import UsageError
 from mhist_tune.leases import LeaseObserver
+from mhist_tune.predictions import record_predictions, save_image_set
 from mhist_tune.storage import Storage, open_storage
 from tests.conftest import IMAGE_SETS
 
@@ -50,11 +51,11 @@ def member(
         slots=[{"trial": 0, "params": {}, "seed": seed} for seed in seeds],
     )
     rows = [[image, LABELS[image], 4 * LABELS[image], None] for image in names]
-    records.save_image_set(storage, study, "test", rows)
+    save_image_set(storage, study, "test", rows)
     for row in probabilities:
         claim = ledger.claim(storage, study, ["retrain"], worker="w", observer=LeaseObserver())
         assert claim is not None
-        records.record_predictions(storage, claim, "test", row)
+        record_predictions(storage, claim, "test", row)
         ledger.decide(storage, claim, {"state": "COMPLETE"})
         ledger.finish(storage, claim)
 

@@ -17,7 +17,6 @@ from mhist_tune import (
     journal,
     ledger,
     memory,
-    records,
     resuming,
     saving,
     search,
@@ -25,12 +24,12 @@ from mhist_tune import (
     studies,
     worker,
 )
+from mhist_tune.epochs import EpochRow, epochs_of
 from mhist_tune.errors import StorageError
 from mhist_tune.events import Emit
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.ledger import SlotRow
 from mhist_tune.pruning import Decision
-from mhist_tune.records import EpochRow
 from mhist_tune.storage import open_storage
 
 Run = Callable[..., tuple[int, str, str]]
@@ -86,7 +85,7 @@ def recorded(storage_url_sqlite: str) -> Recorded:
         with open_storage(storage_url_sqlite) as storage:
             study = studies.load_study(storage, "small")
             [slot] = ledger.slots(storage, study, "search")
-            return slot, records.epochs(storage, study, "search", 0), journal.events(storage, study)
+            return slot, epochs_of(storage, study, "search", 0), journal.events(storage, study)
 
     return call
 

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mhist_tune import confirm, definition, finalists, ledger, records, studies
-from mhist_tune.leases import LeaseObserver
+from mhist_tune import confirm, definition, finalists, ledger, studies
+from mhist_tune.leases import Claim, LeaseObserver
+from mhist_tune.predictions import record_predictions
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
@@ -43,9 +44,7 @@ def study(storage: Storage) -> Study:
     )
 
 
-def finish(
-    storage: Storage, study: Study, stage: str, outcome_of: Callable[[ledger.Claim], Mapping[str, Any]]
-) -> list[ledger.Claim]:
+def finish(storage: Storage, study: Study, stage: str, outcome_of: Callable[[Claim], Mapping[str, Any]]) -> list[Claim]:
     """Give every free slot of a stage its outcome, with predictions where it has some, and return the claims."""
     claims = []
     observer = LeaseObserver()
@@ -55,17 +54,17 @@ def finish(
         outcome = dict(outcome_of(claim))
         if "predictions" in outcome:
             image_set = finalists.fold_set(claim.payload["fold"])
-            records.record_predictions(storage, claim, image_set, outcome.pop("predictions"))
+            record_predictions(storage, claim, image_set, outcome.pop("predictions"))
         assert ledger.decide(storage, claim, outcome)
         assert ledger.finish(storage, claim)
         claims.append(claim)
     return claims
 
 
-def searched(*values: float | None) -> Callable[[ledger.Claim], Mapping[str, Any]]:
+def searched(*values: float | None) -> Callable[[Claim], Mapping[str, Any]]:
     """Return the outcomes of search slots: a value for each, None for a pruned one."""
 
-    def outcome(claim: ledger.Claim) -> Mapping[str, Any]:
+    def outcome(claim: Claim) -> Mapping[str, Any]:
         value = values[claim.slot]
         common = {"params": {"learning_rate": RATES[claim.slot]}, "best_epoch": 3, "stopped_epoch": 5}
         return {**common, "state": "PRUNED" if value is None else "COMPLETE", "value": value}
@@ -73,12 +72,12 @@ def searched(*values: float | None) -> Callable[[ledger.Claim], Mapping[str, Any
     return outcome
 
 
-def inner(claim: ledger.Claim) -> Mapping[str, Any]:
+def inner(claim: Claim) -> Mapping[str, Any]:
     """The best epoch of an inner split: 4 + the trial's number in fold 0, 9 in fold 1."""
     return {"state": "COMPLETE", "value": 0.5, "best_epoch": 9 if claim.payload["fold"] else 4 + claim.payload["trial"]}
 
 
-def predicted(tables: Mapping[int, list[list[float]]]) -> Callable[[ledger.Claim], Mapping[str, Any]]:
+def predicted(tables: Mapping[int, list[list[float]]]) -> Callable[[Claim], Mapping[str, Any]]:
     """Return the outcomes of slots that predict a fold, from the probabilities by trial and fold."""
     return lambda claim: {
         "state": "COMPLETE",
@@ -90,7 +89,7 @@ def predicted(tables: Mapping[int, list[list[float]]]) -> Callable[[ledger.Claim
 GOOD, FAIR, POOR = [[0.1, 0.2, 0.9], [0.1, 0.8, 0.9]], [[0.1, 0.6, 0.9], [0.1, 0.8, 0.9]], [[0.9] * 3, [0.1] * 3]
 
 
-def kinds(claims: list[ledger.Claim]) -> list[tuple[str, int, int]]:
+def kinds(claims: list[Claim]) -> list[tuple[str, int, int]]:
     return [(claim.payload["fit"], claim.payload["trial"], claim.payload["fold"]) for claim in claims]
 
 
@@ -169,7 +168,7 @@ def test_a_failed_finalist_is_not_confirmed(storage: Storage, study: Study) -> N
     finish(storage, study, "search", searched(0.5, 0.7, None, 0.8))
     confirm.plan(storage, study)
 
-    def diverging(claim: ledger.Claim) -> Mapping[str, Any]:
+    def diverging(claim: Claim) -> Mapping[str, Any]:
         return {"state": "FAIL", "value": None} if claim.payload["trial"] == 3 else inner(claim)
 
     finish(storage, study, "confirm", diverging)

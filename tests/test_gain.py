@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from mhist_tune import calibration, confirm, definition, gain, journal, paired, records, report, report_text, studies
+from mhist_tune import calibration, confirm, definition, gain, journal, paired, report, report_text, studies
+from mhist_tune.predictions import predictions_of
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from tests import test_finalists as confirmed
@@ -67,7 +68,7 @@ def open_test(storage: Storage, study: Study, trial: int, default: int) -> None:
 def test_the_gain_over_the_default_has_an_interval(storage: Storage, study: Study, tmp_path: Path) -> None:
     """Difference of seed-mean AUROC by hand, its interval that of the paired test; the two are never mixed."""
     open_test(storage, study, trial=1, default=0)
-    stored = records.predictions(storage, study, "retrain", "test")
+    stored = predictions_of(storage, study, "retrain", "test")
     tables = [np.stack([stored[0], stored[1]]), np.stack([stored[2], stored[3]])]
     document = report.write(storage, "small", tmp_path / "report")
     found = document["gain"]

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from mhist_tune import ledger, records, studies
+from mhist_tune import ledger, studies
 from mhist_tune.cli import main
+from mhist_tune.epochs import epochs_of
+from mhist_tune.predictions import predictions_of
 from mhist_tune.storage import open_storage
 from tests.killed_worker import run_killed
 
@@ -59,13 +61,13 @@ def what_is_recorded(url: str, folder: Path) -> dict[str, Any]:
     with open_storage(url) as storage:
         study = studies.load_study(storage, "tiny")
         trials = studies.optuna_study(storage, study, "search").get_trials()
-        predictions = records.predictions(storage, study, "search", "val")
+        predictions = predictions_of(storage, study, "search", "val")
         found = {
             gap: {
                 "slot": (slot.state, slot.trial_number, slot.outcome),
                 "epochs": [
                     (row.epoch, row.value, row.metrics["train_loss"])
-                    for row in records.epochs(storage, study, "search", slot.slot)
+                    for row in epochs_of(storage, study, "search", slot.slot)
                 ],
                 "predictions": predictions[slot.slot].tolist(),
                 "trials": [

@@ -8,9 +8,10 @@ import pytest
 import sqlalchemy
 from sqlalchemy import text
 
-from mhist_tune import ledger, records, studies, tables
-from mhist_tune.leases import LeaseKeeper, LeaseObserver, fence
-from mhist_tune.ledger import Claim, StaleTokenError
+from mhist_tune import ledger, studies, tables
+from mhist_tune.epochs import epochs_of
+from mhist_tune.leases import Claim, LeaseKeeper, LeaseObserver, StaleTokenError, fence, renew
+from mhist_tune.predictions import predictions_of
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from tests.ledger_process import N_EPOCHS
@@ -153,11 +154,11 @@ def test_killed_workers_lose_no_slot_and_no_epoch(
     assert any(row.attempts > 1 for row in rows)
     assert set(recorded.values()) == {1}  # nobody was told twice that an epoch is new
     for row in rows:
-        epochs = records.epochs(storage, study, "search", row.slot)
+        epochs = epochs_of(storage, study, "search", row.slot)
         assert [epoch.epoch for epoch in epochs] == list(range(1, N_EPOCHS + 1))
         assert [epoch.token for epoch in epochs] == sorted(epoch.token for epoch in epochs)
         assert epochs[-1].token <= row.token == row.attempts
-    assert set(records.predictions(storage, study, "search", "val")) == set(range(16))
+    assert set(predictions_of(storage, study, "search", "val")) == set(range(16))
 
 
 def test_a_stale_token_writes_nothing(storage: Storage, make_study: MakeStudy) -> None:
@@ -168,7 +169,7 @@ def test_a_stale_token_writes_nothing(storage: Storage, make_study: MakeStudy) -
     new = take_over(storage, study)
     before = row_of(storage, study)
 
-    assert not ledger.renew(storage, old, 60.0)
+    assert not renew(storage, old, 60.0)
     assert not ledger.release(storage, old)
     assert not ledger.attach_trial(storage, old, 7, 3)
     assert not ledger.decide(storage, old, {"value": 1})
@@ -198,7 +199,7 @@ def test_a_lease_is_taken_over_only_after_it_was_seen_for_its_full_length(
     assert take(storage, study, observer) is None
     clock.now_s = 0.28
     assert take(storage, study, observer) is None
-    assert ledger.renew(storage, old, 0.3)
+    assert renew(storage, old, 0.3)
     clock.now_s = 0.42
     assert take(storage, study, observer) is None
     clock.now_s = 0.56
@@ -220,7 +221,7 @@ def test_a_renewal_between_looking_and_taking_wins(storage: Storage, make_study:
 
     class Renewing(LeaseObserver):
         def abandoned(self, study_uuid, leases, **options):  # type: ignore[no-untyped-def]
-            assert ledger.renew(storage, old, 60.0)
+            assert renew(storage, old, 60.0)
             return list(leases)
 
     assert take(storage, study, Renewing()) is None
@@ -300,7 +301,7 @@ def test_a_released_slot_is_free_at_once_and_a_finished_one_never(storage: Stora
     study = make_study(n_trials=1)
     claim = must_take(storage, study)
     assert ledger.release(storage, claim) and ledger.release(storage, claim)
-    assert not ledger.renew(storage, claim, 60.0)
+    assert not renew(storage, claim, 60.0)
     assert not ledger.finish(storage, claim)
 
     again = must_take(storage, study)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mhist_tune import journal, ledger, records, selection, studies
+from mhist_tune import journal, ledger, selection, studies
+from mhist_tune.epochs import epochs_of
 from mhist_tune.rungs import KIND
+from mhist_tune.stages import SlotState
 from mhist_tune.storage import open_storage
 from tests.killed_worker import run_killed
 from tests.test_rungs import decide_again
@@ -82,7 +84,7 @@ def test_every_trial_ends_with_one_growing_curve(
             assert slot.state == "done"
             assert slot.outcome is not None
             states.append(slot.outcome["state"])
-            epochs = records.epochs(storage, study, "search", slot.slot)
+            epochs = epochs_of(storage, study, "search", slot.slot)
             assert [one.epoch for one in epochs] == list(range(1, slot.outcome["stopped_epoch"] + 1))
             trial = trials[slot.slot]
             assert (trial.number, trial.state.name, trial.params) == (
@@ -116,9 +118,9 @@ def test_thaw_continues_a_waiting_trial(
     with open_storage(storage_url_sqlite) as storage:
         study = studies.load_study(storage, "paused")
         slots = ledger.slots(storage, study, "search")
-        waiting = next(slot for slot in slots if slot.state == "paused")
+        waiting = next(slot for slot in slots if slot.state == SlotState.WAITING)
         ended = next(slot for slot in slots if (slot.outcome or {}).get("state") == "PRUNED" and slot.state == "done")
-        before = len(records.epochs(storage, study, "search", waiting.slot))
+        before = len(epochs_of(storage, study, "search", waiting.slot))
 
     code, out, err = run("thaw", "paused", str(waiting.trial_number))
     assert code == 0, err
@@ -134,6 +136,6 @@ def test_thaw_continues_a_waiting_trial(
     with open_storage(storage_url_sqlite) as storage:
         events = journal.events(storage, study, kind=KIND, slot=waiting.slot)
         assert "continued by hand" in [event.detail["reason"] for event in events]
-        epochs = records.epochs(storage, study, "search", waiting.slot)
+        epochs = epochs_of(storage, study, "search", waiting.slot)
         assert [one.epoch for one in epochs] == list(range(1, len(epochs) + 1))
         assert len(epochs) > before

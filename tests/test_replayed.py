@@ -15,7 +15,7 @@ from mhist_tune import definition, ledger, replayed, space, studies, suggestions
 from mhist_tune.creation import create
 from mhist_tune.devices import WorkerOptions
 from mhist_tune.events import StopRequest
-from mhist_tune.leases import LeaseObserver
+from mhist_tune.leases import LeaseObserver, StaleTokenError
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 
@@ -110,7 +110,7 @@ def test_a_suggestion_outlives_its_worker(storage: Storage, make_study: MakeStud
 
     ledger.release(storage, claim)
     again = ledger.claim(storage, study, ["search"], worker="b", observer=LeaseObserver())
-    with pytest.raises(ledger.StaleTokenError):
+    with pytest.raises(StaleTokenError):
         suggestions.record(storage, claim, {"params": {"learning_rate": 0.03}})
     assert again.slot == claim.slot
     assert suggestions.record(storage, again, {"params": {"learning_rate": 0.04}}) == first

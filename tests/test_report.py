@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import f1_score, log_loss, roc_auc_score
 
-from mhist_tune import calibration, ledger, records, report, report_text, schema, sentences, thumbnails
+from mhist_tune import calibration, ledger, report, report_text, schema, sentences, thumbnails
+from mhist_tune.epochs import record_epoch
 from mhist_tune.errors import StudyNotFoundError, UsageError
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.statistics import crossed_bootstrap
@@ -246,7 +247,7 @@ def search(storage, study, *, number=3, val=(0.1, 0.2, 0.3, 0.6, 0.4, 0.7, 0.8, 
     """Finish the study's search slot as a trial of that number, with predictions for its validation images."""
     claim = ledger.claim(storage, study, ["search"], worker="w", observer=LeaseObserver())
     metrics = {"train_loss": 0.6, "val_loss": 0.5, "val_f1": 0.8}
-    records.record_epoch(storage, claim, epoch=1, value=0.8, best_value=0.8, metrics=metrics, predictions=val)
+    record_epoch(storage, claim, epoch=1, value=0.8, best_value=0.8, metrics=metrics, predictions=val)
     ledger.attach_trial(storage, claim, 1, number)
     outcome = {"state": "COMPLETE", "value": 0.8, "params": {"learning_rate": 1e-3}}
     ledger.decide(storage, claim, {**outcome, "best_epoch": 1, "stopped_epoch": 1})

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from mhist_tune import checkpoint_writer, journal, ledger, records, resuming, search, studies
+from mhist_tune import checkpoint_writer, journal, ledger, resuming, search, studies
 from mhist_tune.checkpoint_store import CheckpointStore
+from mhist_tune.epochs import epochs_of
+from mhist_tune.leases import Claim
 from mhist_tune.storage import open_storage
 from mhist_tune.stores import open_checkpoints
 from tests.s3 import S3Server
@@ -106,7 +108,7 @@ def all_done(url: str) -> None:
             assert slot.state == "done"
             assert slot.outcome is not None
             assert slot.outcome["state"] == "COMPLETE"
-            rows = records.epochs(storage, study, "search", slot.slot)
+            rows = epochs_of(storage, study, "search", slot.slot)
             assert [row.epoch for row in rows] == list(range(1, N_EPOCHS + 1))
         assert journal.events(storage, study, kind="error") == []
 
@@ -167,7 +169,7 @@ def test_a_trial_whose_checkpoint_is_elsewhere_is_left_to_others(
     """A worker that does not reach it says so once and takes other slots; whoever reaches it goes on with it."""
     assert work(str(tmp_path / "first"))[0] == 143
 
-    def stop_waiting(*args: Any, **kwargs: Any) -> ledger.Claim | None:
+    def stop_waiting(*args: Any, **kwargs: Any) -> Claim | None:
         claim = claim_slot(*args, **kwargs)
         if claim is None and kwargs["excluding"] and not stopped.is_set():  # a second signal would end the process
             stopped.set()

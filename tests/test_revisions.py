@@ -13,8 +13,7 @@ from sqlalchemy import Connection, text
 
 from mhist_tune import ledger, revisions, tables
 from mhist_tune.errors import StorageError
-from mhist_tune.leases import LeaseObserver
-from mhist_tune.ledger import Claim
+from mhist_tune.leases import Claim, LeaseObserver, renew
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from tests.conftest import MakeStudy
@@ -204,7 +203,7 @@ def test_a_worker_that_slept_through_an_upgrade_writes_nothing(
     """Its slot is free with a new token, and its next write ends it with one line; so does a claim or a command."""
     study = make_study()
     claim = take(storage, study)
-    ledger.renew(storage, claim, -1.0)
+    renew(storage, claim, -1.0)
     url = url_of(storage)
 
     with next_version(tmp_path / "next"), open_storage(url) as newer:
@@ -213,7 +212,7 @@ def test_a_worker_that_slept_through_an_upgrade_writes_nothing(
 
     attempts: list[Callable[[], object]] = [
         lambda: ledger.decide(storage, claim, {"state": "COMPLETE"}),
-        lambda: ledger.renew(storage, claim, 60.0),
+        lambda: renew(storage, claim, 60.0),
         lambda: take(storage, study),
     ]
     for attempt in attempts:
@@ -230,7 +229,7 @@ def test_the_token_keeps_out_a_program_that_checks_nothing(
     """A worker of the first release does not look at the version again; its claim no longer holds."""
     study = make_study()
     claim = take(storage, study)
-    ledger.renew(storage, claim, -1.0)
+    renew(storage, claim, -1.0)
     with next_version(tmp_path / "next"):
         open_storage(url_of(storage)).close()
     monkeypatch.setattr(storage, "_refuse_other_tables", lambda connection: None)

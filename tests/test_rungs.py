@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from mhist_tune import journal, ledger, promotion, records
+from mhist_tune import journal, ledger, promotion
+from mhist_tune.epochs import epochs_of, record_epoch
 from mhist_tune.errors import UsageError
 from mhist_tune.leases import Claim, LeaseObserver, StaleTokenError
 from mhist_tune.promotion import Rung
 from mhist_tune.pruning import Decision, is_audited, rungs
 from mhist_tune.rungs import KIND, RungBook
+from mhist_tune.stages import SlotState
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 from tests.ledger_process import N_CLIMBED, score
@@ -35,7 +37,7 @@ def decide_again(storage: Storage, study: Study) -> dict[int, Rung]:
         assert slot is not None
         if "arrived" in first.detail:
             assert first.detail["arrived"] == slot
-            assert value == records.epochs(storage, study, "search", slot)[epoch - 1].best_value
+            assert value == epochs_of(storage, study, "search", slot)[epoch - 1].best_value
             rung, n_slots = seen.setdefault(epoch, Rung(epoch)), first.detail["n_slots"]
             expected = promotion.arrive(rung, slot, value, reduction_factor=factor, n_slots=n_slots)
         else:
@@ -85,7 +87,7 @@ def test_six_killed_workers_promote_as_one_would(
     n_complete = 0
     for row in rows:
         assert row.outcome is not None
-        epochs = records.epochs(storage, study, "search", row.slot)
+        epochs = epochs_of(storage, study, "search", row.slot)
         ends_at = N_CLIMBED if row.outcome["state"] == "COMPLETE" else 3 if row.slot in seen[3].values else 1
         assert [(one.epoch, one.value) for one in epochs] == [
             (epoch, score(row.slot, epoch)) for epoch in range(1, ends_at + 1)
@@ -112,7 +114,7 @@ def arrive(storage: Storage, book: RungBook) -> Arrive:
         claim = ledger.claim(storage, study, ["search"], worker="w", observer=LeaseObserver())
         assert claim is not None
         ledger.attach_trial(storage, claim, 1000 + claim.slot, claim.slot)
-        records.record_epoch(storage, claim, epoch=1, value=value, best_value=value, metrics={})
+        record_epoch(storage, claim, epoch=1, value=value, best_value=value, metrics={})
         return claim, book.arrive(claim, epoch=1, value=value, outcome=PRUNED)
 
     return call
@@ -123,10 +125,10 @@ def test_a_waiting_slot_is_nobodys_until_it_is_promoted(storage: Storage, book: 
     waiting, decision = arrive(0.9)
     assert decision.pause
     with pytest.raises(StaleTokenError):
-        records.record_epoch(storage, waiting, epoch=2, value=0.9, best_value=0.9, metrics={})
+        record_epoch(storage, waiting, epoch=2, value=0.9, best_value=0.9, metrics={})
     row = ledger.slots(storage, book._study, "search")[0]
     assert (row.state, row.expires_at, row.outcome) == (
-        "paused",
+        SlotState.WAITING,
         None,
         {**PRUNED, "reason": decision.reason, "decision": decision.to_dict()},
     )
@@ -136,7 +138,7 @@ def test_a_waiting_slot_is_nobodys_until_it_is_promoted(storage: Storage, book: 
     promoted = ledger.claim(storage, book._study, ["search"], worker="w", observer=LeaseObserver())
     assert promoted is not None
     assert (promoted.slot, promoted.outcome, promoted.token) == (0, None, 2)
-    [epoch] = records.epochs(storage, book._study, "search", 0)
+    [epoch] = epochs_of(storage, book._study, "search", 0)
     assert epoch.decision is not None
     assert (epoch.decision["pause"], epoch.decision["n_rivals"]) == (False, 2)
 
@@ -196,12 +198,12 @@ def test_an_audited_slot_goes_on_and_counts_for_nobody(storage: Storage, make_st
     for _ in range(4):
         claim = ledger.claim(storage, study, ["search"], worker="w", observer=LeaseObserver())
         assert claim is not None
-        records.record_epoch(storage, claim, epoch=1, value=0.5, best_value=0.5, metrics={})
+        record_epoch(storage, claim, epoch=1, value=0.5, best_value=0.5, metrics={})
         fates[claim.slot] = book.arrive(claim, epoch=1, value=0.5, outcome=PRUNED)
     audited = {slot for slot in fates if is_audited(study.definition.pruner, slot)}
     assert len(audited) == 2
     for slot, decision in fates.items():
         assert (decision.audited, decision.pause) == (slot in audited, slot not in audited)
-        [epoch] = records.epochs(storage, study, "search", slot)
+        [epoch] = epochs_of(storage, study, "search", slot)
         assert epoch.decision == decision.to_dict()
     assert max(decision.n_rivals for slot, decision in fates.items() if slot not in audited) == 1

@@ -3,7 +3,8 @@
 import pytest
 import sqlalchemy
 
-from mhist_tune import ledger, records, tables
+from mhist_tune import ledger, tables
+from mhist_tune.epochs import record_epoch
 from mhist_tune.leases import Claim, LeaseObserver
 from mhist_tune.scores import ScoreBook
 from mhist_tune.storage import Storage
@@ -23,7 +24,7 @@ def claim_of(storage: Storage, study: Study) -> Claim:
 
 
 def record(storage: Storage, claim: Claim, epoch: int, best: float) -> None:
-    records.record_epoch(storage, claim, epoch=epoch, value=0.1, best_value=best, metrics={})
+    record_epoch(storage, claim, epoch=epoch, value=0.1, best_value=best, metrics={})
 
 
 def test_scores_are_the_best_so_far_by_slot(storage: Storage, study: Study) -> None:

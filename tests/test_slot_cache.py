@@ -4,7 +4,7 @@ import sqlalchemy
 
 from mhist_tune import ledger
 from mhist_tune.dashboard.slot_cache import SlotCache
-from mhist_tune.leases import LeaseObserver
+from mhist_tune.leases import LeaseObserver, renew
 from mhist_tune.storage import Storage
 from tests.conftest import MakeStudy
 
@@ -24,7 +24,7 @@ def test_every_change_is_seen(storage: Storage, make_study: MakeStudy) -> None:
     assert same()
     ledger.attach_trial(storage, claim, 7, 0)
     assert same()
-    ledger.renew(storage, claim, 90.0)
+    renew(storage, claim, 90.0)
     assert same()
     ledger.decide(storage, claim, {"state": "FAIL"})
     assert same()

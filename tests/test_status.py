@@ -2,8 +2,9 @@
 
 import pytest
 
-from mhist_tune import journal, ledger, records, status
-from mhist_tune.leases import LeaseObserver
+from mhist_tune import journal, ledger, status
+from mhist_tune.epochs import record_epoch
+from mhist_tune.leases import Claim, LeaseObserver
 from mhist_tune.storage import Storage
 from tests.conftest import MakeStudy
 
@@ -13,19 +14,19 @@ def test_a_study_under_way(storage: Storage, make_study: MakeStudy) -> None:
     study = make_study(n_trials=4, lease_s=60.0)
     observer = LeaseObserver()
 
-    def claim() -> ledger.Claim:
+    def claim() -> Claim:
         claimed = ledger.claim(storage, study, ["search"], worker="host-1-abc", observer=observer)
         assert claimed is not None
         return claimed
 
     first = claim()
     for epoch in (1, 2):
-        records.record_epoch(storage, first, epoch=epoch, value=0.5, best_value=0.5, metrics={"elapsed_s": 10.0})
+        record_epoch(storage, first, epoch=epoch, value=0.5, best_value=0.5, metrics={"elapsed_s": 10.0})
     outcome = {"state": "COMPLETE", "value": 0.5, "best_epoch": 1, "stopped_epoch": 2, "params": {}}
     assert ledger.decide(storage, first, outcome)
     assert ledger.finish(storage, first)
     second = claim()
-    records.record_epoch(storage, second, epoch=1, value=0.4, best_value=0.4, metrics={"elapsed_s": 5.0})
+    record_epoch(storage, second, epoch=1, value=0.4, best_value=0.4, metrics={"elapsed_s": 5.0})
     progress = {"stage": "search", "slot": second.slot, "epoch": 1, "images_per_s": 321.0, "memory_bytes": 2 * 10**9}
     beat = journal.heartbeat(storage, "host-1-abc", study=study.uuid, device="cuda:1", state="training", **progress)
     storage.transaction(lambda connection: connection.execute(beat))

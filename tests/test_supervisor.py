@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mhist_tune import ledger, records, studies
+from mhist_tune import ledger, studies
+from mhist_tune.epochs import epochs_of
 from mhist_tune.storage import open_storage
 from tests.postgres import PostgresServer
 
@@ -89,13 +90,13 @@ def start(
             worker.process.communicate()
 
 
-def epochs_of(url: str) -> list[list[int]]:
+def recorded_epochs(url: str) -> list[list[int]]:
     """Return the recorded epochs of each slot, all of which must be done."""
     with open_storage(url) as storage:
         study = studies.load_study(storage, "tiny")
         slots = ledger.slots(storage, study, "search")
         assert {slot.state for slot in slots} == {"done"}
-        return [[row.epoch for row in records.epochs(storage, study, "search", slot.slot)] for slot in slots]
+        return [[row.epoch for row in epochs_of(storage, study, "search", slot.slot)] for slot in slots]
 
 
 def pid_of(line: str) -> int:
@@ -115,7 +116,7 @@ def test_a_crashed_process_is_started_again(start: Callable[..., Worker], storag
     code, _ = worker.end()
 
     assert code == 0
-    assert epochs_of(storage_url_sqlite) == [[1, 2, 3, 4, 5]] * 4
+    assert recorded_epochs(storage_url_sqlite) == [[1, 2, 3, 4, 5]] * 4
 
 
 def test_repeated_crashes_end_with_one_line(start: Callable[..., Worker], storage_url_sqlite: str) -> None:
@@ -147,7 +148,7 @@ def test_training_goes_on_while_the_database_restarts(start: Callable[..., Worke
     code, _ = worker.end()
 
     assert code == 0
-    assert epochs_of(url) == [list(range(1, 61))]
+    assert recorded_epochs(url) == [list(range(1, 61))]
 
 
 def test_a_database_that_stays_away_ends_the_worker(start: Callable[..., Worker], postgres: PostgresServer) -> None:
@@ -169,7 +170,7 @@ def test_a_database_that_stays_away_ends_the_worker(start: Callable[..., Worker]
     second = start(url, "--per-device", "1")
     assert " epoch=1 " not in second.wait_for("event=epoch")
     assert second.end()[0] == 0
-    assert epochs_of(url) == [list(range(1, 61))]
+    assert recorded_epochs(url) == [list(range(1, 61))]
 
 
 def test_a_signal_is_heard_while_the_database_is_away(start: Callable[..., Worker], postgres: PostgresServer) -> None:
@@ -202,4 +203,4 @@ def test_a_paused_worker_drops_its_trial_quietly(start: Callable[..., Worker], s
 
     assert code == 0
     assert "event=epoch" not in rest
-    assert epochs_of(storage_url_sqlite) == [list(range(1, 61))]
+    assert recorded_epochs(storage_url_sqlite) == [list(range(1, 61))]

@@ -9,7 +9,8 @@ import optuna
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mhist_tune import ledger, open_test, records, studies
+from mhist_tune import ledger, open_test, studies
+from mhist_tune.predictions import image_rows, predictions_of
 from mhist_tune.storage import open_storage
 
 Run = Callable[..., tuple[int, str, str]]
@@ -95,11 +96,11 @@ def test_rows_are_described_on_test_by_early_stopped_models(
     assert (found["test_openings"], found["stages"]["descriptive"]) == (1, {"done": 4})
     with open_storage(storage_url_sqlite) as storage:
         study = studies.load_study(storage, "table")
-        searched = records.predictions(storage, study, "search", "val")
-        again = records.predictions(storage, study, "descriptive", "val")
+        searched = predictions_of(storage, study, "search", "val")
+        again = predictions_of(storage, study, "descriptive", "val")
         assert all(np.array_equal(searched[slot], again[slot]) for slot in range(4))
-        on_test = records.predictions(storage, study, "descriptive", "test")
-        labels = records.image_set(storage, study, "test").labels
+        on_test = predictions_of(storage, study, "descriptive", "test")
+        labels = image_rows(storage, study, "test").labels
     document = json.loads(run("report", "table", "--against", "method-report", "--json")[1])
     assert document["columns"] == ["val_f1", "val_auroc", "best_epoch", "test_auroc"]
     assert document["descriptive"] == ["test_auroc"]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mhist_tune.records import EpochRow
+from mhist_tune.epochs import EpochRow
 from mhist_tune.space import Categorical, Float, Int
 from mhist_tune.trials import Trial, edges, importance
 

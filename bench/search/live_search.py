@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.output import machine, show
-from mhist_tune import definition, finalists, ledger, records
+from mhist_tune import definition, finalists, ledger
 from mhist_tune.cli.progress import progress
 from mhist_tune.creation import create
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.devices import WorkerOptions, parse_devices
+from mhist_tune.epochs import epochs_of
 from mhist_tune.errors import MhistTuneError
 from mhist_tune.events import Interrupted
 from mhist_tune.storage import Storage, open_storage
@@ -64,7 +65,7 @@ def spent(storage: Storage, study: Study) -> tuple[float, float]:
     seconds = [
         epoch.metrics["elapsed_s"] or 0.0
         for slot in ledger.slots(storage, study, "search")
-        for epoch in records.epochs(storage, study, "search", slot.slot)
+        for epoch in epochs_of(storage, study, "search", slot.slot)
     ]
     hp = study.definition.hyperparameters(study.definition.default_params())
     return sum(seconds), statistics.mean(seconds) * hp.epochs

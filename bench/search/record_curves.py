@@ -20,13 +20,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mhist_tune import definition, ledger, records
+from mhist_tune import definition, ledger
 from mhist_tune.cli.progress import progress
 from mhist_tune.creation import create
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.devices import WorkerOptions, parse_devices
+from mhist_tune.epochs import epochs_of
 from mhist_tune.errors import MhistTuneError
 from mhist_tune.events import Interrupted
+from mhist_tune.predictions import image_rows
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study, load_study
 from mhist_tune.suggestions import suggest
@@ -112,8 +114,8 @@ def write(storage: Storage, found: Sequence[Study], path: Path) -> int:
         "space": tables["space"],
         "fixed": {**tables["fixed"], "weights": Path(tables["fixed"]["weights"]).name},
         "dataset_fingerprint": found[0].dataset["fingerprint"],
-        "n_images": {name: len(records.image_set(storage, found[0], name).names) for name in ("train", "val")},
-        "n_val_positive": [int(records.image_set(storage, study, "val").labels.sum()) for study in found],
+        "n_images": {name: len(image_rows(storage, found[0], name).names) for name in ("train", "val")},
+        "n_val_positive": [int(image_rows(storage, study, "val").labels.sum()) for study in found],
         "settings": load_study(storage, found[0].name).settings,
     }
     lines = [head]
@@ -128,7 +130,7 @@ def write(storage: Storage, found: Sequence[Study], path: Path) -> int:
 
 
 def _line(storage: Storage, study: Study, slot: int, seed: int, outcome: Mapping[str, Any]) -> dict[str, Any]:
-    epochs = records.epochs(storage, study, "search", slot)
+    epochs = epochs_of(storage, study, "search", slot)
     curves = {
         name: [None if (value := epoch.metrics.get(name)) is None else round(value, decimals) for epoch in epochs]
         for name, decimals in METRICS.items()

@@ -25,7 +25,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from mhist_tune import creation, definition, records, studies
+from mhist_tune import creation, definition, studies
+from mhist_tune.epochs import epochs_of
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from mhist_tune.synthesize import synthesize
@@ -80,7 +81,7 @@ def watch(port: int, until: float, seconds: list[float], wrong: list[str]) -> No
 
 def epoch_s(storage: Storage, study: Study, slot: int, since: float) -> list[float]:
     """Return the seconds of each epoch of a slot that was recorded after `since`, by the database's clock."""
-    rows = records.epochs(storage, study, "search", slot)
+    rows = epochs_of(storage, study, "search", slot)
     return [row.metrics["elapsed_s"] or 0.0 for row in rows if row.recorded_at > since]
 
 

@@ -30,9 +30,11 @@ import sqlalchemy
 from optuna.trial import TrialState, create_trial
 
 from bench.output import machine, show
-from mhist_tune import definition, devices, journal, ledger, pruning, records, studies, tables
+from mhist_tune import definition, devices, journal, ledger, pruning, studies, tables
+from mhist_tune.epochs import record_epoch
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.scores import ScoreBook
+from mhist_tune.stages import SlotState
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from tests.postgres import PostgresServer
@@ -187,7 +189,7 @@ def ledger_epochs(
         decision = pruning.decide(
             study.definition.pruner, slot=claim.slot, epoch=epoch, n_epochs=N_EPOCHS, value=value, values_at=book.at
         )
-        records.record_epoch(
+        record_epoch(
             storage,
             claim,
             epoch=epoch,
@@ -274,7 +276,7 @@ def measure(url: str, database: str, settings: Sequence[Setting], n_epochs: int)
         n_finished = n_paused = 0
         for setting in settings:
             fill(storage, study, setting.n_finished - n_finished, "done")
-            fill(storage, study, setting.n_paused - n_paused, "paused")
+            fill(storage, study, setting.n_paused - n_paused, SlotState.WAITING)
             n_finished, n_paused = setting.n_finished, setting.n_paused
             ledger.add_slots(storage, study, "search", [{}] * setting.n_workers)
             sys.stderr.write(f"measuring {database} with {setting}\n")

@@ -15,6 +15,7 @@ from mhist_tune.cli.options import (
     storage_option,
 )
 from mhist_tune.errors import UsageError
+from mhist_tune.stages import StudyState
 
 _BY = "the command line"
 
@@ -130,7 +131,7 @@ def extend_command(name: str, n_trials: int, widen: str | None, storage_url: str
     follow_up(f"mhist-tune worker {name}")
 
 
-def _set_state(name: str, storage_url: str, state: str) -> None:
+def _set_state(name: str, storage_url: str, state: StudyState) -> None:
     from mhist_tune import control, studies
     from mhist_tune.storage import open_storage
 
@@ -148,7 +149,7 @@ def pause_command(name: str, storage_url: str) -> None:
     Example:
       mhist-tune pause vit
     """
-    _set_state(name, storage_url, "paused")
+    _set_state(name, storage_url, StudyState.PAUSED)
     follow_up(f"mhist-tune continue {name}")
 
 
@@ -162,7 +163,7 @@ def continue_command(name: str, storage_url: str) -> None:
     Example:
       mhist-tune continue vit
     """
-    _set_state(name, storage_url, "active")
+    _set_state(name, storage_url, StudyState.ACTIVE)
     follow_up(f"mhist-tune worker {name}")
 
 
@@ -176,7 +177,7 @@ def stop_command(name: str, storage_url: str) -> None:
     Example:
       mhist-tune stop vit
     """
-    _set_state(name, storage_url, "stopped")
+    _set_state(name, storage_url, StudyState.STOPPED)
     follow_up(f"mhist-tune retrain {name}")
 
 

@@ -20,6 +20,7 @@ from mhist_tune.cli.options import (
     work_options,
 )
 from mhist_tune.errors import UsageError
+from mhist_tune.stages import Stage
 
 if TYPE_CHECKING:
     from mhist_tune.storage import Storage
@@ -118,7 +119,7 @@ def retrain_command(
     if with_validation:
         with _opened(storage_url, name) as (storage, study):
             open_rows(storage, study, data_root=root, trials=trials, n_seeds=n_seeds, again=again)
-        _work(storage_url, root, name, stages=("descriptive",), **work)
+        _work(storage_url, root, name, stages=(Stage.DESCRIPTIVE,), **work)
         follow_up(f"mhist-tune report {name} --against method-report")
         return
     if len(trials) > 1:
@@ -126,7 +127,7 @@ def retrain_command(
     with _opened(storage_url, name) as (storage, study):
         trial = trials[0] if trials else None
         open_test(storage, study, data_root=root, trial=trial, n_seeds=n_seeds or N_SEEDS, again=again)
-    _work(storage_url, root, name, stages=("retrain",), **work)
+    _work(storage_url, root, name, stages=(Stage.RETRAIN,), **work)
     follow_up(f"mhist-tune report {name}")
 
 
@@ -201,10 +202,10 @@ def _main_job(storage_url: str, name: str, root: Path, **work: Unpack[WorkOption
     from mhist_tune.cli.show import print_report
     from mhist_tune.open_test import open_test
 
-    _work(storage_url, root, name, stages=("search", "confirm"), **work)
+    _work(storage_url, root, name, stages=(Stage.SEARCH, Stage.CONFIRM), **work)
     with _opened(storage_url, name) as (storage, study):
         open_test(storage, study, data_root=root)
-    _work(storage_url, root, name, stages=("retrain",), **work)
+    _work(storage_url, root, name, stages=(Stage.RETRAIN,), **work)
     print_report(storage_url, name, output=None, as_json=False)
 
 
@@ -223,7 +224,7 @@ def _work(
     root: Path,
     name: str | None,
     *,
-    stages: tuple[str, ...] | None = None,
+    stages: tuple[Stage, ...] | None = None,
     wait: bool = False,
     **work: Unpack[WorkOptions],
 ) -> None:

@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from mhist_tune import journal, records, report, status, studies
+from mhist_tune import journal, report, status, studies
 from mhist_tune.dashboard.slot_cache import SlotCache
+from mhist_tune.epochs import EpochRow, epochs_of
 from mhist_tune.journal import EventRow
 from mhist_tune.ledger import SlotRow
-from mhist_tune.records import EpochRow
+from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
-STAGE = "search"
-_DECIDING = ("search", "confirm")
+_DECIDING = (Stage.SEARCH, Stage.CONFIRM)
 _FRESH_S = 1.0
 _N_KEPT = 256
 _N_CHANGES = 20
@@ -65,7 +65,7 @@ class Snapshot:
 class _Watched:
     def __init__(self, storage: Storage, study: Study) -> None:
         self._storage, self._uuid, self._name = storage, study.uuid, study.name
-        self._optuna_id = studies.optuna_study_id(storage, study, STAGE)
+        self._optuna_id = studies.optuna_study_id(storage, study, Stage.SEARCH)
         self._slots = SlotCache(storage, study)
         self._epochs: dict[tuple[int, int], list[EpochRow]] = {}
         self._best: tuple[object, dict[str, Any] | None] | None = None
@@ -75,7 +75,7 @@ class _Watched:
 
     def _read(self) -> Snapshot:
         study = studies.load_study(self._storage, self._name)
-        slots = {stage: self._slots.slots(stage) for stage in status.STAGES}
+        slots = {stage: self._slots.slots(stage) for stage in Stage}
         ended = {stage: [(one.slot, one.token) for one in slots[stage] if one.outcome] for stage in _DECIDING}
         if self._best is None or self._best[0] != ended:  # a confirmation costs a bootstrap
             self._best = (ended, status.best_of(self._storage, study, slots))
@@ -83,7 +83,7 @@ class _Watched:
         return Snapshot(
             study=study,
             summary=status.summary(self._storage, study, slots, self._best[1]),
-            slots=slots[STAGE],
+            slots=slots[Stage.SEARCH],
             optuna_id=self._optuna_id,
             changes=[one for one in journal.events(self._storage, study) if "by" in one.detail][: -_N_CHANGES - 1 : -1],
             active_at=max([study.created_at, *seen]),
@@ -98,8 +98,8 @@ class _Watched:
             known = self._epochs.get(key)
         if known is not None:
             return known
-        rows = records.epochs(self._storage, study, STAGE, slot.slot)
-        if slot.state == "done":
+        rows = epochs_of(self._storage, study, Stage.SEARCH, slot.slot)
+        if slot.state == SlotState.DONE:
             with self._lock:
                 while len(self._epochs) >= _N_KEPT:
                     self._epochs.pop(next(iter(self._epochs)))

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from mhist_tune import control, journal, studies
+from mhist_tune import control, journal, studies, veto
 from mhist_tune.dashboard import view, web
 from mhist_tune.dashboard.live import Board, Fresh, Snapshot
 from mhist_tune.dashboard.web import FormError, Response
 from mhist_tune.errors import MhistTuneError, StorageError, StudyNotFoundError
 from mhist_tune.html import style_sheet
+from mhist_tune.stages import SlotState, StudyState
 from mhist_tune.storage import Storage
 from mhist_tune.words import shortest
 
@@ -101,7 +102,7 @@ class Site:
         last = max(0, (len(listed) - 1) // view.PAGE)
         number = min(int(asked["page"]), last) if asked.get("page", "").isdecimal() and len(asked["page"]) < 7 else 0
         rows = listed[number * view.PAGE : (number + 1) * view.PAGE]
-        running = {slot.slot: self._board.epochs(name, slot) for slot in rows if slot.state == "leased"}
+        running = {slot.slot: self._board.epochs(name, slot) for slot in rows if slot.state == SlotState.LEASED}
         curves = [(label, self._board.epochs(name, slot), style) for slot, label, style in view.drawn(snapshot)]
 
         def url(**changed: Any) -> str:
@@ -174,7 +175,7 @@ class Site:
                 if one.decision and one.decision.get("threshold") is not None
             ],
             may_retry=row.state in ("failed", "pruned") and not snapshot.study.definition.rows,
-            may_veto=slot.state == "leased",
+            may_veto=slot.state == SlotState.LEASED,
         )
 
     def _report(self, name: str) -> Response:
@@ -204,13 +205,13 @@ class Site:
                 control.retry(self._storage, study, _whole(fields, "trial", 0, 10**9), by=_BY)
             case "veto":
                 number = _whole(fields, "trial", 0, 10**9)
-                control.veto(self._storage, study, number, fields.get("reason", ""), by=_BY)
+                veto.record(self._storage, study, number, fields.get("reason", ""), by=_BY)
                 return f"{here}/trial/{number}"
             case "enqueue":
                 given = {key.removeprefix("param."): value for key, value in fields.items() if value.strip()}
                 control.enqueue(self._storage, study, control.read_params(study, given), by=_BY)
             case _:
-                state = {"pause": "paused", "continue": "active", "stop": "stopped"}[action]
+                state = {"pause": StudyState.PAUSED, "continue": StudyState.ACTIVE, "stop": StudyState.STOPPED}[action]
                 control.set_state(self._storage, study, state, by=_BY)
         return here
 
@@ -251,7 +252,7 @@ def _whole(fields: Mapping[str, str], name: str, low: int, high: int) -> int:
 
 def _states(state: str) -> list[tuple[str, str, str]]:
     """Return the buttons that a study in this state has: action, text and style."""
-    if state == "active":
+    if state == StudyState.ACTIVE:
         return [("pause", "Pause", ""), ("stop", "Stop: cancel what waits", "danger")]
     return [("continue", "Continue", "strong")]
 

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from mhist_tune import tables
 from mhist_tune.ledger import SlotRow
+from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
@@ -30,9 +31,9 @@ class SlotCache:
 
     def __init__(self, storage: Storage, study: Study) -> None:
         self._storage, self._study = storage, study
-        self._stages: dict[str, _Stage] = {}
+        self._stages: dict[Stage, _Stage] = {}
 
-    def slots(self, stage: str) -> Sequence[SlotRow]:
+    def slots(self, stage: Stage) -> Sequence[SlotRow]:
         """Return all slots of a stage by number, as `ledger.slots` does."""
         known = self._stages.setdefault(stage, _Stage())
         table = tables.slots

@@ -9,9 +9,10 @@ from urllib.parse import urlencode
 
 from mhist_tune import svg
 from mhist_tune.dashboard.live import Snapshot
+from mhist_tune.epochs import EpochRow
 from mhist_tune.ledger import SlotRow
-from mhist_tune.records import EpochRow
 from mhist_tune.selection import best_of
+from mhist_tune.stages import SlotState
 from mhist_tune.svg import Line
 from mhist_tune.words import rough_duration, score, shortest
 
@@ -27,7 +28,13 @@ N_DRAWN = 2000
 """Trials in the history chart at most: the newest."""
 PAGE = 50
 _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
-_SLOTS = {"leased": "running", "free": "waiting", "paused": "paused", "cancelled": "cancelled", "done": "done"}
+_SLOTS = {
+    SlotState.LEASED: "running",
+    SlotState.FREE: "waiting",
+    SlotState.WAITING: "paused",
+    SlotState.CANCELLED: "cancelled",
+    SlotState.DONE: "done",
+}
 _BAR = ("done", "pruned", "failed", "leased", "free", "cancelled")
 
 Epochs = Sequence[EpochRow]
@@ -174,7 +181,8 @@ def filters(name: str, slots: Sequence[SlotRow], only: str) -> list[tuple[str, s
 
 def drawn(snapshot: Snapshot) -> list[tuple[SlotRow, str, str]]:
     """Return the trials whose curves are drawn, the best one last and so on top: slot, label and class."""
-    running = [slot for slot in snapshot.slots if slot.state == "leased" and slot.trial_number is not None][-N_COLOURS:]
+    leased = [slot for slot in snapshot.slots if slot.state == SlotState.LEASED]
+    running = [slot for slot in leased if slot.trial_number is not None][-N_COLOURS:]
     found = [(slot, f"trial {slot.trial_number}, running", f"c{place}") for place, slot in enumerate(running)]
     ranked = sorted((slot for slot in snapshot.slots if state_of(slot) == "complete"), key=lambda slot: -_value(slot))
     top = best_of(snapshot.study, snapshot.slots)

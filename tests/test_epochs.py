@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import sqlalchemy
 
-from mhist_tune import journal, ledger, records, tables
+from mhist_tune import journal, ledger, tables
+from mhist_tune.epochs import epochs_of, record_epoch
 from mhist_tune.errors import DataError
-from mhist_tune.leases import LeaseObserver
-from mhist_tune.ledger import Claim, StaleTokenError
+from mhist_tune.leases import Claim, LeaseObserver, StaleTokenError
+from mhist_tune.predictions import image_rows, predictions_of, record_predictions, save_image_set
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 
@@ -46,7 +47,7 @@ def stale(storage: Storage, study: Study) -> Claim:
 
 def record(storage: Storage, claim: Claim, epoch: int, value: float, **options: Any) -> bool:
     """Record an epoch whose value is its best."""
-    recorded = records.record_epoch(
+    recorded = record_epoch(
         storage, claim, epoch=epoch, value=value, best_value=value, **{"metrics": {"val_f1": value}, **options}
     )
     return recorded.is_new
@@ -63,16 +64,16 @@ def test_an_epoch_is_stored_with_all_that_was_measured(storage: Storage, study: 
     probabilities = np.array([0.1, 1 / 3, 1.0])
     metrics = {"val_f1": 0.1 + 0.2, "val_auroc": float("nan"), "train_loss": float("inf"), "memory": None}
 
-    recorded = records.record_epoch(
+    recorded = record_epoch(
         storage, claim, epoch=1, value=0.1 + 0.2, best_value=0.7, metrics=metrics, predictions=probabilities
     )
 
     assert recorded.is_new
-    (row,) = records.epochs(storage, study, "search", 0)
+    (row,) = epochs_of(storage, study, "search", 0)
     assert (row.epoch, row.token, row.value, row.best_value, row.decision) == (1, 1, 0.1 + 0.2, 0.7, None)
     assert row.metrics == {"val_f1": 0.1 + 0.2, "val_auroc": None, "train_loss": None, "memory": None}
     assert abs(row.recorded_at - storage.now()) < 60
-    stored = records.predictions(storage, study, "search", "val")
+    stored = predictions_of(storage, study, "search", "val")
     assert list(stored) == [0]
     assert stored[0].dtype == np.float64
     np.testing.assert_array_equal(stored[0], probabilities)
@@ -84,8 +85,8 @@ def test_the_first_record_of_an_epoch_stands(storage: Storage, study: Study, cla
 
     assert not record(storage, claim, 1, 0.9, predictions=[0.9, 0.9, 0.9])
 
-    assert [row.value for row in records.epochs(storage, study, "search", 0)] == [0.5]
-    assert records.predictions(storage, study, "search", "val")[0].tolist() == [0.1, 0.2, 0.3]
+    assert [row.value for row in epochs_of(storage, study, "search", 0)] == [0.5]
+    assert predictions_of(storage, study, "search", "val")[0].tolist() == [0.1, 0.2, 0.3]
 
 
 def test_predictions_are_those_of_the_newest_best_epoch(storage: Storage, study: Study, claim: Claim) -> None:
@@ -95,7 +96,7 @@ def test_predictions_are_those_of_the_newest_best_epoch(storage: Storage, study:
     record(storage, claim, 4, 0.4)
     record(storage, claim, 1, 0.3, predictions=[0.1, 0.1, 0.1])
 
-    assert records.predictions(storage, study, "search", "val")[0].tolist() == [0.3, 0.3, 0.3]
+    assert predictions_of(storage, study, "search", "val")[0].tolist() == [0.3, 0.3, 0.3]
 
 
 def test_a_stale_token_records_nothing(storage: Storage, study: Study, stale: Claim) -> None:
@@ -105,7 +106,7 @@ def test_a_stale_token_records_nothing(storage: Storage, study: Study, stale: Cl
     with pytest.raises(StaleTokenError):
         record(storage, stale, 1, 0.5, lease_s=60.0)
     with pytest.raises(StaleTokenError):
-        records.record_predictions(storage, stale, "val", [0.1, 0.2, 0.3])
+        record_predictions(storage, stale, "val", [0.1, 0.2, 0.3])
 
     assert n_rows(storage, tables.epochs) == 0
     assert n_rows(storage, tables.predictions) == 0
@@ -146,12 +147,10 @@ def test_what_does_not_fit_is_refused_as_a_whole(
 def test_the_first_decision_stands(storage: Storage, study: Study, claim: Claim) -> None:
     """Recorded again with another decision, an epoch keeps its own, and says so."""
     for decision in ({"prune": False}, {"prune": True}):
-        recorded = records.record_epoch(
-            storage, claim, epoch=1, value=0.5, best_value=0.5, metrics={}, decision=decision
-        )
+        recorded = record_epoch(storage, claim, epoch=1, value=0.5, best_value=0.5, metrics={}, decision=decision)
         assert recorded.decision == {"prune": False}
 
-    assert [row.decision for row in records.epochs(storage, study, "search", 0)] == [{"prune": False}]
+    assert [row.decision for row in epochs_of(storage, study, "search", 0)] == [{"prune": False}]
 
 
 def test_an_epoch_renews_the_lease_and_takes_one_transaction(storage: Storage, study: Study, claim: Claim) -> None:
@@ -185,40 +184,40 @@ def test_an_epoch_renews_the_lease_and_takes_one_transaction(storage: Storage, s
 
 def test_final_predictions_are_stored_once(storage: Storage, study: Study, claim: Claim) -> None:
     """A slot's predictions of a set stay as they were first stored; each set has its own."""
-    records.save_image_set(storage, study, "test", [["t.png", 1, 6, None]])
+    save_image_set(storage, study, "test", [["t.png", 1, 6, None]])
 
-    assert records.record_predictions(storage, claim, "test", np.array([0.25], dtype=np.float32))
-    assert not records.record_predictions(storage, claim, "test", [0.5])
+    assert record_predictions(storage, claim, "test", np.array([0.25], dtype=np.float32))
+    assert not record_predictions(storage, claim, "test", [0.5])
     with pytest.raises(ValueError, match="1 images"):
-        records.record_predictions(storage, claim, "test", [0.5, 0.5])
+        record_predictions(storage, claim, "test", [0.5, 0.5])
 
-    assert records.predictions(storage, study, "search", "test")[0].tolist() == [0.25]
-    assert records.predictions(storage, study, "search", "val") == {}
+    assert predictions_of(storage, study, "search", "test")[0].tolist() == [0.25]
+    assert predictions_of(storage, study, "search", "val") == {}
 
 
 def test_an_image_set_is_kept_in_its_order(storage: Storage, study: Study) -> None:
     """Names, labels, votes and groups come back; without a group for each image there are no groups."""
-    val = records.image_set(storage, study, "val")
-    records.save_image_set(storage, study, "test", [["t.png", 1, 6, None], ["s.png", 0, 1, "p"]])
+    val = image_rows(storage, study, "val")
+    save_image_set(storage, study, "test", [["t.png", 1, 6, None], ["s.png", 0, 1, "p"]])
 
     assert val.names == ("c.png", "d.png", "e.png")
     assert (val.labels.tolist(), val.votes.tolist(), val.groups) == ([0, 1, 0], [2, 5, 3], ("p3", "p4", "p4"))
-    assert records.image_set(storage, study, "test").names == ("t.png", "s.png")
-    assert records.image_set(storage, study, "test").groups is None
+    assert image_rows(storage, study, "test").names == ("t.png", "s.png")
+    assert image_rows(storage, study, "test").groups is None
     with pytest.raises(KeyError, match="nowhere"):
-        records.image_set(storage, study, "nowhere")
+        image_rows(storage, study, "nowhere")
 
 
 def test_other_images_under_the_same_name_are_refused(storage: Storage, study: Study) -> None:
     """Saved again it must be the very same set."""
     rows = [["t.png", 1, 6, None]]
-    records.save_image_set(storage, study, "test", rows)
-    records.save_image_set(storage, study, "test", rows)
+    save_image_set(storage, study, "test", rows)
+    save_image_set(storage, study, "test", rows)
 
     with pytest.raises(DataError, match="test"):
-        records.save_image_set(storage, study, "test", [["t.png", 0, 1, None]])
+        save_image_set(storage, study, "test", [["t.png", 0, 1, None]])
 
-    assert records.image_set(storage, study, "test").labels.tolist() == [1]
+    assert image_rows(storage, study, "test").labels.tolist() == [1]
 
 
 def open_for(storage: Storage, study: Study, payload: dict[str, Any]) -> int:
