@@ -7,7 +7,7 @@ repeated by the same command.
 import contextlib
 from collections.abc import Iterator, Sequence, Set
 
-from mhist_tune import digest, journal, kept_weights, studies, thumbnails
+from mhist_tune import journal, kept_weights, optuna_attrs, studies, thumbnails
 from mhist_tune.checkpoint_files import Files
 from mhist_tune.errors import StorageError
 from mhist_tune.storage import Storage
@@ -32,7 +32,7 @@ def delete(storage: Storage, study: Study, *, checkpoints: str | None = None) ->
         StorageError: a place does not answer, and nothing is deleted; or a file cannot be removed, and the rows stay.
     """
     places, unreachable = _places(storage, study, checkpoints)
-    artifacts = digest.artifacts(storage, study)
+    artifacts = optuna_attrs.artifacts(storage, study)
     with _explained(study):
         for files in places:
             files.sizes(f"{study.folder_name}/")  # a place that does not answer ends the deletion here
@@ -58,7 +58,7 @@ def _places(storage: Storage, study: Study, checkpoints: str | None) -> tuple[li
 def _remove_files(storage: Storage, study: Study, places: Sequence[Files], artifacts: Set[str]) -> None:
     thumbnails.remove(storage, study)
     kept_weights.remove(storage, study)
-    digest.remove(storage, artifacts)
+    optuna_attrs.remove(storage, artifacts)
     for files in places:
         for name in files.sizes(f"{study.folder_name}/"):
             files.remove(name)

@@ -19,7 +19,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Executable
 
-from mhist_tune import digest, journal, ledger, memory, studies
+from mhist_tune import journal, ledger, memory, studies, trial_note
 from mhist_tune.dataset import ImageSet
 from mhist_tune.epochs import EpochRow, epochs_of, record_epoch
 from mhist_tune.errors import DeviceError, MhistTuneError, StorageError
@@ -334,7 +334,7 @@ class SlotRun:
             for name in ("standard_error", "best_epoch", "stopped_epoch", "reason"):
                 if outcome.get(name) is not None:
                     optuna_storage.set_trial_user_attr(self._trial_id, name, outcome[name])
-            digest.write_trial(
+            trial_note.write_trial(
                 self.session.storage, self.session.study, self.claim.stage, self._trial_id, outcome, epochs
             )
             values = None if value is None else [value]

@@ -19,7 +19,6 @@ from mhist_tune import (
     audit,
     by_votes,
     definition,
-    digest,
     evidence,
     figures,
     finalists,
@@ -27,6 +26,7 @@ from mhist_tune import (
     html,
     journal,
     ledger,
+    optuna_note,
     plotly_figures,
     report_text,
     sentences,
@@ -139,7 +139,7 @@ def _show_in_optuna(
             by_sampling.setdefault(str(trial.params["sampling"]), []).append(value)
     if len(by_sampling) > 1:
         shown["sampling"] = plotly_figures.by_choice("sampling", by_sampling)
-    digest.write_report(storage, found.study, report_text.to_note(document), shown, folder / "predictions.csv")
+    optuna_note.write_report(storage, found.study, report_text.to_note(document), shown, folder / "predictions.csv")
 
 
 def _page(storage: Storage, found: Evidence, document: Mapping[str, Any], drawn: Sequence[figures.ReportFigure]) -> str:

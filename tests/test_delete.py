@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mhist_tune import digest, journal, kept_weights, studies, thumbnails
+from mhist_tune import journal, kept_weights, optuna_note, studies, thumbnails
 from mhist_tune.delete import delete
 from mhist_tune.errors import StorageError
 from mhist_tune.storage import Storage, open_storage
@@ -42,7 +42,7 @@ def create(storage: Storage, *, checkpoints: str | None = None, recorded: str | 
     images.with_suffix(".123.partial").write_bytes(b"left by a process that was killed")
     predictions = storage.root / "predictions.csv"
     predictions.write_text("image_name,probability\n")
-    digest.write_report(storage, study, "text", {}, predictions)
+    optuna_note.write_report(storage, study, "text", {}, predictions)
     predictions.unlink()
     assert {path.relative_to(storage.root).parts[0] for path in files_of(storage.root)} >= set(FOLDERS[1:])
     return study
@@ -79,7 +79,7 @@ def test_a_wrong_place_loses_nothing(run: Run, study: str, tmp_path: Path, place
     [
         ("mhist_tune.thumbnails:remove", 1),
         ("mhist_tune.kept_weights:remove", 1),
-        ("mhist_tune.digest:remove", 1),
+        ("mhist_tune.optuna_attrs:remove", 1),
         ("mhist_tune.checkpoint_files:Folder.remove", 1),
         ("mhist_tune.studies:delete_study", 1),
         ("mhist_tune.optuna_studies:delete", 2),

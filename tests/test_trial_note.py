@@ -1,18 +1,16 @@
-"""What optuna-dashboard shows of ours, read by its own code."""
+"""A trial in optuna-dashboard, read by its own code."""
 
 from pathlib import Path
 from xml.etree import ElementTree
 
 import optuna
 import pytest
-from optuna_dashboard import get_note
 
-from mhist_tune import digest, report, studies
+from mhist_tune import studies, trial_note
 from mhist_tune.dashboard import app
 from mhist_tune.epochs import epochs_of
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
-from tests import made_up
 from tests.conftest import MakeStudy
 from tests.test_dashboard_pages import claim, train
 from tests.web import Client
@@ -35,7 +33,7 @@ def ended(storage: Storage, make_study: MakeStudy) -> tuple[Study, optuna.trial.
     epochs = epochs_of(storage, study, "search", claimed.slot)
     outcome = {"state": "PRUNED", "value": 0.5, "best_epoch": 2, "reason": "0.600 is too low"}
     for _ in range(2):  # a worker killed in between lets the next one write it again
-        digest.write_trial(storage, study, "search", trial_id, outcome, epochs)
+        trial_note.write_trial(storage, study, "search", trial_id, outcome, epochs)
     storage.optuna.set_trial_state_values(trial_id, optuna.trial.TrialState.PRUNED, [0.5])
     return study, storage.optuna.get_trial(trial_id)
 
@@ -57,22 +55,3 @@ def test_a_trial_has_note_numbers_and_curves(storage: Storage, ended: tuple[Stud
     assert picture.headers["content-type"] == "image/svg+xml"
     ElementTree.fromstring(picture.body)
     assert f"({'/artifacts'}/{study_id}/{trial._trial_id}/{artifact['artifact_id']})" in note
-
-
-def test_a_report_becomes_note_figures_and_file(storage: Storage) -> None:
-    """At most four small figures, the result, the predictions; made again they replace themselves, no other note."""
-    study = made_up.create(storage)
-    made_up.open_test(storage, study)
-    made_up.retrain(storage, study, n_slots=3)
-    for _ in range(2):
-        document = report.write(storage, study.name, storage.root / "out")
-    optuna_study = studies.optuna_study(storage, study, "search")
-    shown = Client(app(storage)).get(f"/api/studies/{optuna_study._study_id}").json
-
-    assert document["result"] in get_note(optuna_study)
-    assert {one["id"] for one in shown["plotly_graph_objects"]} == {"roc", "seeds", "votes"}
-    assert sum(len(one["graph_object"]) for one in shown["plotly_graph_objects"]) < 12_000
-    assert [one["filename"] for one in shown["artifacts"]] == ["predictions.csv"]
-    storage.optuna.set_study_system_attr(optuna_study._study_id, "dashboard:note_str:0", "mine")
-    report.write(storage, study.name, storage.root / "out")
-    assert get_note(optuna_study).startswith("mine")
