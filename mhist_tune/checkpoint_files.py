@@ -1,7 +1,7 @@
 """Where checkpoint files lie: the few things that a store must be able to do, and a folder that does them.
 
-Reading, writing and removing are those of Optuna's artifact stores, which `stores` uses for S3; a folder has an
-implementation of its own here, because Optuna's may leave half a file behind.
+Reading, writing and removing are those of Optuna's artifact stores, which `checkpoint_places` uses for S3. A folder has
+its own implementation here, because Optuna's may leave half a file behind.
 """
 
 import contextlib

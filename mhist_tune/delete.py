@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence, Set
 
 from mhist_tune import journal, kept_weights, optuna_attrs, studies, thumbnails
 from mhist_tune.checkpoint_files import Files
+from mhist_tune.checkpoint_places import open_files, open_recorded
 from mhist_tune.errors import StorageError
 from mhist_tune.storage import Storage
-from mhist_tune.stores import open_files, open_recorded
 from mhist_tune.studies import Study
 
 
@@ -21,8 +21,8 @@ def delete(storage: Storage, study: Study, *, checkpoints: str | None = None) ->
     Args:
         storage: where the study is.
         study: the study.
-        checkpoints: the place of its checkpoints, see `stores.open_files`; None for the storage folder and every
-            place that a worker has recorded.
+        checkpoints: the place of its checkpoints, see `open_files`; None for the storage folder and every place
+            that a worker has recorded.
 
     Returns:
         The recorded places on other machines, whose files stay.

@@ -19,7 +19,7 @@ class WorkerOptions:
         study: the study to serve; None for every study that has slots.
         stages: the stages to serve; None for all, see `worker.WORK`.
         wait: stay for more when no slot is left.
-        checkpoints: where training states are kept, see `stores.open_checkpoints`; None for the storage folder.
+        checkpoints: where training states are kept, see `open_checkpoints`; None for the storage folder.
         checkpoints_gb: how many GB they may take; None for no limit.
     """
 

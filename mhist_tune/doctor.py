@@ -19,9 +19,9 @@ import sqlalchemy
 import torch
 
 from mhist_tune import dataset, journal, studies
+from mhist_tune.checkpoint_places import open_files
 from mhist_tune.errors import MhistTuneError, NoStorageError
 from mhist_tune.storage import Storage, open_storage
-from mhist_tune.stores import open_files
 
 SHARED_MEMORY = Path("/dev/shm")
 _GB = 1e9

@@ -22,8 +22,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, PendingR
 
 from mhist_tune import __version__, revisions, tables
 from mhist_tune.errors import NoStorageError, StorageError
+from mhist_tune.faults import is_contention, is_full, is_refusal, is_transient
 from mhist_tune.filesystems import network_file_system
-from mhist_tune.transient import is_contention, is_full, is_refusal, is_transient
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage, RDBStorage

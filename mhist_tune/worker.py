@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from mhist_tune import confirm, dataset, ledger, memory, models, probe, retrain, search, studies
+from mhist_tune.checkpoint_places import open_checkpoints
 from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.devices import WorkerOptions
 from mhist_tune.errors import DataError, StorageError
@@ -23,7 +24,6 @@ from mhist_tune.leases import Claim, LeaseObserver
 from mhist_tune.session import Session
 from mhist_tune.stages import OPEN, Stage, StudyState
 from mhist_tune.storage import Storage, open_storage
-from mhist_tune.stores import open_checkpoints
 from mhist_tune.studies import Study
 
 WORK: Mapping[Stage, Callable[[SlotRun], Mapping[str, Any]]] = {

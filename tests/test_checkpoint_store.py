@@ -10,9 +10,9 @@ import torch
 from safetensors import safe_open
 
 from mhist_tune.checkpoint_files import Files
+from mhist_tune.checkpoint_places import open_checkpoints
 from mhist_tune.checkpoint_store import Cancelled, CheckpointStore, snapshot
 from mhist_tune.errors import DiskFullError, StorageError
-from mhist_tune.stores import open_checkpoints
 from tests.s3 import S3Server
 
 KEY = "3f/search/0007"

@@ -66,7 +66,7 @@ def test_help_loads_nothing_heavy(path: tuple[str, ...]) -> None:
     [
         ("status", {"sqlalchemy"}),
         ("supervisor", set()),
-        ("stores", set()),
+        ("checkpoint_places", set()),
         ("delete", {"sqlalchemy", "numpy", "PIL"}),
         ("worker", {"sqlalchemy", "numpy", "torch", "torchvision", "timm", "optuna", "PIL"}),
     ],

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from mhist_tune import journal, kept_weights, optuna_note, studies, thumbnails
+from mhist_tune.checkpoint_places import open_files
 from mhist_tune.delete import delete
 from mhist_tune.errors import StorageError
 from mhist_tune.storage import Storage, open_storage
-from mhist_tune.stores import open_files
 from mhist_tune.studies import Study
 from tests import made_up
 from tests.killed_worker import run_killed

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from mhist_tune import checkpoint_writer, journal, ledger, resuming, search, studies
+from mhist_tune.checkpoint_places import open_checkpoints
 from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.epochs import epochs_of
 from mhist_tune.leases import Claim
 from mhist_tune.storage import open_storage
-from mhist_tune.stores import open_checkpoints
 from tests.s3 import S3Server
 
 Run = Callable[..., tuple[int, str, str]]

@@ -229,11 +229,11 @@ def _work(
     **work: Unpack[WorkOptions],
 ) -> None:
     """Run workers in this terminal; end with 128 + the signal's number when one asks to stop."""
+    from mhist_tune.checkpoint_places import open_files
     from mhist_tune.cli.progress import progress
     from mhist_tune.devices import WorkerOptions, parse_devices
     from mhist_tune.events import Interrupted
     from mhist_tune.storage import open_storage
-    from mhist_tune.stores import open_files
     from mhist_tune.studies import load_study
     from mhist_tune.supervisor import run_workers, stop_on_signals
 

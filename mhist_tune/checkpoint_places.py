@@ -53,7 +53,7 @@ def open_files(place: str | None, root: Path) -> Files:
     """
     if place is None or "://" not in place:
         path = (root / "checkpoints" if place is None else Path(place)).absolute()
-        # A folder of a network file system is the same one on every machine that has it under this name.
+        # A folder on a network file system is the same on every machine that mounts it at this path.
         is_shared = network_file_system(path) is not None
         return Folder(path, str(path) if is_shared else f"{socket.gethostname()}:{path}")
     url = urlsplit(place)
@@ -76,13 +76,13 @@ def open_recorded(place: str) -> Files | None:
 
 
 class Bucket:
-    """Files below a prefix of a bucket; the store itself makes each of them whole or not there.
+    """Files below a prefix of a bucket. The store itself never shows a part of a file.
 
     Credentials, region and endpoint come from where boto3 looks for them.
 
     Args:
         bucket: its name.
-        prefix: what names begin with, without slashes at its ends; may be empty.
+        prefix: the start of every name, without a slash at either end; may be empty.
 
     Raises:
         UsageError: boto3 is missing.
@@ -161,7 +161,7 @@ def _artifact_store(bucket: str, place: str) -> "Boto3ArtifactStore":
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Tell whether the store has understood and says no, which no waiting changes."""
+    """Return whether the store refuses the request, so that waiting does not help."""
     from botocore.exceptions import ClientError, NoCredentialsError, PartialCredentialsError
 
     cause = error.__context__ if not isinstance(error, ClientError) else error  # a failed upload wraps its cause
