@@ -9,25 +9,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mhist_tune.arrays import Int64Array
 from mhist_tune.errors import DataError, did_you_mean
-
-POSITIVE_CLASS = "SSA"
-"""The class with label 1: sessile serrated adenoma, the one that precision, recall and F1 are about."""
-NEGATIVE_CLASS = "HP"
-N_ANNOTATORS = 7
-MIN_POSITIVE_VOTES = 4
-"""MHIST's majority rule: the label is 1 exactly when at least this many of the seven annotators chose SSA."""
-
-MHIST_VOTES = {
-    "train": (537, 497, 302, 209, 151, 106, 154, 219),
-    "test": (186, 208, 124, 99, 65, 62, 96, 137),
-}
-"""Images of MHIST with 0..7 votes for SSA in each partition, 2,175 and 977 in all (counted in its annotations.csv)."""
+from mhist_tune.mhist import N_ANNOTATORS, NEGATIVE_CLASS, POSITIVE_CLASS
 
 CSV_NAME = "annotations.csv"
 IMAGE_FOLDER = "images"
@@ -39,8 +26,6 @@ VOTES_COLUMN = "Number of Annotators who Selected SSA (Out of 7)"
 PARTITION_COLUMN = "Partition"
 GROUP_COLUMN = "Group"
 REQUIRED_COLUMNS = (NAME_COLUMN, LABEL_COLUMN, VOTES_COLUMN, PARTITION_COLUMN)
-
-Int64Array: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

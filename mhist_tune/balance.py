@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from mhist_tune.dataset import load_train
 from mhist_tune.features import image_features
-from mhist_tune.hyperparameters import N_ANNOTATORS, Hyperparameters
+from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.mhist import N_ANNOTATORS
 from mhist_tune.sampling import prepare
 
 

@@ -9,9 +9,8 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from mhist_tune.mhist import N_ANNOTATORS, THRESHOLD
 from mhist_tune.statistics import checked, image_draws, percentiles, seed_draws
-
-N_PATHOLOGISTS = 7
 
 
 class VoteRate(TypedDict):
@@ -42,7 +41,7 @@ def error_rates(
     labels: npt.ArrayLike,
     probabilities: npt.ArrayLike,
     *,
-    threshold: float = 0.5,
+    threshold: float = THRESHOLD,
     groups: Sequence[str] | None = None,
     n_boot: int = 2000,
     seed: int = 0,
@@ -65,7 +64,7 @@ def error_rates(
     positive, table = checked(labels, probabilities)
     wrong = ((table > threshold) != positive).astype(np.float64)
     n_votes = np.asarray(votes)
-    chosen = [np.flatnonzero(n_votes == count) for count in range(N_PATHOLOGISTS + 1)]
+    chosen = [np.flatnonzero(n_votes == count) for count in range(N_ANNOTATORS + 1)]
     resampled: list[list[npt.NDArray[np.float64]]] = [[] for _ in chosen]
     rng = np.random.default_rng(seed)
     for images in image_draws(rng, n_boot, positive.size, groups):
@@ -97,14 +96,14 @@ def error_rates(
                 "n_images": n_images,
                 "error_rate": rate,
                 "ci95": interval,
-                "human_error_rate": min(count, N_PATHOLOGISTS - count) / N_PATHOLOGISTS,
+                "human_error_rate": min(count, N_ANNOTATORS - count) / N_ANNOTATORS,
             }
         )
     return rates
 
 
 def mistakes(
-    votes: npt.ArrayLike, labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, threshold: float = 0.5
+    votes: npt.ArrayLike, labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, threshold: float = THRESHOLD
 ) -> list[Mistake]:
     """Return the images that the seeds' mean probability misclassifies, the most confident mistake first.
 

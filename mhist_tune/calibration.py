@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
-from mhist_tune.statistics import FloatArray, checked
+from mhist_tune.arrays import FloatArray
+from mhist_tune.mhist import THRESHOLD
+from mhist_tune.statistics import checked
 
 _CERTAIN = 1e-7
 """Probabilities nearer than this to 0 or 1 are taken for that far away: a logit is finite."""
@@ -57,7 +59,7 @@ def f1_threshold(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
     tp = (called & positive).sum(axis=1)
     f1 = 2 * tp / (called.sum(axis=1) + positive.sum())
     best = thresholds[np.isclose(f1, f1.max(), rtol=0, atol=1e-12)]
-    return float(best[np.argmin(np.abs(best - 0.5))])
+    return float(best[np.argmin(np.abs(best - THRESHOLD))])
 
 
 def platt(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Recalibration:

@@ -9,10 +9,9 @@ from typing import Any
 from mhist_tune import by_votes, compare_text, evidence, figures, html, paired, statistics, thumbnails
 from mhist_tune.errors import UsageError
 from mhist_tune.evidence import Evidence
+from mhist_tune.mhist import THRESHOLD
 from mhist_tune.storage import Storage
 from mhist_tune.writing import output_folder
-
-_THRESHOLD = 0.5
 
 
 def build(storage: Storage, names: Sequence[str]) -> dict[str, Any]:
@@ -95,11 +94,11 @@ def _member(member: Evidence) -> dict[str, Any]:
         "n_test_openings": len(member.openings),
         "auroc": statistics.summary(images.labels, member.probabilities, groups=images.groups)["auroc"],
         "by_votes": by_votes.error_rates(
-            images.votes, images.labels, member.probabilities, threshold=_THRESHOLD, groups=images.groups
+            images.votes, images.labels, member.probabilities, threshold=THRESHOLD, groups=images.groups
         ),
         "mistakes": [
             {"image_name": images.names[one["index"]], **one}
-            for one in by_votes.mistakes(images.votes, images.labels, member.probabilities, threshold=_THRESHOLD)
+            for one in by_votes.mistakes(images.votes, images.labels, member.probabilities, threshold=THRESHOLD)
         ],
     }
 
@@ -111,7 +110,7 @@ def _descriptive(first: Evidence, second: Evidence) -> dict[str, Any]:
     by_seed = {seed: paired.delong(labels, rows[0][seed], rows[1][seed]) for seed in shared}
     aurocs = [[statistics.metrics_of(labels, row[seed])["auroc"] for seed in shared] for row in rows]
     only_first, only_second, p_value = paired.mcnemar(
-        labels, *(one.probabilities.mean(axis=0) > _THRESHOLD for one in (first, second))
+        labels, *(one.probabilities.mean(axis=0) > THRESHOLD for one in (first, second))
     )
     return {
         "first": first.study.name,

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from mhist_tune.mhist import THRESHOLD
 from mhist_tune.words import Rows, change, interval, markdown_table, number, p_value, text_table
-
-_THRESHOLD = 0.5
 
 
 def headline(document: Mapping[str, Any]) -> str:
@@ -42,7 +41,7 @@ def to_text(document: Mapping[str, Any]) -> str:
         lines.append(f"  {pair['first']} - {pair['second']}: {_described(pair)}")
     lines += [
         "",
-        f"Share of misclassified images at {_THRESHOLD} by votes for SSA, and of pathologists against the majority",
+        f"Share of misclassified images at {THRESHOLD} by votes for SSA, and of pathologists against the majority",
     ]
     lines += [f"  {line}" for line in text_table(_vote_cells(members))]
     lines += ["", *caveats(document)]
@@ -167,7 +166,7 @@ def _described(pair: Mapping[str, Any]) -> str:
     if pair["wilcoxon_p"] is not None:
         parts.append(f"Wilcoxon over seeds p = {p_value(pair['wilcoxon_p'])}")
     parts.append(
-        f"McNemar on mean probabilities at {_THRESHOLD}: {mcnemar['only_first_right']} against "
+        f"McNemar on mean probabilities at {THRESHOLD}: {mcnemar['only_first_right']} against "
         f"{mcnemar['only_second_right']} images, p = {p_value(mcnemar['p_value'])}"
     )
     return "; ".join(parts)

@@ -11,9 +11,10 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
+from mhist_tune.arrays import FloatArray
 from mhist_tune.by_votes import VoteRate
 from mhist_tune.canvas import BLUE, BROWN, GREEN, GREY, INK, ORANGE, PINK, VIOLET, new_figure
-from mhist_tune.statistics import FloatArray, MetricSummary
+from mhist_tune.statistics import MetricSummary
 
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, BROWN, VIOLET)
 _LINES = ("-", "--", "-.", ":")

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from mhist_tune import dataset, ledger, models, studies
-from mhist_tune.annotations import Annotations, Int64Array, read_annotations
+from mhist_tune.annotations import Annotations, read_annotations
+from mhist_tune.arrays import Int64Array
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.errors import UsageError
 from mhist_tune.finalists import fold_set, inner_set

@@ -24,9 +24,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from mhist_tune.annotations import IMAGE_FOLDER, Annotations, Int64Array, read_annotations
-from mhist_tune.annotations import NEGATIVE_CLASS as NEGATIVE_CLASS
-from mhist_tune.annotations import POSITIVE_CLASS as POSITIVE_CLASS
+from mhist_tune.annotations import IMAGE_FOLDER, Annotations, read_annotations
+from mhist_tune.arrays import Int64Array
 from mhist_tune.errors import DataError, StorageError
 from mhist_tune.writing import replaced
 

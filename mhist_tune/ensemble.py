@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from mhist_tune import evidence, statistics
+from mhist_tune.arrays import FloatArray
 from mhist_tune.errors import UsageError
 from mhist_tune.evidence import Evidence
-from mhist_tune.statistics import FloatArray, MetricSummary
+from mhist_tune.statistics import MetricSummary
 from mhist_tune.storage import Storage
 from mhist_tune.words import counted, text_table
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from mhist_tune import journal, ledger, studies
+from mhist_tune.arrays import FloatArray
 from mhist_tune.errors import UsageError
 from mhist_tune.journal import OpeningRow
 from mhist_tune.ledger import SlotRow
 from mhist_tune.predictions import ImageRows, image_rows, predictions_of
 from mhist_tune.stages import SlotState, Stage
-from mhist_tune.statistics import FloatArray
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mhist_tune import evidence, kept_weights, model_card, report, studies
-from mhist_tune.dataset import NEGATIVE_CLASS, POSITIVE_CLASS
 from mhist_tune.errors import UsageError
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.mhist import NEGATIVE_CLASS, POSITIVE_CLASS, THRESHOLD
 from mhist_tune.models import input_statistics
 from mhist_tune.saved_model import CARD, DESCRIPTION, FORMAT, WEIGHTS
 from mhist_tune.storage import Storage
@@ -57,8 +57,10 @@ def _describe(
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "positive_class": POSITIVE_CLASS,
         "negative_class": NEGATIVE_CLASS,
-        "threshold": held_out["threshold"] if held_out else 0.5,
-        "threshold_source": held_out["source"] if held_out else "0.5, since no validation predictions are stored",
+        "threshold": held_out["threshold"] if held_out else THRESHOLD,
+        "threshold_source": held_out["source"]
+        if held_out
+        else f"{THRESHOLD}, since no validation predictions are stored",
         "preprocessing": {
             "image_size": hp.image_size,
             "resize": "to a square, bicubic, antialiased (Pillow)",

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mhist_tune import ledger, out_of_fold, selection
+from mhist_tune.arrays import FloatArray
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.ledger import SlotRow
 from mhist_tune.out_of_fold import OutOfFold
-from mhist_tune.predictions import FloatArray, image_rows, predictions_of
+from mhist_tune.predictions import image_rows, predictions_of
 from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mhist_tune.errors import did_you_mean
+from mhist_tune.mhist import N_ANNOTATORS
 
 DROPOUT_PLACEMENT = re.compile(r"none|head|pos|head\+last([1-9]\d*)(\.mlp)?")
 FREEZE = re.compile(r"none|all_but_head|stem|first([1-9]\d*)")
-N_ANNOTATORS = 7
 PROBED = ("precision", "memory_format", "compile")
 """Fields whose "auto" is settled once for a study, by timing them on the device; see `probe`."""
 

@@ -14,22 +14,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mhist_tune.annotations import (
-    CSV_NAME,
-    MHIST_VOTES,
-    MIN_POSITIVE_VOTES,
-    N_ANNOTATORS,
-    NEGATIVE_CLASS,
-    PARTITIONS,
-    POSITIVE_CLASS,
-    Row,
-    image_path,
-    read_annotations,
-    read_rows,
-)
+from mhist_tune.annotations import CSV_NAME, PARTITIONS, Row, image_path, read_annotations, read_rows
 from mhist_tune.dataset import decode
 from mhist_tune.duplicates import HashBits, difference_hash, near_pairs
 from mhist_tune.errors import DataError
+from mhist_tune.mhist import MHIST_VOTES, MIN_POSITIVE_VOTES, N_ANNOTATORS, NEGATIVE_CLASS, POSITIVE_CLASS
 from mhist_tune.words import text_table
 
 N_NAMES_SHOWN = 5
@@ -102,7 +91,13 @@ def check(root: Path) -> CheckReport:
 
 def to_text(report: CheckReport) -> str:
     """Return the report for a reader: a table of counts, then the notes, then the problems."""
-    head = ["partition", "images", NEGATIVE_CLASS, POSITIVE_CLASS, *(f"{votes}/7" for votes in range(N_ANNOTATORS + 1))]
+    head = [
+        "partition",
+        "images",
+        NEGATIVE_CLASS,
+        POSITIVE_CLASS,
+        *(f"{votes}/{N_ANNOTATORS}" for votes in range(N_ANNOTATORS + 1)),
+    ]
     rows = [head] + [
         [partition, *map(str, (counts.n_images, *counts.by_class.values(), *counts.by_votes))]
         for partition, counts in report.counts.items()

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-THRESHOLD = 0.5
+from mhist_tune.mhist import THRESHOLD
 
 
 def binary_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, float]:

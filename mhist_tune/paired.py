@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from mhist_tune.statistics import FloatArray, checked, image_draws, seed_draws, weighted_auroc, weighted_f1
+from mhist_tune.arrays import FloatArray
+from mhist_tune.statistics import checked, image_draws, seed_draws, weighted_auroc, weighted_f1
 
 POWER = 0.8
 """With which the smallest detectable difference would have been found."""

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_curve
 
+from mhist_tune.arrays import FloatArray
 from mhist_tune.canvas import BLUE, GREY, ORANGE
-from mhist_tune.statistics import FloatArray
 
 _GRID = np.linspace(0, 1, 41)
 _SHOWN = ("auroc", "f1", "accuracy", "recall", "specificity")

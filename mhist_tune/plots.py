@@ -11,8 +11,8 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from mhist_tune.by_votes import VoteRate
 from mhist_tune.calibration import ReliabilityBin
 from mhist_tune.canvas import BLUE, GREY, INK, ORANGE, new_figure
+from mhist_tune.mhist import MIN_POSITIVE_VOTES
 
-_FIRST_SSA_VOTE = 4
 _GRID = np.linspace(0, 1, 201)
 
 
@@ -89,8 +89,8 @@ def error_rates(rates: Sequence[VoteRate]) -> Figure:
     """
     figure, (axes,) = new_figure(width=6.0, height=4.4)
     for start, stop, name, colour, hatch in (
-        (0, _FIRST_SSA_VOTE, "HP by majority", BLUE, ""),
-        (_FIRST_SSA_VOTE, len(rates), "SSA by majority", ORANGE, "//"),
+        (0, MIN_POSITIVE_VOTES, "HP by majority", BLUE, ""),
+        (MIN_POSITIVE_VOTES, len(rates), "SSA by majority", ORANGE, "//"),
     ):
         shown = [rate for rate in rates[start:stop] if rate["error_rate"] is not None]
         places = [rate["votes"] for rate in shown]

@@ -13,13 +13,12 @@ import sqlalchemy
 from sqlalchemy import Connection
 
 from mhist_tune import studies, tables
+from mhist_tune.arrays import FloatArray
 from mhist_tune.errors import DataError
 from mhist_tune.leases import Claim, fence
 from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
-
-FloatArray = npt.NDArray[np.float64]
 
 _STORED = np.dtype("<f8")
 

@@ -7,8 +7,6 @@ hyperparameters were chosen on the test partition; its AUROC is the area under t
 
 from typing import TypedDict
 
-N_IMAGES, N_SSA = 977, 360
-
 
 class Reference(TypedDict):
     """One published result; a number is None where it was not given, a deviation also where there was one run."""

@@ -35,12 +35,14 @@ from mhist_tune import (
     thumbnails,
     trials,
 )
+from mhist_tune.arrays import FloatArray
 from mhist_tune.epochs import epochs_of, trained_since
 from mhist_tune.errors import StorageError
 from mhist_tune.evidence import Evidence
 from mhist_tune.ledger import SlotRow
-from mhist_tune.predictions import FloatArray, ImageRows, image_rows
-from mhist_tune.references import N_IMAGES, N_SSA, REFERENCES
+from mhist_tune.mhist import N_TEST_IMAGES, N_TEST_SSA, THRESHOLD
+from mhist_tune.predictions import ImageRows, image_rows
+from mhist_tune.references import REFERENCES
 from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -170,7 +172,7 @@ def _build(storage: Storage, found: Evidence) -> tuple[dict[str, Any], list[Tria
         "n_val": len(image_rows(storage, study, "val").names),
         "n_images": len(images.names),
         "share_ssa": n_ssa / len(images.names),
-        "is_mhist": (len(images.names), n_ssa) == (N_IMAGES, N_SSA),
+        "is_mhist": (len(images.names), n_ssa) == (N_TEST_IMAGES, N_TEST_SSA),
         "resampled_by": "image" if images.groups is None else "group",
         "metrics": statistics.summary(images.labels, found.probabilities, groups=images.groups),
         "confirm": finalists.document(confirmation) if confirmation and confirmation.finalists else None,
@@ -278,7 +280,7 @@ def _write_predictions(images: ImageRows, slots: Sequence[SlotRow], table: Float
 
 
 def _write_metrics(document: Mapping[str, Any], path: Path) -> None:
-    tables = [("0.5", document["metrics"])]
+    tables = [(f"{THRESHOLD}", document["metrics"])]
     if fixed := document["held_out"]:
         tables.append((f"{fixed['threshold']:.6g}", fixed["metrics"]))
     with path.open("w", newline="", encoding="utf-8") as file:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mhist_tune.arrays import Int64Array
+
 STRATEGIES = ("none", "random_over", "random_under", "smote", "adasyn", "tomek")
 USING_FEATURES = ("adasyn", "tomek")
-
-Int64Array = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mhist_tune import dataset
-from mhist_tune.dataset import NEGATIVE_CLASS, POSITIVE_CLASS
 from mhist_tune.errors import MhistTuneError, UsageError
 from mhist_tune.forward import evaluate, probabilities_of, reproducible
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.mhist import NEGATIVE_CLASS, POSITIVE_CLASS
 from mhist_tune.train import trained_model
 from mhist_tune.writing import replaced
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from mhist_tune import gain
 from mhist_tune.hyperparameters import Hyperparameters
-from mhist_tune.references import N_IMAGES, N_SSA
+from mhist_tune.mhist import N_TEST_IMAGES, N_TEST_SSA
 from mhist_tune.studies import Study
 from mhist_tune.words import counted, interval, number
 
@@ -72,7 +72,7 @@ def caveats(report: Mapping[str, Any]) -> list[str]:
         )
     if not report["is_mhist"]:
         found.append(
-            f"This test partition is not MHIST's ({N_IMAGES} images, {N_SSA} SSA), so published results are "
+            f"This test partition is not MHIST's ({N_TEST_IMAGES} images, {N_TEST_SSA} SSA), so published results are "
             "no yardstick."
         )
     return found

@@ -6,8 +6,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mhist_tune.annotations import NEGATIVE_CLASS, POSITIVE_CLASS, Int64Array
+from mhist_tune.arrays import Int64Array
 from mhist_tune.errors import DataError
+from mhist_tune.mhist import NEGATIVE_CLASS, POSITIVE_CLASS
 
 Mask: TypeAlias = NDArray[np.bool_]
 N_GROUP_ORDERS = 32

@@ -11,7 +11,8 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from mhist_tune.arrays import FloatArray
+from mhist_tune.mhist import THRESHOLD
 
 METRICS = (
     "auroc",
@@ -40,7 +41,7 @@ class MetricSummary(TypedDict):
     per_seed: list[float | None]
 
 
-def metrics_of(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = 0.5) -> dict[str, float]:
+def metrics_of(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = THRESHOLD) -> dict[str, float]:
     """Return every metric of `METRICS` for one model.
 
     An image is called SSA when its probability is above (not at) the threshold, as torchmetrics does in training.
@@ -68,7 +69,7 @@ def crossed_bootstrap(
     groups: Sequence[str] | None = None,
     n_boot: int = 2000,
     seed: int = 0,
-    threshold: float = 0.5,
+    threshold: float = THRESHOLD,
     names: Collection[str] = METRICS,
 ) -> dict[str, tuple[float, float]]:
     """Return the 95% percentile interval of each metric's mean over seeds, `ece` left out.
@@ -107,7 +108,7 @@ def summary(
     groups: Sequence[str] | None = None,
     n_boot: int = 2000,
     seed: int = 0,
-    threshold: float = 0.5,
+    threshold: float = THRESHOLD,
     names: Collection[str] = METRICS,
 ) -> dict[str, MetricSummary]:
     """Return each metric's mean, standard deviation (ddof = 1) and values over the seeds, with its 95% interval.
@@ -163,7 +164,7 @@ def weighted_auroc(positive: npt.NDArray[np.bool_], table: FloatArray, weights: 
 
 def weighted_f1(positive: npt.NDArray[np.bool_], table: FloatArray, weights: FloatArray) -> FloatArray:
     """Return the F1 at 0.5 of each model under each row of image weights, [B, S]; arguments as of `weighted_auroc`."""
-    return _weighted_metrics(positive, table, weights, 0.5, ("f1",))["f1"]
+    return _weighted_metrics(positive, table, weights, THRESHOLD, ("f1",))["f1"]
 
 
 def percentiles(values: FloatArray) -> tuple[float, float]:

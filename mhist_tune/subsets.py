@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mhist_tune.annotations import NEGATIVE_CLASS, POSITIVE_CLASS, Int64Array
+from mhist_tune.arrays import Int64Array
 from mhist_tune.errors import UsageError
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.mhist import NEGATIVE_CLASS, POSITIVE_CLASS
 
 
 def training_indices(

@@ -18,17 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mhist_tune.annotations import (
-    CSV_NAME,
-    IMAGE_FOLDER,
-    MHIST_VOTES,
-    MIN_POSITIVE_VOTES,
-    N_ANNOTATORS,
-    NEGATIVE_CLASS,
-    POSITIVE_CLASS,
-    REQUIRED_COLUMNS,
-)
+from mhist_tune.annotations import CSV_NAME, IMAGE_FOLDER, REQUIRED_COLUMNS
 from mhist_tune.errors import DataError, UsageError
+from mhist_tune.mhist import MHIST_VOTES, MIN_POSITIVE_VOTES, N_ANNOTATORS, NEGATIVE_CLASS, POSITIVE_CLASS
 
 MIN_IMAGES = 24
 MAX_IMAGES = sum(sum(counts) for counts in MHIST_VOTES.values())

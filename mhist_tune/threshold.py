@@ -10,11 +10,11 @@ from typing import Any
 import numpy.typing as npt
 
 from mhist_tune import calibration, ledger, statistics
+from mhist_tune.arrays import FloatArray
 from mhist_tune.evidence import Evidence
 from mhist_tune.finalists import Confirmation
 from mhist_tune.predictions import image_rows, predictions_of
 from mhist_tune.stages import Stage
-from mhist_tune.statistics import FloatArray
 from mhist_tune.storage import Storage
 
 _OF_CALIBRATION = ("log_loss", "brier", "ece")

@@ -25,8 +25,9 @@ from mhist_tune.dataset import ImageSet
 from mhist_tune.features import image_features
 from mhist_tune.forward import evaluate, probabilities_of, ready, reproducible, statistics_on
 from mhist_tune.freeze import set_training
-from mhist_tune.hyperparameters import FIELDS, N_ANNOTATORS, PROBED, Hyperparameters
+from mhist_tune.hyperparameters import FIELDS, PROBED, Hyperparameters
 from mhist_tune.metrics import binary_metrics
+from mhist_tune.mhist import N_ANNOTATORS
 from mhist_tune.models import create_model
 from mhist_tune.optim import build_scheduler, current_learning_rate, effective_weight_decay
 from mhist_tune.sampling import prepare

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from mhist_tune import ledger, optuna_studies
+from mhist_tune.arrays import FloatArray
 from mhist_tune.epochs import EpochRow, epochs_of
-from mhist_tune.predictions import FloatArray
 from mhist_tune.pruning import is_audited
 from mhist_tune.space import Categorical, Dimension
 from mhist_tune.stages import Stage

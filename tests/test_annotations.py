@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mhist_tune.annotations import NEGATIVE_CLASS, POSITIVE_CLASS, REQUIRED_COLUMNS, read_annotations
+from mhist_tune.annotations import REQUIRED_COLUMNS, read_annotations
 from mhist_tune.errors import DataError
+from mhist_tune.mhist import NEGATIVE_CLASS, POSITIVE_CLASS
 
 HEADER = ",".join(REQUIRED_COLUMNS)
 ROWS = ["b.png,SSA,6,train", "c.png,HP,3,test", "a.jpg,HP,0,train"]

@@ -19,9 +19,10 @@ import optuna
 import pytest
 
 from mhist_tune import journal, ledger, studies
+from mhist_tune.arrays import FloatArray
 from mhist_tune.cli import main
 from mhist_tune.epochs import epochs_of
-from mhist_tune.predictions import FloatArray, predictions_of
+from mhist_tune.predictions import predictions_of
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from tests.postgres import PostgresServer

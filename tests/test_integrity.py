@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from mhist_tune import integrity
-from mhist_tune.annotations import MHIST_VOTES, REQUIRED_COLUMNS, read_annotations
+from mhist_tune.annotations import REQUIRED_COLUMNS, read_annotations
 from mhist_tune.errors import DataError
+from mhist_tune.mhist import MHIST_VOTES
 from mhist_tune.synthesize import synthesize
 
 

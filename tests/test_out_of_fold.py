@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
 from mhist_tune import out_of_fold
-from mhist_tune.annotations import MHIST_VOTES
+from mhist_tune.mhist import MHIST_VOTES
 from mhist_tune.splits import split_folds, split_train
 
 

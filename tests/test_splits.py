@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mhist_tune.annotations import MHIST_VOTES, Int64Array
+from mhist_tune.arrays import Int64Array
 from mhist_tune.errors import DataError
+from mhist_tune.mhist import MHIST_VOTES
 from mhist_tune.splits import split_folds, split_train
 
 

@@ -15,8 +15,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from mhist_tune.annotations import MHIST_VOTES, REQUIRED_COLUMNS, read_annotations
+from mhist_tune.annotations import REQUIRED_COLUMNS, read_annotations
 from mhist_tune.errors import DataError, UsageError
+from mhist_tune.mhist import MHIST_VOTES
 from mhist_tune.synthesize import synthesize, vote_plan
 
 
