@@ -1,6 +1,7 @@
 """The dashboard's guard, without a browser: who may read, who may write, and what never leaves."""
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -195,7 +196,13 @@ def test_nothing_goes_past_the_ledger(user: Client, opened: Storage, method: str
     assert is_untouched(opened)
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "[::2]:8080", ":8080"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "evil.example:8080", "127.0.0.1.evil.example", "[::2]:8080", ":8080", ""),
+        *("localhost@evil.example", "evil.example@localhost", "localhost:8080:1", "localhost/x", "[::1", "localhost "),
+    ],
+)
 @pytest.mark.parametrize("path", ["/api/studies", "/healthz", "/login"])
 def test_a_foreign_host_is_refused(anyone: Client, host: str, path: str) -> None:
     """A name that is not this machine's gets 421 and no data, against DNS rebinding."""
@@ -233,6 +240,15 @@ def test_long_inputs_are_refused(user: Client, stranger: Client) -> None:
     assert user.get("/", HTTP_COOKIE=f"mhist_tune_session={LONG}").status == 431
     assert user.post("/study/shown/veto", CONTENT_LENGTH=str(10**9)).status == 413
     assert user.post("/study/shown/veto", CONTENT_LENGTH="-1").status == 413
+
+
+def test_only_a_form_is_read(stranger: Client) -> None:
+    """A body of another type gets 400, whatever it holds."""
+    body = json.dumps({"password": PASSWORD}).encode()
+    answer = stranger.ask("POST", "/login", body, HTTP_ORIGIN=ORIGIN, CONTENT_TYPE="application/json")
+
+    assert (answer.status, answer.json["reason"]) == (400, "expected a form")
+    assert stranger.cookies == {}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Who may read and who may write: one password for all, sessions in this process's memory."""
+"""Who may read and who may write: one password for all users, sessions in this process's memory."""
 
 import hmac
 import secrets
@@ -11,31 +11,45 @@ _SESSION_S = 12 * 3600
 _N_TRIES, _TRIES_S = 10, 60.0
 
 
+@dataclass(frozen=True)
+class User:
+    """Who sends a request.
+
+    Attributes:
+        is_known: has logged in.
+        may_write: may change studies.
+    """
+
+    is_known: bool = False
+    may_write: bool = False
+
+
 @dataclass
 class Access:
-    """The password, if there is one, and the sessions that know it.
+    """The password, if there is one, and the open sessions.
 
-    Without a password everybody reads and nobody writes, which `serve` allows on loopback alone.
+    Without a password everybody may read and nobody may write. `serve` allows that on loopback addresses only.
 
     Attributes:
         password: never shown; None for none.
-        is_read_only: refuse every write, with a login too.
+        is_read_only: refuse every write, also after a login.
     """
 
     password: str | None = field(default=None, repr=False)
     is_read_only: bool = False
-    _sessions: dict[str, float] = field(default_factory=dict, repr=False)  # token: when it ends, monotonic
-    _failures: dict[str, list[float]] = field(default_factory=dict, repr=False)  # when, by address
+    _sessions: dict[str, float] = field(default_factory=dict, repr=False)  # token: its end on the monotonic clock
+    _failures: dict[str, list[float]] = field(default_factory=dict, repr=False)  # address: times of wrong passwords
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def is_guarded(self) -> bool:
-        """Whether a login is asked for."""
+        """Whether users must log in."""
         return self.password is not None
 
-    def may_write(self, token: str | None) -> bool:
-        """Return whether whoever holds this session token may change anything."""
-        return self.is_guarded and not self.is_read_only and self.knows(token)
+    def user(self, token: str | None) -> User:
+        """Return the user of a session token."""
+        is_known = self.knows(token)
+        return User(is_known, may_write=self.is_guarded and not self.is_read_only and is_known)
 
     def knows(self, token: str | None) -> bool:
         """Return whether a session token is valid."""
@@ -44,12 +58,12 @@ class Access:
             return ends is not None and time.monotonic() < ends
 
     def is_blocked(self, address: str) -> bool:
-        """Return whether an address has guessed too often within the last minute."""
+        """Return whether an address has sent too many wrong passwords within the last minute."""
         with self._lock:
             return len(self._recent(address)) >= _N_TRIES
 
     def log_in(self, guess: str, address: str) -> str | None:
-        """Return a new session token for the right password, None for a wrong one; compared in constant time."""
+        """Return a new session token for the right password, None for a wrong one. Compares in constant time."""
         is_right = self.password is not None and hmac.compare_digest(guess.encode(), self.password.encode())
         now = time.monotonic()
         with self._lock:
@@ -62,7 +76,7 @@ class Access:
             return token
 
     def log_out(self, token: str | None) -> None:
-        """Forget a session."""
+        """End a session."""
         with self._lock:
             self._sessions.pop(token or "", None)
 

@@ -1,16 +1,22 @@
-"""What stands before every page: host names, sizes, the login, the origin of a write, read-only mode."""
+"""Checks before every page: host name, sizes, origin of a write, login, read-only mode."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from mhist_tune.dashboard import web
-from mhist_tune.dashboard.access import COOKIE, Access
-from mhist_tune.dashboard.web import FormError, Response
+from werkzeug import Request, Response
+from werkzeug.sansio.utils import host_is_trusted
+
+from mhist_tune.dashboard import forms, responses
+from mhist_tune.dashboard.access import COOKIE, Access, User
+from mhist_tune.dashboard.responses import problem, see_other
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+USER = "mhist_tune.user"
+"""The key of the WSGI environment that holds the `User` of a request."""
 
 _READING = frozenset({"GET", "HEAD"})
 _WRITING = frozenset({"POST", "PUT", "DELETE"})
@@ -20,12 +26,12 @@ _MAX_BODY_BYTES = 64 * 2**20  # an artifact of optuna-dashboard
 
 
 class Guard:
-    """A WSGI application that hands on only what `access` allows.
+    """A WSGI application that passes on the requests that `access` allows.
 
     Args:
-        inner: gets what is allowed, with `mhist.is_known` and `mhist.may_write` in its environment.
+        inner: gets the allowed requests, with their user in the environment under `USER`.
         access: the password and the sessions.
-        hosts: names in a Host header that are served; others get 421, against DNS rebinding.
+        hosts: the names in a Host header that are served. Others get 421, against DNS rebinding.
     """
 
     def __init__(self, inner: "WSGIApplication", access: Access, hosts: Iterable[str]) -> None:
@@ -33,95 +39,101 @@ class Guard:
         self._hosts = frozenset(host.lower() for host in hosts)
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Refuse, answer, or hand on."""
-        token = web.cookie(environ, COOKIE)
-        answer = self._refused(environ) or self._answered(environ, token)
-        if answer is not None:
-            return answer.send(environ, start_response)
-        environ["mhist.is_known"] = self._access.knows(token)
-        environ["mhist.may_write"] = self._access.may_write(token)
+        """Refuse a request, answer it, or pass it on."""
+        request = Request(environ)
+        token = request.cookies.get(COOKIE)
+        user = self._access.user(token)
+        response = self._refuse(request) or self._public(request) or self._for_users(request, token, user)
+        if response is not None:
+            return responses.conditional(response, request)(environ, start_response)
+        environ[USER] = user
         return self._inner(environ, start_response)
 
-    def _refused(self, environ: "WSGIEnvironment") -> Response | None:
-        """Return what is wrong with a request, whoever sends it."""
+    def _refuse(self, request: Request) -> Response | None:
+        """Return an error for a malformed or foreign request of any user."""
+        environ = request.environ
         if _host_name(environ.get("HTTP_HOST", "")) not in self._hosts:
-            return web.problem(HTTPStatus.MISDIRECTED_REQUEST, "unknown host name")
-        if len(environ.get("PATH_INFO", "")) + len(environ.get("QUERY_STRING", "")) > _MAX_URL:
-            return web.problem(HTTPStatus.REQUEST_URI_TOO_LONG, "the address is too long")
+            return problem(HTTPStatus.MISDIRECTED_REQUEST, "unknown host name")
+        if len(environ.get("PATH_INFO", "")) + len(request.query_string) > _MAX_URL:
+            return problem(HTTPStatus.REQUEST_URI_TOO_LONG, "the address is too long")
         if len(environ.get("HTTP_COOKIE", "")) > _MAX_COOKIE:
-            return web.problem(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too many cookies")
+            return problem(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too many cookies")
         length = environ.get("CONTENT_LENGTH") or "0"
         if not length.isdecimal() or int(length) > _MAX_BODY_BYTES:
-            return web.problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long")
-        method = environ["REQUEST_METHOD"]
-        if method not in _READING and not _is_same_origin(environ):
-            return web.problem(HTTPStatus.FORBIDDEN, "this request comes from another site")
+            return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long")
+        if request.method not in _READING and not _is_same_origin(request):
+            return problem(HTTPStatus.FORBIDDEN, "this request comes from another site")
         return None
 
-    def _answered(self, environ: "WSGIEnvironment", token: str | None) -> Response | None:
-        """Return the answer to requests about the server and the login, or to whoever may not go on."""
-        method, path, access = environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), self._access
-        is_reading = method in _READING
-        if path == "/healthz" and is_reading:
-            return Response('{"status": "ok"}', content_type="application/json")
-        if path.startswith("/assets/") and is_reading:  # the login page needs them, and they say nothing
-            return None
-        if access.is_guarded and path == "/login":
-            return _login_page(web.query(environ).get("next", "/")) if is_reading else self._log_in(environ)
-        if access.is_guarded and not access.knows(token):
-            if method == "GET" and "text/html" in environ.get("HTTP_ACCEPT", ""):
-                wanted = path + (f"?{environ['QUERY_STRING']}" if environ.get("QUERY_STRING") else "")
-                return web.see_other(f"/login?next={quote(wanted)}")
-            return web.problem(HTTPStatus.UNAUTHORIZED, "log in first")
-        if path == "/logout" and method == "POST":
-            access.log_out(token)
-            return web.see_other("/", **{"Set-Cookie": f"{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"})
-        if not is_reading and not access.may_write(token):
-            return web.problem(HTTPStatus.FORBIDDEN, "this dashboard is read-only")
-        if not is_reading and method not in _WRITING:
-            return web.problem(HTTPStatus.METHOD_NOT_ALLOWED, "there is no such method")
+    def _public(self, request: Request) -> Response | None:
+        """Answer a request that needs no login: for the server's health, files of the pages, the login itself."""
+        is_reading = request.method in _READING
+        if request.path == "/healthz" and is_reading:
+            return responses.document({"status": "ok"})
+        if request.path.startswith("/assets/") and is_reading:  # the login page needs them
+            return responses.file(request.path.removeprefix("/assets/"))
+        if request.path == "/login" and self._access.is_guarded:
+            return _login_page(request.args.get("next", "/")) if is_reading else self._log_in(request)
         return None
 
-    def _log_in(self, environ: "WSGIEnvironment") -> Response:
-        address = environ.get("REMOTE_ADDR", "")
+    def _for_users(self, request: Request, token: str | None, user: User) -> Response | None:
+        """Answer a request that the user may not make, and a logout."""
+        if self._access.is_guarded and not user.is_known:
+            if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
+                return see_other(f"/login?next={quote(request.full_path.removesuffix('?'))}")
+            return problem(HTTPStatus.UNAUTHORIZED, "log in first")
+        if request.path == "/logout" and request.method == "POST":
+            self._access.log_out(token)
+            response = see_other("/")
+            response.delete_cookie(COOKIE, httponly=True, samesite="Lax")
+            return response
+        if request.method not in _READING and not user.may_write:
+            return problem(HTTPStatus.FORBIDDEN, "this dashboard is read-only")
+        if request.method not in _READING | _WRITING:
+            return problem(HTTPStatus.METHOD_NOT_ALLOWED, "there is no such method")
+        return None
+
+    def _log_in(self, request: Request) -> Response:
+        address = request.remote_addr or ""
         if self._access.is_blocked(address):
             return _login_page("/", "Too many wrong passwords; wait a minute.", HTTPStatus.TOO_MANY_REQUESTS)
         try:
-            fields = web.form(environ)
-        except FormError as error:
-            return web.problem(HTTPStatus.BAD_REQUEST, str(error))
+            fields = forms.read(request)
+        except forms.FormError as error:
+            return problem(HTTPStatus.BAD_REQUEST, str(error))
         token = self._access.log_in(fields.get("password", ""), address)
         wanted = fields.get("next", "/")
         if token is None:
             return _login_page(wanted, "That is not the password.", HTTPStatus.UNAUTHORIZED)
-        is_secure = "; Secure" if environ.get("wsgi.url_scheme") == "https" else ""
-        cookie = f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Lax{is_secure}"
-        return web.see_other(_own_path(wanted), **{"Set-Cookie": cookie})
+        response = see_other(_own_path(wanted))
+        response.set_cookie(COOKIE, token, httponly=True, samesite="Lax", secure=request.is_secure)
+        return response
 
 
 def _login_page(wanted: str, message: str = "", status: HTTPStatus = HTTPStatus.OK) -> Response:
-    page = web.templates().get_template("login.html")
-    return Response(page.render(next=_own_path(wanted), message=message, is_wrong=bool(message), user={}), status)
+    return responses.page("login.html", User(), status, next=_own_path(wanted), message=message, is_wrong=bool(message))
 
 
 def _own_path(url: str) -> str:
-    """Return a path of this server, `/` for anything else: `//evil.example` is none."""
+    """Return a path of this server, `/` for any other URL such as `//evil.example`."""
     parts = urlsplit(url)
     is_own = not parts.scheme and not parts.netloc and url.startswith("/") and not url.startswith(("//", "/\\"))
     return url if is_own and url.isprintable() else "/"
 
 
-def _is_same_origin(environ: "WSGIEnvironment") -> bool:
-    """Return whether a write comes from one of our own pages: browsers send Origin with each of these."""
-    origin = environ.get("HTTP_ORIGIN")
-    host = environ.get("HTTP_HOST", "").lower()
+def _is_same_origin(request: Request) -> bool:
+    """Return whether a write comes from one of our own pages. Browsers send Origin with every write."""
     try:
-        return origin is not None and bool(host) and urlsplit(origin).netloc.lower() == host
+        origin = urlsplit(request.headers.get("Origin", "")).netloc.lower()
     except ValueError:
         return False
+    return bool(origin) and origin == request.headers.get("Host", "").lower()
 
 
-def _host_name(header: str) -> str:
-    """Return the name in a Host header, in lower case, without the port and the brackets of an IPv6 address."""
-    name = header[1:].partition("]")[0] if header.startswith("[") else header.partition(":")[0]
-    return name.lower()
+def _host_name(header: str) -> str | None:
+    """Return the name in a Host header, in lower case and without the port; None for a malformed header.
+
+    Werkzeug checks the header. Its comparison with trusted names does not cover IPv6 addresses.
+    """
+    host = header.lower()
+    return urlsplit(f"//{host}").hostname if host_is_trusted(host) else None

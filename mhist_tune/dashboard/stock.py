@@ -1,8 +1,8 @@
-"""optuna-dashboard as it is served here: unforked, with what would harm the ledger refused and its faults mended.
+"""optuna-dashboard as it is served here: unforked, without the writes that would bypass the ledger, its faults mended.
 
-Found by running version 0.21: static files answer 500 to clients without Accept-Encoding; parallel coordinates stay
-blank for the life of the process once a trial without params was seen; `/trialTable` is an empty page; a rename copies
-the study and drops what hangs on it; an artifact's script runs with all rights; deleting a study leaves its slots.
+Faults of version 0.21: static files answer 500 to clients without Accept-Encoding; parallel coordinates stay blank for
+the life of the process once a trial without params was seen; `/trialTable` is an empty page; a rename copies the study
+and drops its system attributes; an artifact's script runs with all rights; deleting a study leaves its slots.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import optuna_dashboard
 from optuna.artifacts import FileSystemArtifactStore
 
-from mhist_tune.dashboard import web
+from mhist_tune.dashboard.responses import COMMON_HEADERS, problem, see_other
 from mhist_tune.storage import Storage
 
 if TYPE_CHECKING:
@@ -23,43 +23,48 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _ALLOWED = re.compile(r"/api/(studies/\d+/(\d+/)?note|artifacts/\d+(/\d+)?(/[0-9a-f-]+)?)")
-"""What may be written here: notes and artifacts. Everything else would go past the ledger."""
+"""Paths that may be written: notes and artifacts. Other writes would bypass the ledger."""
 
 _SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src 'self'"
 _CACHE_S = 60.0
 
 
 class Stock:
-    """optuna-dashboard's WSGI application for a storage."""
+    """The WSGI application of optuna-dashboard for a storage."""
 
     def __init__(self, storage: Storage) -> None:
         folder = storage.root / "artifacts"
-        with contextlib.suppress(OSError):  # a read-only file system: there are none then
+        with contextlib.suppress(OSError):  # on a read-only file system there are no artifacts
             folder.mkdir(parents=True, exist_ok=True)
         self._app: Any = optuna_dashboard.wsgi(storage.optuna, FileSystemArtifactStore(folder))
         self._cleared = time.monotonic()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer a request that the guard let through."""
+        """Answer a request that the guard passed on."""
         path = environ.get("PATH_INFO", "")
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD") and not _ALLOWED.fullmatch(path):
-            reason = "this would go past the ledger: use the study's own page or the command line"
-            return web.problem(HTTPStatus.FORBIDDEN, reason).send(environ, start_response)
+            reason = "this would bypass the ledger: use the study's own page or the command line"
+            return problem(HTTPStatus.FORBIDDEN, reason)(environ, start_response)
         if path.endswith("/trialTable"):
-            return web.see_other(path.replace("/trialTable", "/trials")).send(environ, start_response)
+            return see_other(path.replace("/trialTable", "/trials"))(environ, start_response)
         environ.setdefault("HTTP_ACCEPT_ENCODING", "identity")
         if path.startswith("/api/studies/") and time.monotonic() - self._cleared > _CACHE_S:
             self._cleared = time.monotonic()
-            self._app._inmemory_cache.clear()
+            _clear_cache(self._app)
         is_artifact = path.startswith("/artifacts/")
         answer: Iterable[bytes] = self._app(environ, _with_headers(start_response, is_artifact=is_artifact))
         return answer
 
 
+def _clear_cache(app: Any) -> None:
+    """Clear the cached properties of all studies, a private part of optuna-dashboard."""
+    app._inmemory_cache.clear()
+
+
 def _with_headers(start_response: "StartResponse", *, is_artifact: bool) -> "Callable[..., Any]":
     def start(status: str, headers: list[tuple[str, str]], error: "OptExcInfo | None" = None) -> Any:
         kept = [(name, value) for name, value in headers if name.lower() != "access-control-allow-origin"]
-        kept += web.COMMON_HEADERS
+        kept += COMMON_HEADERS.items()
         if is_artifact:
             kept.append(("Content-Security-Policy", _SANDBOX))
         return start_response(status, kept, error)

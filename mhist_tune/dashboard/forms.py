@@ -1,0 +1,77 @@
+"""Posted forms: how they are read, and what those of a study do."""
+
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from werkzeug import Request
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from mhist_tune import control, veto
+from mhist_tune.stages import StudyState
+from mhist_tune.storage import Storage
+from mhist_tune.studies import Study
+
+ACTIONS = ("pause", "continue", "stop", "extend", "retry", "veto", "enqueue")
+_STATES = {"pause": StudyState.PAUSED, "continue": StudyState.ACTIVE, "stop": StudyState.STOPPED}
+_BY = "the dashboard"
+_MAX_FORM_BYTES = 64 * 1024
+_MAX_TEXT, _MAX_TRIALS = 200, 10_000
+
+
+class FormError(ValueError):
+    """A body that is not a form, is too long, or has a wrong field."""
+
+
+def read(request: Request) -> dict[str, str]:
+    """Return the fields of a posted form.
+
+    Raises:
+        FormError: the body is not a form, or is too long.
+    """
+    request.max_content_length = request.max_form_memory_size = _MAX_FORM_BYTES
+    if request.mimetype != "application/x-www-form-urlencoded":
+        raise FormError("expected a form")
+    try:
+        return request.form.to_dict()
+    except RequestEntityTooLarge as error:
+        raise FormError("the form is too long") from error
+
+
+def act(storage: Storage, study: Study, action: str, fields: Mapping[str, str]) -> str:
+    """Change a study as a form asks, and return the page that shows the change.
+
+    Args:
+        storage: of the study.
+        study: to be changed.
+        action: one of `ACTIONS`.
+        fields: of the form.
+
+    Raises:
+        FormError: a field is wrong.
+        UsageError: the study cannot be changed in this way.
+    """
+    if any(len(value) > _MAX_TEXT for value in fields.values()):
+        raise FormError("a field is too long")
+    here = f"/study/{quote(study.name)}"
+    match action:
+        case "extend":
+            control.extend(storage, study, _whole(fields, "n_trials", 1, _MAX_TRIALS), by=_BY)
+        case "retry":
+            control.retry(storage, study, _whole(fields, "trial", 0, 10**9), by=_BY)
+        case "veto":
+            number = _whole(fields, "trial", 0, 10**9)
+            veto.record(storage, study, number, fields.get("reason", ""), by=_BY)
+            return f"{here}/trial/{number}"
+        case "enqueue":
+            given = {key.removeprefix("param."): value for key, value in fields.items() if value.strip()}
+            control.enqueue(storage, study, control.read_params(study, given), by=_BY)
+        case _:
+            control.set_state(storage, study, _STATES[action], by=_BY)
+    return here
+
+
+def _whole(fields: Mapping[str, str], name: str, low: int, high: int) -> int:
+    text = fields.get(name, "")
+    if not (text.isdecimal() and len(text) < 12 and low <= int(text) <= high):
+        raise FormError(f"{name} must be a whole number from {low} to {high}")
+    return int(text)

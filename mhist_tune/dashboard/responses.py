@@ -1,0 +1,85 @@
+"""Responses of our own pages: HTML from the templates, errors as JSON, redirects, files of the pages."""
+
+import functools
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from werkzeug import Request, Response
+from werkzeug.datastructures import Headers
+
+from mhist_tune.dashboard.access import User
+from mhist_tune.html import style_sheet
+
+COMMON_HEADERS: Mapping[str, str] = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_TEMPLATES = Path(__file__).with_name("templates")
+_FILES = {"style.css": "text/css", "pages.css": "text/css", "live.js": "text/javascript"}
+
+
+def page(template: str, user: User, status: HTTPStatus = HTTPStatus.OK, **context: Any) -> Response:
+    """Return a page made from a template."""
+    return html(
+        _templates().get_template(template).render(user=user, **{"message": "", "is_wrong": False, **context}), status
+    )
+
+
+def html(text: str, status: HTTPStatus = HTTPStatus.OK, *, policy: str = _PAGE_POLICY) -> Response:
+    """Return a finished page; `policy` is its Content-Security-Policy."""
+    return _with_headers(Response(text, status, mimetype="text/html"), policy)
+
+
+def document(content: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> Response:
+    """Return a JSON document."""
+    return _with_headers(Response(json.dumps(content), status, mimetype="application/json"))
+
+
+def problem(status: HTTPStatus, reason: str) -> Response:
+    """Return an error as JSON. The pages of optuna-dashboard show its reason."""
+    return document({"reason": reason}, status)
+
+
+def see_other(path: str) -> Response:
+    """Return a redirect to a page of this server, which the browser then reads with GET."""
+    return _with_headers(Response(status=HTTPStatus.SEE_OTHER, headers={"Location": path}))
+
+
+def file(name: str) -> Response:
+    """Return a style sheet or script of the pages."""
+    if name not in _FILES:
+        return problem(HTTPStatus.NOT_FOUND, "there is no such file")
+    text = style_sheet() if name == "style.css" else (_TEMPLATES / name).read_text("utf-8")
+    return _with_headers(Response(text, mimetype=_FILES[name]))
+
+
+def conditional(response: Response, request: Request) -> Response:
+    """Return a copy of a response for one request: 304 without a body if the client has this version of it."""
+    copy = Response(response.response, response.status, Headers(response.headers))
+    if copy.status_code == HTTPStatus.OK:
+        copy.make_conditional(request)
+        copy.headers.pop("Date", None)  # the server sends its own
+    return copy
+
+
+@functools.cache
+def _templates() -> Environment:
+    loader = PackageLoader("mhist_tune.dashboard")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+
+
+def _with_headers(response: Response, policy: str = _PAGE_POLICY) -> Response:
+    response.headers.update({"Content-Security-Policy": policy, "Cache-Control": "no-cache", **COMMON_HEADERS})
+    response.add_etag()
+    return response
