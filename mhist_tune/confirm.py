@@ -22,10 +22,10 @@ from mhist_tune.studies import Study
 from mhist_tune.train import predict
 
 
-def plan(storage: Storage, study: Study) -> None:
-    """Add the slots that can be trained now, each once, whoever calls: at the search's end, and after inner splits.
+def add_slots(storage: Storage, study: Study) -> None:
+    """Add the slots that can be trained now: after the search, and after the inner splits. Each is added once.
 
-    A search that was extended gets slots for what is new among its best trials.
+    An extended search gets slots for the trials that are new among its best.
     """
     if study.definition.confirm is None or _is_open(ledger.counts(storage, study, Stage.SEARCH)):
         return

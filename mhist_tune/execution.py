@@ -29,9 +29,9 @@ from mhist_tune.leases import Claim, LeaseKeeper, StaleTokenError
 from mhist_tune.optuna_internals import trial_id
 from mhist_tune.outbox import Outbox
 from mhist_tune.pruning import Decision, smoothed
-from mhist_tune.resuming import LeftToOthers, TrialCheckpoints
 from mhist_tune.session import Session
 from mhist_tune.train import Diverged, EpochResult, FitResult, fit
+from mhist_tune.trial_checkpoints import LeftToOthers, TrialCheckpoints
 
 N_ATTEMPTS_AFTER_ERRORS = 3
 """How often a trial that fails by itself is tried before it is recorded as FAIL."""

@@ -50,7 +50,7 @@ def open_test(
     """
     searched = ledger.slots(storage, study, Stage.SEARCH)
     confirmation = finalists.load(storage, study)
-    chosen = _choose(storage, study, searched, confirmation) if trial is None else trial
+    chosen = _choose(study, searched, confirmation) if trial is None else trial
     default = confirmation.default.candidate.trial if confirmation and confirmation.default else None
     trials = [chosen] if default in (None, chosen) else [chosen, default]
     slots = [_complete(study, searched, one, confirmation) for one in trials if one is not None]
@@ -106,9 +106,7 @@ def open_rows(
     return _open(storage, study, data_root, fixed_set, payloads, stage=Stage.DESCRIPTIVE, again=again)
 
 
-def _choose(
-    storage: Storage, study: Study, searched: Sequence[ledger.SlotRow], confirmation: Confirmation | None
-) -> int:
+def _choose(study: Study, searched: Sequence[ledger.SlotRow], confirmation: Confirmation | None) -> int:
     """Return the number of the trial that is the final choice.
 
     Raises:
@@ -122,7 +120,7 @@ def _choose(
         )
     if confirmation and confirmation.chosen:
         return confirmation.chosen.candidate.trial
-    best = selection.best_slot(storage, study)
+    best = selection.best(study, searched)
     if best is None or best.trial_number is None:
         raise UsageError(f"no trial of {study.name} is complete", hint=f"mhist-tune worker {study.name}")
     return best.trial_number

@@ -8,10 +8,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mhist_tune import ledger
 from mhist_tune.ledger import SlotRow
-from mhist_tune.stages import OPEN, Stage
-from mhist_tune.storage import Storage
+from mhist_tune.stages import OPEN
 from mhist_tune.studies import Study
 
 
@@ -54,13 +52,8 @@ def best_row(study: Study, slots: Sequence[SlotRow]) -> RowScore | None:
     return max(scores, key=lambda score: score.mean or 0.0, default=None)
 
 
-def best_slot(storage: Storage, study: Study) -> SlotRow | None:
-    """Return the slot to go on with: the first seed of the best row, or the best trial; of equal ones the first."""
-    return best_of(study, ledger.slots(storage, study, Stage.SEARCH))
-
-
-def best_of(study: Study, slots: Sequence[SlotRow]) -> SlotRow | None:
-    """Return what `best_slot` does, from the study's search slots."""
+def best(study: Study, slots: Sequence[SlotRow]) -> SlotRow | None:
+    """Return the best of a study's search slots: the first seed of the best row, or the best trial."""
     if study.definition.rows:
         row = best_row(study, slots)
         return row.slots[0] if row else None

@@ -62,7 +62,7 @@ def summary(
 def best_of(storage: Storage, study: Study, slots: Mapping[Stage, Sequence[SlotRow]]) -> dict[str, Any] | None:
     """Return what `best` does, from the slots of search and confirmation; the latter costs a bootstrap."""
     searched = slots[Stage.SEARCH]
-    slot = selection.best_of(study, searched)
+    slot = selection.best(study, searched)
     if slot is None or slot.outcome is None:
         return None
     outcome, confirmed = slot.outcome, None

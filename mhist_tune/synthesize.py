@@ -69,7 +69,7 @@ def synthesize(root: Path, *, n_images: int = 400, image_size: int = 224, seed: 
         ) from error
 
 
-def vote_plan(n_images: int) -> list[tuple[str, int]]:
+def votes_of_images(n_images: int) -> list[tuple[str, int]]:
     """Return (partition, votes) of each of ``n_images`` images in MHIST's proportions, by largest remainders."""
     sizes = _apportion(n_images, [sum(counts) for counts in MHIST_VOTES.values()])
     return [
@@ -89,14 +89,14 @@ def _apportion(total: int, weights: Sequence[int]) -> list[int]:
 
 
 def _write(root: Path, *, n_images: int, image_size: int, seed: int) -> None:
-    plan = vote_plan(n_images)
-    np.random.default_rng([seed, 0]).shuffle(plan)
+    images = votes_of_images(n_images)
+    np.random.default_rng([seed, 0]).shuffle(images)
     names = [f"SYN_{index:04d}.png" for index in range(n_images)]
     (root / IMAGE_FOLDER).mkdir()
 
     def draw(index: int) -> None:
         rng = np.random.default_rng([seed, 1, index])
-        severity = (plan[index][1] + rng.uniform()) / (N_ANNOTATORS + 1)
+        severity = (images[index][1] + rng.uniform()) / (N_ANNOTATORS + 1)
         pixels = render(rng, severity=severity, image_size=image_size)
         Image.fromarray(pixels).save(root / IMAGE_FOLDER / names[index], compress_level=1)
 
@@ -105,7 +105,7 @@ def _write(root: Path, *, n_images: int, image_size: int, seed: int) -> None:
     with (root / CSV_NAME).open("w", newline="", encoding="ascii") as file:
         writer = csv.writer(file)
         writer.writerow(REQUIRED_COLUMNS)
-        for name, (partition, votes) in zip(names, plan, strict=True):
+        for name, (partition, votes) in zip(names, images, strict=True):
             label = POSITIVE_CLASS if votes >= MIN_POSITIVE_VOTES else NEGATIVE_CLASS
             writer.writerow((name, label, votes, partition))
 

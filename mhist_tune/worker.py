@@ -105,7 +105,7 @@ def _has_slots(storage: Storage, study: Study, stages: Sequence[Stage]) -> bool:
         return True
     if Stage.CONFIRM not in stages:
         return False
-    confirm.plan(storage, study)
+    confirm.add_slots(storage, study)
     return any_left()
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mhist_tune import creation, definition, ledger, studies
+from mhist_tune import create, definition, ledger, studies
 from mhist_tune.epochs import epochs_of
 from mhist_tune.storage import open_storage
 from tests import made_up
@@ -140,7 +140,7 @@ def served(
         server = request.getfixturevalue("postgres")
         url = server.new_database()
     with open_storage(url) as storage:
-        creation.create(storage, definition.parse(STUDY, "live"), generated)
+        create.create(storage, definition.parse(STUDY, "live"), generated)
         tiny = made_up.create(storage, "tiny")
         made_up.open_test(storage, tiny)
         made_up.retrain(storage, tiny, n_slots=3)

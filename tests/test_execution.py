@@ -12,16 +12,16 @@ from sqlalchemy import Pool, event
 from torch import Tensor
 
 from mhist_tune import (
-    files,
+    checkpoint_files,
+    checkpoint_writer,
     forward,
     journal,
     ledger,
     memory,
-    resuming,
-    saving,
     search,
     step,
     studies,
+    trial_checkpoints,
     worker,
 )
 from mhist_tune.epochs import EpochRow, epochs_of
@@ -134,7 +134,7 @@ def test_a_failing_trial_is_retried_twice_from_its_checkpoint(
 
     decide = search.decide
     monkeypatch.setattr(search, "decide", buggy)
-    monkeypatch.setattr(saving, "SAVING_SHARE", 1e9)  # a checkpoint after every epoch
+    monkeypatch.setattr(checkpoint_writer, "SAVING_SHARE", 1e9)  # a checkpoint after every epoch
     code, _ = work()
     slot, epochs, events = recorded()
 
@@ -195,8 +195,8 @@ def test_a_full_disk_pauses_the_trial(work: Work, recorded: Recorded, monkeypatc
         real_copy(*args)
 
     real_copy = shutil.copyfileobj
-    monkeypatch.setattr(files.shutil, "copyfileobj", copy)
-    monkeypatch.setattr(resuming, "_WAIT_S", 0.01)
+    monkeypatch.setattr(checkpoint_files.shutil, "copyfileobj", copy)
+    monkeypatch.setattr(trial_checkpoints, "_WAIT_S", 0.01)
     code, err = work()
     slot, epochs, _ = recorded()
 

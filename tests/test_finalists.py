@@ -95,31 +95,31 @@ def kinds(claims: list[Claim]) -> list[tuple[str, int, int]]:
 
 def test_slots_come_once_the_search_is_over_and_again_after_the_inner_splits(storage: Storage, study: Study) -> None:
     """Nothing before; then inner splits of the two best trials and the default; then folds with their median epoch."""
-    confirm.plan(storage, study)
+    confirm.add_slots(storage, study)
     assert ledger.slots(storage, study, "confirm") == []
     finish(storage, study, "search", searched(0.5, 0.7, None, 0.8))
     for _ in range(2):
-        confirm.plan(storage, study)
+        confirm.add_slots(storage, study)
     first = finish(storage, study, "confirm", inner)
     assert kinds(first) == [("inner", trial, fold) for trial in (3, 1, 0) for fold in (0, 1)]
     found = finalists.load(storage, study)
     assert found is not None
     assert (found.n_open, found.finalists, found.chosen) == (3, (), None)
     for _ in range(2):
-        confirm.plan(storage, study)
+        confirm.add_slots(storage, study)
     second = finish(storage, study, "confirm", predicted({3: FAIR, 1: GOOD, 0: POOR}))
     assert kinds(second) == [("fold", trial, fold) for trial in (3, 1, 0) for fold in (0, 1)]
     assert [claim.payload["stop_epoch"] for claim in second] == [7, 7, 5, 5, 4, 4]  # of two the lower
-    confirm.plan(storage, study)
+    confirm.add_slots(storage, study)
     assert ledger.counts(storage, study, "confirm") == {"done": 12}
 
 
 def test_the_best_confirmed_trial_is_chosen(storage: Storage, study: Study) -> None:
     """The search's best is second out of fold: its optimism is stated, the other is chosen, the default stands by."""
     finish(storage, study, "search", searched(0.5, 0.7, None, 0.95))
-    confirm.plan(storage, study)
+    confirm.add_slots(storage, study)
     finish(storage, study, "confirm", inner)
-    confirm.plan(storage, study)
+    confirm.add_slots(storage, study)
     finish(storage, study, "confirm", predicted({3: FAIR, 1: GOOD, 0: POOR}))
     found = finalists.load(storage, study)
     assert found is not None
@@ -143,9 +143,9 @@ def test_the_best_confirmed_trial_is_chosen(storage: Storage, study: Study) -> N
 def test_an_extended_search_confirms_what_is_new(storage: Storage, study: Study) -> None:
     """After an extension only a new trial among the best gets slots, and the earlier finalists stay in the choice."""
     finish(storage, study, "search", searched(0.5, 0.7, None, 0.8))
-    confirm.plan(storage, study)
+    confirm.add_slots(storage, study)
     finish(storage, study, "confirm", inner)
-    confirm.plan(storage, study)
+    confirm.add_slots(storage, study)
     finish(storage, study, "confirm", predicted({3: FAIR, 1: GOOD, 0: POOR}))
     ledger.add_slots(storage, study, "search", [{}])
     waiting = finalists.load(storage, study)
@@ -153,9 +153,9 @@ def test_an_extended_search_confirms_what_is_new(storage: Storage, study: Study)
     assert (len(waiting.finalists), waiting.chosen) == (3, None)  # the search goes on
     RATES_AND = {"params": {"learning_rate": 5e-2}, "best_epoch": 3, "stopped_epoch": 5}
     finish(storage, study, "search", lambda _: {**RATES_AND, "state": "COMPLETE", "value": 0.9})
-    confirm.plan(storage, study)
+    confirm.add_slots(storage, study)
     assert kinds(finish(storage, study, "confirm", inner)) == [("inner", 4, 0), ("inner", 4, 1)]
-    confirm.plan(storage, study)
+    confirm.add_slots(storage, study)
     finish(storage, study, "confirm", predicted({4: FAIR}))
     found = finalists.load(storage, study)
     assert found is not None
@@ -166,13 +166,13 @@ def test_an_extended_search_confirms_what_is_new(storage: Storage, study: Study)
 def test_a_failed_finalist_is_not_confirmed(storage: Storage, study: Study) -> None:
     """A training that diverged on an inner split ends its finalist, and the others are chosen from."""
     finish(storage, study, "search", searched(0.5, 0.7, None, 0.8))
-    confirm.plan(storage, study)
+    confirm.add_slots(storage, study)
 
     def diverging(claim: Claim) -> Mapping[str, Any]:
         return {"state": "FAIL", "value": None} if claim.payload["trial"] == 3 else inner(claim)
 
     finish(storage, study, "confirm", diverging)
-    confirm.plan(storage, study)
+    confirm.add_slots(storage, study)
     finish(storage, study, "confirm", predicted({1: GOOD, 0: POOR}))
     found = finalists.load(storage, study)
     assert found is not None
@@ -194,9 +194,9 @@ def test_equal_params_are_one_candidate(storage: Storage, study: Study) -> None:
 def test_cancelled_slots_leave_the_search_its_best(storage: Storage, study: Study) -> None:
     """A study that was stopped in its confirm stage has nothing open and nothing confirmed."""
     finish(storage, study, "search", searched(0.5, 0.7, None, 0.8))
-    confirm.plan(storage, study)
+    confirm.add_slots(storage, study)
     ledger.cancel_free(storage, study)
-    confirm.plan(storage, study)
+    confirm.add_slots(storage, study)
     found = finalists.load(storage, study)
     assert found is not None
     assert (found.n_open, found.n_failed, found.chosen) == (0, 3, None)

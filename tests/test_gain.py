@@ -36,9 +36,9 @@ def confirmed_study(storage: Storage) -> Study:
         image_sets=confirmed.IMAGE_SETS,
     )
     confirmed.finish(storage, made, "search", confirmed.searched(0.5, 0.7, None, 0.95))
-    confirm.plan(storage, made)
+    confirm.add_slots(storage, made)
     confirmed.finish(storage, made, "confirm", confirmed.inner)
-    confirm.plan(storage, made)
+    confirm.add_slots(storage, made)
     tables = {3: confirmed.FAIR, 1: confirmed.GOOD, 0: confirmed.POOR}
     confirmed.finish(storage, made, "confirm", confirmed.predicted(tables))
     return made

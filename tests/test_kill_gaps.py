@@ -44,11 +44,11 @@ GAPS = {
     "suggestion and params": ("optuna.storages._rdb.storage:RDBStorage._set_trial_param", 1),
     "creation and ledger": ("mhist_tune.ledger:attach_trial", 1),
     "ledger and suggestion": ("mhist_tune.suggestions:record", 1),
-    "checkpoint and record": ("mhist_tune.records:record_epoch", 2),
+    "checkpoint and record": ("mhist_tune.epochs:record_epoch", 2),
     "record and mirror": ("mhist_tune.execution:SlotRun._mirror", 2),
     "mirror and outcome": ("mhist_tune.ledger:decide", 1),
     "outcome and final state": ("mhist_tune.execution:SlotRun._tell", 1),
-    "final state and removed checkpoints": ("mhist_tune.resuming:TrialCheckpoints.tidy", 1),
+    "final state and removed checkpoints": ("mhist_tune.trial_checkpoints:TrialCheckpoints.tidy", 1),
     "removed checkpoints and ledger": ("mhist_tune.ledger:finish", 1),
 }
 """Between which two writes the worker dies, and the function (at its Nth call) that would make the second one."""

@@ -102,7 +102,7 @@ def test_every_trial_ends_with_one_growing_curve(
         assert states.count("COMPLETE") >= 1
         assert states.count("PRUNED") >= 1
         errors = journal.events(storage, study, kind="error")
-        best = selection.best_slot(storage, study)
+        best = selection.best(study, ledger.slots(storage, study, "search"))
     assert errors == []
     assert best is not None
     kept = {path.parent.name for path in (tmp_path / "storage" / "checkpoints").rglob("*.safetensors")}

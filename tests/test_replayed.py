@@ -12,7 +12,7 @@ import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mhist_tune import definition, ledger, replayed, space, studies, suggestions, tables, worker
-from mhist_tune.creation import create
+from mhist_tune.create import create
 from mhist_tune.devices import WorkerOptions
 from mhist_tune.events import StopRequest
 from mhist_tune.leases import LeaseObserver, StaleTokenError

@@ -70,7 +70,7 @@ def test_the_row_with_the_best_mean_leads(storage: Storage) -> None:
         ("diverging", 1, 1),
     ]
     assert [score.mean for score in scores] == pytest.approx([0.6, 0.71, 0.95])
-    best = selection.best_slot(storage, study)
+    best = selection.best(study, ledger.slots(storage, study, "search"))
     assert best is not None
     assert (best.payload["label"], best.payload["seed"]) == ("steady", 0)
     shown = status.best(storage, study)
@@ -86,7 +86,7 @@ def test_the_best_trial_of_a_search_leads(storage: Storage) -> None:
     text = '[study]\nname = "s"\nn_trials = 3\n[space]\nlearning_rate = { low = 1e-4, high = 1e-2 }\n'
     study = finish(storage, text, {0: complete(0.5), 1: complete(0.7), 2: complete(0.7)})
 
-    best = selection.best_slot(storage, study)
+    best = selection.best(study, ledger.slots(storage, study, "search"))
 
     assert best is not None
     assert best.slot == 1
@@ -97,7 +97,7 @@ def test_nothing_is_best_before_anything_is_done(storage: Storage) -> None:
     """A table without a finished training has no best row."""
     study = finish(storage, TABLE, {})
 
-    assert selection.best_slot(storage, study) is None
+    assert selection.best(study, ledger.slots(storage, study, "search")) is None
     assert status.best(storage, study) is None
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from mhist_tune.annotations import REQUIRED_COLUMNS, read_annotations
 from mhist_tune.errors import DataError, UsageError
 from mhist_tune.mhist import MHIST_VOTES
-from mhist_tune.synthesize import synthesize, vote_plan
+from mhist_tune.synthesize import synthesize, votes_of_images
 
 
 @pytest.fixture(scope="module")
@@ -35,20 +35,20 @@ def pixels_and_labels(root: Path, partition: str) -> tuple[NDArray[np.uint8], ND
 
 def test_the_full_size_has_the_counts_of_mhist() -> None:
     """3,152 images have MHIST's very table of votes."""
-    plan = Counter(vote_plan(3152))
-    assert {p: tuple(plan[p, votes] for votes in range(8)) for p in MHIST_VOTES} == MHIST_VOTES
+    counts = Counter(votes_of_images(3152))
+    assert {p: tuple(counts[p, votes] for votes in range(8)) for p in MHIST_VOTES} == MHIST_VOTES
 
 
 def test_every_size_has_both_classes_in_both_partitions() -> None:
     """From 24 to 3,152: the wanted number of images, train and test at 2175 to 977, and no class absent or alone."""
     for n_images in range(24, 3153):
-        plan = Counter(vote_plan(n_images))
-        assert sum(plan.values()) == n_images
-        n_test = sum(plan["test", votes] for votes in range(8))
+        counts = Counter(votes_of_images(n_images))
+        assert sum(counts.values()) == n_images
+        n_test = sum(counts["test", votes] for votes in range(8))
         assert abs(n_test - n_images * 977 / 3152) <= 0.5
         for partition in MHIST_VOTES:
-            assert sum(plan[partition, votes] for votes in range(4)) >= 2
-            assert sum(plan[partition, votes] for votes in range(4, 8)) >= 2
+            assert sum(counts[partition, votes] for votes in range(4)) >= 2
+            assert sum(counts[partition, votes] for votes in range(4, 8)) >= 2
 
 
 def test_the_layout_is_mhists(tmp_path: Path) -> None:

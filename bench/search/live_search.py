@@ -22,7 +22,7 @@ from typing import Any
 from bench.output import machine, show
 from mhist_tune import definition, finalists, ledger
 from mhist_tune.cli.progress import progress
-from mhist_tune.creation import create
+from mhist_tune.create import create
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.devices import WorkerOptions, parse_devices
 from mhist_tune.epochs import epochs_of

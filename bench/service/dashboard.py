@@ -25,7 +25,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from mhist_tune import creation, definition, studies
+from mhist_tune import create, definition, studies
 from mhist_tune.epochs import epochs_of
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
@@ -98,7 +98,7 @@ class Server:
         self.folder, self.url = folder, f"sqlite:///{folder}/storage.db"
         with open_storage(self.url) as storage:
             text = DEFINITION.format(n_trials=n_trials + 1)
-            study = creation.create(storage, definition.parse(text, "watched"), folder / "images")
+            study = create.create(storage, definition.parse(text, "watched"), folder / "images")
             made_up.search(storage, study, n_trials=n_trials)
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]

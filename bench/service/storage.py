@@ -234,7 +234,7 @@ class Crew:
 
     def __init__(self, url: str, n_workers: int) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["optuna", "mhist_tune.records", "mhist_tune.ledger", "mhist_tune.pruning"])
+        context.set_forkserver_preload(["optuna", "mhist_tune.epochs", "mhist_tune.ledger", "mhist_tune.pruning"])
         self._members = []
         for index in range(n_workers):
             ours, theirs = context.Pipe()

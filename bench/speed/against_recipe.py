@@ -36,7 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.output import machine, show
 from bench.speed import recipe
 from bench.speed.equivalence import compare
-from mhist_tune import creation, definition
+from mhist_tune import create, definition
 from mhist_tune.annotations import read_annotations
 from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.checkpoint_writer import CheckpointWriter
@@ -194,7 +194,7 @@ class Rivals:
             higher=1.01 * LEARNING_RATE,
         )
         with open_storage(url) as storage:
-            creation.create(storage, definition.parse(text, name), self.root)
+            create.create(storage, definition.parse(text, name), self.root)
         times: dict[str, list[float]] = {"trial": [], "done": []}
 
         def emit(event: str, /, **fields: Any) -> None:

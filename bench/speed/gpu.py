@@ -24,7 +24,7 @@ import torch
 from bench.output import show
 from bench.speed.throughput import SETTINGS as MEASURED
 from bench.speed.throughput import Setting, balanced_epoch, hyperparameters, machine, measure
-from mhist_tune import creation, definition
+from mhist_tune import create, definition
 from mhist_tune.dataset import load_train
 from mhist_tune.devices import WorkerOptions, parse_devices
 from mhist_tune.events import StopRequest
@@ -98,7 +98,7 @@ def searches(
         text = DEFINITION.format(name=name, n_trials=N_TURNS * n_workers, n_epochs=n_epochs, fixed=fixed)
         url = f"sqlite:///{folder}/storage/{name}.db"
         with open_storage(url) as storage:
-            creation.create(storage, definition.parse(text, name), folder / "images")
+            create.create(storage, definition.parse(text, name), folder / "images")
         ended: list[float] = []
 
         def emit(event: str, /, ended: list[float] = ended, **_: Any) -> None:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from bench.output import machine, show
-from mhist_tune import creation, definition
+from mhist_tune import create, definition
 from mhist_tune.dataset import load_train
 from mhist_tune.storage import open_storage
 from mhist_tune.synthesize import synthesize
@@ -88,7 +88,7 @@ def main() -> None:
         text = DEFINITION.format(model=arguments.model, image_size=arguments.image_size)
         url = f"sqlite:///{folder}/storage.db"
         with open_storage(url) as storage:
-            creation.create(storage, definition.parse(text, "full"), folder / "images")
+            create.create(storage, definition.parse(text, "full"), folder / "images")
         sys.stderr.write("training one epoch\n")
         options = ["--storage", url, "--data", str(folder / "images"), "--devices", "cpu", "--per-device", "1"]
         peak = peak_bytes([sys.executable, "-m", "mhist_tune", "worker", "full", *options], folder)

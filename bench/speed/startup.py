@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.output import machine, show
-from mhist_tune import creation, definition
+from mhist_tune import create, definition
 from mhist_tune.storage import open_storage
 from mhist_tune.synthesize import synthesize
 from tests import made_up
@@ -83,7 +83,7 @@ def measure(folder: Path, waits: Sequence[str], *, n_trials: int, n_rounds: int)
     with open_storage(url) as storage:
         for name, n in (("watched", n_trials), ("worked", 100)):
             text = DEFINITION.format(name=name, n_trials=n)
-            study = creation.create(storage, definition.parse(text, name), folder / "images")
+            study = create.create(storage, definition.parse(text, name), folder / "images")
             if name == "watched":
                 made_up.search(storage, study, n_trials=n_trials)
     (folder / "worker.py").write_text(WORKER)

@@ -23,7 +23,7 @@ import timm
 from safetensors.torch import save_file
 
 from bench.output import machine, show
-from mhist_tune import creation, definition
+from mhist_tune import create, definition
 from mhist_tune.checkpoint_writer import CheckpointWriter
 from mhist_tune.devices import WorkerOptions, n_cores
 from mhist_tune.events import StopRequest
@@ -126,7 +126,7 @@ def measure(model: str, folder: Path, *, n_images: int, n_trials: int, n_epochs:
         precision=precision,
     )
     with open_storage(url) as storage:
-        creation.create(storage, definition.parse(text, model), folder / "images")
+        create.create(storage, definition.parse(text, model), folder / "images")
     for name in ("load", "save", "keep", "wait", "finish", "discard"):
         setattr(CheckpointWriter, name, clock.watched(getattr(CheckpointWriter, name)))
     serve(WorkerOptions(url, folder / "images", model), "cpu", n_cores(), clock.emit, StopRequest())

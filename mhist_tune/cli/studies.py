@@ -46,7 +46,7 @@ def create_study_command(
       mhist-tune create-study vit --data MHIST --n-trials 40
       mhist-tune create-study vit --data MHIST --set epochs=20 --set image_size=112 --dry-run
     """
-    from mhist_tune import creation, definition, finalists, studies
+    from mhist_tune import create, definition, finalists, studies
     from mhist_tune.storage import open_storage
 
     root = required_data(data_root)
@@ -56,8 +56,8 @@ def create_study_command(
         return
     definition.load(name_or_file, **changes)  # before a storage is made for it
     with open_storage(storage_url) as storage:
-        start, source = creation.warm_start(storage, other) if other else ((), None)
-        study = creation.create(storage, definition.load(name_or_file, **changes, start=start), root)
+        start, source = create.warm_start(storage, other) if other else ((), None)
+        study = create.create(storage, definition.load(name_or_file, **changes, start=start), root)
         if source:
             study = studies.set_setting(storage, study, "warm_start", source)
         click.echo(definition.render(study.definition))
@@ -71,7 +71,7 @@ def _dry_run(name_or_file: str, changes: dict[str, Any], other: str | None, stor
     """Print the complete definition, and on stderr what it would cost; earlier studies of the storage are asked."""
     import torch
 
-    from mhist_tune import creation, definition, plan
+    from mhist_tune import create, definition, estimate
     from mhist_tune.errors import NoStorageError
     from mhist_tune.storage import open_storage
 
@@ -82,14 +82,14 @@ def _dry_run(name_or_file: str, changes: dict[str, Any], other: str | None, stor
             if other:
                 raise
             storage = None
-        start, _ = creation.warm_start(storage, other) if storage and other else ((), None)
+        start, _ = create.warm_start(storage, other) if storage and other else ((), None)
         loaded = definition.load(name_or_file, **changes, start=start)
-        sets = creation.prepare(loaded, root).image_sets
+        sets = create.prepare(loaded, root).image_sets
         sizes = [number for name in ("train", "val") for number in (len(sets[name]), sum(row[1] for row in sets[name]))]
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        found = plan.plan(loaded, plan.Counts(*sizes), storage, device)
+        document = estimate.estimate(loaded, estimate.Counts(*sizes), storage, device)
     click.echo(definition.render(loaded))
-    click.echo(plan.to_text(found), err=True)
+    click.echo(estimate.to_text(document), err=True)
     show_advice(loaded)
     follow_up(f"mhist-tune create-study {name_or_file} --data {root}")
 
@@ -119,24 +119,24 @@ def extend_command(name: str, n_trials: int, widen: str | None, storage_url: str
       mhist-tune extend vit --n-trials 20
       mhist-tune extend vit --n-trials 20 --widen learning_rate=1e-7..1e-2
     """
-    from mhist_tune import control, studies, widening
+    from mhist_tune import change, studies
     from mhist_tune.storage import open_storage
 
     with open_storage(storage_url, create=False) as storage:
         study = studies.load_study(storage, name)
         if widen:
-            study = widening.widen(storage, study, widen)
-        n_slots = control.extend(storage, study, n_trials, by=_BY)
+            study = change.widen(storage, study, widen)
+        n_slots = change.extend(storage, study, n_trials, by=_BY)
     click.echo(f"{name} has {n_slots} search slots")
     follow_up(f"mhist-tune worker {name}")
 
 
 def _set_state(name: str, storage_url: str, state: StudyState) -> None:
-    from mhist_tune import control, studies
+    from mhist_tune import change, studies
     from mhist_tune.storage import open_storage
 
     with open_storage(storage_url, create=False) as storage:
-        control.set_state(storage, studies.load_study(storage, name), state, by=_BY)
+        change.set_state(storage, studies.load_study(storage, name), state, by=_BY)
 
 
 @click.command("pause")
@@ -192,11 +192,11 @@ def thaw_command(name: str, trial: int, storage_url: str) -> None:
     Example:
       mhist-tune thaw vit 17
     """
-    from mhist_tune import control, studies
+    from mhist_tune import change, studies
     from mhist_tune.storage import open_storage
 
     with open_storage(storage_url, create=False) as storage:
-        decision = control.thaw(storage, studies.load_study(storage, name), trial, by=_BY)
+        decision = change.thaw(storage, studies.load_study(storage, name), trial, by=_BY)
     click.echo(f"trial {trial} goes on after epoch {decision.epoch}, where it was {decision.value:.3f}")
     follow_up(f"mhist-tune worker {name}")
 

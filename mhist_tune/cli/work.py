@@ -60,7 +60,7 @@ def run_command(name_or_file: str, storage_url: str, data_root: Path | None, **w
       mhist-tune run vit --data MHIST
     """
     from mhist_tune import definition
-    from mhist_tune.creation import create
+    from mhist_tune.create import create
     from mhist_tune.errors import StudyNotFoundError
     from mhist_tune.storage import open_storage
     from mhist_tune.studies import load_study
@@ -150,7 +150,7 @@ def verify_command(
     """
     import json
 
-    from mhist_tune import verification
+    from mhist_tune import verify
     from mhist_tune.cli.progress import progress
     from mhist_tune.errors import MhistTuneError
     from mhist_tune.events import Interrupted
@@ -160,12 +160,12 @@ def verify_command(
     root = required_data(data_root)
     try:
         with open_storage(storage_url, create=False) as storage, stop_on_signals() as stop, progress() as emit:
-            checks = verification.of_records(storage, name, storage.root / "reports" / name)
-            checks += verification.of_training(storage, name, root, devices, per_device, emit, stop)
+            comparisons = verify.of_records(storage, name, storage.root / "reports" / name)
+            comparisons += verify.of_training(storage, name, root, devices, per_device, emit, stop)
     except Interrupted as interrupted:
         raise SystemExit(128 + interrupted.signum) from None
-    document = verification.to_document(name, checks)
-    click.echo(json.dumps(document, indent=2) if as_json else verification.to_text(checks))
+    document = verify.to_document(name, comparisons)
+    click.echo(json.dumps(document, indent=2) if as_json else verify.to_text(comparisons))
     if not document["repeated"]:
         raise MhistTuneError(
             f"{name} is not repeated exactly here",
@@ -185,7 +185,7 @@ def demo_command(devices: str, storage_url: str) -> None:
       mhist-tune demo
     """
     from mhist_tune import definition
-    from mhist_tune.creation import create
+    from mhist_tune.create import create
     from mhist_tune.storage import open_storage
     from mhist_tune.synthesize import synthesize
 

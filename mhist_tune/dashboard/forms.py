@@ -6,7 +6,7 @@ from urllib.parse import quote
 from werkzeug import Request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from mhist_tune import control, veto
+from mhist_tune import change, veto
 from mhist_tune.stages import StudyState
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -55,18 +55,18 @@ def act(storage: Storage, study: Study, action: str, fields: Mapping[str, str]) 
     here = f"/study/{quote(study.name)}"
     match action:
         case "extend":
-            control.extend(storage, study, _whole(fields, "n_trials", 1, _MAX_TRIALS), by=_BY)
+            change.extend(storage, study, _whole(fields, "n_trials", 1, _MAX_TRIALS), by=_BY)
         case "retry":
-            control.retry(storage, study, _whole(fields, "trial", 0, 10**9), by=_BY)
+            change.retry(storage, study, _whole(fields, "trial", 0, 10**9), by=_BY)
         case "veto":
             number = _whole(fields, "trial", 0, 10**9)
             veto.record(storage, study, number, fields.get("reason", ""), by=_BY)
             return f"{here}/trial/{number}"
         case "enqueue":
             given = {key.removeprefix("param."): value for key, value in fields.items() if value.strip()}
-            control.enqueue(storage, study, control.read_params(study, given), by=_BY)
+            change.enqueue(storage, study, change.read_params(study, given), by=_BY)
         case _:
-            control.set_state(storage, study, _STATES[action], by=_BY)
+            change.set_state(storage, study, _STATES[action], by=_BY)
     return here
 
 

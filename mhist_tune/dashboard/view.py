@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from mhist_tune import svg
+from mhist_tune import selection, svg
 from mhist_tune.dashboard.live import Snapshot
 from mhist_tune.epochs import EpochRow
 from mhist_tune.ledger import SlotRow
-from mhist_tune.selection import best_of
 from mhist_tune.stages import SlotState
 from mhist_tune.svg import Line
 from mhist_tune.words import rough_duration, score, shortest
@@ -185,7 +184,7 @@ def drawn(snapshot: Snapshot) -> list[tuple[SlotRow, str, str]]:
     running = [slot for slot in leased if slot.trial_number is not None][-N_COLOURS:]
     found = [(slot, f"trial {slot.trial_number}, running", f"c{place}") for place, slot in enumerate(running)]
     ranked = sorted((slot for slot in snapshot.slots if state_of(slot) == "complete"), key=lambda slot: -_value(slot))
-    top = best_of(snapshot.study, snapshot.slots)
+    top = selection.best(snapshot.study, snapshot.slots)
     muted = [(slot, f"trial {slot.trial_number}", "muted") for slot in ranked[:4] if slot is not top]
     return [*muted, *found, *([(top, f"trial {top.trial_number}, best", "best")] if top else [])]
 

@@ -1,6 +1,6 @@
-"""Whether a report can be repeated: its numbers from the stored predictions, and one seed by training it once more.
+"""Repeating a report: its numbers are recomputed from the stored predictions, and one seed is trained once more.
 
-Each check says what agreed bitwise, what within a tolerance, and what did not.
+Each comparison says whether the values agree bitwise, agree within a tolerance, or differ.
 """
 
 import csv
@@ -24,15 +24,15 @@ from mhist_tune.train import EpochResult
 from mhist_tune.worker import open_session
 
 TOLERANCE = 1e-6
-"""What counts as agreement that is not bitwise, as another version of a library or another processor may give."""
+"""The largest difference that counts as agreement: another library version or processor may round differently."""
 
 _NOT_COMPARED = ("result", "caveats", "methods", "references", "commands", "versions", "predictions")
-"""Keys of a report that hold sentences and names, which another version words otherwise around the same numbers."""
+"""Keys of a report that hold sentences and names. Another version may word them differently for the same numbers."""
 
 
 @dataclass(frozen=True)
-class Check:
-    """One comparison.
+class Comparison:
+    """One comparison of two lists of values.
 
     Attributes:
         state: bitwise, within tolerance, differs, or not compared.
@@ -45,7 +45,7 @@ class Check:
     detail: str
 
 
-def of_records(storage: Storage, study_name: str, folder: Path) -> list[Check]:
+def of_records(storage: Storage, study_name: str, folder: Path) -> list[Comparison]:
     """Compare the report that was written into `folder` with one recomputed from the stored predictions.
 
     Raises:
@@ -65,12 +65,12 @@ def of_training(
     per_device: int | None,
     emit: Emit,
     stop: StopRequest,
-) -> list[Check]:
+) -> list[Comparison]:
     """Train the first finished seed of the reported opening once more, and compare it with what was recorded.
 
     Args:
-        devices: as of the retraining (`devices.parse_devices`): as many threads as a worker of it had are used here, on
-            the first device.
+        devices: those of the retraining (`devices.parse_devices`). The training runs on the first one, with as many
+            threads as a worker of the retraining had.
 
     Raises:
         StudyNotFoundError: no such study.
@@ -96,7 +96,7 @@ def of_training(
     recorded = [row.metrics["train_loss"] for row in epochs_of(storage, study, slot.stage, slot.slot)]
     seed = f"seed {slot.payload['seed']}, trained again on {session.device}"
     aurocs = [statistics.metrics_of(found.images.labels, row)["auroc"] for row in (stored, probabilities)]
-    checks = [
+    comparisons = [
         _compared(f"{seed}: training loss of {len(losses)} epochs", losses, recorded),
         _compared(
             f"{seed}: {stored.size} test probabilities",
@@ -105,51 +105,53 @@ def of_training(
             f"AUROC {aurocs[1]:.4f}, reported {aurocs[0]:.4f}",
         ),
     ]
-    detail = {"seed": slot.payload["seed"], "states": [check.state for check in checks]}
+    detail = {"seed": slot.payload["seed"], "states": [comparison.state for comparison in comparisons]}
     journal.event(storage, study, kind="verified", stage=slot.stage, slot=slot.slot, detail=detail)
-    return checks
+    return comparisons
 
 
-def is_repeated(checks: Sequence[Check]) -> bool:
+def is_repeated(comparisons: Sequence[Comparison]) -> bool:
     """Return whether nothing differs."""
-    return all(check.state != "differs" for check in checks)
+    return all(comparison.state != "differs" for comparison in comparisons)
 
 
-def to_document(study_name: str, checks: Sequence[Check]) -> dict[str, Any]:
-    """Return the checks as a JSON document: `study`, `repeated`, `tolerance`, `checks`."""
+def to_document(study_name: str, comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """Return the comparisons as a JSON document: `study`, `repeated`, `tolerance`, `checks`."""
     return {
         "study": study_name,
-        "repeated": is_repeated(checks),
+        "repeated": is_repeated(comparisons),
         "tolerance": TOLERANCE,
-        "checks": [asdict(check) for check in checks],
+        "checks": [asdict(comparison) for comparison in comparisons],
     }
 
 
-def to_text(checks: Sequence[Check]) -> str:
-    """Return one line for each check."""
-    width = max(len(check.state) for check in checks)
-    return "\n".join(f"{check.state.ljust(width)}  {check.what}: {check.detail}".removesuffix(": ") for check in checks)
+def to_text(comparisons: Sequence[Comparison]) -> str:
+    """Return one line for each comparison."""
+    width = max(len(comparison.state) for comparison in comparisons)
+    lines = (f"{one.state.ljust(width)}  {one.what}: {one.detail}" for one in comparisons)
+    return "\n".join(line.removesuffix(": ") for line in lines)
 
 
-def _written(path: Path, again: Mapping[str, Any]) -> Check:
+def _written(path: Path, again: Mapping[str, Any]) -> Comparison:
     what = "numbers of the written report"
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        return Check(what, "not compared", None, f"there is no {path}; mhist-tune report {again['study']} writes it")
+        detail = f"there is no {path}; mhist-tune report {again['study']} writes it"
+        return Comparison(what, "not compared", None, detail)
     keys = [key for key in written if key in again and key not in _NOT_COMPARED]
-    # Through JSON, so that what differs in memory only (a tuple, a list) is the same here.
+    # Through JSON, so that a tuple equals a list.
     known = json.loads(json.dumps({key: again[key] for key in keys}))
     return _compared(what, list(_leaves({key: written[key] for key in keys})), list(_leaves(known)))
 
 
-def _predictions(path: Path, found: Evidence) -> Check:
+def _predictions(path: Path, found: Evidence) -> Comparison:
     what = f"{found.probabilities.size} predictions in {path.name}"
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except OSError:
-        return Check(what, "not compared", None, f"there is no {path}")
+        return Comparison(what, "not compared", None, f"there is no {path}")
     stored = [
         (str(seed), name, probability)
         for seed, row in zip(found.seeds, found.probabilities.tolist(), strict=True)
@@ -159,33 +161,33 @@ def _predictions(path: Path, found: Evidence) -> Check:
     return _compared(what, [leaf for row in written for leaf in row], [leaf for row in stored for leaf in row])
 
 
-def _aurocs(found: Evidence) -> Check:
+def _aurocs(found: Evidence) -> Comparison:
     what = "AUROC of each seed against scikit-learn's"
     labels = found.images.labels
     if not 0 < labels.sum() < labels.size:
-        return Check(what, "not compared", None, "the test partition holds one class only")
+        return Comparison(what, "not compared", None, "the test partition holds one class only")
     ours: list[Any] = [statistics.metrics_of(labels, row)["auroc"] for row in found.probabilities]
     return _compared(what, ours, [float(roc_auc_score(labels, row)) for row in found.probabilities])
 
 
-def _compared(what: str, ours: Sequence[Any], theirs: Sequence[Any], detail: str = "") -> Check:
-    """Compare two lists of numbers and other plain values, place by place."""
+def _compared(what: str, ours: Sequence[Any], theirs: Sequence[Any], detail: str = "") -> Comparison:
+    """Compare two lists of plain values, value by value."""
     if list(ours) == list(theirs):
-        return Check(what, "bitwise", 0.0, detail)
+        return Comparison(what, "bitwise", 0.0, detail)
     if len(ours) != len(theirs):
-        return Check(what, "differs", None, f"{len(ours)} values instead of {len(theirs)}")
+        return Comparison(what, "differs", None, f"{len(ours)} values instead of {len(theirs)}")
     pairs = [(one, other) for one, other in zip(ours, theirs, strict=True) if one != other]
     if not all(isinstance(value, int | float) for pair in pairs for value in pair):
         one, other = next(pair for pair in pairs if not all(isinstance(value, int | float) for value in pair))
-        return Check(what, "differs", None, f"{one!r} instead of {other!r}")
+        return Comparison(what, "differs", None, f"{one!r} instead of {other!r}")
     largest = float(np.max(np.abs(np.subtract(*np.array(pairs, dtype=np.float64).T))))
     state = "within tolerance" if largest <= TOLERANCE else "differs"
     shown = f"{len(pairs)} of {len(ours)} values differ, by at most {largest:.2g}"
-    return Check(what, state, largest, f"{shown}; {detail}" if detail else shown)
+    return Comparison(what, state, largest, f"{shown}; {detail}" if detail else shown)
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """Yield what a JSON document holds, names included, in a fixed order."""
+    """Yield the keys and values of a JSON document in a fixed order."""
     if isinstance(value, Mapping):
         for name in sorted(value):
             yield name

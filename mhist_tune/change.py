@@ -1,13 +1,15 @@
-"""What people may change about a study under way: each change goes through the ledger, and is recorded with its author.
+"""What a person may change about a study under way. Each change is recorded with its author.
 
-A retry is a new unit of budget with the old params, and a veto prunes at the next epoch: what was recorded stays.
+What was recorded before stays. A retry is a new slot with the old params, so the budget grows by one.
 """
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from mhist_tune import journal, ledger, studies
+from mhist_tune import space as spaces
 from mhist_tune.errors import UsageError, did_you_mean
 from mhist_tune.ledger import SlotRow
 from mhist_tune.pruning import Decision
@@ -17,14 +19,19 @@ from mhist_tune.stages import Stage, StudyState
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
+WIDENED = "widened"
+"""The kind of event that records a wider range: `field`, `before` and `after`."""
+
 _FIRST = 1
 """Priority of slots that a person asked for: before the sampler's."""
 
+_FORM = "for example --widen learning_rate=1e-6..1e-2"
+
 
 def set_state(storage: Storage, study: Study, state: StudyState, *, by: str) -> None:
-    """Make a study active, paused or stopped; stopping cancels the slots that nobody has begun.
+    """Make a study active, paused or stopped. Stopping cancels the slots that nobody has begun.
 
-    What was begun ends as it would have, on whichever worker is free, and the study can be retrained.
+    Workers finish the trials that were begun, and a stopped study can be retrained.
     """
     studies.set_state(storage, study, state)
     n_cancelled = ledger.cancel_free(storage, study) if state == StudyState.STOPPED else 0
@@ -43,11 +50,44 @@ def extend(storage: Storage, study: Study, n_trials: int, *, by: str) -> int:
     return sum(ledger.counts(storage, study, Stage.SEARCH).values())
 
 
-def enqueue(storage: Storage, study: Study, params: Mapping[str, Any], *, by: str) -> int:
-    """Add one search slot that tries `params` next, and return its number; fields left out are those of the control.
+def widen(storage: Storage, study: Study, text: str) -> Study:
+    """Widen a searched range as `FIELD=LOW..HIGH` says, and return the study. Workers use it from their next trial on.
+
+    The definition keeps the hash and the text that it was created with. Optuna's TPE models together only those params
+    whose ranges are equal in all trials, and samples a wider one by itself. `suggestions` therefore shows the sampler
+    every trial with today's ranges.
 
     Raises:
-        UsageError: with every field that the search space does not have, or whose value lies outside it.
+        UsageError: the text has another form, the field is not a searched range, or the range would shrink.
+    """
+    name, _, bounds = text.partition("=")
+    low, _, high = bounds.partition("..")
+    space = study.definition.space
+    if name not in space:
+        raise UsageError(f'{study.name} does not search "{name}"{did_you_mean(name, space)}', hint=_FORM)
+    before = space[name]
+    if isinstance(before, Categorical):
+        raise UsageError(f"{name} has choices, and trials with others could not be compared", hint="create a new study")
+    try:
+        after = spaces.parse(name, {"low": _number(low), "high": _number(high), "log": before.log})
+    except ValueError as error:
+        raise UsageError(f"--widen {text}: {error}", hint=_FORM) from error
+    assert not isinstance(after, Categorical)
+    if after == before:
+        return study
+    if after.low > before.low or after.high < before.high:
+        raise UsageError(f"--widen {text}: the range is {before} and may only grow", hint="create a new study")
+    wider = studies.redefine(storage, study, replace(study.definition, space={**space, name: after}))
+    detail = {"field": name, "before": before.to_dict(), "after": after.to_dict()}
+    journal.event(storage, study, kind=WIDENED, stage=Stage.SEARCH, detail=detail)
+    return wider
+
+
+def enqueue(storage: Storage, study: Study, params: Mapping[str, Any], *, by: str) -> int:
+    """Add one search slot that tries `params` next, and return its number; missing fields have the default's values.
+
+    Raises:
+        UsageError: a field is not searched, or its value lies outside its range; the message names all such fields.
     """
     _refuse_table(study)
     space = study.definition.space
@@ -67,7 +107,7 @@ def enqueue(storage: Storage, study: Study, params: Mapping[str, Any], *, by: st
 
 
 def read_params(study: Study, texts: Mapping[str, str]) -> dict[str, Any]:
-    """Return params that were typed: numbers where the space has numbers, or the choice that is written so."""
+    """Return params that a person typed, as values: a number, or the choice that has this text."""
     return {name: _read(study.definition.space.get(name), text.strip()) for name, text in texts.items()}
 
 
@@ -75,7 +115,7 @@ def retry(storage: Storage, study: Study, number: int, *, by: str) -> int:
     """Add one search slot with the params of a trial that failed or was pruned, and return the slot's number.
 
     Raises:
-        UsageError: there is no such trial, or it has not ended, or it is complete.
+        UsageError: there is no such trial, it has not ended, or it is complete.
     """
     _refuse_table(study)
     slot = ledger.of_trial(storage, study, number)
@@ -91,10 +131,10 @@ def retry(storage: Storage, study: Study, number: int, *, by: str) -> int:
 
 
 def thaw(storage: Storage, study: Study, number: int, *, by: str) -> Decision:
-    """Promote the trial of that number that waits at a rung, and return the decision.
+    """Promote a trial that waits at a rung, and return the decision.
 
     Raises:
-        UsageError: it does not wait.
+        UsageError: the trial does not wait.
     """
     decision = RungBook(storage, study, Stage.SEARCH).thaw(number)
     journal.event(
@@ -113,7 +153,7 @@ def _read(dimension: Dimension | None, text: str) -> Any:
 
 
 def _optuna_params(storage: Storage, slot: SlotRow) -> dict[str, Any]:
-    """Return the params of a trial that failed: its outcome holds none."""
+    """Return a failed trial's params from Optuna, since its outcome has none."""
     if slot.trial_id is None:
         return {}
     trial_id = slot.trial_id
@@ -123,3 +163,10 @@ def _optuna_params(storage: Storage, slot: SlotRow) -> dict[str, Any]:
 def _refuse_table(study: Study) -> None:
     if study.definition.rows:
         raise UsageError(f"{study.name} is a table of rows, which has nothing to search on", hint="write another table")
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)

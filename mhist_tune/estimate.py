@@ -1,4 +1,4 @@
-"""What a study would cost and could show, before anything is spent: `create-study --dry-run`."""
+"""Estimate the time and space that a study needs, and the differences that it can show: `create-study --dry-run`."""
 
 import math
 from collections.abc import Mapping
@@ -37,12 +37,14 @@ class Counts:
     val_positive: int
 
 
-def plan(definition: StudyDefinition, counts: Counts, storage: Storage | None, device: torch.device) -> dict[str, Any]:
+def estimate(
+    definition: StudyDefinition, counts: Counts, storage: Storage | None, device: torch.device
+) -> dict[str, Any]:
     """Return a JSON-safe estimate of the search and of confirming its finalists.
 
-    Seconds are those of earlier studies of the same model and image size in `storage`, and the share of the epochs that
-    pruning leaves is that of earlier studies with the same pruner; without them a short probe on `device` gives the
-    seconds, and every epoch is counted.
+    Earlier studies in `storage` give the seconds of an epoch, if their model and image size are the same. Those with
+    the same pruner give the share of the epochs that are trained. Without such studies a short probe on `device` gives
+    the seconds, and every epoch is counted.
 
     Args:
         definition: of the study.
@@ -76,9 +78,9 @@ def plan(definition: StudyDefinition, counts: Counts, storage: Storage | None, d
 
 
 def smallest_f1_difference(n_positive: int, n_negative: int) -> float:
-    """Return about the smallest difference in F1 of two trials that a validation split tells from chance at 5%.
+    """Return roughly the smallest difference in F1 between two trials that is significant at 5% on a validation split.
 
-    Both are supposed to have a precision and a recall of .75 and half of their errors in common (a correlation of .5):
+    Both trials are assumed to have a precision and a recall of .75, and errors with a correlation of .5:
     1.96 SE sqrt(2 (1 - .5)). SE is that of F1 = 2 TP / (TP + FP + n_positive) with TP and FP binomial, by the delta
     method.
 
@@ -93,42 +95,42 @@ def smallest_f1_difference(n_positive: int, n_negative: int) -> float:
     return _Z * math.sqrt(variance * 2 * (1 - _SUPPOSED_CORRELATION))
 
 
-def to_text(found: Mapping[str, Any]) -> str:
-    """Return the plan as lines."""
-    images, epochs, confirm = found["n_images"], found["epochs"], found["confirm"]
+def to_text(document: Mapping[str, Any]) -> str:
+    """Return the estimate as lines."""
+    images, epochs, confirm = document["n_images"], document["epochs"], document["confirm"]
     expected = (
         f"about {epochs['expected']} of {epochs['most']} (as earlier studies with this pruner)"
         if epochs["known_from_earlier"]
         else f"at most {epochs['most']}, fewer by what is pruned"
     )
-    waiting = f" or waits, about {found['n_waiting']} of them" if found["n_waiting"] else ""
+    waiting = f" or waits, about {document['n_waiting']} of them" if document["n_waiting"] else ""
     return "\n".join(
         [
-            f"slots      {found['n_slots']}",
+            f"slots      {document['n_slots']}",
             f"images     {images['train']} train, {images['val']} validate, {images['val_positive']} of these SSA",
             f"epochs     {expected}",
-            f"time       {found['device_hours']:.2g} device hours, {found['seconds_per_epoch']:.3g} s an epoch "
-            f"(from {found['seconds_from']})",
+            f"time       {document['device_hours']:.2g} device hours, {document['seconds_per_epoch']:.3g} s an epoch "
+            f"(from {document['seconds_from']})",
             f"confirm    {confirm['n_trainings']} trainings of finalists, {confirm['device_hours']:.2g} hours at most"
             if confirm["n_trainings"]
             else "confirm    nothing: the search's best is taken as it comes",
-            f"disk       {found['checkpoint_bytes'] / 1e6:.0f} MB of checkpoints for each trial that runs{waiting}, "
-            f"{found['database_bytes'] / 1e6:.0f} MB in the database",
-            f"can show   differences in F1 from about {found['smallest_f1_difference']:.3f} on: smaller ones "
+            f"disk       {document['checkpoint_bytes'] / 1e6:.0f} MB of checkpoints for each trial that runs{waiting}, "
+            f"{document['database_bytes'] / 1e6:.0f} MB in the database",
+            f"can show   differences in F1 from about {document['smallest_f1_difference']:.3f} on: smaller ones "
             "between two trials may be chance",
         ]
     )
 
 
 def _n_waiting(pruner: Mapping[str, Any], n_slots: int, n_epochs: int) -> int:
-    """Return about how many trials wait at rungs at most; at the first rung that is exact, see `promotion`."""
+    """Return roughly how many trials can wait at rungs. The number is exact for the first rung, see `promotion`."""
     if pruner["name"] != "promotion":
         return 0
     return sum(n_slots // pruner["reduction_factor"] ** rank for rank, _ in enumerate(rungs(pruner, n_epochs), 1))
 
 
 def _earlier(definition: StudyDefinition, counts: Counts, storage: Storage | None) -> tuple[list[float], list[float]]:
-    """Return from earlier studies the shares of epochs left by this pruner, and seconds of an epoch of this size."""
+    """Return two lists from earlier studies: shares of epochs that this pruner left, and seconds of such an epoch."""
     if storage is None:
         return [], []
     shares, seconds = [], []
@@ -150,7 +152,7 @@ def _earlier(definition: StudyDefinition, counts: Counts, storage: Storage | Non
 
 
 def _probed_s(hp: Hyperparameters, counts: Counts, device: torch.device) -> float:
-    """Return the seconds of an epoch, from two short ones of a model with random weights on images of noise."""
+    """Return the seconds of an epoch, measured on noise with a model with random weights."""
     n = 2 * min(32, hp.effective_batch_size)
     generator = torch.Generator().manual_seed(0)
     images = ImageSet(

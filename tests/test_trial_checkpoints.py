@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mhist_tune import checkpoint_writer, journal, ledger, resuming, search, studies
+from mhist_tune import checkpoint_writer, journal, ledger, search, studies, trial_checkpoints
 from mhist_tune.checkpoint_places import open_checkpoints
 from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.epochs import epochs_of
@@ -78,15 +78,15 @@ def work(run: Run, generated: Path, tmp_path: Path) -> Work:
 def stop_when_saved(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The first worker is told to stop as soon as a checkpoint of its first trial was announced."""
 
-    def announce(checkpoints: resuming.TrialCheckpoints) -> None:
+    def announce(checkpoints: trial_checkpoints.TrialCheckpoints) -> None:
         original(checkpoints)
         if checkpoints.writer.saved_epoch is not None:
-            monkeypatch.setattr(resuming.TrialCheckpoints, "announce", original)
+            monkeypatch.setattr(trial_checkpoints.TrialCheckpoints, "announce", original)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    original = resuming.TrialCheckpoints.announce
+    original = trial_checkpoints.TrialCheckpoints.announce
     monkeypatch.setattr(checkpoint_writer, "SAVING_SHARE", 1e9)
-    monkeypatch.setattr(resuming.TrialCheckpoints, "announce", announce)
+    monkeypatch.setattr(trial_checkpoints.TrialCheckpoints, "announce", announce)
     yield
 
 
@@ -130,7 +130,7 @@ def test_any_worker_resumes_any_trial(
         study = studies.load_study(storage, "small")
         slots = ledger.slots(storage, study, "search")
         best = max(slots, key=lambda slot: ((slot.outcome or {})["value"], -slot.slot))
-        assert kept == resuming.checkpoint_key(study, "search", best.slot)
+        assert kept == trial_checkpoints.checkpoint_key(study, "search", best.slot)
     state = store.load(kept)
     assert state is not None
     assert len(state["history"]) == N_EPOCHS
@@ -141,17 +141,17 @@ def test_a_stopped_worker_saves_what_its_cadence_left_out(
 ) -> None:
     """Only the first epoch is due to be saved; stopped after the third, the store has the third."""
 
-    def announce(checkpoints: resuming.TrialCheckpoints) -> None:
+    def announce(checkpoints: trial_checkpoints.TrialCheckpoints) -> None:
         announce_first(checkpoints)
         if checkpoints._where()["epoch"] == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    announce_first = resuming.TrialCheckpoints.announce
+    announce_first = trial_checkpoints.TrialCheckpoints.announce
     place = str(tmp_path / "here")
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint_writer, "SAVING_SHARE", 0.0)
         patched.setattr(checkpoint_writer, "_KEEPING_SHARE", 1e9)
-        patched.setattr(resuming.TrialCheckpoints, "announce", announce)
+        patched.setattr(trial_checkpoints.TrialCheckpoints, "announce", announce)
         assert work(place)[0] == 143
     store = open_checkpoints(place, tmp_path)
     [key] = store.keys("")
@@ -196,7 +196,7 @@ def test_a_trial_that_nobody_reaches_is_begun_anew(
 ) -> None:
     """After everything else, and the time for others, its recorded epochs stay and the rest is recorded once."""
     assert work(str(tmp_path / "first"))[0] == 143
-    monkeypatch.setattr(resuming, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(trial_checkpoints, "PATIENCE_S", 0.1)
     code, err = work(str(tmp_path / "second"))
 
     assert code == 0
@@ -231,15 +231,15 @@ def test_a_store_that_is_away_pauses_the_trial(
             s3.stop()
         return decide(*args, **kwargs)
 
-    def wait(checkpoints: resuming.TrialCheckpoints, error: Exception) -> None:
+    def wait(checkpoints: trial_checkpoints.TrialCheckpoints, error: Exception) -> None:
         s3.start()
         original(checkpoints, error)
 
-    decide, original = search.decide, resuming.TrialCheckpoints._wait
+    decide, original = search.decide, trial_checkpoints.TrialCheckpoints._wait
     monkeypatch.setattr(checkpoint_writer, "SAVING_SHARE", 1e9)
     monkeypatch.setattr(search, "decide", stop)
-    monkeypatch.setattr(resuming, "_WAIT_S", 0.01)
-    monkeypatch.setattr(resuming.TrialCheckpoints, "_wait", wait)
+    monkeypatch.setattr(trial_checkpoints, "_WAIT_S", 0.01)
+    monkeypatch.setattr(trial_checkpoints.TrialCheckpoints, "_wait", wait)
     code, err = work(s3_place)
 
     assert code == 0, err
@@ -257,8 +257,8 @@ def test_a_store_that_is_away_keeps_no_trial(
         os.kill(os.getpid(), signal.SIGTERM)
         tell(*args, **kwargs)
 
-    tell = resuming.TrialCheckpoints._check_elsewhere
-    monkeypatch.setattr(resuming.TrialCheckpoints, "_check_elsewhere", stop_waiting)
+    tell = trial_checkpoints.TrialCheckpoints._check_elsewhere
+    monkeypatch.setattr(trial_checkpoints.TrialCheckpoints, "_check_elsewhere", stop_waiting)
     s3.stop()
     try:
         code, err = work(s3_place)

@@ -1,4 +1,4 @@
-"""Creating a study: everything that can be wrong with it is found before anything is written."""
+"""Creating a study. Every mistake in it is found before anything is written."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mhist_tune import dataset, ledger, models, studies
+from mhist_tune import dataset, ledger, models, selection, studies
 from mhist_tune.annotations import Annotations, read_annotations
 from mhist_tune.arrays import Int64Array
 from mhist_tune.definition import StudyDefinition
@@ -22,7 +22,7 @@ from mhist_tune.studies import Study
 from mhist_tune.subsets import training_indices
 
 N_WARM = 3
-"""How many trials of another study are tried first."""
+"""The number of trials of another study that are tried first."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def prepare(definition: StudyDefinition, data_root: Path) -> Prepared:
     """Check the definition against the models and the data, and cut the validation split and folds.
 
     Raises:
-        UsageError: a model, a dropout placement or the weights are not to be had, or a class has too few images to
+        UsageError: a model, a dropout placement or weights are not available, or a class has too few images to
             train on.
         DataError: the data set is missing or damaged.
     """
@@ -92,21 +92,18 @@ def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> St
 
 
 def warm_start(storage: Storage, name: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the params of the best trials of a study, and where they are from.
+    """Return the params of the best trials of a study, and a JSON-safe record of their origin.
 
     Raises:
         UsageError: none of its trials is complete, or it is a table.
         StudyNotFoundError: there is no such study.
     """
     study = studies.load_study(storage, name)
-    done = [
-        slot for slot in ledger.slots(storage, study, Stage.SEARCH) if (slot.outcome or {}).get("state") == "COMPLETE"
-    ]
-    if not done or study.definition.rows:
+    best = selection.ranked(ledger.slots(storage, study, Stage.SEARCH))[:N_WARM]
+    if not best or study.definition.rows:
         raise UsageError(
             f"{name} has no complete trial of a search to start from", hint=f"see mhist-tune status {name}"
         )
-    best = sorted(done, key=lambda slot: (-(slot.outcome or {})["value"], slot.slot))[:N_WARM]
     outcomes = [slot.outcome or {} for slot in best]
     return [outcome["params"] for outcome in outcomes], {
         "study": study.name,
@@ -121,7 +118,7 @@ def warm_start(storage: Storage, name: str) -> tuple[list[dict[str, Any]], dict[
 def _folds(definition: StudyDefinition, train: Annotations) -> dict[str, Int64Array]:
     """Return the folds of `[confirm]` and the validation part of their inner splits, as indices by name.
 
-    The seeds differ from the validation split's, so that a finalist is not scored on the very images it was chosen by.
+    The seeds differ from the validation split's, so that a finalist is not scored on the images that it was chosen by.
     """
     if not definition.confirm:
         return {}

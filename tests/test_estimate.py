@@ -1,21 +1,17 @@
-"""What is said before anything is spent, and what another study or a wider range adds."""
+"""The estimate before a study is created, and the trials that it takes over from another one."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from optuna.trial import TrialState, create_trial
 
-from mhist_tune import definition, ledger, plan, space, studies, suggestions, widening
-from mhist_tune.errors import UsageError
+from mhist_tune import definition, estimate, ledger, studies
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 
 Run = Callable[..., tuple[int, str, str]]
-MakeStudy = Callable[..., Study]
 
 
 def finish(storage: Storage, study: Study, *values: float) -> None:
@@ -35,7 +31,7 @@ def test_the_smallest_difference_is_that_of_simulated_trials() -> None:
     true, false = rng.binomial(128, 0.75, 100_000), rng.binomial(307, 32 / 307, 100_000)
     drawn = 2 * true / (true + false + 128)
 
-    assert plan.smallest_f1_difference(128, 307) == pytest.approx(1.96 * drawn.std(), rel=0.03)
+    assert estimate.smallest_f1_difference(128, 307) == pytest.approx(1.96 * drawn.std(), rel=0.03)
 
 
 def test_a_dry_run_writes_nothing(run: Run, generated: Path, tmp_path: Path) -> None:
@@ -55,8 +51,8 @@ def test_a_dry_run_writes_nothing(run: Run, generated: Path, tmp_path: Path) -> 
 def test_waiting_trials_are_counted_by_rung() -> None:
     """Of sixty trials a third may wait at the first of the rungs 3, 9 and 27; no other pruner pauses."""
     halving = {"min_resource": 3, "reduction_factor": 3}
-    assert plan._n_waiting({"name": "promotion", **halving}, 60, 30) == 20 + 6 + 2
-    assert plan._n_waiting({"name": "hyperband", **halving}, 60, 30) == 0
+    assert estimate._n_waiting({"name": "promotion", **halving}, 60, 30) == 20 + 6 + 2
+    assert estimate._n_waiting({"name": "hyperband", **halving}, 60, 30) == 0
 
 
 def test_a_study_starts_from_another_ones_best(run: Run, storage_url_sqlite: str, generated: Path) -> None:
@@ -76,48 +72,7 @@ def test_a_study_starts_from_another_ones_best(run: Run, storage_url_sqlite: str
     with open_storage(storage_url_sqlite) as storage:
         study = studies.load_study(storage, "second")
         payloads = [slot.payload.get("params") for slot in ledger.slots(storage, study, "search")]
-    control = study.definition.default_params()["learning_rate"]
-    assert [one and one["learning_rate"] for one in payloads] == [control, 1e-2, 1e-1, None, None, None]
-    source = study.settings["warm_start"]  # trial 3 had 1e-4, which moves to the control's 1e-3
+    default = study.definition.default_params()["learning_rate"]
+    assert [one and one["learning_rate"] for one in payloads] == [default, 1e-2, 1e-1, None, None, None]
+    source = study.settings["warm_start"]  # trial 3 had 1e-4, which moves to the default's 1e-3
     assert (source["study"], source["trials"], source["values"]) == ("first", [1, 3, 0], [0.5, 0.4, 0.3])
-
-
-def test_a_wider_range_stays_in_the_joint_space(storage: Storage, make_study: MakeStudy) -> None:
-    """Good trials lie at the old end: TPE goes beyond it, and learns from the old ones as if they had the new range."""
-    study = make_study(n_trials=2, low=1e-3)
-    before = study.definition.space["learning_rate"]
-    assert widening.widen(storage, study, "learning_rate=1e-6..1e-1").definition.space == {
-        "learning_rate": space.Float(1e-6, 1e-1, log=True)
-    }
-    wider = studies.load_study(storage, "small")
-    assert wider.definition.sha256 == study.definition.sha256
-    trials = [
-        create_trial(
-            state=TrialState.COMPLETE,
-            params={"learning_rate": rate},
-            distributions={"learning_rate": before.distribution()},
-            value=-math.log(rate),
-        )
-        for rate in np.geomspace(1e-3, 1e-1, 20)
-    ]
-    rates = [
-        suggestions.suggest(study.definition.sampler, slot, wider.definition.space, trials)["learning_rate"]
-        for slot in range(10)
-    ]
-    assert min(rates) < 1e-3
-    assert trials[0].distributions == {"learning_rate": before.distribution()}
-
-    for text in ("learning_rate=1e-5..1e-1", "learning_rate=0..1e-1", "learning_rat=1..2", "learning_rate=1e-7"):
-        with pytest.raises(UsageError):
-            widening.widen(storage, wider, text)
-
-
-def test_extend_takes_both(run: Run, generated: Path, storage_url_sqlite: str) -> None:
-    """More slots and a wider range in one command; a bad range adds no slot."""
-    assert run("create-study", "demo", "--data", str(generated))[0] == 0
-    code, _, err = run("extend", "demo", "--n-trials", "2", "--widen", "drop_rate=0.2..0.5")
-    assert (code, "may only grow" in err) == (2, True)
-    code, out, err = run("extend", "demo", "--n-trials", "2", "--widen", "drop_rate=0.0..0.6")
-    assert (code, "10 search slots" in out) == (0, True), err
-    with open_storage(storage_url_sqlite) as storage:
-        assert studies.load_study(storage, "demo").definition.space["drop_rate"] == space.Float(0.0, 0.6)
