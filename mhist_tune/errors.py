@@ -1,4 +1,4 @@
-"""Everything that mhist-tune raises for its user, in one tree.
+"""The errors that mhist-tune raises for its user, as one tree with exit codes.
 
 MhistTuneError              exit 1   a run failed
 ├── DeviceError                      the device failed; a new process may be able to use it
@@ -18,11 +18,11 @@ from collections.abc import Iterable
 
 
 class MhistTuneError(Exception):
-    """One clear line (what, where) and, if there is one, a remedy.
+    """Base of all errors that are shown to the user without a traceback.
 
     Args:
-        message: what went wrong, without a full stop and without a secret in it.
-        hint: what to do about it, one line.
+        message: what went wrong and where, without a full stop and without secrets.
+        hint: how to fix it, one line; None if no remedy is known.
     """
 
     exit_code = 1
@@ -33,7 +33,7 @@ class MhistTuneError(Exception):
 
 
 class DeviceError(MhistTuneError):
-    """The device failed, or its memory ran out; no trial is to blame, and a new process may be able to go on."""
+    """The device failed or its memory ran out, whatever the trial. A new process may be able to continue."""
 
 
 class UsageError(MhistTuneError):
@@ -43,7 +43,12 @@ class UsageError(MhistTuneError):
 
 
 class DefinitionError(UsageError):
-    """A study definition has problems; all of them are listed, each on its own line."""
+    """A study definition has problems. The message lists all of them, one on each line.
+
+    Args:
+        source: the file, or what else the message should name.
+        problems: one text for each problem.
+    """
 
     def __init__(self, source: str, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -53,7 +58,7 @@ class DefinitionError(UsageError):
 
 
 class StudyNotFoundError(UsageError):
-    """No study of that name is in the storage."""
+    """The storage has no study of that name."""
 
 
 class StudyExistsError(UsageError):
@@ -73,18 +78,18 @@ class StorageError(MhistTuneError):
 
 
 class DiskFullError(StorageError):
-    """No space is left for checkpoints, or none in their budget; some may be made."""
+    """The disk or the budget for checkpoints is full. Space may become free later."""
 
 
 class StoreAwayError(StorageError):
-    """The store of the checkpoints does not answer; it may again."""
+    """The checkpoint store is unreachable. It may answer later."""
 
 
 class NoStorageError(StorageError):
-    """There is no database yet, or one without our tables."""
+    """The database does not exist yet, or does not contain mhist-tune's tables."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``" (did you mean X?)"`` for the nearest known name, or an empty string."""
+    """Return " (did you mean X?)" with the most similar known name; an empty string if none is similar."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""

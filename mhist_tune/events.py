@@ -1,4 +1,4 @@
-"""What a worker says while it works, and how it hears that it should stop."""
+"""Events that a worker reports, and the request that it stop."""
 
 import threading
 from collections.abc import Mapping
@@ -6,14 +6,14 @@ from typing import Any, Protocol
 
 
 class Emit(Protocol):
-    """Receives what happens, as an event's name and its fields; the command line decides how to show it."""
+    """Receives events, each with a name and fields. The command line decides how to show them."""
 
     def __call__(self, event: str, /, **fields: Any) -> None:
-        """Take one event."""
+        """Receive one event."""
 
 
 class Interrupted(Exception):
-    """The worker was asked to stop by a signal; its slot has been freed."""
+    """A signal asked the worker to stop."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"interrupted by signal {signum}")
@@ -21,30 +21,33 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """A signal's wish to stop, heard between two training steps and while the database is away."""
+    """A request to stop, made by a signal. The worker checks it between training steps and while it waits."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self.signum = 0
 
     def set(self, signum: int) -> None:
-        """Ask to stop."""
+        """Ask the worker to stop, because of signal `signum`."""
         self.signum = signum
         self._event.set()
 
     def check(self) -> None:
-        """Raise Interrupted if a stop was asked for."""
+        """Raise Interrupted if a stop was requested."""
         if self._event.is_set():
             raise Interrupted(self.signum)
 
     def wait(self, timeout_s: float) -> None:
-        """Wait up to `timeout_s` seconds, and raise Interrupted as soon as a stop is asked for."""
+        """Wait `timeout_s` seconds; raise Interrupted as soon as a stop is requested."""
         self._event.wait(timeout_s)
         self.check()
 
 
 def format_event(event: str, fields: Mapping[str, Any]) -> str:
-    """Return one line of key=value pairs; floats with four significant digits, text with spaces quoted."""
+    """Return an event as one line of key=value pairs.
+
+    Floats have four significant digits, text with spaces is quoted, and fields that are None are left out.
+    """
     parts = []
     for name, value in {"event": event, **fields}.items():
         if value is None:

@@ -1,4 +1,4 @@
-"""Which kind of file system a path lies on, as the kernel's table of mounts tells it."""
+"""The type of file system that a path is on, from the kernel's list of mounts. Linux only."""
 
 import re
 from pathlib import Path
@@ -14,21 +14,24 @@ _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 def network_file_system(path: Path) -> str | None:
-    """Return the kind of network file system that a path lies on; None if it is none, or there is no way to tell."""
+    """Return the type of network file system that a path is on, such as "nfs4".
+
+    None if the file system is local, or if its type cannot be read.
+    """
     try:
         mounts = MOUNTS.read_text()
     except OSError:  # not Linux
         return None
-    kind = _kind_at(path.resolve(), mounts)
-    return kind if kind in _NETWORK else None
+    file_system = _file_system_at(path.resolve(), mounts)
+    return file_system if file_system in _NETWORK else None
 
 
-def _kind_at(path: Path, mounts: str) -> str | None:
-    """Return the kind of the innermost mount around a path; of mounts on one point the last one counts."""
-    depth, found = -1, None
+def _file_system_at(path: Path, mounts: str) -> str | None:
+    """Return the type of the innermost mount that contains a path; of two mounts on one point, that of the later."""
+    depth, file_system = -1, None
     for line in mounts.splitlines():
         fields, _, rest = line.partition(" - ")
         point = Path(_ESCAPED.sub(lambda match: chr(int(match[1], 8)), fields.split(" ")[4]))
         if path.is_relative_to(point) and len(point.parts) >= depth:
-            depth, found = len(point.parts), rest.split(" ")[0]
-    return found
+            depth, file_system = len(point.parts), rest.split(" ")[0]
+    return file_system

@@ -1,7 +1,7 @@
-"""What one training run is made of: every hyperparameter with its default, its legal values and one sentence.
+"""The hyperparameters of a training run: type, default, legal values and description of each.
 
-The annotations and `_declare` calls of `Hyperparameters` are the only place where a field is described; `FIELDS`, the
-checks and everything that parses a study definition are derived from them. Standard library only.
+A field is described only once, by its annotation and its `_declare` call in `Hyperparameters`. `FIELDS`, the checks and
+the parser of study definitions are derived from that. Imports the standard library only.
 """
 
 import dataclasses
@@ -20,21 +20,21 @@ from mhist_tune.mhist import N_ANNOTATORS
 DROPOUT_PLACEMENT = re.compile(r"none|head|pos|head\+last([1-9]\d*)(\.mlp)?")
 FREEZE = re.compile(r"none|all_but_head|stem|first([1-9]\d*)")
 PROBED = ("precision", "memory_format", "compile")
-"""Fields whose "auto" is settled once for a study, by timing them on the device; see `probe`."""
+"""Fields whose value "auto" is replaced once for a study, by the setting that is fastest on the device; see `probe`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """How one hyperparameter may look.
+    """The description of one hyperparameter.
 
     Attributes:
         name: as in a study definition.
         type: str, int, float, dict or tuple (of int).
-        default: used where a definition leaves the field out.
-        doc: one sentence for people.
-        choices: the legal values of a str field, None if it is free.
-        low, high: inclusive bounds of an int or float field (of the items of a tuple), None if there is none.
-        problem_of: a further check of a value that has the right type; returns the problem or None.
+        default: the value if a definition leaves the field out.
+        doc: description for users, in full sentences; bounds and default are not repeated.
+        choices: the legal values of a str field; None if other attributes decide.
+        low, high: inclusive bounds of an int or float, or of the items of a tuple; None if there is no bound.
+        problem_of: an additional check of a value of the right type; returns the problem or None.
     """
 
     name: str
@@ -89,112 +89,155 @@ def _options_problem(value: Mapping[str, Any]) -> str | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hyperparameters:
-    """One training run, complete and checked.
+    """All hyperparameters of one training run, checked.
 
     Raises:
-        ValueError: with every problem, one per line, if a value is not legal.
+        ValueError: a value is not legal; the message has one line for each problem.
     """
 
-    model: str = _declare("resnet18", 'A timm model by name ("hf-hub:..." included), or "fcnn".')
+    model: str = _declare(
+        "resnet18", 'Name of a timm model ("hf-hub:OWNER/NAME" for one from the hub), or "fcnn", the baseline.'
+    )
     model_options: Mapping[str, Any] = _declare(
-        {}, "Further keyword arguments for timm.create_model.", problem_of=_options_problem
+        {}, "Additional keyword arguments for timm.create_model. fcnn ignores them.", problem_of=_options_problem
     )
     weights: str = _declare(
         "pretrained",
-        'Where the weights start: "pretrained" (timm\'s download), "random", or a .safetensors file.',
+        'Initial weights: "pretrained" (downloaded by timm), "random", or the path of a .safetensors file. '
+        'fcnn needs "random".',
         problem_of=_weights_problem,
     )
-    image_size: int = _declare(224, "Side of the square input in pixels.", low=8, high=4096)
-    epochs: int = _declare(40, "Length of the schedule; the most epochs that a run trains.", low=1)
-    patience: int = _declare(10, "Epochs without a better monitored value after which a run stops.", low=1)
+    image_size: int = _declare(224, "Side length of the square input images in pixels.", low=8, high=4096)
+    epochs: int = _declare(
+        40, "Length of the learning rate schedule in epochs; also the most epochs that a run trains.", low=1
+    )
+    patience: int = _declare(
+        10, "A run stops after this many epochs in a row in which the monitored metric did not improve.", low=1
+    )
     monitor: Literal["f1", "auroc", "loss"] = _declare(
-        "f1", "Validation metric that chooses the best epoch and stops early; a trial's value stays that epoch's F1."
+        "f1",
+        "Validation metric that decides the best epoch and early stopping. "
+        "A trial's value is the F1 of the best epoch in any case.",
     )
     freeze: str = _declare(
         "none",
-        "Which weights stay as they start: none, all_but_head, stem, firstN (stem and first N blocks or stages).",
+        'Which weights keep their initial values: "none", "all_but_head", "stem", or "firstN" (the stem and the first '
+        "N blocks or stages).",
         problem_of=_freeze_problem,
     )
     optimizer: Literal["adam", "adamw", "sgd"] = _declare(
-        "adamw", "Adam (weight decay as an L2 term), AdamW (decoupled) or SGD with momentum (L2)."
+        "adamw", "Adam (weight decay as an L2 term), AdamW (decoupled weight decay), or SGD with momentum (L2 term)."
     )
-    momentum: float = _declare(0.9, "Momentum of SGD; Adam and AdamW do not use it.", low=0.0, high=0.999)
-    learning_rate: float = _declare(1e-3, "Learning rate of the first epoch.", low=1e-10, high=10.0)
+    momentum: float = _declare(0.9, "Momentum of SGD. Adam and AdamW do not use it.", low=0.0, high=0.999)
+    learning_rate: float = _declare(
+        1e-3, "Learning rate of the first epoch, or of the first one after warm-up.", low=1e-10, high=10.0
+    )
     learning_rate_schedule: Literal["exponential", "constant", "cosine"] = _declare(
-        "exponential", "How the learning rate moves from epoch to epoch."
+        "exponential",
+        "How the learning rate changes after each epoch: times learning_rate_decay, not at all, or along half a cosine "
+        "down to 0 after the last epoch.",
     )
-    learning_rate_decay: float = _declare(0.91, "Factor per epoch of the exponential schedule.", low=1e-3, high=1.0)
+    learning_rate_decay: float = _declare(
+        0.91,
+        "Factor on the learning rate after each epoch of the exponential schedule. Other schedules do not use it.",
+        low=1e-3,
+        high=1.0,
+    )
     warmup_epochs: int = _declare(
-        0, "Epochs in which the learning rate rises linearly before the schedule begins.", low=0
+        0, "Number of first epochs in which the learning rate rises linearly, before the schedule starts.", low=0
     )
     layer_decay: float = _declare(
         1.0,
-        "Factor on the learning rate for each layer further from the head (timm's layer groups).",
+        "Factor on the learning rate for each layer group (as timm defines them) further from the head; 1 for the same "
+        "learning rate in all layers.",
         low=0.01,
         high=1.0,
     )
     weight_decay: float = _declare(
         0.0,
-        "Weight decay of all parameters. AdamW decays nothing in float32 where learning_rate x weight_decay < 3e-8.",
+        "Weight decay of all parameters. With AdamW in float32 it has no effect if learning_rate x weight_decay is "
+        "below 3e-8.",
         low=0.0,
     )
     effective_batch_size: int = _declare(32, "Images in one optimizer update.", low=1)
     micro_batch_size: int = _declare(
         32,
-        "Most images in one forward pass; gradients accumulate over ceil(effective / micro) passes. "
-        "Part of the method for models with BatchNorm, only a resource without.",
+        "Most images in one forward pass; the gradients of ceil(effective / micro) passes are added up. "
+        "It changes the results of models with BatchNorm, and which values dropout drops; otherwise only speed and "
+        "memory.",
         low=1,
     )
     dropout_placement: str = _declare(
         "none",
-        "Where drop_rate acts: none, head, head+lastK.mlp, head+lastK (the last K blocks of a ViT), pos.",
+        'Where dropout acts: "none", "head", "head+lastK.mlp" (and in the MLPs of the last K blocks of a ViT), '
+        '"head+lastK" (and in these whole blocks), or "pos" (after the position embedding of a ViT). "none" and "head" '
+        "fit every model.",
         problem_of=_placement_problem,
     )
-    drop_rate: float = _declare(0.5, "Dropout probability at dropout_placement.", low=0.0, high=0.99)
+    drop_rate: float = _declare(
+        0.5, 'Dropout probability at dropout_placement; not used with "none".', low=0.0, high=0.99
+    )
     sampling: Literal["none", "random_over", "random_under", "smote", "adasyn", "tomek"] = _declare(
         "none",
-        "How an epoch is drawn: every image once; the rarer class repeated until both are equal (random_over; smote, "
-        "whose repeats count as new images; adasyn, which prefers difficult ones); the commoner class thinned to equal "
-        "counts (random_under) or cleared of Tomek links (tomek).",
+        "How the images of an epoch are drawn. none: every image once. random_over: images of the rarer class are "
+        "repeated until both classes have the same number. smote: the same, and the repeats count as new images. "
+        "adasyn: as smote, but images with more neighbours of the other class are repeated more often. random_under: "
+        "images of the more frequent class are left out until both have the same number. tomek: Tomek links are "
+        "removed.",
     )
     augmentation: Literal["none", "flip", "rotate", "flip_rotate", "perspective", "affine", "flip_choice"] = _declare(
         "flip_rotate",
-        "Horizontal and vertical flips, rotation by up to 180 degrees without cut corners, both, perspective, affine "
-        "(translation, shear, scale), or flips and then one of rotation, perspective, affine.",
+        "Random changes of shape. flip: horizontal and vertical flips. rotate: by up to 180 degrees in either "
+        "direction, without cutting corners off. flip_rotate: both. perspective: corners move inwards by up to 50% of "
+        "half the image. affine: translation by up to 10%, scale 0.8 to 1.2, shear by up to 10 degrees. flip_choice: "
+        "flips, then one of rotation, perspective and affine.",
     )
-    flip_prob: float = _declare(0.5, "Probability of each flip.", low=0.0, high=1.0)
+    flip_prob: float = _declare(
+        0.5, "Probability of the horizontal and of the vertical flip, drawn independently.", low=0.0, high=1.0
+    )
     augmentation_prob: float = _declare(
-        0.5, "Probability of the rotation, perspective or affine warp.", low=0.0, high=1.0
+        0.5, "Probability that an image is rotated, or warped by perspective or affine.", low=0.0, high=1.0
     )
     augment_scope: Literal["none", "resampled", "all"] = _declare(
-        "all", "Which images of an epoch are augmented: none, the new ones of smote and adasyn, or all."
+        "all",
+        "Which images of an epoch are augmented, in shape and stain: none, only the repeats that smote or adasyn "
+        "added (resampled), or all.",
     )
     stain_jitter: float = _declare(
-        0.0, "Largest relative change, and shift in optical density, of each H&E stain; 0 for none.", low=0.0, high=1.0
+        0.0,
+        "Largest relative change of the amount of haematoxylin and of eosin, and largest shift of it in optical "
+        "density; 0 for none.",
+        low=0.0,
+        high=1.0,
     )
-    stain_prob: float = _declare(0.5, "Probability of the stain jitter.", low=0.0, high=1.0)
+    stain_prob: float = _declare(0.5, "Probability that stain_jitter changes an image.", low=0.0, high=1.0)
     exclude_votes: tuple[int, ...] = _declare(
-        (), "Training images with these numbers of SSA votes are left out.", low=0, high=N_ANNOTATORS
+        (), "Training images with one of these numbers of votes for SSA are excluded.", low=0, high=N_ANNOTATORS
     )
-    n_per_class: int = _declare(0, "Training images of each class after exclusions; 0 for all.", low=0)
+    n_per_class: int = _declare(0, "Number of training images of each class, after exclusions; 0 for all.", low=0)
     subset_seed: int = _declare(
-        0, "Chooses the images of n_per_class; smaller subsets lie within larger ones of the same seed.", low=0
+        0,
+        "Seed that chooses the images of n_per_class. A smaller subset is part of a larger one with the same seed.",
+        low=0,
     )
     labels: Literal["majority", "votes"] = _declare(
-        "majority", "What training aims at: the majority's class, or the share of votes for SSA. Validation: the class."
+        "majority",
+        "Training target: the class of the majority (0 or 1), or the share of votes for SSA (0..1). "
+        "Validation always uses the class.",
     )
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = _declare(
         "auto",
-        "Number format of the forward pass: tf32 is fp32 with short products on an NVIDIA GPU and fp32 elsewhere, fp16 "
-        "scales the loss. auto takes the fastest one of the device.",
+        "Number format of the forward pass. tf32 is fp32 with less precise products, and has an effect on NVIDIA GPUs "
+        "only. fp16 also scales the loss. auto chooses the format that is fastest on the device.",
     )
     memory_format: Literal["auto", "contiguous", "channels_last"] = _declare(
-        "auto", "Order of the images and convolution weights in memory; auto takes the faster one of the device."
+        "auto",
+        "Order of images and convolution weights in memory. auto chooses the order that is faster on the device.",
     )
     compile: Literal["auto", "off", "on"] = _declare(
         "auto",
-        "Training through torch.compile; auto takes it where it is faster, but tries it on a GPU only, and never where "
-        "drop_rate is searched, since each rate would be compiled anew.",
+        "Whether training uses torch.compile. auto uses it if it is faster; it is tried on a GPU only, and not if "
+        "drop_rate is searched, because each rate would be compiled anew.",
     )
 
     def __post_init__(self) -> None:
@@ -209,16 +252,16 @@ class Hyperparameters:
             raise ValueError("\n".join(problems))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as plain JSON values; `from_dict` gives the same object back."""
+        """Return all fields as plain JSON values; `from_dict` reverses it."""
         plain = {name: getattr(self, name) for name in FIELDS}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Hyperparameters":
-        """Build from `to_dict`'s form; fields left out take their defaults.
+        """Build from the result of `to_dict`. Missing fields get their defaults.
 
         Raises:
-            ValueError: for an unknown name or an illegal value.
+            ValueError: a name is unknown, or a value is not legal; one line for each problem.
         """
         if problems := [str(check(name, None)) for name in values if name not in FIELDS]:
             raise ValueError("\n".join(problems))
@@ -226,7 +269,7 @@ class Hyperparameters:
 
 
 def check(name: str, value: object) -> str | None:
-    """Return what is wrong with one value, or None.
+    """Return what is wrong with one value of the hyperparameter `name`; None if it is legal.
 
     >>> check("epochs", 0)
     'must be at least 1, got 0'
@@ -254,7 +297,7 @@ def _is_int(value: object) -> bool:
 
 
 def _type_problem(expected: type, value: object) -> str | None:
-    """Compare with the declared type; whole numbers pass as floats, lists as tuples, never the reverse."""
+    """Compare a value with the declared type. A whole number is a valid float, and a list is a valid tuple."""
     if expected is str:
         return None if isinstance(value, str) and value else f"must be text, got {value!r}"
     if expected is int:

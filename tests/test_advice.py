@@ -45,7 +45,7 @@ def test_two_names_for_one_sampling_are_named(sampling: str, scope: str, is_warn
     found = lines(f"sampling = {{ choices = {sampling} }}", f"augment_scope = '{scope}'")
 
     assert len(found) == is_warned
-    assert all("smote is random_over" in line for line in found)
+    assert all("smote equals random_over" in line for line in found)
 
 
 def table(*rows: str) -> list[str]:
@@ -62,4 +62,4 @@ def test_each_row_of_a_table_is_looked_at() -> None:
     over = "sampling = 'random_over'\naugment_scope = 'all'"
     assert table(over, "sampling = 'smote'\naugment_scope = 'resampled'") == []
     (line,) = table(over, "sampling = 'smote'\naugment_scope = 'none'")
-    assert 'with augment_scope = "none" smote is random_over' in line
+    assert 'with augment_scope = "none" smote equals random_over' in line

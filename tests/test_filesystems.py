@@ -49,4 +49,4 @@ def test_sqlite_on_a_network_is_refused(
 
 def test_this_machine_can_be_asked(tmp_path: Path) -> None:
     """The real table of mounts can be read, and names a kind for a real path."""
-    assert filesystems._kind_at(tmp_path.resolve(), filesystems.MOUNTS.read_text())
+    assert filesystems._file_system_at(tmp_path.resolve(), filesystems.MOUNTS.read_text())
