@@ -1,4 +1,4 @@
-"""What the pages know of the studies: read at most once a second for all who watch, and finished trials only once."""
+"""Snapshots of the studies, shared by all readers: read at most once a second, finished trials only once."""
 
 import contextlib
 import threading
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Fresh(Generic[T]):
-    """A value that is made again when it is older than a second; those who ask meanwhile wait for the same one."""
+    """A value that is made again once it is older than a second. Threads that ask meanwhile wait for it."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make, self._lock = make, threading.Lock()
@@ -32,7 +32,7 @@ class Fresh(Generic[T]):
         self._made = float("-inf")
 
     def get(self) -> T:
-        """Return the value."""
+        """Return the value, at most a second old."""
         with self._lock:
             if self._value is None or time.monotonic() - self._made > _FRESH_S:
                 self._value = self._make()
@@ -48,9 +48,9 @@ class Snapshot:
         summary: see `status.of_study`.
         slots: those of the search.
         optuna_id: Optuna's id of the search.
-        changes: what people changed, the newest first.
-        active_at: when a worker last spoke, or else when the study was made, in epoch seconds.
-        now: the database's clock.
+        changes: events of what people changed, the newest first.
+        active_at: time of the last heartbeat of a worker, or of the creation, in seconds since 1970.
+        now: time by the database's clock.
     """
 
     study: Study
@@ -62,7 +62,9 @@ class Snapshot:
     now: float
 
 
-class _Watched:
+class _StudyCache:
+    """What has been read of one study."""
+
     def __init__(self, storage: Storage, study: Study) -> None:
         self._storage, self._uuid, self._name = storage, study.uuid, study.name
         self._optuna_id = studies.optuna_study_id(storage, study, Stage.SEARCH)
@@ -76,28 +78,29 @@ class _Watched:
     def _read(self) -> Snapshot:
         study = studies.load_study(self._storage, self._name)
         slots = {stage: self._slots.slots(stage) for stage in Stage}
-        ended = {stage: [(one.slot, one.token) for one in slots[stage] if one.outcome] for stage in _DECIDING}
+        ended = {stage: [(slot.slot, slot.token) for slot in slots[stage] if slot.outcome] for stage in _DECIDING}
         if self._best is None or self._best[0] != ended:  # a confirmation costs a bootstrap
             self._best = (ended, status.best_of(self._storage, study, slots))
+        events = journal.events(self._storage, study)
         seen = [worker["seen_at"] for worker in journal.workers(self._storage, study)]
         return Snapshot(
             study=study,
             summary=status.summary(self._storage, study, slots, self._best[1]),
             slots=slots[Stage.SEARCH],
             optuna_id=self._optuna_id,
-            changes=[one for one in journal.events(self._storage, study) if "by" in one.detail][: -_N_CHANGES - 1 : -1],
+            changes=[event for event in events if "by" in event.detail][: -_N_CHANGES - 1 : -1],
             active_at=max([study.created_at, *seen]),
             now=self._storage.now(),
         )
 
     def epochs(self, slot: SlotRow) -> list[EpochRow]:
-        """Return a slot's epochs; those of a finished one are read once."""
+        """Return a slot's epochs. Those of a finished slot are read once."""
         study = self.snapshot.get().study
         key = (slot.slot, slot.token)
         with self._lock:
-            known = self._epochs.get(key)
-        if known is not None:
-            return known
+            cached = self._epochs.get(key)
+        if cached is not None:
+            return cached
         rows = epochs_of(self._storage, study, Stage.SEARCH, slot.slot)
         if slot.state == SlotState.DONE:
             with self._lock:
@@ -107,17 +110,17 @@ class _Watched:
         return rows
 
     def params(self, slot: SlotRow) -> dict[str, Any]:
-        """Return a trial's params; those of one at work are Optuna's, until its outcome repeats them."""
-        found = (slot.outcome or {}).get("params") or slot.payload.get("params")
-        if found is None and slot.trial_id is not None:
+        """Return a trial's params: of its outcome, of its slot, or else those that Optuna has stored."""
+        params = (slot.outcome or {}).get("params") or slot.payload.get("params")
+        if params is None and slot.trial_id is not None:
             with contextlib.suppress(KeyError):
-                found = self._storage.optuna.get_trial(slot.trial_id).params
-        return dict(found or {})
+                params = self._storage.optuna.get_trial(slot.trial_id).params
+        return dict(params or {})
 
     def report(self) -> str:
-        """Return the report as HTML, made again only when more has ended or was opened."""
-        found = self.snapshot.get().summary
-        version = (found["stages"]["retrain"].get("done"), found["trials"], found["test_openings"])
+        """Return the report as HTML. It is made again when trials have ended or the test partition was opened."""
+        summary = self.snapshot.get().summary
+        version = (summary["stages"]["retrain"].get("done"), summary["trials"], summary["test_openings"])
         with self._lock:
             if self._report is None or self._report[0] != version:
                 self._report = (version, report.render(self._storage, self._name))
@@ -125,23 +128,23 @@ class _Watched:
 
 
 class Board:
-    """All studies of a storage, for every thread of the server."""
+    """All studies of a storage. For several threads at once."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self._watched: dict[str, _Watched] = {}
+        self._caches: dict[str, _StudyCache] = {}
         self._lock = threading.Lock()
         self._studies = Fresh(lambda: studies.list_studies(storage))
 
     def all(self) -> list[Snapshot]:
-        """Return every study, the newest first."""
+        """Return a snapshot of every study, the newest first."""
         return [self._of(study).snapshot.get() for study in reversed(self._studies.get())]
 
     def snapshot(self, name: str) -> Snapshot:
-        """Return a study as it is now, at most a second old.
+        """Return a snapshot of a study, at most a second old.
 
         Raises:
-            StudyNotFoundError: there is none of that name.
+            StudyNotFoundError: there is no study of that name.
         """
         return self._named(name).snapshot.get()
 
@@ -150,30 +153,30 @@ class Board:
         return self._named(name).epochs(slot)
 
     def params(self, name: str, slot: SlotRow) -> dict[str, Any]:
-        """Return the params of a search slot's trial, empty before it has any."""
+        """Return the params of a search slot's trial, empty before they are suggested."""
         return self._named(name).params(slot)
 
     def report(self, name: str) -> str:
         """Return a study's report as HTML.
 
         Raises:
-            UsageError: no retraining has finished, or there is no such study.
+            UsageError: no retraining has finished, or there is no study of that name.
         """
         return self._named(name).report()
 
     def forget(self, name: str) -> None:
-        """Read a study again at the next request: somebody has just changed it."""
+        """Drop what was read of a study, because it was changed."""
         study = studies.load_study(self.storage, name)
         with self._lock:
-            self._watched.pop(study.uuid, None)
+            self._caches.pop(study.uuid, None)
         self._studies = Fresh(lambda: studies.list_studies(self.storage))
 
-    def _named(self, name: str) -> _Watched:
-        known = {study.name: study for study in self._studies.get()}
-        return self._of(known[name] if name in known else studies.load_study(self.storage, name))
+    def _named(self, name: str) -> _StudyCache:
+        listed = {study.name: study for study in self._studies.get()}
+        return self._of(listed[name] if name in listed else studies.load_study(self.storage, name))
 
-    def _of(self, study: Study) -> _Watched:
+    def _of(self, study: Study) -> _StudyCache:
         with self._lock:
-            if study.uuid not in self._watched:
-                self._watched[study.uuid] = _Watched(self.storage, study)
-            return self._watched[study.uuid]
+            if study.uuid not in self._caches:
+                self._caches[study.uuid] = _StudyCache(self.storage, study)
+            return self._caches[study.uuid]

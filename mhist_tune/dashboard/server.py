@@ -1,4 +1,4 @@
-"""The server: gunicorn with one process, in front of one storage."""
+"""The server: gunicorn with one process, for one storage."""
 
 import ipaddress
 import socket
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-"""Names in a request's Host header that mean this machine, as seen from its browser or through a tunnel."""
+"""Names of this machine in a request's Host header, for a browser on it or at the other end of a tunnel."""
 
 _MIN_PASSWORD = 8
-_N_THREADS = 8  # a page waits for others' reading of the same study; a storage has four connections
+_N_THREADS = 8  # more than the four connections of a storage, since threads wait for each other's reading
 
 
 def app(storage: Storage, access: Access | None = None, *, hosts: Iterable[str] = LOOPBACK_HOSTS) -> "WSGIApplication":
     """Return the dashboard of `storage` as a WSGI application.
 
     Args:
-        storage: what is shown.
+        storage: of the studies.
         access: the password; without one everybody may read and nobody may write.
-        hosts: names in a request's Host header that are served.
+        hosts: the names in a request's Host header that are served.
     """
     storage.interrupt = _give_up
     return Guard(Site(storage, Stock(storage)), access or Access(), hosts)
@@ -45,19 +45,19 @@ def serve(
     is_read_only: bool = False,
     hosts: Iterable[str] = (),
 ) -> None:
-    """Serve the dashboard until SIGTERM or SIGINT; leaves by SystemExit.
+    """Serve the dashboard until SIGTERM or SIGINT, which end it by SystemExit.
 
     Args:
         storage_url: an existing storage.
         host: address to listen on.
         port: port to listen on.
-        password: of everybody who may see anything but `/healthz`.
-        is_read_only: refuse every write, with a password too.
-        hosts: names under which this server is reached, beside `host` and those of this machine: of a proxy, say.
+        password: asked of all users. Only `/healthz` and the login page are open.
+        is_read_only: refuse every write, also after a login.
+        hosts: further names under which browsers reach this server, such as that of a proxy.
 
     Raises:
-        UsageError: `host` is not a loopback address and there is no password, it is too short, or the address cannot
-            be had.
+        UsageError: there is no password and `host` is not a loopback address, the password is too short, or the
+            address is in use.
         StorageError: the storage cannot be opened.
     """
     if password is None and not _is_loopback(host):
@@ -68,22 +68,22 @@ def serve(
         )
     if password is not None and len(password) < _MIN_PASSWORD:
         raise UsageError(f"the dashboard's password has fewer than {_MIN_PASSWORD} characters", hint="use a longer one")
-    open_storage(storage_url, create=False).close()  # fails here, in one line, and not in the server's process
+    open_storage(storage_url, create=False).close()  # an error ends the command here, not in the server's process
     named = {*LOOPBACK_HOSTS, host, socket.gethostname(), socket.getfqdn(), *hosts}
     access = Access(password, is_read_only)
     _Server(lambda: app(open_storage(storage_url, create=False), access, hosts=named), _listen(host, port)).run()
 
 
 def _give_up() -> None:
-    """End the waiting for a database that is away: workers wait for minutes, people do not."""
+    """End the wait for an unreachable database. Workers wait for minutes, people do not."""
     raise StorageError("the database does not answer")
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
-    """gunicorn with one process, since caches of several would disagree.
+    """gunicorn with one process, since the caches of several would differ.
 
     Args:
-        load: makes the application, in the serving process: database connections do not survive a fork.
+        load: makes the application. It is called in the serving process: database connections do not survive a fork.
         listener: file descriptor of a listening socket; the server closes it.
     """
 
@@ -99,7 +99,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "worker_class": "gthread",
             "threads": _N_THREADS,
             "graceful_timeout": 5,
-            "keepalive": 15,  # longer than a page's poll, or each would race with the connection's end
+            "keepalive": 15,  # longer than the period of a page's polls, so that connections are reused
             "loglevel": "warning",
             "control_socket_disable": True,
         }
@@ -111,7 +111,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
 
 def _listen(host: str, port: int) -> int:
-    """Return the file descriptor of a listening socket: gunicorn itself would try a taken port for five seconds."""
+    """Return the file descriptor of a listening socket. gunicorn would retry a port in use for five seconds."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family).detach()

@@ -1,4 +1,4 @@
-"""Snapshots as the templates want them: readable numbers, rows of tables, svg."""
+"""Parts of pages, made from snapshots: facts, rows of tables, charts."""
 
 import math
 import time
@@ -43,7 +43,7 @@ Curves = Sequence[tuple[str, Epochs, str]]
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One line of the table of trials; every text is ready to be shown."""
+    """One row of the table of trials; its texts are formatted."""
 
     slot: int
     number: int | None
@@ -57,12 +57,12 @@ class TrialRow:
 
 
 def state_of(slot: SlotRow) -> str:
-    """Return one word for where a slot stands."""
+    """Return the state of a slot in one word."""
     return _STATES.get((slot.outcome or {}).get("state", ""), _SLOTS[slot.state])
 
 
 def study(snapshot: Snapshot) -> dict[str, Any]:
-    """Return what both the overview and the study's page say first."""
+    """Return the summary that the overview and the study's page begin with."""
     found, slots = snapshot.summary, snapshot.slots
     counts = dict.fromkeys(_BAR, 0)
     for slot in slots:
@@ -96,7 +96,7 @@ def study(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def workers(snapshot: Snapshot) -> list[list[str]]:
-    """Return the table of whoever is at work, its head first; empty if nobody is."""
+    """Return the table of active workers, its head first; empty if there are none."""
     found = snapshot.summary["workers"]
     rows = [
         [
@@ -118,13 +118,13 @@ def workers(snapshot: Snapshot) -> list[list[str]]:
 def trial_rows(
     snapshot: Snapshot, slots: Sequence[SlotRow], params: Sequence[Mapping[str, Any]], running: Mapping[int, Epochs]
 ) -> list[TrialRow]:
-    """Return the lines of these slots.
+    """Return the rows of some slots.
 
     Args:
         snapshot: of the study.
-        slots: one line each.
-        params: of each.
-        running: the epochs of those that have not ended, by slot.
+        slots: one row each.
+        params: of each slot's trial.
+        running: the epochs of the slots that have not ended, by slot.
     """
     names = params_of(snapshot)
     best = snapshot.summary["best"] or {}
@@ -151,13 +151,13 @@ def trial_rows(
 
 
 def params_of(snapshot: Snapshot) -> list[str]:
-    """Return the names of the searched hyperparameters, or of what the rows of a table set."""
+    """Return the names of the searched hyperparameters, or of those that the rows of a table set."""
     definition = snapshot.study.definition
     return list(definition.rows[0].params) if definition.rows else list(definition.space)
 
 
 def chosen(slots: Sequence[SlotRow], *, sort: str, only: str) -> list[SlotRow]:
-    """Return the slots to list: of one state, by number or by value, the newest or best first."""
+    """Return the slots of one state (of all where `only` is empty), the newest or the best first."""
     shown = [slot for slot in slots if slot.trial_number is not None or slot.payload.get("params")]
     shown = [slot for slot in shown if only in ("", state_of(slot))]
     if sort == "value":
@@ -166,7 +166,7 @@ def chosen(slots: Sequence[SlotRow], *, sort: str, only: str) -> list[SlotRow]:
 
 
 def filters(name: str, slots: Sequence[SlotRow], only: str) -> list[tuple[str, str]]:
-    """Return a link for each state that there is; the one shown has no address."""
+    """Return text and URL of a link for each state that occurs. The state that is listed has no URL."""
     states = dict.fromkeys(("complete", "pruned", "failed", "running", "waiting", "cancelled"), 0)
     for slot in chosen(slots, sort="", only=""):
         states[state_of(slot)] = states.get(state_of(slot), 0) + 1
@@ -179,7 +179,7 @@ def filters(name: str, slots: Sequence[SlotRow], only: str) -> list[tuple[str, s
 
 
 def drawn(snapshot: Snapshot) -> list[tuple[SlotRow, str, str]]:
-    """Return the trials whose curves are drawn, the best one last and so on top: slot, label and class."""
+    """Return slot, label and class of each trial whose curves are drawn. The best one is last, so drawn on top."""
     leased = [slot for slot in snapshot.slots if slot.state == SlotState.LEASED]
     running = [slot for slot in leased if slot.trial_number is not None][-N_COLOURS:]
     found = [(slot, f"trial {slot.trial_number}, running", f"c{place}") for place, slot in enumerate(running)]
@@ -190,7 +190,7 @@ def drawn(snapshot: Snapshot) -> list[tuple[SlotRow, str, str]]:
 
 
 def panels(shown: Curves, n_epochs: int) -> list[tuple[str, str]]:
-    """Return one chart for each of `PANELS`, with its title."""
+    """Return title and chart of each of `PANELS`."""
     found = []
     for title, metric, is_log in PANELS:
         lines = [Line(label, [row.metrics.get(metric) for row in rows], style) for label, rows, style in shown]
@@ -199,7 +199,7 @@ def panels(shown: Curves, n_epochs: int) -> list[tuple[str, str]]:
 
 
 def history(snapshot: Snapshot) -> tuple[str, str]:
-    """Return the chart of the search so far, with its title."""
+    """Return title and chart of the search so far."""
     points: dict[str, list[tuple[int, float]]] = {"complete": [], "pruned": []}
     for slot in snapshot.slots[-N_DRAWN:]:
         state, value = state_of(slot), _value(slot)
