@@ -18,9 +18,10 @@ from typing import Literal
 import sqlalchemy
 import torch
 
-from mhist_tune import dataset, journal, studies
+from mhist_tune import dataset, studies
 from mhist_tune.checkpoint_places import open_files
 from mhist_tune.errors import MhistTuneError, NoStorageError
+from mhist_tune.heartbeats import load_workers
 from mhist_tune.storage import Storage, open_storage
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -138,7 +139,7 @@ def _database(storage: Storage) -> Iterator[Check]:
 
 def _sqlite_workers(storage: Storage) -> Check:
     now = storage.now()
-    alive = [worker for worker in journal.workers(storage) if now - worker["seen_at"] < 600]
+    alive = [worker for worker in load_workers(storage) if now - worker["seen_at"] < 600]
     others = {worker["host"] for worker in alive} - {socket.gethostname()}
     found = f"{len(alive)} seen within ten minutes"
     hint = "share PostgreSQL instead: --storage postgresql://USER@HOST/DATABASE"

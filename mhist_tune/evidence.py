@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from mhist_tune import journal, ledger, studies
+from mhist_tune import ledger, studies
 from mhist_tune.arrays import FloatArray
 from mhist_tune.errors import UsageError
-from mhist_tune.journal import OpeningRow
 from mhist_tune.ledger import SlotRow
+from mhist_tune.openings import OpeningRow, load_openings
 from mhist_tune.predictions import ImageRows, image_rows, predictions_of
 from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import Storage
@@ -64,7 +64,7 @@ def load(storage: Storage, study_name: str) -> Evidence:
     study = studies.load_study(storage, study_name)
     stored = predictions_of(storage, study, Stage.RETRAIN, IMAGE_SET)
     slots = ledger.slots(storage, study, Stage.RETRAIN)
-    openings = journal.openings(storage, study)
+    openings = load_openings(storage, study)
     trial_of = {row.id: row.payload.get("trial") for row in openings}  # an opening that describes rows has none
     chosen = [slot for slot in slots if slot.payload["trial"] == trial_of[slot.payload["opening"]]]
     finished = [slot for slot in chosen if _is_finished(slot, stored)]

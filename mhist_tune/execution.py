@@ -24,6 +24,7 @@ from mhist_tune.dataset import ImageSet
 from mhist_tune.epochs import EpochRow, epochs_of, record_epoch
 from mhist_tune.errors import DeviceError, MhistTuneError, StorageError
 from mhist_tune.events import Interrupted
+from mhist_tune.heartbeats import heartbeat
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.leases import Claim, LeaseKeeper, StaleTokenError
 from mhist_tune.optuna_internals import trial_id
@@ -281,7 +282,7 @@ class SlotRun:
         self.session.storage.optuna.set_trial_intermediate_value(self._trial_id, epoch, value)
 
     def _heartbeat(self, epoch: int, metrics: Mapping[str, float | None]) -> Executable:
-        return journal.heartbeat(
+        return heartbeat(
             self.session.storage,
             self.session.worker,
             study=self.session.study.uuid,

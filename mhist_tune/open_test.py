@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mhist_tune import __version__, finalists, journal, ledger, selection
+from mhist_tune import __version__, finalists, ledger, selection
 from mhist_tune.errors import UsageError
 from mhist_tune.finalists import Confirmation
+from mhist_tune.openings import load_openings, record_opening
 from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -161,7 +162,7 @@ def _open(
     """Return the opening of this set, whatever default was opened beside it, or record it."""
     from mhist_tune import holdout  # imports torch
 
-    openings = journal.openings(storage, study)
+    openings = load_openings(storage, study)
     for opening in openings:
         if {**opening.payload, **fixed_set} == opening.payload:
             return opening.id
@@ -170,7 +171,7 @@ def _open(
             f"the test partition was opened for another trial or other seeds of {study.name}",
             hint="look at it again only with a reason: --again REASON",
         )
-    return journal.record_opening(
+    return record_opening(
         storage,
         study,
         by=f"{getpass.getuser()}: mhist-tune retrain",

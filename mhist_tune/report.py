@@ -41,6 +41,7 @@ from mhist_tune.errors import StorageError
 from mhist_tune.evidence import Evidence
 from mhist_tune.ledger import SlotRow
 from mhist_tune.mhist import N_TEST_IMAGES, N_TEST_SSA, THRESHOLD
+from mhist_tune.openings import OpeningRow
 from mhist_tune.predictions import ImageRows, image_rows
 from mhist_tune.references import REFERENCES
 from mhist_tune.stages import Stage
@@ -240,7 +241,7 @@ def _searched_since(storage: Storage, study: Study, opened_at: float) -> set[int
     return later | trained_since(storage, study, Stage.SEARCH, opened_at)
 
 
-def _opening(row: journal.OpeningRow) -> dict[str, Any]:
+def _opening(row: OpeningRow) -> dict[str, Any]:
     return {
         "id": row.id,
         "opened_at": datetime.fromtimestamp(row.opened_at, UTC).isoformat(timespec="seconds"),

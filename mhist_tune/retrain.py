@@ -8,12 +8,13 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mhist_tune import holdout, journal, kept_weights, saved_model, search, thumbnails
+from mhist_tune import holdout, kept_weights, saved_model, search, thumbnails
 from mhist_tune.arrays import FloatArray
 from mhist_tune.dataset import ImageSet
 from mhist_tune.errors import DataError
 from mhist_tune.execution import SlotRun
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.openings import load_openings
 from mhist_tune.predictions import record_predictions, save_image_set
 from mhist_tune.session import Session
 from mhist_tune.studies import Study
@@ -101,7 +102,7 @@ def _load_test(session: Session) -> ImageSet:
     """Load the test partition under the opening that stands, and store its labels and votes beside the predictions."""
     storage, study = session.storage, session.study
     fingerprint = holdout.test_fingerprint(session.data_root)
-    if any(opening.fingerprint != fingerprint for opening in journal.openings(storage, study)):
+    if any(opening.fingerprint != fingerprint for opening in load_openings(storage, study)):
         raise DataError(
             f"the test partition under {session.data_root} is not the one that {study.name} was opened with",
             hint="use the same copy of the data set on every worker",

@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mhist_tune import journal, ledger, selection, words
+from mhist_tune import ledger, selection, words
 from mhist_tune.epochs import elapsed_s
+from mhist_tune.heartbeats import load_workers
 from mhist_tune.ledger import SlotRow
+from mhist_tune.openings import load_openings
 from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -55,7 +57,7 @@ def summary(
         "best": best,
         "workers": workers,
         "time_left_s": _time_left_s(storage, study, slots[Stage.SEARCH], workers),
-        "test_openings": len(journal.openings(storage, study)),
+        "test_openings": len(load_openings(storage, study)),
     }
 
 
@@ -87,7 +89,7 @@ def best_of(storage: Storage, study: Study, slots: Mapping[Stage, Sequence[SlotR
 def _workers(storage: Storage, study: Study, slots: Sequence[SlotRow]) -> list[dict[str, Any]]:
     """Return whoever holds a lease that has not run out, with what it last said about itself."""
     now, lease_s = storage.now(), study.definition.lease_s
-    said = {worker["worker"]: worker for worker in journal.workers(storage, study)}
+    said = {worker["worker"]: worker for worker in load_workers(storage, study)}
     found = []
     for slot in slots:
         if slot.state != SlotState.LEASED or slot.expires_at is None or slot.expires_at < now:

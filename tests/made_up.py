@@ -6,10 +6,11 @@ import time
 import numpy as np
 import sqlalchemy
 
-from mhist_tune import journal, ledger, studies, tables
+from mhist_tune import ledger, studies, tables
 from mhist_tune.definition import parse
 from mhist_tune.epochs import record_epoch
 from mhist_tune.leases import LeaseObserver
+from mhist_tune.openings import record_opening
 from mhist_tune.predictions import record_predictions, save_image_set
 
 DEFINITION = """
@@ -79,7 +80,7 @@ def search(storage, study, *, n_trials, n_epochs=30):
 def open_test(storage, study, *, trial=3, seeds=(0, 1, 2), reason="first opening", fingerprint="e" * 64):
     """Record an opening with one slot per seed, as retrain does."""
     payload = {"params": {"learning_rate": 1e-3}, "best_epoch": 2, "stopped_epoch": 4, "configured_epochs": 9}
-    return journal.record_opening(
+    return record_opening(
         storage,
         study,
         by="test",

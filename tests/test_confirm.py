@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from mhist_tune import confirm, dataset, finalists, journal, ledger, studies
+from mhist_tune import confirm, dataset, finalists, ledger, studies
 from mhist_tune.epochs import epochs_of
+from mhist_tune.openings import load_openings
 from mhist_tune.predictions import image_rows, predictions_of
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
@@ -95,7 +96,7 @@ def test_finalists_predict_every_train_image_out_of_fold(
     assert run("retrain", "tiny", "--n-seeds", "2", *WORK, *data)[0] == 0
     with open_storage(storage_url_sqlite) as storage:
         retrained = [slot.payload for slot in ledger.slots(storage, study, "retrain")]
-        [opening] = journal.openings(storage, study)
+        [opening] = load_openings(storage, study)
     wanted = dict.fromkeys([best["number"], confirmation.default.candidate.trial])
     assert [(one["trial"], one["seed"]) for one in retrained] == [(trial, seed) for trial in wanted for seed in (0, 1)]
     stop_epochs = {one.candidate.trial: one.stop_epoch for one in confirmation.finalists}
@@ -107,7 +108,7 @@ def test_finalists_predict_every_train_image_out_of_fold(
     assert run(*again)[0] == 0
     assert run(*again, "--trial", str(other))[0] == 2
     with open_storage(storage_url_sqlite) as storage:
-        assert len(journal.openings(storage, study)) == 1
+        assert len(load_openings(storage, study)) == 1
 
 
 def test_a_fold_that_failed_is_predicted_by_the_training_it_had(

@@ -7,6 +7,7 @@ from mhist_tune import journal, ledger, studies
 from mhist_tune.dashboard import app
 from mhist_tune.dashboard.access import Access
 from mhist_tune.epochs import record_epoch
+from mhist_tune.heartbeats import heartbeat
 from mhist_tune.leases import Claim, LeaseObserver
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -62,9 +63,7 @@ def shown(storage: Storage, make_study: MakeStudy) -> Study:
     train(storage, running, 0.55)
     progress = {"stage": "search", "slot": running.slot, "trial_number": 3, "epoch": 1}
     speed = {"images_per_s": 321.0, "memory_bytes": 2 * 10**9}
-    beat = journal.heartbeat(
-        storage, "host-3", study=study.uuid, device="cuda:1", state="training", **progress, **speed
-    )
+    beat = heartbeat(storage, "host-3", study=study.uuid, device="cuda:1", state="training", **progress, **speed)
     storage.transaction(lambda connection: connection.execute(beat))
     return study
 

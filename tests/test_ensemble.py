@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from mhist_tune import definition, ensemble, journal, ledger, studies
+from mhist_tune import definition, ensemble, ledger, studies
 from mhist_tune.errors import UsageError
 from mhist_tune.leases import LeaseObserver
+from mhist_tune.openings import record_opening
 from mhist_tune.predictions import record_predictions, save_image_set
 from mhist_tune.storage import Storage, open_storage
 from tests.conftest import IMAGE_SETS
@@ -40,7 +41,7 @@ def member(
     study = studies.create_study(
         storage, definition.parse(text, name), dataset={"fingerprint": "f"}, image_sets=IMAGE_SETS
     )
-    journal.record_opening(
+    record_opening(
         storage,
         study,
         by="test",

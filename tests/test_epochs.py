@@ -1,4 +1,3 @@
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -6,12 +5,13 @@ import numpy as np
 import pytest
 import sqlalchemy
 
-from mhist_tune import journal, ledger, tables
+from mhist_tune import ledger, tables
 from mhist_tune.epochs import epochs_of, record_epoch
 from mhist_tune.errors import DataError
+from mhist_tune.heartbeats import heartbeat, load_workers
 from mhist_tune.leases import Claim, LeaseObserver, StaleTokenError
 from mhist_tune.predictions import image_rows, predictions_of, record_predictions, save_image_set
-from mhist_tune.storage import Storage, open_storage
+from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
 MakeStudy = Callable[..., Study]
@@ -160,7 +160,7 @@ def test_an_epoch_renews_the_lease_and_takes_one_transaction(storage: Storage, s
         "decision": {"prune": False},
         "predictions": [0.1, 0.2, 0.3],
         "lease_s": 600.0,
-        "alongside": journal.heartbeat(storage, "w", study=study.uuid, device="cpu", state="training"),
+        "alongside": heartbeat(storage, "w", study=study.uuid, device="cpu", state="training"),
     }
     n_commits = 0
 
@@ -172,14 +172,14 @@ def test_an_epoch_renews_the_lease_and_takes_one_transaction(storage: Storage, s
     with pytest.raises(ValueError, match="2 predictions"):
         record(storage, claim, 1, 0.5, **{**everything, "predictions": [0.1, 0.2]})
     assert ledger.slots(storage, study, "search")[0].expires_at == before
-    assert journal.workers(storage, study) == []
+    assert load_workers(storage, study) == []
     n_commits = 0
     assert record(storage, claim, 1, 0.5, **everything)
     assert n_commits == 1
 
     after = ledger.slots(storage, study, "search")[0].expires_at
     assert before is not None and after is not None and after > before + 300
-    assert [row["worker"] for row in journal.workers(storage, study)] == ["w"]
+    assert [row["worker"] for row in load_workers(storage, study)] == ["w"]
 
 
 def test_final_predictions_are_stored_once(storage: Storage, study: Study, claim: Claim) -> None:
@@ -218,103 +218,3 @@ def test_other_images_under_the_same_name_are_refused(storage: Storage, study: S
         save_image_set(storage, study, "test", [["t.png", 0, 1, None]])
 
     assert image_rows(storage, study, "test").labels.tolist() == [1]
-
-
-def open_for(storage: Storage, study: Study, payload: dict[str, Any]) -> int:
-    """Record an opening with two slots."""
-    return journal.record_opening(
-        storage,
-        study,
-        by="me",
-        code_version="1.0",
-        reason="first",
-        payload=payload,
-        fingerprint="f",
-        slots=[{"seed": 0}, {"seed": 1}],
-    )
-
-
-def test_an_opening_is_recorded_with_its_slots(storage: Storage, study: Study) -> None:
-    """Each slot knows its opening; the same opening again adds nothing, another one does."""
-    first = open_for(storage, study, {"trial": 3})
-    assert open_for(storage, study, {"trial": 3}) == first
-    second = open_for(storage, study, {"trial": 4})
-
-    opened = journal.openings(storage, study)
-    assert [(one.id, one.payload) for one in opened] == [(first, {"trial": 3}), (second, {"trial": 4})]
-    assert (opened[0].by, opened[0].code_version, opened[0].reason, opened[0].fingerprint) == (
-        "me",
-        "1.0",
-        "first",
-        "f",
-    )
-    assert abs(opened[0].opened_at - storage.now()) < 60
-    assert [(slot.slot, slot.payload) for slot in ledger.slots(storage, study, "retrain")] == [
-        (0, {"seed": 0, "opening": first}),
-        (1, {"seed": 1, "opening": first}),
-        (2, {"seed": 0, "opening": second}),
-        (3, {"seed": 1, "opening": second}),
-    ]
-
-
-def test_two_who_open_at_once_share_the_opening(storage: Storage, storage_url: str, study: Study) -> None:
-    """The test partition is opened once for one purpose, whoever asks."""
-    barrier, ids = threading.Barrier(3), []
-
-    def ask() -> None:
-        with open_storage(storage_url) as own:
-            barrier.wait()
-            ids.append(open_for(own, study, {"trial": 3}))
-
-    threads = [threading.Thread(target=ask) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert len(ids) == 3
-    assert len(set(ids)) == 1
-    assert len(ledger.slots(storage, study, "retrain")) == 2
-
-
-def let_the_clock_move(storage: Storage) -> None:
-    """Return when the database's clock shows another time, which SQLite's does every millisecond."""
-    before = storage.now()
-    while storage.now() == before:
-        pass
-
-
-def beat(storage: Storage, worker: str, **now: Any) -> None:
-    """Note that a worker is alive."""
-    statement = journal.heartbeat(storage, worker, device="cpu", **now)
-    storage.transaction(lambda connection: connection.execute(statement))
-
-
-def test_a_worker_is_one_row_that_moves_on(storage: Storage, study: Study) -> None:
-    """A heartbeat replaces what is known of a worker, but for when it started."""
-    beat(storage, "w1", study=study.uuid, state="training", slot=0, epoch=1)
-    (first,) = journal.workers(storage, study)
-    let_the_clock_move(storage)
-    beat(storage, "w1", study=study.uuid, state="waiting", memory_bytes=2**40)
-    let_the_clock_move(storage)
-    beat(storage, "w2", study=None, state="waiting")
-
-    (second,) = journal.workers(storage, study)
-    assert (first["slot"], first["epoch"], first["state"]) == (0, 1, "training")
-    assert (second["slot"], second["epoch"], second["state"]) == (None, None, "waiting")
-    assert second["memory_bytes"] == 2**40
-    assert second["started_at"] == first["started_at"]
-    assert second["seen_at"] > first["seen_at"]
-    assert [row["worker"] for row in journal.workers(storage)] == ["w2", "w1"]
-
-
-def test_events_are_kept_in_their_order_and_found_by_kind_and_place(storage: Storage, study: Study) -> None:
-    """Each filter narrows the list."""
-    journal.event(storage, study, kind="error", stage="search", slot=0, detail={"error": "a"})
-    journal.event(storage, study, kind="note")
-    journal.event(storage, study, kind="error", stage="search", slot=1, detail={"error": "b"})
-
-    assert [event.detail for event in journal.events(storage, study)] == [{"error": "a"}, {}, {"error": "b"}]
-    assert [event.slot for event in journal.events(storage, study, kind="error")] == [0, 1]
-    (event,) = journal.events(storage, study, kind="error", stage="search", slot=1)
-    assert event.detail == {"error": "b"}

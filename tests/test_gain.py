@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from mhist_tune import calibration, confirm, definition, gain, journal, paired, report, report_text, studies
+from mhist_tune import calibration, confirm, definition, gain, paired, report, report_text, studies
+from mhist_tune.openings import record_opening
 from mhist_tune.predictions import predictions_of
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
@@ -52,7 +53,7 @@ def open_test(storage: Storage, study: Study, trial: int, default: int) -> None:
         for one in dict.fromkeys([trial, default])
         for seed in (0, 1)
     ]
-    journal.record_opening(
+    record_opening(
         storage,
         study,
         by="test",

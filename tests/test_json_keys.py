@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from mhist_tune import definition, journal, ledger, studies
+from mhist_tune import definition, ledger, studies
 from mhist_tune.epochs import record_epoch
+from mhist_tune.heartbeats import heartbeat
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.storage import Storage, open_storage
 from tests import made_up, test_gain
@@ -94,9 +95,7 @@ def printed(storage_url_sqlite: str, run: Run) -> dict[str, Any]:
         claim = ledger.claim(storage, made[UNDER_WAY], ["search"], worker="host-1-abc", observer=LeaseObserver())
         assert claim is not None
         progress = {"stage": "search", "slot": claim.slot, "epoch": 1, "images_per_s": 321.0, "memory_bytes": 10**9}
-        beat = journal.heartbeat(
-            storage, "host-1-abc", study=made[UNDER_WAY].uuid, device="cpu", state="training", **progress
-        )
+        beat = heartbeat(storage, "host-1-abc", study=made[UNDER_WAY].uuid, device="cpu", state="training", **progress)
         storage.transaction(lambda connection: connection.execute(beat))
     found = {}
     for title, command in COMMANDS.items():

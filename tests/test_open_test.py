@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mhist_tune import definition, journal, ledger, open_test, studies
+from mhist_tune import definition, ledger, open_test, studies
 from mhist_tune.errors import UsageError
 from mhist_tune.leases import LeaseObserver
+from mhist_tune.openings import load_openings
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from tests.conftest import IMAGE_SETS
@@ -59,7 +60,7 @@ def test_the_best_trial_is_retrained_to_its_best_epoch(storage: Storage, study: 
         (1, 0, 3),
         (1, 1, 3),
     ]
-    [opening] = journal.openings(storage, study)
+    [opening] = load_openings(storage, study)
     assert (opening.id, opening.reason, opening.payload) == (first, "first opening", {"trial": 1, "seeds": [0, 1]})
 
 
@@ -71,7 +72,7 @@ def test_another_trial_needs_a_reason(storage: Storage, study: Study, generated:
     with pytest.raises(UsageError, match="opened for another trial"):
         open_test.open_test(storage, study, data_root=generated, trial=0, n_seeds=2)
     open_test.open_test(storage, study, data_root=generated, trial=0, n_seeds=2, again="trial 1 was a mistake")
-    assert [opening.reason for opening in journal.openings(storage, study)] == [
+    assert [opening.reason for opening in load_openings(storage, study)] == [
         "first opening",
         "trial 1 was a mistake",
     ]
@@ -84,7 +85,7 @@ def test_an_unfinished_search_has_no_final_choice(storage: Storage, study: Study
         open_test.open_test(storage, study, data_root=generated)
     with pytest.raises(UsageError, match="trial 1 of tiny is not a complete trial"):
         open_test.open_test(storage, study, data_root=generated, trial=1)
-    assert journal.openings(storage, study) == []
+    assert load_openings(storage, study) == []
 
 
 def test_nothing_is_opened_where_the_images_are_missing(storage: Storage, study: Study, tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_nothing_is_opened_where_the_images_are_missing(storage: Storage, study:
         complete_next(storage, study, value)
     with pytest.raises(Exception, match=r"annotations\.csv"):
         open_test.open_test(storage, study, data_root=tmp_path)
-    assert journal.openings(storage, study) == []
+    assert load_openings(storage, study) == []
 
 
 def test_it_loads_no_torch() -> None:

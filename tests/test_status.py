@@ -2,8 +2,9 @@
 
 import pytest
 
-from mhist_tune import journal, ledger, status
+from mhist_tune import ledger, status
 from mhist_tune.epochs import record_epoch
+from mhist_tune.heartbeats import heartbeat
 from mhist_tune.leases import Claim, LeaseObserver
 from mhist_tune.storage import Storage
 from tests.conftest import MakeStudy
@@ -28,7 +29,7 @@ def test_a_study_under_way(storage: Storage, make_study: MakeStudy) -> None:
     second = claim()
     record_epoch(storage, second, epoch=1, value=0.4, best_value=0.4, metrics={"elapsed_s": 5.0})
     progress = {"stage": "search", "slot": second.slot, "epoch": 1, "images_per_s": 321.0, "memory_bytes": 2 * 10**9}
-    beat = journal.heartbeat(storage, "host-1-abc", study=study.uuid, device="cuda:1", state="training", **progress)
+    beat = heartbeat(storage, "host-1-abc", study=study.uuid, device="cuda:1", state="training", **progress)
     storage.transaction(lambda connection: connection.execute(beat))
     found = status.of_study(storage, study)
 

@@ -11,6 +11,7 @@ import sqlalchemy
 from mhist_tune import journal, ledger, studies, tables
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.errors import DataError, StudyExistsError, StudyNotFoundError
+from mhist_tune.openings import record_opening
 from mhist_tune.predictions import image_rows
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
@@ -218,9 +219,7 @@ def test_deleting_removes_everything_of_one_study_and_nothing_else(storage: Stor
     study = make_study("small")
     studies.optuna_study_id(storage, study, "retrain")
     journal.event(storage, study, kind="note")
-    journal.record_opening(
-        storage, study, by="me", code_version="1", reason=None, payload={}, fingerprint="f", slots=[{}]
-    )
+    record_opening(storage, study, by="me", code_version="1", reason=None, payload={}, fingerprint="f", slots=[{}])
 
     studies.delete_study(storage, study)
 

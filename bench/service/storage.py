@@ -30,8 +30,9 @@ import sqlalchemy
 from optuna.trial import TrialState, create_trial
 
 from bench.output import machine, show
-from mhist_tune import definition, devices, journal, ledger, pruning, studies, tables
+from mhist_tune import definition, devices, ledger, pruning, studies, tables
 from mhist_tune.epochs import record_epoch
+from mhist_tune.heartbeats import heartbeat
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.scores import ScoreBook
 from mhist_tune.stages import SlotState
@@ -199,7 +200,7 @@ def ledger_epochs(
             decision=decision.to_dict(),
             predictions=probabilities if epoch % 3 == 1 else None,
             lease_s=study.definition.lease_s,
-            alongside=journal.heartbeat(storage, worker, study=study.uuid, device="cpu", state="training"),
+            alongside=heartbeat(storage, worker, study=study.uuid, device="cpu", state="training"),
         )
         storage.retrying(lambda e=epoch, v=value: storage.optuna.set_trial_intermediate_value(trial_id, e, v))
         if epoch > 1:

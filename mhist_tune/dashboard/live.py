@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from mhist_tune import journal, report, status, studies
 from mhist_tune.dashboard.slot_cache import SlotCache
 from mhist_tune.epochs import EpochRow, epochs_of
+from mhist_tune.heartbeats import load_workers
 from mhist_tune.journal import EventRow
 from mhist_tune.ledger import SlotRow
 from mhist_tune.stages import SlotState, Stage
@@ -82,7 +83,7 @@ class _StudyCache:
         if self._best is None or self._best[0] != ended:  # a confirmation costs a bootstrap
             self._best = (ended, status.best_of(self._storage, study, slots))
         events = journal.events(self._storage, study)
-        seen = [worker["seen_at"] for worker in journal.workers(self._storage, study)]
+        seen = [worker["seen_at"] for worker in load_workers(self._storage, study)]
         return Snapshot(
             study=study,
             summary=status.summary(self._storage, study, slots, self._best[1]),
