@@ -1,10 +1,12 @@
-"""Study definitions: `studies/*.toml`, read once by `create-study`, then kept in the storage as the record.
+"""Study definitions: TOML files such as `studies/*.toml`. `create-study` reads one and records it in the storage.
 
-A definition is data: `[study]` names the study, its budget, sampler and pruner; `[fixed]` holds; `[space]` is searched;
-every `[[start]]` is tried first, and the first one is the study's default, its control; `[confirm]` says how the best
-trials and the default are trained again before one is chosen. A table has `[[row]]` entries
-instead of `[space]`: each is trained with `n_seeds` seeds, and the first one is the control. A definition is completed
-when it is read, so that a stored one keeps its meaning when a later version changes a default.
+`[study]` gives the study's name, budget, sampler and pruner. `[fixed]` gives hyperparameters that are the same in all
+trials, `[space]` those that are searched. The `[[start]]` entries are tried first, and the first one is the study's
+default. `[confirm]` gives how the best trials and the default are trained again before one of them is chosen. A table
+has `[[row]]` entries instead of `[space]`. Each row is trained with `n_seeds` seeds, and the first row is the default.
+
+All defaults are filled in when a definition is read. A stored definition therefore keeps its meaning when a later
+version changes a default.
 """
 
 import hashlib
@@ -28,26 +30,28 @@ from mhist_tune.space import Dimension
 
 @dataclass(frozen=True, slots=True)
 class StudyDefinition:
-    """One study, complete: together `fixed` and `space`, or `fixed` and any row, name every hyperparameter.
+    """One complete study. `fixed` and `space` together, or `fixed` and any row, name every hyperparameter.
 
     Attributes:
         name: letters, digits, `_` and `-`.
-        n_trials: the budget of the search, start entries included; of a table at most one for each row and seed.
-        n_seeds: trainings of each row of a table, 1 in a search.
-        sampler: `name` (tpe, random, qmc, gp), `seed` and that sampler's options, all filled in; empty for a table.
-        pruner: `name` (none, median, percentile, successive_halving, hyperband, promotion) and its options, all
-            filled in.
-        split_seed: cuts the validation split.
-        val_fraction: share of the train partition that validates.
-        smoothing: epochs over which a trial's value is the mean, the kept one being the last; 1 for its F1 alone.
-        lease_s: seconds after which a silent worker's slot may be taken over.
-        fixed: the hyperparameters that hold, JSON-safe.
-        space: the searched ones.
+        n_trials: budget in trials, start entries included; for a table at most one for each row and seed.
+        n_seeds: trainings of each row of a table; 1 in a search.
+        sampler: `name` (tpe, random, qmc, gp), `seed` and all options of that sampler; empty for a table.
+        pruner: `name` (none, median, percentile, successive_halving, hyperband, promotion) and all options of that
+            pruner.
+        split_seed: seed of the validation split.
+        val_fraction: share of the train partition that is used for validation, 0.05 to 0.5.
+        smoothing: a trial's value is the mean F1 of this many epochs, the best epoch being the last; 1 for the F1 of
+            the best epoch.
+        lease_s: seconds without a renewal after which another worker may take a slot.
+        fixed: hyperparameters with one value for all trials, JSON-safe.
+        space: the searched hyperparameters.
         start: complete params of the trials that are tried first.
-        rows: of a table, all with the same fields; empty for a search.
-        confirm: `top` (how many of the best trials) and `n_folds`; None if the search's best trial is taken as it is.
-        text: the file, verbatim, without what the command line changed.
-        sha256: of the canonical JSON of `resolved()` at creation.
+        rows: the rows of a table, all with the same fields; empty for a search.
+        confirm: `top` (number of best trials to train again) and `n_folds`; None if the best trial of the search is
+            chosen without that.
+        text: the file, verbatim, without the changes by the command line.
+        sha256: SHA-256 (hex) of the canonical JSON of `resolved()` at creation.
     """
 
     name: str
@@ -68,19 +72,23 @@ class StudyDefinition:
     sha256: str
 
     def hyperparameters(self, params: Mapping[str, Any]) -> Hyperparameters:
-        """Return what `fit` takes for a trial with `params`; ValueError where they do not fit together."""
+        """Return all hyperparameters of a trial with `params`.
+
+        Raises:
+            ValueError: `fixed` and `params` together are not legal hyperparameters.
+        """
         return Hyperparameters.from_dict({**self.fixed, **params})
 
     def default_params(self) -> dict[str, Any]:
-        """Return the params of the study's control: its first row or start entry, or else the package's defaults."""
+        """Return the params of the study's default: the first row or start entry, else the package's defaults."""
         if self.rows:
             return dict(self.rows[0].params)
         return dict(self.start[0]) if self.start else _complete({}, self.space)
 
     def slot_payloads(self) -> list[dict[str, Any]]:
-        """Return what each search slot carries: start entries and then nothing, or a row and a seed.
+        """Return the payload of each slot: the params of a start entry, nothing, or a row's params with a seed.
 
-        All rows come with one seed before any comes with the next, so that an unfinished table compares alike.
+        All rows come with one seed before the next seed starts, so that rows of an unfinished table can be compared.
         """
         payloads: list[dict[str, Any]] = [{"params": dict(entry)} for entry in self.start]
         payloads += [{}] * (self.n_trials - len(self.start))
@@ -93,7 +101,7 @@ class StudyDefinition:
         return payloads[: self.n_trials]
 
     def resolved(self) -> dict[str, Any]:
-        """Return the whole definition as JSON-safe tables, nothing left to a default."""
+        """Return the whole definition as JSON-safe tables, with every default filled in."""
         study: dict[str, Any] = {key: getattr(self, key) for key in ("name", *schema.STUDY_OPTIONS)}
         tables: dict[str, Any] = {"study": study, "fixed": dict(self.fixed)}
         if self.rows:
@@ -108,15 +116,15 @@ class StudyDefinition:
         return tables
 
     def to_json(self) -> str:
-        """Return the record that `from_json` reads back, hash and verbatim text included."""
+        """Return the definition as JSON, with hash and verbatim text; `from_json` reverses it."""
         return json.dumps({**self.resolved(), "text": self.text, "sha256": self.sha256}, allow_nan=False)
 
     @classmethod
     def from_json(cls, record: str) -> "StudyDefinition":
-        """Read a stored definition; it keeps the hash that it was stored with.
+        """Read a stored definition. Its hash is not computed again.
 
         Raises:
-            UsageError: another version wrote it, with something that this one does not know.
+            UsageError: another version wrote it, with content that this version does not know.
         """
         stored = json.loads(record)
         text, sha256 = stored.pop("text"), stored.pop("sha256")
@@ -139,7 +147,7 @@ class StudyDefinition:
 
 
 def packaged() -> dict[str, Path]:
-    """Return the definitions that come with the package, by name: from the wheel, or from the checkout around it."""
+    """Return the paths of the packaged definitions by name, from the installed package or the source checkout."""
     here = Path(__file__).resolve().parent
     folder = here / "studies" if (here / "studies").is_dir() else here.parent / "studies"
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
@@ -153,21 +161,21 @@ def load(
     weights: str | Path | None = None,
     start: Sequence[Mapping[str, Any]] = (),
 ) -> StudyDefinition:
-    """Read a packaged definition by its bare name, or a file, and put what the command line changes into it.
+    """Read a packaged definition or a file, and apply the changes of the command line.
 
     Args:
-        name_or_path: `vit`, or the path of a `.toml` file.
+        name_or_path: name of a packaged definition, such as `vit`, or the path of a `.toml` file.
         n_trials: replaces the file's budget.
-        overrides: hyperparameters to hold, values written as in TOML, a bare word being a string. Each moves into
-            `[fixed]` and leaves `[space]`, the start entries and the rows.
-        weights: `pretrained`, `random` or a safetensors file; kept as an absolute path, since workers start anywhere.
-            Rows that start from random weights keep doing so.
-        start: params of another study's trials, tried after the definition's own start entries. Of each, the fields
-            that are searched here count, moved to the nearest value in their space.
+        overrides: hyperparameters to fix. The values are written as in TOML; a bare word is a string. Each one is
+            added to `[fixed]` and removed from `[space]`, the start entries and the rows.
+        weights: `pretrained`, `random` or a safetensors file. A path is made absolute, because workers may start in
+            other folders. Rows with random weights are not changed.
+        start: params of another study's trials, tried after the definition's own start entries. Only fields that are
+            searched here are used, moved to the nearest value in their space.
 
     Raises:
-        UsageError: no such definition or file.
-        DefinitionError: with every problem of the definition.
+        UsageError: the definition or file does not exist or cannot be read.
+        DefinitionError: the definition has problems; the message lists all of them.
     """
     path = _find(name_or_path)
     try:
@@ -175,22 +183,26 @@ def load(
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the study definition {path}: {error}") from error
     tables = _read_toml(text, str(path))
-    held = {name: _value(value) for name, value in (overrides or {}).items()}
+    fixed = {name: _value(value) for name, value in (overrides or {}).items()}
     if weights is not None:
-        given = str(weights) if weights in ("pretrained", "random") else str(Path(weights).resolve())
-        if not _replace_in_rows(tables, given):
-            held["weights"] = given
-    _hold(tables, held)
+        source = str(weights) if weights in ("pretrained", "random") else str(Path(weights).resolve())
+        if not _replace_in_rows(tables, source):
+            fixed["weights"] = source
+    _fix(tables, fixed)
     if n_trials is not None and isinstance(tables.get("study"), dict):
         tables["study"]["n_trials"] = n_trials
     return _started_from(_build(tables, text, str(path)), start)
 
 
 def parse(text: str, source: str) -> StudyDefinition:
-    """Read a definition; `source` names it in errors.
+    """Read a definition from TOML.
+
+    Args:
+        text: the TOML.
+        source: name of the definition in error messages.
 
     Raises:
-        DefinitionError: with every problem of the definition.
+        DefinitionError: the definition has problems; the message lists all of them.
     """
     return _build(_read_toml(text, source), text, source)
 
@@ -204,7 +216,7 @@ def _find(name_or_path: str | Path) -> Path:
     if name_or_path not in known:
         raise UsageError(
             f'there is no study definition "{name_or_path}"{did_you_mean(str(name_or_path), known)}',
-            hint=f"packaged are {', '.join(known)}; a file of your own is named by its path, ending in .toml",
+            hint=f"packaged are {', '.join(known)}; for a file of your own give its path, ending in .toml",
         )
     return known[str(name_or_path)]
 
@@ -224,18 +236,22 @@ def _value(text: str) -> Any:
     return tables["value"] if len(tables) == 1 else text
 
 
-def _hold(tables: dict[str, Any], held: Mapping[str, Any]) -> None:
+def _fix(tables: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Move hyperparameters into `[fixed]`, in place, with the given values."""
     for table in [tables.get("space"), *_entries(tables, "start"), *_entries(tables, "row")]:
         if isinstance(table, dict):
-            for name in held:
+            for name in values:
                 table.pop(name, None)
     fixed = tables.setdefault("fixed", {})
     if isinstance(fixed, dict):
-        fixed.update(held)
+        fixed.update(values)
 
 
 def _replace_in_rows(tables: dict[str, Any], weights: str) -> bool:
-    """Put `weights` wherever a table says or means `pretrained`; False if no row says which weights it starts from."""
+    """Replace pretrained weights, given or by default, by `weights` in `[fixed]` and all rows, in place.
+
+    Return False, with nothing replaced, if no row has `weights`.
+    """
     rows = [row for row in _entries(tables, "row") if "weights" in row]
     fixed = tables.setdefault("fixed", {})
     for table in [fixed, *rows] if rows and isinstance(fixed, dict) else rows:
@@ -282,21 +298,21 @@ def _hashed(definition: StudyDefinition) -> StudyDefinition:
     return replace(definition, sha256=hashlib.sha256(canonical.encode()).hexdigest())
 
 
-def _started_from(definition: StudyDefinition, given: Sequence[Mapping[str, Any]]) -> StudyDefinition:
-    """Return the definition with further start entries; what is there already is not added twice."""
-    if not given:
+def _started_from(definition: StudyDefinition, params_of_trials: Sequence[Mapping[str, Any]]) -> StudyDefinition:
+    """Return the definition with additional start entries. Equal entries are added once."""
+    if not params_of_trials:
         return definition
-    start = list(definition.start) or [definition.default_params()]  # the control stays the first one
-    for params in given:
+    start = list(definition.start) or [definition.default_params()]  # the first entry remains the default
+    for params in params_of_trials:
         entry = {name: params[name] for name in definition.space if name in params}
-        moved = {name: definition.space[name].nearest(value) for name, value in entry.items()}
-        start.append(_complete(moved, definition.space))
+        in_space = {name: definition.space[name].nearest(value) for name, value in entry.items()}
+        start.append(_complete(in_space, definition.space))
     unique = [entry for number, entry in enumerate(start) if entry not in start[:number]]
     return _hashed(replace(definition, start=tuple(unique)))
 
 
 def _complete(entry: Mapping[str, Any], space: Mapping[str, Dimension]) -> dict[str, Any]:
-    """Fill an entry with the defaults; one that lies outside the space is moved to the nearest value in it."""
+    """Return an entry with a value for every dimension. A default outside the space is moved to the nearest value."""
     return {
         name: spaces.normalize(name, entry[name]) if name in entry else dimension.nearest(FIELDS[name].default)
         for name, dimension in space.items()
@@ -304,5 +320,5 @@ def _complete(entry: Mapping[str, Any], space: Mapping[str, Dimension]) -> dict[
 
 
 def render(definition: StudyDefinition) -> str:
-    """Return the complete definition as TOML, nothing left to a default; `parse` gives the same one back."""
+    """Return the definition as TOML, with every default filled in; `parse` reverses it."""
     return f"# sha256 {definition.sha256}\n\n{tomli_w.dumps(definition.resolved())}".rstrip("\n")

@@ -79,7 +79,7 @@ def _row(number: int, entry: dict[str, Any], problems: list[str]) -> Row:
     params = {name: value for name, value in entry.items() if name not in ("label", "reported")}
     for name, value in params.items():
         if name in PER_STUDY:
-            problems.append(f"{where} {name}: is settled once for the whole study; put it in [fixed]")
+            problems.append(f"{where} {name}: has one value for the whole study; put it in [fixed]")
         elif problem := check(name, value):
             problems.append(f"{where} {name}: {problem}" if name in FIELDS else f"{where} {problem}")
     label = entry.get("label", ", ".join(f"{name} {value}" for name, value in params.items()))

@@ -1,6 +1,6 @@
-"""What a study definition may say: its tables, their keys and ranges, and every problem that a file has with them.
+"""The tables of a study definition, their keys and ranges, and the checks that find every problem in a file.
 
-Values are checked here and nothing is built; `definition` turns what is left into a `StudyDefinition`.
+This module only checks. `definition` builds a `StudyDefinition` from the checked content.
 """
 
 import re
@@ -16,14 +16,20 @@ from mhist_tune.rows import PER_STUDY, Row
 from mhist_tune.space import Dimension
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-"""What a study may be called."""
+"""A valid study name."""
 
 _TABLES = ("study", "fixed", "space", "start", "row", "confirm")
 
 
 @dataclass(frozen=True, slots=True)
 class _Option:
-    """One key of `[study]`, of a sampler or of a pruner. A default of None means that it must be given."""
+    """One key of `[study]`, `[confirm]`, a sampler or a pruner.
+
+    Attributes:
+        kind: bool, int or float.
+        default: None if the key must be given.
+        low, high: inclusive bounds; None if there is no bound.
+    """
 
     kind: type
     default: Any
@@ -31,7 +37,7 @@ class _Option:
     high: float | None = None
 
     def problem(self, value: Any) -> str | None:
-        """Return what is wrong with `value`, or None."""
+        """Return what is wrong with `value`; None if it is legal."""
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if self.kind is bool:
             return None if isinstance(value, bool) else f"must be true or false, got {value!r}"
@@ -52,7 +58,7 @@ STUDY_OPTIONS = {
     "lease_s": _Option(float, 60.0, low=0.1, high=3600.0),
 }
 N_SEEDS = _Option(int, 3, low=1, high=1000)
-# The best `top` trials and the study's default are trained again, out of fold, before one of them is chosen.
+# The best `top` trials and the study's default are trained again with cross-validation, before one of them is chosen.
 CONFIRM_OPTIONS = {"top": _Option(int, 3, low=1, high=20), "n_folds": _Option(int, 5, low=2, high=20)}
 _SAMPLERS = {
     "tpe": {"n_startup_trials": _Option(int, 10, low=1), "n_ei_candidates": _Option(int, 24, low=1)},
@@ -61,10 +67,11 @@ _SAMPLERS = {
     "gp": {"n_startup_trials": _Option(int, 10, low=1)},
 }
 _SEED = {"seed": _Option(int, 0, low=0)}
-# The share of trials that is finished whatever its scores, so that a report can tell what pruning cost.
+# The share of trials that are never pruned, so that a report can estimate what pruning cost.
 _AUDIT = {"audit": _Option(float, 0.0, low=0.0, high=0.5)}
-# The best `percentile` percent of n_startup_trials rivals or more go on; n_warmup_epochs are never judged.
-_RIVALS = {"n_startup_trials": _Option(int, 5, low=1), "n_warmup_epochs": _Option(int, 3, low=0), **_AUDIT}
+# A trial goes on if it is among the best `percentile` percent (median: 50) of at least n_startup_trials trials. The
+# first n_warmup_epochs are not judged.
+_PERCENTILE = {"n_startup_trials": _Option(int, 5, low=1), "n_warmup_epochs": _Option(int, 3, low=0), **_AUDIT}
 
 
 def _halving(reduction_factor: int) -> dict[str, _Option]:
@@ -74,19 +81,19 @@ def _halving(reduction_factor: int) -> dict[str, _Option]:
 
 _PRUNERS: dict[str, dict[str, _Option]] = {
     "none": {},
-    "median": _RIVALS,
-    "percentile": {"percentile": _Option(float, 25.0, low=0.0, high=100.0), **_RIVALS},
+    "median": _PERCENTILE,
+    "percentile": {"percentile": _Option(float, 25.0, low=0.0, high=100.0), **_PERCENTILE},
     "successive_halving": _halving(4),
-    # Successive halving that pauses at a rung and promotes from there; see `promotion`.
+    # Successive halving in which trials wait at a rung and may be promoted later; see `promotion`.
     "promotion": _halving(3),
     "hyperband": _halving(3),
 }
-_CMA_ES = "cma-es is refused: it leaves every field with choices to chance; use tpe"
+_CMA_ES = "cma-es is not supported: it draws every field with choices at random; use tpe"
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a definition says, checked; options of `[study]` are filled in, hyperparameters are as written.
+    """The checked content of a definition. Options of `[study]` have their defaults, hyperparameters are as written.
 
     Attributes:
         study: the arguments of `StudyDefinition` that `[study]` gives.
@@ -94,7 +101,7 @@ class Content:
         space: `[space]`.
         start: the `[[start]]` entries.
         rows: the `[[row]]` entries.
-        confirm: `[confirm]`, filled in; None without it.
+        confirm: `[confirm]` with its defaults; None if the definition has no such table.
     """
 
     study: dict[str, Any]
@@ -106,7 +113,11 @@ class Content:
 
 
 def read(tables: Mapping[str, Any]) -> tuple[Content, list[str]]:
-    """Return what the tables say and all that is wrong with them; the content holds only what is right."""
+    """Return the content of the tables and all problems, one text each. Only without problems is the content complete.
+
+    Args:
+        tables: the definition, as TOML or JSON gives it.
+    """
     problems = [f'unknown table "{name}"{did_you_mean(name, _TABLES)}' for name in tables if name not in _TABLES]
     rows = table_rows.read(tables.get("row", []), problems)
     options = _table(tables, "study", problems)
@@ -117,9 +128,9 @@ def read(tables: Mapping[str, Any]) -> tuple[Content, list[str]]:
     problems += [f"{name} is in both [fixed] and [space]; keep one" for name in fixed if name in written]
     start = _start(tables.get("start", []), fixed, written, space, problems)
     if rows and (written or start):
-        problems.append("[[row]] entries are a table instead of a search: leave out [space] and [[start]]")
+        problems.append("[[row]] entries replace a search: remove [space] and [[start]]")
     elif not rows and not written and study["n_trials"] not in (None, 1):
-        problems.append("[space] is empty, so all trials would be the same: name what to search, or write [[row]]s")
+        problems.append("[space] is empty, so all trials would be the same: add fields to search, or [[row]] entries")
     confirm = _confirm(tables, bool(rows), bool(start), problems)
     return Content(study, fixed, space, start, rows, confirm), problems
 
@@ -143,9 +154,9 @@ def _study(table: dict[str, Any], problems: list[str]) -> dict[str, Any]:
 
 
 def _study_of_rows(table: dict[str, Any], n_rows: int, problems: list[str]) -> dict[str, Any]:
-    """Read `[study]` of a table: a slot for each row and seed, unless `n_trials` ends it earlier."""
+    """Read `[study]` of a table. Its budget is one slot for each row and seed, or `n_trials` if that is lower."""
     problems += [
-        f"[study] {key}: the rows are chosen and every one is trained to its end, leave it out"
+        f"[study] {key} is for a search, and the definition has [[row]] entries: remove it"
         for key in ("sampler", "pruner")
         if key in table
     ]
@@ -169,11 +180,11 @@ def _own(table: Mapping[str, Any], known: Mapping[str, _Option]) -> dict[str, An
 
 
 def _named(table: Mapping[str, Any], known: Mapping[str, object], problems: list[str]) -> dict[str, Any]:
-    """Return the study's name; a bad one and unknown keys are problems."""
+    """Return the study's name. A name that is not valid and unknown keys are problems."""
     name = table.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        given = "is missing" if name is None else f"{name!r} is not one"
-        problems.append(f"[study] name {given}: letters, digits, _ and -, starting with a letter or a digit")
+        fault = "is missing" if name is None else f"{name!r} is not valid"
+        problems.append(f"[study] name {fault}: use letters, digits, _ and -, starting with a letter or a digit")
     names = {**known, "name": None}
     problems += [f'[study] unknown key "{key}"{did_you_mean(key, names)}' for key in table if key not in names]
     return {"name": name}
@@ -221,10 +232,10 @@ def _space(table: dict[str, Any], problems: list[str]) -> dict[str, Dimension]:
     space = {}
     for name, entry in table.items():
         if name in PER_STUDY:
-            problems.append(_at("[space]", name, "is settled once for the whole study; put it in [fixed]"))
+            problems.append(_at("[space]", name, "has one value for the whole study; put it in [fixed]"))
             continue
         if name in ("model", "weights"):
-            problems.append(_at("[space]", name, "is not searched; put it in [fixed], or compare a table of [[row]]s"))
+            problems.append(_at("[space]", name, "cannot be searched; put it in [fixed], or in [[row]] entries"))
             continue
         try:
             space[name] = spaces.parse(name, entry)
@@ -247,8 +258,8 @@ def _start(
         for name, value in entry.items():
             problem = check(name, value)
             if problem is None and name not in written:
-                held = "[fixed]" if name in fixed else "the package's default"
-                problem = f"is not in [space], every trial takes it from {held}"
+                origin = "[fixed]" if name in fixed else "the package's default"
+                problem = f"is not in [space]: every trial has the value of {origin}"
             elif problem is None and name in space and not space[name].contains(spaces.normalize(name, value)):
                 problem = f"{value!r} is outside its space, {space[name]}"
             if problem:
@@ -260,9 +271,9 @@ def _confirm(tables: Mapping[str, Any], has_rows: bool, has_start: bool, problem
     if "confirm" not in tables:
         return None
     if has_rows:
-        problems.append("[confirm] is for a search: a table's rows are compared over their seeds, leave it out")
+        problems.append("[confirm] is for a search, and rows are compared over their seeds: remove it")
     elif not has_start:
-        problems.append("[confirm] compares with the study's default, which is the first [[start]]: add one")
+        problems.append("[confirm] needs the study's default, which is the first [[start]]: add one")
     return _options(_table(tables, "confirm", problems), CONFIRM_OPTIONS, "[confirm]", problems)
 
 

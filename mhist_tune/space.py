@@ -1,7 +1,7 @@
-"""The dimensions of a search space: what a `[space]` entry of a study definition may say, and its Optuna counterpart.
+"""The dimensions of a search space: the `[space]` entries of a study definition, and Optuna's distributions for them.
 
-Whether bounds mean whole numbers is decided by the type of the `Hyperparameters` field, not by how they are written.
-Fields that hold lists or tables cannot be searched: Optuna stores choices as plain values.
+The type of the `Hyperparameters` field decides whether an interval holds whole numbers, not the notation of its
+bounds. Fields that hold lists or tables cannot be searched, because Optuna stores choices as plain values.
 """
 
 import math
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 Value: TypeAlias = str | int | float
-"""What a trial can hold for one hyperparameter."""
+"""The value of one searched hyperparameter in a trial."""
 
 _KEYS = ("low", "high", "log", "choices")
 
@@ -30,21 +30,21 @@ class Float:
     log: bool = False
 
     def distribution(self) -> "BaseDistribution":
-        """Return Optuna's name for this dimension."""
+        """Return the Optuna distribution of this dimension."""
         from optuna.distributions import FloatDistribution
 
         return FloatDistribution(self.low, self.high, log=self.log)
 
     def contains(self, value: object) -> bool:
-        """Return whether a trial may hold `value` here."""
+        """Return whether `value` is in this dimension."""
         return _is_number(value) and self.low <= value <= self.high
 
     def nearest(self, value: Any) -> float:
-        """Return `value`, or the bound that it lies beyond."""
+        """Return `value`, or the nearest bound if it is outside."""
         return float(min(max(value, self.low), self.high))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the `[space]` entry that `parse` reads back."""
+        """Return the `[space]` entry of this dimension; `parse` reverses it."""
         return {"low": self.low, "high": self.high, "log": self.log}
 
     def __str__(self) -> str:
@@ -60,21 +60,21 @@ class Int:
     log: bool = False
 
     def distribution(self) -> "BaseDistribution":
-        """Return Optuna's name for this dimension."""
+        """Return the Optuna distribution of this dimension."""
         from optuna.distributions import IntDistribution
 
         return IntDistribution(self.low, self.high, log=self.log)
 
     def contains(self, value: object) -> bool:
-        """Return whether a trial may hold `value` here."""
+        """Return whether `value` is in this dimension."""
         return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def nearest(self, value: Any) -> int:
-        """Return `value`, or the bound that it lies beyond."""
+        """Return `value`, or the nearest bound if it is outside."""
         return int(min(max(value, self.low), self.high))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the `[space]` entry that `parse` reads back."""
+        """Return the `[space]` entry of this dimension; `parse` reverses it."""
         return {"low": self.low, "high": self.high, "log": self.log}
 
     def __str__(self) -> str:
@@ -88,21 +88,21 @@ class Categorical:
     choices: tuple[Value, ...]
 
     def distribution(self) -> "BaseDistribution":
-        """Return Optuna's name for this dimension."""
+        """Return the Optuna distribution of this dimension."""
         from optuna.distributions import CategoricalDistribution
 
         return CategoricalDistribution(self.choices)
 
     def contains(self, value: object) -> bool:
-        """Return whether a trial may hold `value` here; `True` is not the number 1."""
+        """Return whether `value` is one of the choices; `True` is not the number 1."""
         return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self.choices)
 
     def nearest(self, value: Any) -> Value:
-        """Return `value`, or the first choice where it is none of them."""
+        """Return `value` if it is one of the choices, else the first choice."""
         return next((choice for choice in self.choices if choice == value), self.choices[0])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the `[space]` entry that `parse` reads back."""
+        """Return the `[space]` entry of this dimension; `parse` reverses it."""
         return {"choices": list(self.choices)}
 
     def __str__(self) -> str:
@@ -116,11 +116,11 @@ def parse(name: str, table: object) -> Dimension:
     """Read one `[space]` entry: `{ low = ..., high = ..., log = ... }` or `{ choices = [...] }`.
 
     Args:
-        name: the hyperparameter that it is for.
-        table: the entry as TOML or JSON gives it.
+        name: name of the hyperparameter.
+        table: the entry, as TOML or JSON gives it.
 
     Raises:
-        ValueError: with all that is wrong with the entry, in one line, without the hyperparameter's name.
+        ValueError: the entry has problems; the message is one line with all of them, without the hyperparameter's name.
     """
     if name not in FIELDS:
         raise ValueError(check(name, None))
@@ -139,7 +139,7 @@ def parse(name: str, table: object) -> Dimension:
 
 
 def normalize(name: str, value: Any) -> Any:
-    """Return `value` as its field holds it: a whole number becomes a float where the field is one."""
+    """Return `value` with the type of the field `name`: a whole number becomes a float if the field is a float."""
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     return float(value) if is_whole and name in FIELDS and FIELDS[name].type is float else value
 

@@ -143,10 +143,10 @@ def test_a_record_of_another_version_is_refused_with_a_remedy() -> None:
         ("n_trials = 60", "n_trials = true", "[study] n_trials must be a whole number, got True"),
         ("n_trials = 60", "n_trials = 6\nval_fraction = nan", "[study] val_fraction must be at least 0.05, got nan"),
         ("n_trials = 60", "n_trials = 6\nval_fraction = 0.9", "[study] val_fraction must be at most 0.5, got 0.9"),
-        ('"vit"', '"vit b"', "[study] name 'vit b' is not one: letters, digits, _ and -"),
-        ('name = "vit"', "", "[study] name is missing: letters, digits, _ and -"),
+        ('"vit"', '"vit b"', "[study] name 'vit b' is not valid: use letters, digits, _ and -"),
+        ('name = "vit"', "", "[study] name is missing: use letters, digits, _ and -"),
         ('"tpe"', '"tpee"', '[study] unknown sampler "tpee" (did you mean tpe?); known are tpe, random, qmc, gp'),
-        ('"tpe"', '"cma-es"', "[study] cma-es is refused: it leaves every field with choices to chance; use tpe"),
+        ('"tpe"', '"cma-es"', "[study] cma-es is not supported: it draws every field with choices at random; use tpe"),
         ("seed = 7", "sead = 7", '[study] sampler tpe: unknown key "sead" (did you mean seed?)'),
         ('{ name = "tpe", seed = 7 }', '"tpe"', "[study] sampler must be a table such as"),
         ('"hyperband"', '"hyperbend"', '[study] unknown pruner "hyperbend" (did you mean hyperband?)'),
@@ -161,16 +161,24 @@ def test_a_record_of_another_version_is_refused_with_a_remedy() -> None:
             "weight_decy =",
             '[space] unknown hyperparameter "weight_decy" (did you mean weight_decay?)',
         ),
-        ("[[start]]", "image_size = { choices = [224, 384] }\n[[start]]", "[space] image_size: is settled once"),
+        (
+            "[[start]]",
+            "image_size = { choices = [224, 384] }\n[[start]]",
+            "[space] image_size: has one value for the whole study",
+        ),
         (
             "[[start]]",
             'model = { choices = ["resnet18", "resnet34"] }\n[[start]]',
-            "[space] model: is not searched; put it in [fixed], or compare a table of [[row]]s",
+            "[space] model: cannot be searched; put it in [fixed], or in [[row]] entries",
         ),
         ("[[start]]", "[start]", "start must be written as tables, each under [[start]]"),
         ('"head"\n', '"pos"\n', "[[start]] 1: dropout_placement: 'pos' is outside its space, one of none, head,"),
         ("rate = 1e-5", "rate = 1e-2", "[[start]] 1: learning_rate: 0.01 is outside its space, 1e-06 to 0.001 (log)"),
-        ("rate = 1e-5", "rate = 1e-5\nepochs = 5", "[[start]] 1: epochs: is not in [space], every trial takes it from"),
+        (
+            "rate = 1e-5",
+            "rate = 1e-5\nepochs = 5",
+            "[[start]] 1: epochs: is not in [space]: every trial has the value of",
+        ),
         (
             "rate = 1e-5",
             "rat = 1e-5",
@@ -182,7 +190,7 @@ def test_a_record_of_another_version_is_refused_with_a_remedy() -> None:
         (
             '[[start]]\nlearning_rate = 1e-5\ndropout_placement = "head"',
             "[confirm]",
-            "[confirm] compares with the study's",
+            "[confirm] needs the study's default",
         ),
     ],
 )
@@ -214,7 +222,7 @@ def test_a_search_over_nothing_is_refused() -> None:
     text = '[study]\nname = "one"\nn_trials = {}\n'
 
     assert problems_of(text.format(5)) == (
-        "[space] is empty, so all trials would be the same: name what to search, or write [[row]]s",
+        "[space] is empty, so all trials would be the same: add fields to search, or [[row]] entries",
     )
     assert definitions.parse(text.format(1), "x.toml").default_params() == {}
 
