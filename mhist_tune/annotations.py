@@ -1,7 +1,7 @@
-"""The annotation table of a data folder in MHIST's layout: one row per image, exactly as it is handed out.
+"""The annotation table of a data folder in MHIST's layout: one row for each image.
 
-A folder holds ``annotations.csv`` and the images, in ``images/`` or beside the table. The table is read the same with
-CRLF or LF line ends and with its rows in any order; a fifth column ``Group`` (a patient or a slide) may be there.
+A folder holds ``annotations.csv`` and the images, in ``images/`` or beside the table. The table may have CRLF or LF
+line ends, rows in any order, and a fifth column ``Group`` (a patient or a slide).
 """
 
 import csv
@@ -29,8 +29,8 @@ REQUIRED_COLUMNS = (NAME_COLUMN, LABEL_COLUMN, VOTES_COLUMN, PARTITION_COLUMN)
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table; ``line`` is its number in the file, the header being line 1."""
+class Annotation:
+    """One row of the table; ``line`` is its number in the file, where the header is line 1."""
 
     line: int
     name: str
@@ -45,7 +45,7 @@ class Annotations:
     """The rows of one partition, sorted by image name.
 
     ``votes`` (0..7) and ``labels`` (1 = ``POSITIVE_CLASS``) have shape [n]; ``groups`` is None without a Group column.
-    ``paths`` are where the images ought to be; nothing here opens them.
+    ``paths`` are the expected places of the images; nothing here opens them.
     """
 
     names: tuple[str, ...]
@@ -58,11 +58,11 @@ class Annotations:
         return len(self.names)
 
 
-def read_rows(root: Path) -> list[Row]:
-    """Read every row of ``root/annotations.csv``, in the file's order; duplicate names are kept.
+def read_rows(root: Path) -> list[Annotation]:
+    """Return every row of ``root/annotations.csv``, in the file's order; duplicate names are kept.
 
     Raises:
-        DataError: no such folder or table, a missing column, or a value that cannot be (the line is named).
+        DataError: no such folder or table, a missing column, or an impossible value (the message names the line).
     """
     path = root / CSV_NAME
     if not root.is_dir():
@@ -85,8 +85,8 @@ def read_annotations(root: Path, partition: str) -> Annotations:
     """Return the rows of one partition, ``train`` or ``test``, sorted by image name.
 
     Raises:
-        DataError: as ``read_rows``; also a name that occurs twice in the table, a Group column that is filled in for
-            some rows only, or a partition without rows.
+        DataError: as ``read_rows``; or a name is in the table twice, a Group column has values in some rows only, or
+            the partition has no rows.
     """
     all_rows = read_rows(root)
     twice = [name for name, count in Counter(row.name for row in all_rows).items() if count > 1]
@@ -112,7 +112,7 @@ def read_annotations(root: Path, partition: str) -> Annotations:
 
 
 def image_path(root: Path, name: str) -> Path:
-    """Return where image ``name`` lies: ``root/images/name``, or beside the table where there is no such folder."""
+    """Return the path of an image: ``root/images/name``, or beside the table where there is no such folder."""
     folder = root / IMAGE_FOLDER
     return (folder if folder.is_dir() else root) / name
 
@@ -126,7 +126,7 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
         )
 
 
-def _parse_row(path: Path, line: int, values: Mapping[str | None, str | None]) -> Row:
+def _parse_row(path: Path, line: int, values: Mapping[str | None, str | None]) -> Annotation:
     def refuse(column: str, expected: str) -> DataError:
         return DataError(f'{path}, line {line}: column "{column}" must be {expected}, got "{values[column] or ""}"')
 
@@ -134,7 +134,7 @@ def _parse_row(path: Path, line: int, values: Mapping[str | None, str | None]) -
         return (values[column] or "").strip()
 
     name = read(NAME_COLUMN)
-    # A name is a file in the images folder: one that leads elsewhere must not be opened.
+    # A name is a file in the images folder; a path to another folder must not be opened.
     if not name or Path(name).name != name:
         raise refuse(NAME_COLUMN, "a file name")
     if read(LABEL_COLUMN) not in (POSITIVE_CLASS, NEGATIVE_CLASS):
@@ -143,7 +143,7 @@ def _parse_row(path: Path, line: int, values: Mapping[str | None, str | None]) -
         raise refuse(VOTES_COLUMN, f"a whole number from 0 to {N_ANNOTATORS}")
     if read(PARTITION_COLUMN) not in PARTITIONS:
         raise refuse(PARTITION_COLUMN, " or ".join(PARTITIONS))
-    return Row(
+    return Annotation(
         line=line,
         name=name,
         label=int(read(LABEL_COLUMN) == POSITIVE_CLASS),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mhist_tune.dataset import load_train
+from mhist_tune.cache import load_train
 from mhist_tune.features import image_features
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.mhist import N_ANNOTATORS

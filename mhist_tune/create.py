@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mhist_tune import dataset, ledger, models, selection, studies
+from mhist_tune import cache, ledger, models, selection, studies
 from mhist_tune.annotations import Annotations, read_annotations
 from mhist_tune.arrays import Int64Array
 from mhist_tune.definition import StudyDefinition
@@ -86,7 +86,7 @@ def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> St
     return studies.create_study(
         storage,
         definition,
-        dataset={"fingerprint": dataset.fingerprint(data_root), "weight_files": prepared.weight_files},
+        dataset={"fingerprint": cache.fingerprint(data_root), "weight_files": prepared.weight_files},
         image_sets=prepared.image_sets,
     )
 

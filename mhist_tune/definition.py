@@ -19,13 +19,12 @@ from typing import Any
 
 import tomli_w
 
-from mhist_tune import rows as table_rows
-from mhist_tune import schema
+from mhist_tune import schema, table_rows
 from mhist_tune import space as spaces
 from mhist_tune.errors import DefinitionError, UsageError, did_you_mean
 from mhist_tune.hyperparameters import FIELDS, Hyperparameters
-from mhist_tune.rows import Row
 from mhist_tune.space import Dimension
+from mhist_tune.table_rows import TableRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class StudyDefinition:
     fixed: Mapping[str, Any]
     space: Mapping[str, Dimension]
     start: tuple[Mapping[str, Any], ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     confirm: Mapping[str, int] | None
     text: str
     sha256: str
@@ -270,7 +269,7 @@ def _build(tables: Mapping[str, Any], text: str, source: str) -> StudyDefinition
     if problems:
         raise DefinitionError(source, problems)
     start = tuple(_complete(entry, content.space) for entry in content.start)
-    rows: tuple[Row, ...] = ()
+    rows: tuple[TableRow, ...] = ()
     try:
         if content.rows:
             fixed, rows = table_rows.complete(content.rows, content.fixed)

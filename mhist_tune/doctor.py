@@ -18,7 +18,7 @@ from typing import Literal
 import sqlalchemy
 import torch
 
-from mhist_tune import dataset, studies
+from mhist_tune import cache, studies
 from mhist_tune.checkpoint_places import open_files
 from mhist_tune.errors import MhistTuneError, NoStorageError
 from mhist_tune.heartbeats import load_workers
@@ -51,7 +51,7 @@ def examine(storage_url: str, data_root: Path | None, checkpoints: str | None = 
         checks.append(Check("data", "warn", "no data set was named", "--data DIR or MHIST_TUNE_DATA"))
     else:
         try:
-            fingerprint = dataset.fingerprint(data_root)
+            fingerprint = cache.fingerprint(data_root)
             checks.append(Check("data", "ok", f"{data_root}, fingerprint of the train images {fingerprint[:12]}"))
         except MhistTuneError as error:
             checks.append(_failed("data", error))

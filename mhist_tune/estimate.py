@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from mhist_tune import finalists, ledger, models, studies
-from mhist_tune.dataset import ImageSet
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.epochs import epochs_of
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.images import ImageSet
 from mhist_tune.predictions import image_rows
 from mhist_tune.probe import resolve
 from mhist_tune.pruning import rungs

@@ -20,12 +20,12 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Executable
 
 from mhist_tune import journal, ledger, memory, studies, trial_note
-from mhist_tune.dataset import ImageSet
 from mhist_tune.epochs import EpochRow, epochs_of, record_epoch
 from mhist_tune.errors import DeviceError, MhistTuneError, StorageError
 from mhist_tune.events import Interrupted
 from mhist_tune.heartbeats import heartbeat
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.images import ImageSet
 from mhist_tune.leases import Claim, LeaseKeeper, StaleTokenError
 from mhist_tune.optuna_internals import trial_id
 from mhist_tune.outbox import Outbox

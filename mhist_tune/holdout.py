@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from mhist_tune.annotations import read_annotations
-from mhist_tune.dataset import ImageSet, content_fingerprint, decode_cached
+from mhist_tune.cache import content_fingerprint, decode_cached
+from mhist_tune.images import ImageSet
 
 
 def load_test(root: Path, *, image_size: int, cache_dir: Path) -> ImageSet:

@@ -10,10 +10,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mhist_tune import holdout, kept_weights, saved_model, search, thumbnails
 from mhist_tune.arrays import FloatArray
-from mhist_tune.dataset import ImageSet
 from mhist_tune.errors import DataError
 from mhist_tune.execution import SlotRun
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.images import ImageSet
 from mhist_tune.openings import load_openings
 from mhist_tune.predictions import record_predictions, save_image_set
 from mhist_tune.session import Session

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mhist_tune import dataset
+from mhist_tune import cache
 from mhist_tune.errors import MhistTuneError, UsageError
 from mhist_tune.forward import evaluate, probabilities_of, reproducible
 from mhist_tune.hyperparameters import Hyperparameters
@@ -111,7 +111,7 @@ def predict(model: Model, paths: Sequence[Path], device: torch.device) -> Iterat
             ) from error
         for start in range(0, len(paths), _N_AT_ONCE):
             chosen = paths[start : start + _N_AT_ONCE]
-            images = dataset.read_images(chosen, image_size=model.hp.image_size)
+            images = cache.read_images(chosen, image_size=model.hp.image_size)
             for path, probability in zip(
                 chosen, probabilities_of(evaluate(network, images, model.hp)).tolist(), strict=True
             ):

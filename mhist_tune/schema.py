@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mhist_tune import rows as table_rows
 from mhist_tune import space as spaces
+from mhist_tune import table_rows
 from mhist_tune.errors import did_you_mean
 from mhist_tune.hyperparameters import FIELDS, check
-from mhist_tune.rows import PER_STUDY, Row
 from mhist_tune.space import Dimension
+from mhist_tune.table_rows import PER_STUDY, TableRow
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """A valid study name."""
@@ -108,7 +108,7 @@ class Content:
     fixed: dict[str, Any]
     space: dict[str, Dimension]
     start: list[dict[str, Any]]
-    rows: list[Row]
+    rows: list[TableRow]
     confirm: dict[str, Any] | None
 
 

@@ -12,9 +12,9 @@ import torch
 
 from mhist_tune import memory, studies
 from mhist_tune.checkpoint_store import CheckpointStore
-from mhist_tune.dataset import ImageSet
 from mhist_tune.events import Emit, StopRequest
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.images import ImageSet
 from mhist_tune.leases import SlotKey
 from mhist_tune.predictions import image_rows
 from mhist_tune.rungs import RungBook, waiting

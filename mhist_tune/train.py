@@ -21,11 +21,11 @@ from torch.nn.utils import get_total_norm
 
 from mhist_tune.augment import draw, normalize_
 from mhist_tune.checkpoint_writer import CheckpointWriter
-from mhist_tune.dataset import ImageSet
 from mhist_tune.features import image_features
 from mhist_tune.forward import evaluate, probabilities_of, ready, reproducible, statistics_on
 from mhist_tune.freeze import set_training
 from mhist_tune.hyperparameters import FIELDS, PROBED, Hyperparameters
+from mhist_tune.images import ImageSet
 from mhist_tune.metrics import binary_metrics
 from mhist_tune.mhist import N_ANNOTATORS
 from mhist_tune.models import create_model

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mhist_tune import confirm, dataset, ledger, memory, models, probe, retrain, search, studies
+from mhist_tune import cache, confirm, ledger, memory, models, probe, retrain, search, studies
 from mhist_tune.checkpoint_places import open_checkpoints
 from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.devices import WorkerOptions
@@ -140,7 +140,7 @@ def open_session(
     Raises:
         DataError: the images or a weight file are others.
     """
-    fingerprint = dataset.fingerprint(data_root)
+    fingerprint = cache.fingerprint(data_root)
     if fingerprint != study.dataset["fingerprint"]:
         raise DataError(
             f"the images under {data_root} are not those that {study.name} was created with",
@@ -156,7 +156,7 @@ def open_session(
     torch_device = torch.device(device)
     study, micro_batch_size = _settled(storage, study, hp, torch_device, emit)
     cache_dir = storage.root / "cache"
-    train = dataset.load_train(data_root, image_size=hp.image_size, cache_dir=cache_dir).to(torch_device)
+    train = cache.load_train(data_root, image_size=hp.image_size, cache_dir=cache_dir).to(torch_device)
     checkpoints = checkpoints or open_checkpoints(None, storage.root)
     return Session(
         storage, study, data_root, cache_dir, checkpoints, train, torch_device, worker, emit, stop, micro_batch_size

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from mhist_tune import confirm, dataset, finalists, ledger, studies
+from mhist_tune import cache, confirm, finalists, ledger, studies
 from mhist_tune.epochs import epochs_of
 from mhist_tune.openings import load_openings
 from mhist_tune.predictions import image_rows, predictions_of
@@ -77,7 +77,7 @@ def test_finalists_predict_every_train_image_out_of_fold(
     assert confirmation.default is not None
     assert (confirmation.n_open, confirmation.n_failed) == (0, 0)
     names = [name for fold in folds for name in fold.names]
-    train = dataset.load_train(generated, image_size=16, cache_dir=Path(generated).parent / "cache")
+    train = cache.load_train(generated, image_size=16, cache_dir=Path(generated).parent / "cache")
     assert sorted(names) == sorted(train.names)
     for finalist in confirmation.finalists:
         trial = finalist.candidate.trial

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mhist_tune import dataset, holdout
+from mhist_tune import cache, holdout
 from mhist_tune.annotations import read_annotations
 from mhist_tune.errors import DataError
 from mhist_tune.synthesize import synthesize
@@ -19,7 +19,7 @@ def root(tmp_path: Path) -> Path:
 def test_it_hands_out_the_test_rows_and_no_train_row(root: Path, tmp_path: Path) -> None:
     """Train and test share the cache folder and no image."""
     test = holdout.load_test(root, image_size=24, cache_dir=tmp_path / "cache")
-    train = dataset.load_train(root, image_size=24, cache_dir=tmp_path / "cache")
+    train = cache.load_train(root, image_size=24, cache_dir=tmp_path / "cache")
     assert test.names == read_annotations(root, "test").names
     assert test.labels.tolist() == read_annotations(root, "test").labels.tolist()
     assert set(test.names).isdisjoint(train.names)
@@ -29,7 +29,7 @@ def test_it_hands_out_the_test_rows_and_no_train_row(root: Path, tmp_path: Path)
 def test_its_fingerprint_follows_test_images_only(root: Path) -> None:
     """A changed train image leaves it, a changed test image changes it, a missing one is an error."""
     before = holdout.test_fingerprint(root)
-    assert before != dataset.fingerprint(root)
+    assert before != cache.fingerprint(root)
     with read_annotations(root, "train").paths[0].open("ab") as file:
         file.write(b"\0")
     assert holdout.test_fingerprint(root) == before

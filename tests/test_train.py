@@ -12,9 +12,9 @@ import torch
 from mhist_tune import checkpoint_writer, forward
 from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.checkpoint_writer import CheckpointWriter
-from mhist_tune.dataset import ImageSet
 from mhist_tune.errors import UsageError
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.images import ImageSet
 from mhist_tune.models import create_model
 from mhist_tune.train import Diverged, EpochResult, FitResult, fit, predict
 

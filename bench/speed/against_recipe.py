@@ -38,13 +38,14 @@ from bench.speed import recipe
 from bench.speed.equivalence import compare
 from mhist_tune import create, definition
 from mhist_tune.annotations import read_annotations
+from mhist_tune.cache import load_train
 from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.checkpoint_writer import CheckpointWriter
-from mhist_tune.dataset import ImageSet, load_train
 from mhist_tune.devices import WorkerOptions, parse_devices
 from mhist_tune.events import StopRequest
 from mhist_tune.forward import AUTOCAST
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.images import ImageSet
 from mhist_tune.models import create_model
 from mhist_tune.probe import product_s, resolve
 from mhist_tune.splits import split_train

@@ -25,7 +25,7 @@ from bench.output import show
 from bench.speed.throughput import SETTINGS as MEASURED
 from bench.speed.throughput import Setting, balanced_epoch, hyperparameters, machine, measure
 from mhist_tune import create, definition
-from mhist_tune.dataset import load_train
+from mhist_tune.cache import load_train
 from mhist_tune.devices import WorkerOptions, parse_devices
 from mhist_tune.events import StopRequest
 from mhist_tune.hyperparameters import PROBED, Hyperparameters

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.output import machine, show
 from mhist_tune import create, definition
-from mhist_tune.dataset import load_train
+from mhist_tune.cache import load_train
 from mhist_tune.storage import open_storage
 from mhist_tune.synthesize import synthesize
 

@@ -25,9 +25,10 @@ import torch
 
 from bench.output import machine, show
 from bench.speed.equivalence import compare
-from mhist_tune.dataset import ImageSet, load_train
+from mhist_tune.cache import load_train
 from mhist_tune.devices import n_cores
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.images import ImageSet
 from mhist_tune.probe import PRECISIONS
 from mhist_tune.splits import split_train
 from mhist_tune.synthesize import synthesize

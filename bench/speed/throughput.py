@@ -24,12 +24,13 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from bench import output
+from mhist_tune.cache import load_train
 from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.checkpoint_writer import CheckpointWriter
-from mhist_tune.dataset import ImageSet, load_train
 from mhist_tune.forward import MEMORY_FORMATS, ready
 from mhist_tune.freeze import set_training
 from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.images import ImageSet
 from mhist_tune.models import create_model
 from mhist_tune.optim import build_optimizer
 from mhist_tune.probe import resolve

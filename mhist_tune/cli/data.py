@@ -25,8 +25,8 @@ def check_command(root: Path, as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
+    from mhist_tune.check import check, to_text
     from mhist_tune.errors import DataError
-    from mhist_tune.integrity import check, to_text
 
     report = check(root)
     click.echo(json.dumps(asdict(report), indent=2) if as_json else to_text(report))
@@ -72,8 +72,8 @@ def show_command(root: Path, output: Path, seed: int, sampling: str | None) -> N
       mhist-tune data show MHIST --sampling adasyn
     """
     from mhist_tune import hyperparameters
+    from mhist_tune.data_figures import contact_sheet, vote_histogram
     from mhist_tune.errors import UsageError
-    from mhist_tune.integrity import contact_sheet, vote_histogram
 
     if sampling is not None and (problem := hyperparameters.check("sampling", sampling)):
         raise UsageError(f"--sampling {problem}")

@@ -1,7 +1,6 @@
-"""Whether a data folder is sound: counts, files, labels against votes, images that lie in both partitions; and figures.
+"""Check a data folder: counts, files, labels against votes, images that are in both partitions.
 
-This reads the files of both partitions and hands on counts and names of faulty images, nothing else. Figures show
-train images only.
+The check reads the files of both partitions and returns counts and the names of faulty images, nothing else.
 """
 
 import hashlib
@@ -11,14 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from matplotlib.figure import Figure
-
-from mhist_tune.annotations import CSV_NAME, PARTITIONS, Row, image_path, read_annotations, read_rows
-from mhist_tune.dataset import decode
-from mhist_tune.duplicates import HashBits, difference_hash, near_pairs
+from mhist_tune.annotations import CSV_NAME, PARTITIONS, Annotation, image_path, read_rows
+from mhist_tune.cache import decode
 from mhist_tune.errors import DataError
 from mhist_tune.mhist import MHIST_VOTES, MIN_POSITIVE_VOTES, N_ANNOTATORS, NEGATIVE_CLASS, POSITIVE_CLASS
+from mhist_tune.near_identical import HashBits, difference_hash, near_pairs
 from mhist_tune.words import text_table
 
 N_NAMES_SHOWN = 5
@@ -26,7 +22,7 @@ N_NAMES_SHOWN = 5
 
 @dataclass(frozen=True)
 class PartitionCounts:
-    """How many images one partition has, in all, by class and by number of votes for SSA (0..7)."""
+    """The number of images of one partition: in all, by class, and by votes for SSA (0..7)."""
 
     n_images: int
     by_class: dict[str, int]
@@ -35,7 +31,7 @@ class PartitionCounts:
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault of the data set and the images it touches.
+    """One fault of the data set and the images that have it.
 
     ``kind`` is one of counts, missing, unreadable, size, label, duplicate-name, group, identical, near-identical.
     """
@@ -47,7 +43,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What ``check`` found; ``problems`` is empty for a sound data set. ``is_mhist`` tells by the images' names."""
+    """The result of ``check``. A sound data set has no problems. ``is_mhist`` follows from the names of the images."""
 
     counts: dict[str, PartitionCounts]
     is_mhist: bool
@@ -57,7 +53,7 @@ class CheckReport:
 
 @dataclass(frozen=True)
 class _Look:
-    """What one image file is like: its fault, or its size (width, height), sha256 and difference hash."""
+    """One image file: its fault, or its size (width, height), sha256 and difference hash."""
 
     missing: bool = False
     fault: str | None = None
@@ -67,7 +63,7 @@ class _Look:
 
 
 def check(root: Path) -> CheckReport:
-    """Read every file of the data set and report what is wrong with it.
+    """Read every file of the data set and return its problems.
 
     Raises:
         DataError: there is no table, or it cannot be read (a missing column, an impossible value).
@@ -76,7 +72,7 @@ def check(root: Path) -> CheckReport:
     if not rows:
         raise DataError(f"{root / CSV_NAME} has no rows")
     looks = _look_at_all(root, rows)
-    counts = {partition: _count([row for row in rows if row.partition == partition]) for partition in PARTITIONS}
+    counts = {partition: count([row for row in rows if row.partition == partition]) for partition in PARTITIONS}
     is_mhist = all(row.name.startswith("MHIST_") for row in rows)
     problems = [
         *(_check_counts(counts) if is_mhist else []),
@@ -90,7 +86,7 @@ def check(root: Path) -> CheckReport:
 
 
 def to_text(report: CheckReport) -> str:
-    """Return the report for a reader: a table of counts, then the notes, then the problems."""
+    """Return the report as text: a table of counts, then the notes, then the problems."""
     head = [
         "partition",
         "images",
@@ -106,52 +102,7 @@ def to_text(report: CheckReport) -> str:
     return "\n".join([*text_table(rows), *report.notes, *(problems or ["no problems found"])])
 
 
-def contact_sheet(root: Path, path: Path, *, seed: int) -> None:
-    """Write a PNG with up to four random train images for each number of votes.
-
-    Raises:
-        DataError: the table or one of the images is missing or damaged.
-    """
-    train = read_annotations(root, "train")
-    rng = np.random.default_rng(seed)
-    n_rows = 4
-    figure = Figure(figsize=(12, 6.4), layout="constrained")
-    axes = figure.subplots(n_rows, N_ANNOTATORS + 1)
-    for votes, column in enumerate(axes.T):
-        label = POSITIVE_CLASS if votes >= MIN_POSITIVE_VOTES else NEGATIVE_CLASS
-        column[0].set_title(f"{votes}/{N_ANNOTATORS} {label}")
-        members = rng.permutation(np.flatnonzero(train.votes == votes))[:n_rows]
-        for axis in column:
-            axis.set_axis_off()
-        for axis, index in zip(column, members, strict=False):
-            try:
-                axis.imshow(decode(train.paths[index].read_bytes()))
-            except (OSError, ValueError) as error:
-                raise DataError(f"image {train.paths[index]}: {error}", hint=f"mhist-tune data check {root}") from error
-    figure.savefig(path, dpi=110)
-
-
-def vote_histogram(root: Path, path: Path) -> None:
-    """Write a PNG with the share of images at each number of votes, for both partitions.
-
-    Raises:
-        DataError: the table is missing or damaged.
-    """
-    rows = read_rows(root)
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for offset, partition in zip((-0.2, 0.2), PARTITIONS, strict=True):
-        counts = _count([row for row in rows if row.partition == partition])
-        share = np.array(counts.by_votes) / max(1, counts.n_images)
-        axes.bar(np.arange(N_ANNOTATORS + 1) + offset, share, width=0.4, label=f"{partition}, {counts.n_images} images")
-    axes.axvline(MIN_POSITIVE_VOTES - 0.5, color="0.3", linestyle="--", linewidth=1)
-    axes.set_xlabel(f"annotators of {N_ANNOTATORS} who chose {POSITIVE_CLASS}")
-    axes.set_ylabel("share of the partition")
-    axes.legend()
-    figure.savefig(path, dpi=110)
-
-
-def _look_at_all(root: Path, rows: list[Row]) -> dict[str, _Look]:
+def _look_at_all(root: Path, rows: list[Annotation]) -> dict[str, _Look]:
     names = sorted({row.name for row in rows})
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(names, pool.map(lambda name: _look(image_path(root, name)), names), strict=True))
@@ -171,7 +122,8 @@ def _look(path: Path) -> _Look:
     return _Look(size=image.size, sha256=hashlib.sha256(data).digest(), hash_bits=difference_hash(image))
 
 
-def _count(rows: list[Row]) -> PartitionCounts:
+def count(rows: list[Annotation]) -> PartitionCounts:
+    """Return the counts of one partition's rows."""
     votes = Counter(row.votes for row in rows)
     n_positive = sum(row.label for row in rows)
     return PartitionCounts(
@@ -189,7 +141,7 @@ def _check_counts(counts: dict[str, PartitionCounts]) -> list[Problem]:
     ]
 
 
-def _check_rows(rows: list[Row]) -> list[Problem]:
+def _check_rows(rows: list[Annotation]) -> list[Problem]:
     problems = []
     for partition in PARTITIONS:
         if not any(row.partition == partition for row in rows):
@@ -231,7 +183,7 @@ def _check_sizes(looks: dict[str, _Look]) -> list[Problem]:
     return [Problem("size", f"{len(other)} images are not {_pixels(usual)} px like the others", other)]
 
 
-def _check_identical(rows: list[Row], looks: dict[str, _Look]) -> list[Problem]:
+def _check_identical(rows: list[Annotation], looks: dict[str, _Look]) -> list[Problem]:
     train, test = (_by_digest(rows, looks, partition) for partition in PARTITIONS)
     return [
         Problem("identical", "the same file lies in both partitions", sorted(train[digest] | test[digest]))
@@ -240,7 +192,7 @@ def _check_identical(rows: list[Row], looks: dict[str, _Look]) -> list[Problem]:
     ]
 
 
-def _by_digest(rows: list[Row], looks: dict[str, _Look], partition: str) -> dict[bytes, set[str]]:
+def _by_digest(rows: list[Annotation], looks: dict[str, _Look], partition: str) -> dict[bytes, set[str]]:
     names = defaultdict(set)
     for row in rows:
         digest = looks[row.name].sha256
@@ -249,7 +201,7 @@ def _by_digest(rows: list[Row], looks: dict[str, _Look], partition: str) -> dict
     return names
 
 
-def _check_near_identical(rows: list[Row], looks: dict[str, _Look]) -> list[Problem]:
+def _check_near_identical(rows: list[Annotation], looks: dict[str, _Look]) -> list[Problem]:
     def hashed(partition: str) -> dict[str, HashBits]:
         names = (row.name for row in rows if row.partition == partition)
         return {name: bits for name in names if (bits := looks[name].hash_bits) is not None}
@@ -262,7 +214,9 @@ def _check_near_identical(rows: list[Row], looks: dict[str, _Look]) -> list[Prob
     ]
 
 
-def _notes(rows: list[Row], looks: dict[str, _Look], counts: dict[str, PartitionCounts], is_mhist: bool) -> list[str]:
+def _notes(
+    rows: list[Annotation], looks: dict[str, _Look], counts: dict[str, PartitionCounts], is_mhist: bool
+) -> list[str]:
     notes = []
     if is_mhist and all(counts[partition].by_votes == list(known) for partition, known in MHIST_VOTES.items()):
         notes.append("this is MHIST, and its counts are complete")

@@ -1,131 +1,43 @@
-"""The train partition as one tensor: every image decoded once into a cache file that all workers share.
+"""A partition's images, decoded once to uint8 in a cache file that all workers share.
 
-A cache file holds one partition at one image size, uint8 [n, 3, H, W], named by the content it was made from: a
-changed table or image gives another name, so a stale file is never read. It is written by one process at a time under
-a file lock and appears by a rename.
+A cache file holds one partition at one image size, uint8 [n, 3, H, W]. Its name is made from the content of the table
+and the images: where these change, the name changes, so an outdated file is never read. One process at a time writes
+it, under a file lock.
 """
 
-import fcntl
 import hashlib
 import io
 import json
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
 from mhist_tune.annotations import IMAGE_FOLDER, Annotations, read_annotations
-from mhist_tune.arrays import Int64Array
 from mhist_tune.errors import DataError, StorageError
+from mhist_tune.images import ImageSet
 from mhist_tune.writing import replaced
 
-# Part of every cache file's name: raise it when an image would decode to other pixels than before.
 DECODER_VERSION = 1
-# A file changed twice within the clock's resolution keeps its stat; younger files are therefore hashed again.
-SETTLED_S = 2.0
-MAX_SHARE = 0.25
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Images with their labels and votes.
-
-    Subsets copy no image: they know which of the same pixels are theirs.
-
-    Attributes:
-        pixels: uint8 [N, 3, H, W], in memory, in the mapped cache file or on a GPU; this set's images are among them.
-        labels: float32 [n], 1 = SSA.
-        votes: int64 [n], 0..7.
-        groups: None where the data set names none.
-        rows: int64 [n] on the device of the pixels, where in them the images lie; None for all in their order.
-        mapping: the cache file's, None where the pixels are no file.
-        is_pinned: whether batches are read into page-locked memory, from which a GPU fetches them while work goes on.
-    """
-
-    pixels: torch.Tensor
-    labels: torch.Tensor
-    votes: torch.Tensor
-    names: tuple[str, ...]
-    groups: tuple[str, ...] | None
-    rows: torch.Tensor | None = None
-    mapping: mmap.mmap | None = None
-    is_pinned: bool = False
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @property
-    def images(self) -> torch.Tensor:
-        """All images of the set, uint8 [n, 3, H, W]; a copy where they are not all of the pixels."""
-        return self.pixels if self.rows is None else self._read(self.rows)
-
-    def at(self, indices: torch.Tensor) -> torch.Tensor:
-        """Return the images at ``indices`` (int64 [m], on the device of the pixels), uint8 [m, 3, H, W], a copy."""
-        return self._read(indices if self.rows is None else self.rows[indices])
-
-    def split(self, n: int) -> Iterator[torch.Tensor]:
-        """Yield all images in their order, up to n at a time, as `torch.split` does."""
-        for start in range(0, len(self), n):
-            yield self.at(torch.arange(start, min(start + n, len(self)), device=self.pixels.device))
-
-    def to(self, device: torch.device) -> "ImageSet":
-        """Return the set with its images on a device: itself where they are there, a mapped file on a CPU included.
-
-        On a GPU whose free memory they would take more than `MAX_SHARE` of they stay where they are, and so do all
-        subsets, to be sent batch by batch.
-        """
-        is_there = self.pixels.device.type == device.type and device.index in (None, self.pixels.device.index)
-        if is_there or self.is_pinned:
-            return self
-        n_bytes = len(self) * self.pixels[0].nbytes
-        if device.type == "cuda" and n_bytes > MAX_SHARE * torch.cuda.mem_get_info(device)[0]:
-            return replace(self, is_pinned=True)
-        pixels = self.images.to(device)
-        self._forget()
-        return replace(self, pixels=pixels, rows=None, mapping=None)
-
-    def take(self, indices: Int64Array | Sequence[int]) -> "ImageSet":
-        """Return the set of the images at ``indices`` (any order, repeats allowed)."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        at = torch.from_numpy(chosen)
-        rows = at.to(self.pixels.device)
-        return replace(
-            self,
-            rows=rows if self.rows is None else self.rows[rows],
-            labels=self.labels[at],
-            votes=self.votes[at],
-            names=tuple(self.names[index] for index in chosen),
-            groups=None if self.groups is None else tuple(self.groups[index] for index in chosen),
-        )
-
-    def _read(self, rows: torch.Tensor) -> torch.Tensor:
-        shape = (len(rows), *self.pixels.shape[1:])
-        read = torch.empty(shape, dtype=torch.uint8, device=self.pixels.device, pin_memory=self.is_pinned)
-        torch.index_select(self.pixels, 0, rows, out=read)  # on a CPU many times faster than self.pixels[rows]
-        self._forget()
-        return read
-
-    def _forget(self) -> None:
-        """Leave what was read from the file to the system's cache, which all processes share, and not to this one."""
-        if self.mapping is not None:
-            self.mapping.madvise(mmap.MADV_DONTNEED)
+"""Part of the name of every cache file; to be raised when an image would decode to other pixels than before."""
+MIN_AGE_S = 2.0
+"""The age of a file whose size and time identify its content: two changes within the clock's resolution look alike."""
 
 
 def load_train(root: Path, *, image_size: int, cache_dir: Path) -> ImageSet:
-    """Return the train partition at ``image_size`` px, decoding it into ``cache_dir`` if that was not done yet.
+    """Return the train partition at ``image_size`` px, from ``cache_dir`` or decoded into it. No test image is read.
 
     Raises:
-        DataError: the table or a train image is missing or damaged. Test images are not looked at.
+        DataError: the table or a train image is missing or damaged.
         StorageError: the cache cannot be written.
     """
     return decode_cached(read_annotations(root, "train"), image_size=image_size, cache_dir=cache_dir)
@@ -134,7 +46,7 @@ def load_train(root: Path, *, image_size: int, cache_dir: Path) -> ImageSet:
 def fingerprint(root: Path) -> str:
     """Return the sha256 (hex) of the train rows of the table and of the bytes of the train images.
 
-    It depends neither on where the folder lies nor on the order or line ends of the table's rows.
+    It depends neither on the place of the folder nor on the order or the line ends of the table's rows.
 
     Raises:
         DataError: the table or a train image is missing or damaged.
@@ -144,13 +56,13 @@ def fingerprint(root: Path) -> str:
 
 def content_fingerprint(annotations: Annotations) -> str:
     """Return the sha256 (hex) of one partition's rows and of the bytes of its images."""
-    return _combine(annotations, _for_each(annotations, lambda index: _digest(_read(annotations, index))))
+    return _combine(annotations, _for_each(annotations, lambda index: _fingerprint(_read(annotations, index))))
 
 
 def decode_cached(annotations: Annotations, *, image_size: int, cache_dir: Path) -> ImageSet:
     """Return one partition at ``image_size`` px from its cache file, which is made first if there is none.
 
-    The tensor maps the file copy-on-write: processes share its memory, and nothing written to it reaches the disk.
+    The tensor maps the file copy-on-write: processes share its memory, and no write to it reaches the disk.
 
     Raises:
         DataError: an image is missing, damaged, or changed while it was read.
@@ -163,8 +75,8 @@ def decode_cached(annotations: Annotations, *, image_size: int, cache_dir: Path)
         path = cache_dir / f"{key[:32]}-{image_size}px-v{DECODER_VERSION}.npy"
         pixels = _open_cache(path, shape)
         if pixels is None:
-            with _locked(path.with_suffix(".lock")):
-                # Another worker may have written it while this one waited.
+            with FileLock(path.with_suffix(".lock")):
+                # Another worker may have written the file while this one waited for the lock.
                 pixels = _open_cache(path, shape)
                 if pixels is None:
                     _write_cache(path, shape, annotations, key)
@@ -187,21 +99,21 @@ def decode_cached(annotations: Annotations, *, image_size: int, cache_dir: Path)
 
 
 def decode(data: bytes) -> Image.Image:
-    """Return the RGB image that ``data`` (PNG or JPEG) holds, fully decoded.
+    """Return the RGB image in ``data`` (PNG or JPEG), fully decoded.
 
     Raises:
-        ValueError: the bytes are no image, or a damaged one.
+        ValueError: the bytes are no image, or the image is damaged.
     """
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
             return image.convert("RGB")
-    # Pillow's parsers fail on damaged bytes with many types (OSError, SyntaxError, struct.error, zlib.error, ...).
+    # Pillow's parsers raise many types for damaged bytes (OSError, SyntaxError, struct.error, zlib.error, ...).
     except Exception as error:
         raise ValueError(str(error)) from error
 
 
 def read_images(paths: Sequence[Path], *, image_size: int) -> torch.Tensor:
-    """Return image files as uint8 [n, 3, image_size, image_size], decoded and resized as those of a data set are.
+    """Return image files as uint8 [n, 3, image_size, image_size], decoded and resized like a data set's images.
 
     Raises:
         DataError: a file cannot be read or is no image.
@@ -222,7 +134,7 @@ def read_images(paths: Sequence[Path], *, image_size: int) -> torch.Tensor:
 
 
 def _resized(image: Image.Image, image_size: int) -> NDArray[np.uint8]:
-    """Return uint8 [3, image_size, image_size]; another size is resampled (bicubic, antialiased), another shape too."""
+    """Return uint8 [3, image_size, image_size]. Another size or shape is resampled (bicubic, antialiased)."""
     if image.size != (image_size, image_size):
         image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
     return np.asarray(image).transpose(2, 0, 1)
@@ -238,7 +150,7 @@ def _write_cache(path: Path, shape: tuple[int, ...], annotations: Annotations, k
                 pixels[index] = _resized(decode(data), shape[-1])
             except ValueError as error:
                 raise _broken(annotations, f"cannot be decoded ({error})", index) from error
-            return _digest(data)
+            return _fingerprint(data)
 
         if _combine(annotations, _for_each(annotations, fill)) != key:
             raise DataError(f"images in {annotations.paths[0].parent} changed while they were read", hint="run again")
@@ -248,21 +160,13 @@ def _write_cache(path: Path, shape: tuple[int, ...], annotations: Annotations, k
 def _open_cache(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]] | None:
     try:
         pixels: np.memmap[Any, np.dtype[np.uint8]] = np.load(path, mmap_mode="c")
-    except (OSError, ValueError):  # not there, or cut short by a full disk or a crash of the machine
+    except (OSError, ValueError):  # no such file, or cut short by a crash of the machine
         return None
     return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file; the kernel frees it when the process ends, however it ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _known_fingerprint(annotations: Annotations, cache_dir: Path) -> str:
-    """Return ``content_fingerprint``, from the index when no image file changed its size or time since it was taken."""
+    """Return ``content_fingerprint``, from the index if no image file has changed its size or time since."""
     stats = [_stat(annotations, index) for index in range(len(annotations))]
     seen = hashlib.sha256(repr((_rows(annotations), annotations.paths[0].parent.resolve(), stats)).encode()).hexdigest()
     entry = cache_dir / f"{seen[:32]}.fingerprint"
@@ -270,7 +174,7 @@ def _known_fingerprint(annotations: Annotations, cache_dir: Path) -> str:
         return entry.read_text(encoding="ascii")
     except FileNotFoundError:
         key = content_fingerprint(annotations)
-    if time.time() - max(changed_ns for _, changed_ns, _, _ in stats) / 1e9 > SETTLED_S:
+    if time.time() - max(changed_ns for _, changed_ns, _, _ in stats) / 1e9 > MIN_AGE_S:
         with replaced(entry) as partial:
             partial.write_text(key, encoding="ascii")
     return key
@@ -306,18 +210,18 @@ def _rows(annotations: Annotations) -> list[tuple[Any, ...]]:
     return list(zip(annotations.names, labels, votes, groups, strict=True))
 
 
-def _combine(annotations: Annotations, digests: list[bytes]) -> str:
+def _combine(annotations: Annotations, fingerprints: list[bytes]) -> str:
     whole = hashlib.sha256()
-    for row, digest in zip(_rows(annotations), digests, strict=True):
-        whole.update(json.dumps(row).encode() + digest)
+    for row, fingerprint_of_image in zip(_rows(annotations), fingerprints, strict=True):
+        whole.update(json.dumps(row).encode() + fingerprint_of_image)
     return whole.hexdigest()
 
 
-def _digest(data: bytes) -> bytes:
+def _fingerprint(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
 def _for_each(annotations: Annotations, work: Callable[[int], bytes]) -> list[bytes]:
-    """Run ``work`` on every index in threads: reading, hashing and Pillow's decoders release the interpreter lock."""
+    """Run ``work`` on every index, in threads: reading, hashing and Pillow's decoders release the interpreter lock."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(work, range(len(annotations))))

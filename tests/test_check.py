@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mhist_tune import integrity
+from mhist_tune import check, data_figures
 from mhist_tune.annotations import REQUIRED_COLUMNS, read_annotations
 from mhist_tune.errors import DataError
 from mhist_tune.mhist import MHIST_VOTES
@@ -32,7 +32,7 @@ def root(sound: Path, tmp_path: Path) -> Path:
 def found(root: Path) -> dict[str, list[str]]:
     """Return the names touched by the problems of each kind."""
     problems: dict[str, list[str]] = {}
-    for problem in integrity.check(root).problems:
+    for problem in check.check(root).problems:
         problems.setdefault(problem.kind, []).extend(problem.names)
     return problems
 
@@ -50,7 +50,7 @@ def first_row(root: Path, partition: str) -> str:
 
 def test_a_sound_set_has_counts_and_no_problems(sound: Path) -> None:
     """Counts add up, and the whole report can be written as JSON and as text."""
-    report = integrity.check(sound)
+    report = check.check(sound)
     assert report.problems == []
     assert not report.is_mhist
     train = report.counts["train"]
@@ -58,7 +58,7 @@ def test_a_sound_set_has_counts_and_no_problems(sound: Path) -> None:
     assert sum(train.by_votes) == train.n_images
     assert train.by_class == {"HP": sum(train.by_votes[:4]), "SSA": sum(train.by_votes[4:])}
     assert json.loads(json.dumps(asdict(report)))["counts"]["test"]["n_images"] == 37
-    text = integrity.to_text(report)
+    text = check.to_text(report)
     assert "no problems found" in text
     assert "images are 48x48 px" in text
     assert "no Group column" in text
@@ -71,7 +71,7 @@ def test_missing_unreadable_and_odd_sized_images_are_found(root: Path) -> None:
     cut.write_bytes(cut.read_bytes()[:300])
     Image.open(small).resize((40, 48)).save(small)
     assert found(root) == {"missing": [gone.name], "unreadable": [cut.name], "size": [small.name]}
-    assert gone.name in integrity.to_text(integrity.check(root))
+    assert gone.name in check.to_text(check.check(root))
 
 
 def test_a_label_against_the_votes_is_found(root: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_file_in_both_partitions_is_found(root: Path) -> None:
     shutil.copy(test[3], train[5])
     assert found(root) == {"identical": sorted([train[5].name, test[3].name])}
     shutil.copy(train[6], train[5])
-    report = integrity.check(root)
+    report = check.check(root)
     assert report.problems == []
     assert any("1 images are copies" in note for note in report.notes)
 
@@ -145,24 +145,24 @@ def test_mhist_is_known_by_its_names_and_counts(tmp_path: Path) -> None:
     ]
     lines = [",".join(REQUIRED_COLUMNS), *(f"MHIST_{index:04d}.png,{row}" for index, row in enumerate(rows))]
     (tmp_path / "annotations.csv").write_text("\n".join(lines))
-    whole = integrity.check(tmp_path)
+    whole = check.check(tmp_path)
     assert whole.is_mhist
     assert [problem.kind for problem in whole.problems] == ["missing"]
     assert "this is MHIST, and its counts are complete" in whole.notes
     (tmp_path / "annotations.csv").write_text("\n".join(lines[:-1]))
-    assert [problem.kind for problem in integrity.check(tmp_path).problems] == ["counts", "missing"]
+    assert [problem.kind for problem in check.check(tmp_path).problems] == ["counts", "missing"]
 
 
 def test_figures_are_written_without_test_images(root: Path, tmp_path: Path) -> None:
     """Contact sheet and histogram need no file of the test partition; a broken train image is named."""
     for path in read_annotations(root, "test").paths:
         path.unlink()
-    integrity.contact_sheet(root, tmp_path / "sheet.png", seed=0)
-    integrity.vote_histogram(root, tmp_path / "votes.png")
+    data_figures.contact_sheet(root, tmp_path / "sheet.png", seed=0)
+    data_figures.vote_histogram(root, tmp_path / "votes.png")
     for name in ("sheet.png", "votes.png"):
         with Image.open(tmp_path / name) as image:
             assert len(image.convert("RGB").getcolors(1 << 20) or []) > 10
     for path in read_annotations(root, "train").paths:
         path.write_bytes(b"")
     with pytest.raises(DataError, match="SYN_"):
-        integrity.contact_sheet(root, tmp_path / "sheet.png", seed=0)
+        data_figures.contact_sheet(root, tmp_path / "sheet.png", seed=0)

@@ -1,7 +1,7 @@
 """The `[[row]]` entries of a study definition: a table of chosen configurations instead of a search.
 
-Each row names some hyperparameters; the others come from `[fixed]` or their defaults. `label` is what the row is called
-(the source's own words, where the table is copied from somewhere), `reported` what was measured there.
+Each row names some hyperparameters; the others come from `[fixed]` or their defaults. `label` names the row, in the
+words of the source if the table is copied. `reported` holds the numbers of that source.
 """
 
 import math
@@ -14,19 +14,19 @@ from mhist_tune import space as spaces
 from mhist_tune.hyperparameters import FIELDS, PROBED, Hyperparameters, check
 
 REPORTED = re.compile(r"best_epoch|(train|val|test|retrained)_[a-z0-9_]+")
-"""What a reported number may be called: whose model and images it was measured with, then the metric."""
+"""The name of a reported number: the images it was measured on, or the model, then the metric."""
 
 PER_STUDY = ("image_size", *PROBED)
-"""Fields that a study settles once: it decodes the images and probes the device for them."""
+"""Fields with one value for the whole study: the images are decoded and the device is probed for it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """One row of a table.
 
     Attributes:
-        label: its name, no other row's.
-        params: hyperparameters, JSON-safe. In a complete definition all rows name the same ones.
+        label: the name of the row; unique.
+        params: hyperparameters, JSON-safe. In a complete definition all rows name the same fields.
         reported: numbers measured elsewhere, by name; see `REPORTED`.
     """
 
@@ -39,8 +39,8 @@ class Row:
         return {"label": self.label, **self.params, "reported": dict(self.reported)}
 
 
-def read(entries: object, problems: list[str]) -> list[Row]:
-    """Return the rows as written; all that is wrong with them is added to `problems`."""
+def read(entries: object, problems: list[str]) -> list[TableRow]:
+    """Return the rows as they are written, and add their problems to `problems`."""
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         problems.append("row must be written as tables, each under [[row]]")
         return []
@@ -52,8 +52,8 @@ def read(entries: object, problems: list[str]) -> list[Row]:
     return rows
 
 
-def complete(rows: list[Row], fixed: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Row, ...]]:
-    """Fill every row up to all fields that any row names, and `fixed` with all others.
+def complete(rows: list[TableRow], fixed: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[TableRow, ...]]:
+    """Complete every row to the fields that any row names, and `fixed` to all other fields.
 
     Raises:
         ValueError: values that do not fit together, one problem per line, with the row's number.
@@ -68,13 +68,13 @@ def complete(rows: list[Row], fixed: Mapping[str, Any]) -> tuple[dict[str, Any],
     if problems:
         raise ValueError("\n".join(problems))
     complete_rows = tuple(
-        Row(row.label, {name: values[name] for name in FIELDS if name in named}, row.reported)
+        TableRow(row.label, {name: values[name] for name in FIELDS if name in named}, row.reported)
         for row, values in zip(rows, filled, strict=True)
     )
     return {name: value for name, value in filled[0].items() if name not in named}, complete_rows
 
 
-def _row(number: int, entry: dict[str, Any], problems: list[str]) -> Row:
+def _row(number: int, entry: dict[str, Any], problems: list[str]) -> TableRow:
     where = f"[[row]] {number}:"
     params = {name: value for name, value in entry.items() if name not in ("label", "reported")}
     for name, value in params.items():
@@ -85,7 +85,7 @@ def _row(number: int, entry: dict[str, Any], problems: list[str]) -> Row:
     label = entry.get("label", ", ".join(f"{name} {value}" for name, value in params.items()))
     if not isinstance(label, str) or not label:
         problems.append(f"{where} label must be text, got {label!r}; a row without fields needs one")
-    return Row(
+    return TableRow(
         str(label),
         {name: spaces.normalize(name, value) for name, value in params.items()},
         _reported(where, entry.get("reported", {}), problems),
