@@ -1,5 +1,7 @@
 """The dashboard's own pages on both databases: what they show, and what their forms do."""
 
+from pathlib import Path
+
 import pytest
 import sqlalchemy
 
@@ -231,3 +233,31 @@ def test_wrong_inputs_change_nothing(
 
     assert answer.status == status
     assert (ledger.slots(storage, shown, "search"), journal.events(storage, shown)) == before
+
+
+def test_a_study_is_deleted_by_its_typed_name(user: Client, storage: Storage, shown: Study) -> None:
+    """Another name, or somebody who has not logged in, deletes nothing; then the study is gone from every page."""
+    assert user.post("/study/shown/delete", {"name": "show"}).status == 400
+    assert user.post("/study/shown/delete", {}).status == 400
+    assert Client(app(storage, Access(PASSWORD))).post("/study/shown/delete", {"name": "shown"}).status == 401
+    assert studies.load_study(storage, "shown") == shown
+    assert 'action="/study/shown/delete"' in user.get("/study/shown").body
+
+    answer = user.post("/study/shown/delete", {"name": "shown"})
+    assert (answer.status, answer.headers["location"]) == (303, "/")
+    assert studies.list_studies(storage) == []
+    assert user.get("/study/shown").status == 404
+    assert "shown" not in user.get("/").body
+
+
+def test_a_deletion_that_fails_says_what_to_do(user: Client, storage: Storage, shown: Study, tmp_path: Path) -> None:
+    """A file that cannot be removed keeps the study, and the answer names the command that goes on."""
+    storage.root = tmp_path
+    blocked = storage.root / "thumbnails" / f"{shown.folder_name}.zip"
+    blocked.mkdir(parents=True)
+    answer = user.post("/study/shown/delete", {"name": "shown"})
+    blocked.rmdir()
+
+    assert answer.status == 409
+    assert "mhist-tune delete-study shown" in answer.body
+    assert studies.load_study(storage, "shown") == shown

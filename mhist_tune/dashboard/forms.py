@@ -7,11 +7,13 @@ from werkzeug import Request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from mhist_tune import change, veto
+from mhist_tune.delete import delete
+from mhist_tune.errors import StorageError, UsageError
 from mhist_tune.stages import StudyState
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
-ACTIONS = ("pause", "continue", "stop", "extend", "retry", "veto", "enqueue")
+ACTIONS = ("pause", "continue", "stop", "extend", "retry", "veto", "enqueue", "delete")
 _STATES = {"pause": StudyState.PAUSED, "continue": StudyState.ACTIVE, "stop": StudyState.STOPPED}
 _BY = "the dashboard"
 _MAX_FORM_BYTES = 64 * 1024
@@ -65,9 +67,24 @@ def act(storage: Storage, study: Study, action: str, fields: Mapping[str, str]) 
         case "enqueue":
             given = {key.removeprefix("param."): value for key, value in fields.items() if value.strip()}
             change.enqueue(storage, study, change.read_params(study, given), by=_BY)
+        case "delete":
+            _delete(storage, study, fields)
+            return "/"
         case _:
             change.set_state(storage, study, _STATES[action], by=_BY)
     return here
+
+
+def _delete(storage: Storage, study: Study, fields: Mapping[str, str]) -> None:
+    if fields.get("name", "").strip() != study.name:
+        raise FormError("the name that was typed is not the study's")
+    try:
+        delete(storage, study)
+    except StorageError as error:  # its message is meant for a terminal
+        raise UsageError(
+            f"{study.name} is not deleted completely",
+            hint=f"mhist-tune delete-study {study.name} says why, and deletes the rest",
+        ) from error
 
 
 def _whole(fields: Mapping[str, str], name: str, low: int, high: int) -> int:

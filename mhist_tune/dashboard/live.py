@@ -165,9 +165,8 @@ class Board:
         """
         return self._named(name).report()
 
-    def forget(self, name: str) -> None:
-        """Drop what was read of a study, because it was changed."""
-        study = studies.load_study(self.storage, name)
+    def forget(self, study: Study) -> None:
+        """Drop what was read of a study, because it was changed or deleted."""
         with self._lock:
             self._caches.pop(study.uuid, None)
         self._studies = Fresh(lambda: studies.list_studies(self.storage))

@@ -110,7 +110,7 @@ class Site:
     def _act(self, request: Request, name: str, action: str) -> Response:
         study = studies.load_study(self._storage, name)
         path = forms.act(self._storage, study, action, forms.read(request))
-        self._board.forget(name)
+        self._board.forget(study)
         with self._lock:
             self._cache.clear()
         return responses.see_other(path)
