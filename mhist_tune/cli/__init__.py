@@ -1,6 +1,6 @@
 """The command line: the only place that prints, exits and reads the environment.
 
-A command imports what it needs when it runs, so that help and completion load nothing heavy.
+A command imports its libraries when it runs, so that help and completion load nothing heavy.
 """
 
 import importlib
@@ -39,11 +39,11 @@ COMMANDS = {
     "data": "data",
     "doctor": "doctor",
 }
-"""Each command and the module of this package that holds it."""
+"""Each command, and its module in this package."""
 
 
 class _LazyGroup(click.Group):
-    """Imports a command's module only when the command is named, and suggests the nearest name for a wrong one."""
+    """Imports a command's module when the command is named. For a wrong name it suggests the nearest one."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -80,10 +80,10 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its documented code: 0, 1, 2, 3, 4, 130 or 143."""
-    # Before torch is imported: its threads sleep while they wait for one another. Spinning, as they do unless told,
-    # makes training several times slower as soon as anything else runs on the same cores.
+    # Set before torch is imported: its threads sleep while they wait for each other. By default they spin, and training
+    # is several times slower once another process runs on the same cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not reproducible
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # makes cuBLAS reproducible
     try:
         cli.main(args=arguments, prog_name="mhist-tune", standalone_mode=False)
     except MhistTuneError as error:
@@ -96,6 +96,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+    except BrokenPipeError:  # the reader of our output has ended, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -21,10 +21,10 @@ _HOSTS = "MHIST_TUNE_DASHBOARD_HOSTS"
 def dashboard_command(host: str, port: int, read_only: bool, storage_url: str) -> None:
     """Serve the studies of a storage as web pages, with optuna-dashboard beside them.
 
-    Without a password it is read-only and serves this machine alone. The password comes from the file that
-    MHIST_TUNE_DASHBOARD_PASSWORD_FILE names, or from MHIST_TUNE_DASHBOARD_PASSWORD; with it every page asks for a
-    login, and studies can be changed unless --read-only. MHIST_TUNE_DASHBOARD_HOSTS lists further names, separated by
-    commas, under which browsers reach it.
+    Without a password the pages are read-only and only this machine is served. The password is read from the file that
+    MHIST_TUNE_DASHBOARD_PASSWORD_FILE names, or from MHIST_TUNE_DASHBOARD_PASSWORD. With it every page asks for a
+    login, and studies can be changed unless --read-only is given. MHIST_TUNE_DASHBOARD_HOSTS lists further host names
+    of the server, separated by commas.
 
     \b
     Example:

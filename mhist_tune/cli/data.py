@@ -38,9 +38,16 @@ def check_command(root: Path, as_json: bool) -> None:
 
 @data_command.command("synthesize")
 @click.argument("root", type=click.Path(path_type=Path), metavar="DIR")
-@click.option("--n-images", default=400, show_default=True, type=click.IntRange(24, 3152), help="Images in all.")
-@click.option("--image-size", default=224, show_default=True, type=click.IntRange(32, 1024), metavar="PX", help="Edge.")
-@click.option("--seed", default=0, show_default=True, type=int, help="Another seed, another set.")
+@click.option("--n-images", default=400, show_default=True, type=click.IntRange(24, 3152), help="Number of images.")
+@click.option(
+    "--image-size",
+    default=224,
+    show_default=True,
+    type=click.IntRange(32, 1024),
+    metavar="PX",
+    help="Width and height.",
+)
+@click.option("--seed", default=0, show_default=True, type=int, help="Seed of the generator.")
 def synthesize_command(root: Path, n_images: int, image_size: int, seed: int) -> None:
     """Write a generated H&E-like data set in MHIST's layout.
 
@@ -61,8 +68,8 @@ def synthesize_command(root: Path, n_images: int, image_size: int, seed: int) ->
 @data_command.command("show")
 @click.argument("root", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--output", default=Path(), type=click.Path(path_type=Path), metavar="DIR", help="Where to write.")
-@click.option("--seed", default=0, show_default=True, type=int, help="Which images are shown.")
-@click.option("--sampling", metavar="STRATEGY", help="Also the votes of an epoch under a strategy, such as adasyn.")
+@click.option("--seed", default=0, show_default=True, type=int, help="Chooses the images that are shown.")
+@click.option("--sampling", metavar="STRATEGY", help="Also draw the votes of an epoch under this strategy.")
 def show_command(root: Path, output: Path, seed: int, sampling: str | None) -> None:
     """Write a contact sheet of train images and the histogram of votes.
 

@@ -14,7 +14,7 @@ from mhist_tune.cli.options import checkpoints_option, data_option, follow_up, j
 @data_option
 @checkpoints_option
 def doctor_command(as_json: bool, storage_url: str, data_root: Path | None, checkpoints: str | None) -> None:
-    """Check Python, torch and its devices, the data set, the database and the folders; exit 1 if something fails.
+    """Check Python, torch and its devices, the data set, the database and the folders. Exit with 1 if a check fails.
 
     \b
     Example:

@@ -34,7 +34,7 @@ def export_command(name: str, folder: Path, storage_url: str) -> None:
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGES...")
 @json_option
 def predict_command(folder: Path, images: tuple[Path, ...], as_json: bool) -> None:
-    """Predict image files with an exported model: CSV with name, probability of SSA, and class.
+    """Classify image files with an exported model. Print CSV: name, probability of SSA, class.
 
     \b
     Example:

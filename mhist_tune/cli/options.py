@@ -17,7 +17,7 @@ DEFAULT_STORAGE = "sqlite:///storage/mhist-tune.db"
 
 
 def storage_option(command: Command) -> Command:
-    """Add --storage: option, then environment, then default."""
+    """Add --storage. The option beats the environment, which beats the default."""
     return click.option(
         "--storage",
         "storage_url",
@@ -30,7 +30,7 @@ def storage_option(command: Command) -> Command:
 
 
 def data_option(command: Command) -> Command:
-    """Add --data: option, then environment."""
+    """Add --data. The option beats the environment."""
     return click.option(
         "--data",
         "data_root",
@@ -50,7 +50,7 @@ def devices_options(command: Command) -> Command:
         help="Workers per device.  [default: 1 on a GPU, one per core within memory on a CPU]",
     )(command)
     return click.option(
-        "--devices", default="all", show_default=True, metavar="all|cpu|0,1", help="Devices to work on."
+        "--devices", default="all", show_default=True, metavar="all|cpu|0,1", help="Devices to train on."
     )(command)
 
 
@@ -60,12 +60,12 @@ def checkpoints_option(command: Command) -> Command:
         "--checkpoints",
         envvar="MHIST_TUNE_CHECKPOINTS",
         metavar="DIR|s3://BUCKET/PREFIX",
-        help="Where training states are kept (or MHIST_TUNE_CHECKPOINTS).  [default: checkpoints beside the storage]",
+        help="Place of the checkpoints (or MHIST_TUNE_CHECKPOINTS).  [default: checkpoints beside the storage]",
     )(command)
 
 
 class WorkOptions(TypedDict):
-    """What every command that trains takes: see `work_options`."""
+    """The options of `work_options`."""
 
     devices: str
     per_device: int | None
@@ -80,7 +80,7 @@ def work_options(command: Command) -> Command:
         envvar="MHIST_TUNE_CHECKPOINTS_GB",
         type=click.FloatRange(min=0, min_open=True),
         metavar="GB",
-        help="How much they may take (or MHIST_TUNE_CHECKPOINTS_GB).  [default: no limit]",
+        help="Limit on their size (or MHIST_TUNE_CHECKPOINTS_GB).  [default: no limit]",
     )(command)
     return devices_options(checkpoints_option(command))
 
@@ -94,7 +94,7 @@ def required_data(data_root: Path | None) -> Path:
     """Return the data folder.
 
     Raises:
-        UsageError: none was given.
+        UsageError: no folder was named.
     """
     if data_root is None:
         raise UsageError("no data set was named", hint="--data DIR or MHIST_TUNE_DATA")
@@ -102,7 +102,7 @@ def required_data(data_root: Path | None) -> Path:
 
 
 def show_advice(definition: "StudyDefinition") -> None:
-    """Say on stderr what in a definition does not do what it seems to."""
+    """Print warnings on stderr about settings of a definition that do less than they seem to."""
     from mhist_tune.advice import advice
 
     for line in advice(definition):
@@ -110,5 +110,5 @@ def show_advice(definition: "StudyDefinition") -> None:
 
 
 def follow_up(text: str) -> None:
-    """Name the next command, on stderr."""
+    """Print the next command on stderr."""
     click.echo(f"next: {text}", err=True)

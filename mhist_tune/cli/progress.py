@@ -1,4 +1,4 @@
-"""How a running worker is shown: bars on a terminal, one key=value line per event elsewhere."""
+"""Progress of workers: bars on a terminal, one key=value line per event elsewhere."""
 
 import contextlib
 import sys
@@ -12,7 +12,7 @@ from mhist_tune.events import Emit, format_event
 
 @contextlib.contextmanager
 def progress() -> Iterator[Emit]:
-    """Yield what receives the events of a worker, drawn on stderr."""
+    """Yield a function that takes the events of workers and shows them on stderr."""
     if not sys.stderr.isatty():
         yield _write_line
         return

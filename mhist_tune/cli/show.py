@@ -1,4 +1,4 @@
-"""Commands that read."""
+"""Commands that show what a storage holds."""
 
 import json
 import sys
@@ -22,12 +22,12 @@ _WATCH_S = 2.0
     "--output",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where to write; below the storage folder by default.",
+    help="Folder for the files.  [default: below the storage folder]",
 )
 @click.option(
     "--against",
     type=click.Choice(["method-report"]),
-    help="Print a table's validation results beside the numbers that its rows report from there.",
+    help="Print a table's validation results beside the numbers that the method report gives for its rows.",
 )
 @json_option
 @storage_option
@@ -94,7 +94,7 @@ def ensemble_command(names: tuple[str, ...], as_json: bool, storage_url: str) ->
     "--output",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write it as a page with figures, as Markdown and JSON.",
+    help="Also write HTML with figures, Markdown and JSON.",
 )
 @json_option
 @storage_option
@@ -194,7 +194,11 @@ def _study_rows(storage: "Storage") -> list[dict[str, Any]]:
 @click.command("best-trial")
 @click.argument("name")
 @click.option(
-    "--export", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write its retrained model here."
+    "--export",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write its retrained model into this folder.",
 )
 @json_option
 @storage_option
@@ -246,7 +250,7 @@ def _export(storage_url: str, name: str, folder: Path, *, as_json: bool) -> None
 @json_option
 @storage_option
 def replay_command(name: str, as_json: bool, storage_url: str) -> None:
-    """Derive every suggestion of a search again from its records; exit 1 if any differs from what was trained.
+    """Derive every suggestion of a search again from its records. Exit with 1 if one differs from what was trained.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Commands that make and change studies."""
+"""Commands that create, change and delete studies."""
 
 import contextlib
 from pathlib import Path
@@ -22,11 +22,13 @@ _BY = "the command line"
 
 @click.command("create-study")
 @click.argument("name_or_file", metavar="NAME|FILE.toml")
-@click.option("--n-trials", type=click.IntRange(min=1), help="Search slots instead of the definition's number.")
-@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Fix a hyperparameter; repeatable.")
+@click.option("--n-trials", type=click.IntRange(min=1), help="Budget of the search instead of the definition's.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Hold a hyperparameter fixed; repeatable."
+)
 @click.option("--weights", metavar="FILE", help="Local safetensors file instead of the definition's weights.")
 @click.option("--from", "other", metavar="STUDY", help="Try the best trials of this study first.")
-@click.option("--dry-run", is_flag=True, help="Only show what it would cost and could show; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the estimated cost and power; write nothing.")
 @storage_option
 @data_option
 def create_study_command(
@@ -54,7 +56,7 @@ def create_study_command(
     if dry_run:
         _dry_run(name_or_file, changes, other, storage_url, root)
         return
-    definition.load(name_or_file, **changes)  # before a storage is made for it
+    definition.load(name_or_file, **changes)  # an error ends the command before a storage is created
     with open_storage(storage_url) as storage:
         start, source = create.warm_start(storage, other) if other else ((), None)
         study = create.create(storage, definition.load(name_or_file, **changes, start=start), root)
@@ -68,7 +70,7 @@ def create_study_command(
 
 
 def _dry_run(name_or_file: str, changes: dict[str, Any], other: str | None, storage_url: str, root: Path) -> None:
-    """Print the complete definition, and on stderr what it would cost; earlier studies of the storage are asked."""
+    """Print the complete definition, and on stderr the estimated cost, from earlier studies where there are any."""
     import torch
 
     from mhist_tune import create, definition, estimate
@@ -108,8 +110,8 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
 
 @click.command("extend")
 @click.argument("name")
-@click.option("--n-trials", required=True, type=click.IntRange(min=1), metavar="N", help="How many trials more.")
-@click.option("--widen", metavar="FIELD=LOW..HIGH", help="Search a wider range from now on; trials so far stay valid.")
+@click.option("--n-trials", required=True, type=click.IntRange(min=1), metavar="N", help="Number of trials to add.")
+@click.option("--widen", metavar="FIELD=LOW..HIGH", help="Search a wider range from now on. Earlier trials stay valid.")
 @storage_option
 def extend_command(name: str, n_trials: int, widen: str | None, storage_url: str) -> None:
     """Add search slots to a study.
@@ -143,7 +145,7 @@ def _set_state(name: str, storage_url: str, state: StudyState) -> None:
 @click.argument("name")
 @storage_option
 def pause_command(name: str, storage_url: str) -> None:
-    """Let workers claim no further slot of a study; running trials end as they would.
+    """Pause a study: workers claim no further slots. Running trials continue to their end.
 
     \b
     Example:
@@ -157,7 +159,7 @@ def pause_command(name: str, storage_url: str) -> None:
 @click.argument("name")
 @storage_option
 def continue_command(name: str, storage_url: str) -> None:
-    """Let workers claim slots of a paused study again.
+    """Continue a paused study: workers claim its slots again.
 
     \b
     Example:
@@ -171,7 +173,7 @@ def continue_command(name: str, storage_url: str) -> None:
 @click.argument("name")
 @storage_option
 def stop_command(name: str, storage_url: str) -> None:
-    """End a search early: cancel the slots that nobody has begun. Trials under way end as they would.
+    """End a search early: cancel its free slots. Running trials continue to their end.
 
     \b
     Example:
@@ -203,7 +205,7 @@ def thaw_command(name: str, trial: int, storage_url: str) -> None:
 
 @click.command("delete-study")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @storage_option
 @checkpoints_option
 def delete_study_command(name: str, yes: bool, storage_url: str, checkpoints: str | None) -> None:

@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @click.command("worker")
 @click.argument("name", required=False)
-@click.option("--wait", is_flag=True, help="Stay for more when no slot is left.")
+@click.option("--wait", is_flag=True, help="Wait for further slots when none is left.")
 @work_options
 @storage_option
 @data_option
 def worker_command(
     name: str | None, wait: bool, storage_url: str, data_root: Path | None, **work: Unpack[WorkOptions]
 ) -> None:
-    """Join the work on one study, or on every study that has slots; leave when none is left.
+    """Work on one study, or on every study that has slots, until no slot is left.
 
     \b
     Example:
@@ -53,7 +53,7 @@ def worker_command(
 @storage_option
 @data_option
 def run_command(name_or_file: str, storage_url: str, data_root: Path | None, **work: Unpack[WorkOptions]) -> None:
-    """Create the study if missing, search, confirm, retrain with ten seeds, report; run it again to resume.
+    """Create the study if it is missing, search, confirm, retrain with ten seeds and report. Run it again to resume.
 
     \b
     Example:
@@ -83,14 +83,16 @@ def run_command(name_or_file: str, storage_url: str, data_root: Path | None, **w
     type=click.IntRange(min=0),
     multiple=True,
     metavar="N",
-    help="This trial instead of the final choice; with --with-validation repeatable, a trial of each row.",
+    help="Retrain this trial instead of the final choice. Repeatable with --with-validation: one trial of each row.",
 )
-@click.option("--n-seeds", type=click.IntRange(min=2), help="Trainings.  [default: 10; of a table's row its own]")
+@click.option(
+    "--n-seeds", type=click.IntRange(min=2), help="Number of trainings.  [default: 10, for a row of a table its own]"
+)
 @click.option("--again", metavar="REASON", help="Open the test partition for another trial or other seeds.")
 @click.option(
     "--with-validation",
     is_flag=True,
-    help="Describe a table's rows on test, by models stopped early on validation images; chooses nothing.",
+    help="Describe a table's rows on the test partition, with models stopped early on validation images.",
 )
 @work_options
 @storage_option
@@ -105,8 +107,8 @@ def retrain_command(
     data_root: Path | None,
     **work: Unpack[WorkOptions],
 ) -> None:
-    """Retrain the final choice, and the confirmed default beside it, on the whole train partition; open the test
-    partition, recorded.
+    """Retrain the final choice and the confirmed default on the whole train partition. Record an opening of the test
+    partition and predict it.
 
     \b
     Example:
@@ -140,7 +142,7 @@ def retrain_command(
 def verify_command(
     name: str, devices: str, per_device: int | None, as_json: bool, storage_url: str, data_root: Path | None
 ) -> None:
-    """Recompute the report, train one seed once more, and say what agreed; exit 1 if something differs.
+    """Recompute the report, train one seed again and print what agreed. Exit with 1 if something differs.
 
     The devices decide how many threads a training gets, and with it the last bits: give those of the retraining.
 
@@ -175,10 +177,10 @@ def verify_command(
 
 
 @click.command("demo")
-@click.option("--devices", default="all", show_default=True, metavar="all|cpu|0,1", help="Devices to work on.")
+@click.option("--devices", default="all", show_default=True, metavar="all|cpu|0,1", help="Devices to train on.")
 @storage_option
 def demo_command(devices: str, storage_url: str) -> None:
-    """Run the whole main job on generated images, minutes on a laptop.
+    """Search, confirm, retrain and report on generated images. Takes minutes on a laptop.
 
     \b
     Example:
@@ -228,7 +230,7 @@ def _work(
     wait: bool = False,
     **work: Unpack[WorkOptions],
 ) -> None:
-    """Run workers in this terminal; end with 128 + the signal's number when one asks to stop."""
+    """Run workers in this terminal. A signal that stops them ends it with 128 + its number."""
     from mhist_tune.checkpoint_places import open_files
     from mhist_tune.cli.progress import progress
     from mhist_tune.devices import WorkerOptions, parse_devices
@@ -238,7 +240,9 @@ def _work(
     from mhist_tune.supervisor import run_workers, stop_on_signals
 
     checkpoints, checkpoints_gb = work["checkpoints"], work["checkpoints_gb"]
-    with open_storage(storage_url, create=name is None) as storage:  # a wrong name or place ends before workers start
+    with open_storage(
+        storage_url, create=name is None
+    ) as storage:  # a wrong name or place is an error before workers start
         if name:
             load_study(storage, name)
         open_files(checkpoints, storage.root)

@@ -117,7 +117,7 @@ def trial(board: Board, name: str, number: int) -> dict[str, Any]:
 def _buttons(state: str) -> list[tuple[str, str, str]]:
     """Return the buttons for a study in this state: action, text and style."""
     if state == StudyState.ACTIVE:
-        return [("pause", "Pause", ""), ("stop", "Stop: cancel what waits", "danger")]
+        return [("pause", "Pause", ""), ("stop", "Stop: cancel free slots", "danger")]
     return [("continue", "Continue", "strong")]
 
 

@@ -1,4 +1,4 @@
-// Replaces the part of the page marked data-live with its newest version, as long as somebody looks at it.
+// Replaces the part of the page marked data-live with its newest version while the page is visible.
 "use strict";
 const period = 2000;
 let tag = null;
@@ -10,7 +10,7 @@ async function refresh() {
       const headers = {"X-Refresh": "1"};
       if (tag) headers["If-None-Match"] = tag;
       const answer = await fetch(location.pathname + location.search, {headers, cache: "no-store"});
-      if (answer.status === 401) return location.reload();  // the session has ended: the login page comes
+      if (answer.status === 401) return location.reload();  // the session has ended: the login page follows
       if (answer.status === 200) {
         tag = answer.headers.get("ETag");
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
