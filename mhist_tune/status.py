@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mhist_tune import ledger, selection, words
-from mhist_tune.epochs import elapsed_s
 from mhist_tune.heartbeats import load_workers
 from mhist_tune.ledger import SlotRow
 from mhist_tune.openings import load_openings
@@ -119,6 +118,8 @@ def _time_left_s(
     done = [slot for slot in slots if slot.state == SlotState.DONE][-_N_TIMED:]
     if not n_workers or not done:
         return None
+
+    from mhist_tune.epochs import elapsed_s  # imports NumPy
 
     leased = [slot for slot in slots if slot.state == SlotState.LEASED]
     spent_s = elapsed_s(storage, study, Stage.SEARCH, [slot.slot for slot in [*done, *leased]])
