@@ -1,35 +1,12 @@
-"""What a worker is told before it starts, and the devices of this machine; light, so that whoever starts workers is."""
+"""The names of devices, and the cores and memory of this machine. Imports nothing heavy."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from mhist_tune.errors import UsageError
-from mhist_tune.stages import Stage
 
 _WORKER_BYTES = 2.7e9  # a little over the peak of ResNet-18 at 224 px in batches of 32: bench.speed.memory
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
-
-
-@dataclass(frozen=True)
-class WorkerOptions:
-    """What a worker needs to know; picklable, since every device has a process of its own.
-
-    Attributes:
-        study: the study to serve; None for every study that has slots.
-        stages: the stages to serve; None for all, see `worker.WORK`.
-        wait: stay for more when no slot is left.
-        checkpoints: where training states are kept, see `open_checkpoints`; None for the storage folder.
-        checkpoints_gb: how many GB they may take; None for no limit.
-    """
-
-    storage_url: str
-    data_root: Path
-    study: str | None = None
-    stages: tuple[Stage, ...] | None = None
-    wait: bool = False
-    checkpoints: str | None = None
-    checkpoints_gb: float | None = None
 
 
 def parse_devices(text: str, per_device: int | None) -> list[str]:
@@ -37,8 +14,8 @@ def parse_devices(text: str, per_device: int | None) -> list[str]:
 
     Args:
         text: the devices.
-        per_device: workers on each; None for one on a GPU, and on a CPU for one per core, within memory: there two
-            one-thread workers finish more trials than one with two threads.
+        per_device: workers on each; None for one on a GPU, and on a CPU for one per core, as far as memory allows. On a
+            CPU two workers with a thread each finish more trials than one with two threads.
 
     Raises:
         UsageError: no such device on this machine.

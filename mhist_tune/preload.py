@@ -1,7 +1,7 @@
-"""All that a worker imports, loaded without collecting garbage.
+"""Imports everything that a worker needs, without garbage collection.
 
-Hardly any of it is garbage, and looking for some took a sixth of the time. What is loaded is frozen: no collection in a
-worker looks at it again, which would also copy the memory that forked workers share.
+Importing makes hardly any garbage, and collections took a sixth of the time. The loaded objects are frozen: later
+collections skip them, so that forked workers go on sharing their memory.
 """
 
 import gc

@@ -1,5 +1,6 @@
 """Studies: the stored definition, the images of its splits, its budget of slots, and Optuna's studies beside it."""
 
+import functools
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class Study:
     Attributes:
         uuid: 32 hexadecimal digits; a name that is used again gets another one.
         dataset: what it was created with: the fingerprint, and the hash of each weight file.
-        settings: what was settled once, later, by whichever worker came first.
+        settings: settings that the first worker measured, for all workers.
         state: active; paused, of which no slot is claimed; or stopped, whose slots without a trial were cancelled.
         created_at: epoch seconds.
     """
@@ -185,8 +186,8 @@ def list_studies(storage: Storage) -> list[Study]:
 
 
 def delete_study(storage: Storage, study: Study) -> None:
-    """Delete a study with all its records, here and in Optuna's tables; killed between, run it again."""
-    # Optuna's first: as long as our rows stand, the study can be found and deleted again.
+    """Delete a study's rows, in Optuna's tables and in ours. After a kill, call it again; its files are `delete`'s."""
+    # Optuna's come first: while our rows stand, the study can be found and deleted again.
     for stage in Stage:
         optuna_studies.delete(storage, optuna_name(study, stage), study.uuid)
 
@@ -199,7 +200,7 @@ def delete_study(storage: Storage, study: Study) -> None:
 
 
 def set_setting(storage: Storage, study: Study, key: str, value: Any) -> Study:
-    """Settle one setting, unless it is settled already, and return the study with the one that stands.
+    """Set one setting unless it is set already, and return the study with the setting that stands.
 
     Args:
         storage: where the study is.
@@ -229,7 +230,7 @@ def redefine(storage: Storage, study: Study, definition: StudyDefinition) -> Stu
 
 
 def set_state(storage: Storage, study: Study, state: StudyState) -> None:
-    """Set a study to active, paused or stopped; of a paused one no slot is claimed."""
+    """Make a study active, paused or stopped. No slot of a paused study is claimed."""
     storage.transaction(lambda connection: _update(connection, study, state=state))
 
 
@@ -270,12 +271,17 @@ def _study(row: Row[Any]) -> Study:
     return Study(
         uuid=row.uuid,
         name=row.name,
-        definition=StudyDefinition.from_json(row.definition),
+        definition=_definition(row.definition),
         dataset=row.dataset,
         settings=row.settings,
         state=row.state,
         created_at=row.created_at,
     )
+
+
+@functools.lru_cache(maxsize=128)
+def _definition(record: str) -> StudyDefinition:
+    return StudyDefinition.from_json(record)
 
 
 def _update(connection: Connection, study: Study, **values: Any) -> None:

@@ -1,4 +1,4 @@
-"""The processes of one machine, one per device: started, listened to, started again after a crash, and stopped."""
+"""The worker processes of one machine, one for each device: starting, listening, restarting after a crash, stopping."""
 
 import contextlib
 import multiprocessing
@@ -12,31 +12,32 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-from mhist_tune.devices import WorkerOptions, n_cores
+from mhist_tune.devices import n_cores
 from mhist_tune.errors import DeviceError, MhistTuneError
 from mhist_tune.events import Emit, Interrupted, StopRequest
+from mhist_tune.worker_options import WorkerOptions
 
 N_CRASHES = 3
-"""So many crashes on one device within `CRASHES_S` seconds end the work on it."""
+"""The number of crashes within `CRASHES_S` seconds that ends the work on a device."""
 
 CRASHES_S = 600.0
 
 _LISTEN_S = 0.2
-# One process imports everything, touches no device, and is forked for each worker: they share its memory, and one that
-# is started again after a crash is there at once.
+# One process imports everything, uses no device, and is forked for each worker. Workers share its memory, and a restart
+# after a crash takes no time.
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["mhist_tune.preload"])
 
 
 def run_workers(options: WorkerOptions, devices: Sequence[str], emit: Emit, stop: StopRequest) -> None:
-    """Serve with one process per entry of `devices`; a single one on the CPU runs in this process.
+    """Serve with one process for each entry of `devices`. A single one on the CPU runs in this process.
 
-    Local CPU processes divide the cores among them. Each process has a log file below `logs/` in the storage folder.
-    A process that crashes is started again, until its device has seen `N_CRASHES` crashes; the others go on.
+    The processes share the cores. Each has a log file below `logs/` in the storage folder. A process that crashes is
+    restarted up to `N_CRASHES` - 1 times, and the others go on.
 
     Raises:
         Interrupted: a signal asked to stop; every slot is free.
-        MhistTuneError: what ended a worker process.
+        MhistTuneError: the error that ended a worker process.
     """
     n_threads = max(1, n_cores() // len(devices))
     if list(devices) == ["cpu"]:
@@ -61,12 +62,12 @@ def run_workers(options: WorkerOptions, devices: Sequence[str], emit: Emit, stop
 
 @dataclass(eq=False)
 class _Supervised:
-    """One device and the process that serves it now.
+    """One device and the process that serves it.
 
     Attributes:
-        error: what ended the work on this device for good.
-        fault: what the process said about its end, None if nothing.
-        crashes: when its processes crashed, on the monotonic clock.
+        error: the error that ended the work on this device; None while it goes on.
+        fault: the error that the process reported before it ended; None if it reported none.
+        crashes: the times of its crashes, on the monotonic clock.
     """
 
     options: WorkerOptions
@@ -86,7 +87,7 @@ class _Supervised:
         theirs.close()
 
     def ended(self, emit: Emit, is_stopping: bool) -> bool:
-        """Take note of the process's end; return whether another one was started."""
+        """Handle the end of the process, and return whether another one was started."""
         self.connection.close()
         self.process.join()
         code = self.process.exitcode
@@ -107,7 +108,7 @@ class _Supervised:
             f"the last time because it {reason}"
             if self.fault is None
             else f"{reason}, {N_CRASHES} times",
-            hint="its slot is taken over by others; the newest files in the folder logs beside the storage tell more",
+            hint="other workers take over its slot; the newest files in the folder logs beside the storage say more",
         )
         return False
 
@@ -119,12 +120,12 @@ def _in_words(code: int | None) -> str:
 
 
 def _listen(supervised: Sequence[_Supervised], emit: Emit, stop: StopRequest) -> None:
-    """Hand on the events of the processes until all have ended for good."""
+    """Pass on the events of the processes until all have ended."""
     by_connection = {one.connection: one for one in supervised}
-    is_told = False
+    was_asked = False
     while by_connection:
-        if stop.signum and not is_told:
-            is_told = True
+        if stop.signum and not was_asked:
+            was_asked = True
             for one in supervised:
                 one.process.terminate()
         for connection in multiprocessing.connection.wait(list(by_connection), timeout=_LISTEN_S):
@@ -132,7 +133,7 @@ def _listen(supervised: Sequence[_Supervised], emit: Emit, stop: StopRequest) ->
             one = by_connection[connection]
             try:
                 event, fields = connection.recv()
-            except (EOFError, OSError):  # OSError: killed in the middle of an event
+            except (EOFError, OSError):  # OSError: the process was killed while it sent an event
                 del by_connection[connection]
                 if one.ended(emit, is_stopping=bool(stop.signum)):
                     by_connection[one.connection] = one
@@ -148,7 +149,7 @@ def _child(
 ) -> None:
     from mhist_tune.preload import serve  # loaded before the fork
 
-    os.setsid()  # Ctrl-C in a terminal reaches the parent alone, which then asks every child once
+    os.setsid()  # Ctrl-C then reaches the parent alone, which asks every child once
     lock = threading.Lock()
     with stop_on_signals() as stop:
 
@@ -156,7 +157,7 @@ def _child(
             with lock:
                 try:
                     connection.send((event, fields))
-                except BrokenPipeError:  # the parent is gone: end as if it had asked to
+                except BrokenPipeError:  # the parent is gone
                     stop.set(signal.SIGTERM)
 
         try:
@@ -169,7 +170,7 @@ def _child(
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Yield a request that SIGTERM and SIGINT set; a second signal ends the process at once."""
+    """Yield a request that SIGTERM and SIGINT set. A second signal ends the process at once."""
     stop = StopRequest()
 
     def handle(signum: int, _: object) -> None:

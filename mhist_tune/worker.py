@@ -15,7 +15,6 @@ import torch
 from mhist_tune import cache, confirm, ledger, memory, models, probe, retrain, search, studies
 from mhist_tune.checkpoint_places import open_checkpoints
 from mhist_tune.checkpoint_store import CheckpointStore
-from mhist_tune.devices import WorkerOptions
 from mhist_tune.errors import DataError, StorageError
 from mhist_tune.events import Emit, StopRequest, format_event
 from mhist_tune.execution import SlotRun, run_slot
@@ -25,6 +24,7 @@ from mhist_tune.session import Session
 from mhist_tune.stages import OPEN, Stage, StudyState
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
+from mhist_tune.worker_options import WorkerOptions
 
 WORK: Mapping[Stage, Callable[[SlotRun], Mapping[str, Any]]] = {
     Stage.SEARCH: search.run,

@@ -13,11 +13,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mhist_tune import definition, ledger, replayed, space, studies, suggestions, tables, worker
 from mhist_tune.create import create
-from mhist_tune.devices import WorkerOptions
 from mhist_tune.events import StopRequest
 from mhist_tune.leases import LeaseObserver, StaleTokenError
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
+from mhist_tune.worker_options import WorkerOptions
 
 DEFINITION = """
 [study]

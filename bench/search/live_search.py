@@ -24,13 +24,14 @@ from mhist_tune import definition, finalists, ledger
 from mhist_tune.cli.progress import progress
 from mhist_tune.create import create
 from mhist_tune.definition import StudyDefinition
-from mhist_tune.devices import WorkerOptions, parse_devices
+from mhist_tune.devices import parse_devices
 from mhist_tune.epochs import epochs_of
 from mhist_tune.errors import MhistTuneError
 from mhist_tune.events import Interrupted
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from mhist_tune.supervisor import run_workers, stop_on_signals
+from mhist_tune.worker_options import WorkerOptions
 
 SETTINGS = {"model": "tf_efficientnet_lite0", "image_size": "48"}
 """What of the definition is changed: the network and size of the recorded curves, which two CPU cores can train."""

@@ -24,7 +24,7 @@ from mhist_tune import definition, ledger
 from mhist_tune.cli.progress import progress
 from mhist_tune.create import create
 from mhist_tune.definition import StudyDefinition
-from mhist_tune.devices import WorkerOptions, parse_devices
+from mhist_tune.devices import parse_devices
 from mhist_tune.epochs import epochs_of
 from mhist_tune.errors import MhistTuneError
 from mhist_tune.events import Interrupted
@@ -34,6 +34,7 @@ from mhist_tune.studies import Study, load_study
 from mhist_tune.suggestions import suggest
 from mhist_tune.supervisor import run_workers, stop_on_signals
 from mhist_tune.synthesize import synthesize
+from mhist_tune.worker_options import WorkerOptions
 
 SEEDS = (1, 2)
 METRICS = {"val_f1": 5, "val_auroc": 5, "val_loss": 5, "train_loss": 5, "elapsed_s": 2}

@@ -41,7 +41,7 @@ from mhist_tune.annotations import read_annotations
 from mhist_tune.cache import load_train
 from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.checkpoint_writer import CheckpointWriter
-from mhist_tune.devices import WorkerOptions, parse_devices
+from mhist_tune.devices import parse_devices
 from mhist_tune.events import StopRequest
 from mhist_tune.forward import AUTOCAST
 from mhist_tune.hyperparameters import Hyperparameters
@@ -53,6 +53,7 @@ from mhist_tune.storage import open_storage
 from mhist_tune.supervisor import run_workers
 from mhist_tune.synthesize import synthesize
 from mhist_tune.train import EpochResult, fit
+from mhist_tune.worker_options import WorkerOptions
 
 LEARNING_RATE = 3e-4
 VAL_FRACTION = 0.2

@@ -26,13 +26,14 @@ from bench.speed.throughput import SETTINGS as MEASURED
 from bench.speed.throughput import Setting, balanced_epoch, hyperparameters, machine, measure
 from mhist_tune import create, definition
 from mhist_tune.cache import load_train
-from mhist_tune.devices import WorkerOptions, parse_devices
+from mhist_tune.devices import parse_devices
 from mhist_tune.events import StopRequest
 from mhist_tune.hyperparameters import PROBED, Hyperparameters
 from mhist_tune.probe import PRECISIONS, resolve
 from mhist_tune.storage import open_storage
 from mhist_tune.supervisor import run_workers
 from mhist_tune.synthesize import synthesize
+from mhist_tune.worker_options import WorkerOptions
 
 SETTINGS = MEASURED | {"vit_base_patch16_224": Setting("vit_base_patch16_224", 224, 32, 0.95)}
 N_TURNS = 3

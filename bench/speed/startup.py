@@ -46,7 +46,8 @@ drop_rate = {{ low = 0.1, high = 0.5 }}
 WORKER = """
 import contextlib, signal, sys
 from pathlib import Path
-from mhist_tune.devices import WorkerOptions, parse_devices
+from mhist_tune.devices import parse_devices
+from mhist_tune.worker_options import WorkerOptions
 from mhist_tune.events import Interrupted
 from mhist_tune.supervisor import run_workers, stop_on_signals
 

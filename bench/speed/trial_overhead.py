@@ -25,11 +25,12 @@ from safetensors.torch import save_file
 from bench.output import machine, show
 from mhist_tune import create, definition
 from mhist_tune.checkpoint_writer import CheckpointWriter
-from mhist_tune.devices import WorkerOptions, n_cores
+from mhist_tune.devices import n_cores
 from mhist_tune.events import StopRequest
 from mhist_tune.storage import open_storage
 from mhist_tune.synthesize import synthesize
 from mhist_tune.worker import serve
+from mhist_tune.worker_options import WorkerOptions
 
 GOAL = 0.02
 DEFINITION = """

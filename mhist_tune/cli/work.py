@@ -233,11 +233,12 @@ def _work(
     """Run workers in this terminal. A signal that stops them ends it with 128 + its number."""
     from mhist_tune.checkpoint_places import open_files
     from mhist_tune.cli.progress import progress
-    from mhist_tune.devices import WorkerOptions, parse_devices
+    from mhist_tune.devices import parse_devices
     from mhist_tune.events import Interrupted
     from mhist_tune.storage import open_storage
     from mhist_tune.studies import load_study
     from mhist_tune.supervisor import run_workers, stop_on_signals
+    from mhist_tune.worker_options import WorkerOptions
 
     checkpoints, checkpoints_gb = work["checkpoints"], work["checkpoints_gb"]
     with open_storage(
@@ -246,7 +247,15 @@ def _work(
         if name:
             load_study(storage, name)
         open_files(checkpoints, storage.root)
-    options = WorkerOptions(storage_url, root, name, stages, wait, checkpoints, checkpoints_gb)
+    options = WorkerOptions(
+        storage_url=storage_url,
+        data_root=root,
+        study=name,
+        stages=stages,
+        wait=wait,
+        checkpoints=checkpoints,
+        checkpoints_gb=checkpoints_gb,
+    )
     try:
         with stop_on_signals() as stop, progress() as emit:
             run_workers(options, parse_devices(work["devices"], work["per_device"]), emit, stop)
