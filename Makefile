@@ -1,13 +1,13 @@
-# PYTHON is only used to make .venv; everything else runs in it.
+# PYTHON only makes .venv; everything else runs in it.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Made after a complete installation, without and with the development tools; older than pyproject.toml, they are made again.
+# Marks of a complete installation, without and with the development tools. If pyproject.toml is newer, it is repeated.
 INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-# One thread for each process, asleep while it waits: tests that start several would otherwise fight over the cores.
+# One thread a process, which sleeps while it waits. Otherwise tests that start several processes compete for the cores.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 
 .PHONY: help setup demo test chaos test-browser compose-test check bench bench-gpu bench-search clean
@@ -16,27 +16,27 @@ PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(INSTALLED) ## the whole main job on generated images
+demo: $(INSTALLED) ## run the whole main job on generated images
 	$(BIN)/mhist-tune demo
 
-setup: $(DEVELOPED) ## .venv with the package, editable, and the development tools
+setup: $(DEVELOPED) ## make .venv with the package, editable, and the development tools
 
-test: setup check ## make check and the tests: no network, no GPU, no data set
+test: setup check ## run make check and the tests: no network, no GPU, no data set
 	$(PYTEST) --numprocesses auto --dist loadfile
 
 # MHIST_TUNE_CHAOS_SEED chooses another schedule of accidents.
-chaos: setup ## the chaos test in its long form: six workers, 40 trials of each study, many accidents
+chaos: setup ## run the long form of the chaos test: six workers, 40 trials of each study, many accidents
 	MHIST_TUNE_CHAOS_TRIALS=40 $(PYTEST) tests/test_chaos.py --durations=0
 
-test-browser: setup ## the dashboard in Chromium, on both databases, while workers train; screenshots in build/
+test-browser: setup ## test the dashboard in Chromium, on both databases, while workers train; screenshots in build/
 	$(PIP) install -e '.[browser]'
 	@command -v chromium >/dev/null || $(BIN)/playwright install chromium
 	$(PYTEST) -m browser tests/test_browser.py
 
-compose-test: setup ## the Compose stack for real, with accidents: needs Docker and Compose v2
+compose-test: setup ## run the Compose stack, with accidents; needs Docker and Compose v2
 	$(BIN)/python tests/compose_stack.py --build
 
-check: setup ## format, lint, types, import contracts, deployment files
+check: setup ## check format, lint, types, import contracts, deployment files
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -46,15 +46,15 @@ check: setup ## format, lint, types, import contracts, deployment files
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/shellcheck .ci/run deploy/worker.sbatch storage/postgres/make-credentials.sh
 
-bench: $(DEVELOPED) ## the figures of docs/results/performance.md, two hours on two cores
+bench: $(DEVELOPED) ## measure the figures of docs/results/performance.md, two hours on two cores
 	for bench in speed.startup speed.memory speed.throughput speed.freeze speed.trial_overhead \
 	  'speed.against_recipe --n-pilot 0' service.storage; do \
 	  echo "== bench.$$bench"; $(BIN)/python -m bench.$$bench || exit; done
 
-bench-gpu: $(DEVELOPED) ## on a machine with a GPU: speed by number format, share of the bare step, memory, trials per hour
+bench-gpu: $(DEVELOPED) ## measure a GPU: speed by number format, share of the bare step, memory, trials per hour
 	$(BIN)/python -m bench.speed.gpu
 
-bench-search: $(DEVELOPED) ## samplers and pruners replayed on the recorded curves of bench/search/curves
+bench-search: $(DEVELOPED) ## replay samplers and pruners on the recorded curves of bench/search/curves
 	$(BIN)/python -m bench.search.replay
 
 clean: ## remove .venv, caches and build outputs; studies in storage/ stay

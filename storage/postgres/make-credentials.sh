@@ -1,8 +1,8 @@
 #!/bin/sh
-# Makes the database's password on the first start and keeps it from then on, so that it stands in no file of the
-# project, no environment and no log. FOLDER is a volume of its own, which only the services of the stack see.
+# Make the database's password on the first start and keep it afterwards. It is in no file of the project, no environment
+# and no log. FOLDER is a volume that only the services of the stack mount.
 # Usage: make-credentials.sh FOLDER     writes FOLDER/pgpass (libpq's PGPASSFILE), FOLDER/password (for the server) and
-#                                       FOLDER/dashboard-password (what the web pages ask for)
+#                                       FOLDER/dashboard-password (for the web pages)
 set -eu
 umask 077                                # libpq ignores a pgpass that others may read
 cd "$1"
@@ -15,5 +15,5 @@ if [ ! -s dashboard-password ]; then
   mv dashboard-password.new dashboard-password
 fi
 cut -d: -f5 pgpass > password.new
-chmod 644 password.new                   # the server runs under a user id that this image does not know
+chmod 644 password.new                   # the server runs under another user id
 mv password.new password
