@@ -14,8 +14,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from mhist_tune.dashboard import app, serve
 from mhist_tune.dashboard.access import Access
+from mhist_tune.dashboard.server import app, serve
 from mhist_tune.errors import StorageError, UsageError
 from mhist_tune.storage import Storage, open_storage
 from tests.web import ORIGIN, PASSWORD, Client

@@ -6,8 +6,8 @@ import pytest
 import sqlalchemy
 
 from mhist_tune import journal, ledger, studies
-from mhist_tune.dashboard import app
 from mhist_tune.dashboard.access import Access
+from mhist_tune.dashboard.server import app
 from mhist_tune.epochs import record_epoch
 from mhist_tune.heartbeats import heartbeat
 from mhist_tune.leases import Claim, LeaseObserver

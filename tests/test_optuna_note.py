@@ -6,7 +6,7 @@ import pytest
 from optuna_dashboard import get_note
 
 from mhist_tune import report, studies
-from mhist_tune.dashboard import app
+from mhist_tune.dashboard.server import app
 from mhist_tune.storage import Storage
 from tests import made_up
 from tests.web import Client

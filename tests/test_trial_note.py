@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from mhist_tune import studies, trial_note
-from mhist_tune.dashboard import app
+from mhist_tune.dashboard.server import app
 from mhist_tune.epochs import epochs_of
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study

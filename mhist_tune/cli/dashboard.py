@@ -34,7 +34,7 @@ def dashboard_command(host: str, port: int, read_only: bool, storage_url: str) -
     password = _password()
     hosts = [name.strip() for name in os.environ.get(_HOSTS, "").split(",") if name.strip()]
 
-    from mhist_tune.dashboard import serve
+    from mhist_tune.dashboard.server import serve
 
     how = "read-only" if read_only or password is None else "with a login"
     click.echo(f"listening on http://{host}:{port}, {how}", err=True)

@@ -1,5 +1,8 @@
-"""The web UI: our own pages and optuna-dashboard's on one origin, behind a guard."""
+"""The web pages of a storage: ours, and optuna-dashboard's on the same origin.
 
-from mhist_tune.dashboard.server import LOOPBACK_HOSTS, app, serve
-
-__all__ = ["LOOPBACK_HOSTS", "app", "serve"]
+`server` runs gunicorn. `guard` checks every request before all else: host name, sizes, origin of a write, and the login
+that `access` holds. `site` maps URLs to `pages`, which take snapshots from `live` (with `slot_cache`) and lay them out
+with `view`; `forms` reads posted forms and calls the actions that the command line calls too; `responses` makes the
+answers. `stock` is optuna-dashboard, without the writes that would bypass the ledger. Nothing imports this package but
+the command line.
+"""
