@@ -1,6 +1,7 @@
-"""Decision threshold and recalibration, both fixed on images that the model was not trained on and that are not test.
+"""Decision threshold and recalibration of probabilities. Both are fitted on images outside training and test.
 
-Shapes: `n` images, labels 0 (HP) or 1 (SSA), probabilities of SSA of any shape where they are only mapped.
+Shapes: `n` images. Labels are 0 (HP) or 1 (SSA), probabilities are those of SSA. Functions that only map probabilities
+accept any shape.
 """
 
 from dataclasses import dataclass
@@ -14,12 +15,12 @@ from mhist_tune.mhist import THRESHOLD
 from mhist_tune.statistics import checked
 
 _CERTAIN = 1e-7
-"""Probabilities nearer than this to 0 or 1 are taken for that far away: a logit is finite."""
+"""Probabilities are clipped to this distance from 0 and 1, so that their logits are finite."""
 
 
 @dataclass(frozen=True)
 class Recalibration:
-    """The map logit(p) -> slope * logit(p) + intercept; a slope below 1 takes back overconfidence."""
+    """The map logit(p) -> slope * logit(p) + intercept. A slope below 1 corrects overconfidence."""
 
     slope: float
     intercept: float
@@ -31,7 +32,13 @@ class Recalibration:
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Images of similar probability: how many, their mean probability, and the share of them that is SSA."""
+    """Images of similar probability.
+
+    Attributes:
+        n_images: number of images.
+        probability: their mean probability of SSA, 0..1.
+        share: share of them that is SSA, 0..1.
+    """
 
     n_images: int
     probability: float
@@ -39,23 +46,23 @@ class ReliabilityBin:
 
 
 def f1_threshold(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
-    """Return the threshold with the highest F1; of equally good ones the nearest to 0.5.
+    """Return the threshold with the highest F1; of several, the nearest to 0.5.
 
-    It lies halfway between two neighbouring probabilities, so that it does not hang on one image's last digit.
+    It lies halfway between two neighbouring probabilities, so that rounding of a probability does not change a class.
 
     Args:
         labels: [n], 0 or 1, with at least one 1.
         probabilities: [n], in 0..1.
 
     Raises:
-        ValueError: as `statistics.metrics_of`, or without an SSA image F1 has no best threshold.
+        ValueError: as `statistics.metrics_of`, or no image is SSA.
     """
-    positive, table = checked(labels, np.asarray(probabilities, dtype=np.float64)[None])
+    positive, of_one_model = checked(labels, np.asarray(probabilities, dtype=np.float64)[None])
     if not positive.any():
         raise ValueError("F1 has no best threshold without an SSA image")
-    values = np.unique(table[0])
+    values = np.unique(of_one_model[0])
     thresholds = np.concatenate([[values[0] / 2], (values[1:] + values[:-1]) / 2])
-    called = table[0] > thresholds[:, None]
+    called = of_one_model[0] > thresholds[:, None]
     tp = (called & positive).sum(axis=1)
     f1 = 2 * tp / (called.sum(axis=1) + positive.sum())
     best = thresholds[np.isclose(f1, f1.max(), rtol=0, atol=1e-12)]
@@ -63,10 +70,10 @@ def f1_threshold(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
 
 
 def platt(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Recalibration:
-    """Fit a recalibration: logistic regression of the labels on the logits, unpenalized (Platt, 1999).
+    """Fit a recalibration by logistic regression of the labels on the logits, without penalty (Platt, 1999).
 
-    Platt's targets, (n1 + 1) / (n1 + 2) and 1 / (n0 + 2) instead of 1 and 0, keep it finite where a threshold
-    separates the classes.
+    The targets are Platt's, (n1 + 1) / (n1 + 2) and 1 / (n0 + 2) instead of 1 and 0, for n1 SSA and n0 HP images. With
+    them the fit is finite even if a threshold separates the classes.
 
     Args:
         labels: [n], 0 or 1, both present.
@@ -75,14 +82,14 @@ def platt(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Recalibration:
     Raises:
         ValueError: as `statistics.metrics_of`, or one class is absent.
     """
-    positive, table = checked(labels, np.asarray(probabilities, dtype=np.float64)[None])
+    positive, of_one_model = checked(labels, np.asarray(probabilities, dtype=np.float64)[None])
     n_positive = int(positive.sum())
     n_negative = positive.size - n_positive
     if not n_positive or not n_negative:
         raise ValueError("recalibration needs images of both classes")
     target = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
-    logits = _logit(table[0])[:, None]
-    # A soft target is two images of opposite labels that share one weight.
+    logits = _logit(of_one_model[0])[:, None]
+    # scikit-learn takes no soft targets: each image is given twice, with both labels, and its target as the weights.
     model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
     model.fit(
         np.concatenate([logits, logits]),
@@ -93,14 +100,17 @@ def platt(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Recalibration:
 
 
 def correct_prior(probabilities: npt.ArrayLike, *, fitted_on: float, applied_to: float) -> FloatArray:
-    """Move probabilities from one share of SSA to another by Bayes' rule, a constant step of the logits.
+    """Adapt probabilities to another share of SSA by Bayes' rule, which adds a constant to their logits.
 
-    It holds where the images of each class are alike in both sets (label shift; Saerens et al., 2002).
+    It assumes that the images of each class are alike in both sets (label shift; Saerens et al., 2002).
 
     Args:
-        probabilities: in 0..1, calibrated where the share is `fitted_on`.
-        fitted_on: a share of SSA, between 0 and 1.
-        applied_to: another.
+        probabilities: in 0..1, of any shape, calibrated for images of which `fitted_on` are SSA.
+        fitted_on: share of SSA, above 0 and below 1.
+        applied_to: share of SSA among the images that the result is for, above 0 and below 1.
+
+    Returns:
+        Probabilities of the same shape.
 
     Raises:
         ValueError: a share is not between 0 and 1.
@@ -112,18 +122,21 @@ def correct_prior(probabilities: npt.ArrayLike, *, fitted_on: float, applied_to:
 
 
 def reliability(labels: npt.ArrayLike, probabilities: npt.ArrayLike, n_bins: int = 10) -> list[ReliabilityBin]:
-    """Return up to `n_bins` bins of (nearly) as many images each, from the lowest probability to the highest.
+    """Return bins with nearly equal numbers of images, ordered by probability. No bin is empty.
 
     Args:
         labels: [n], 0 or 1.
         probabilities: [n], in 0..1.
-        n_bins: at least 1; no bin is empty.
+        n_bins: number of bins, at least 1; with fewer images there are fewer bins.
+
+    Raises:
+        ValueError: as `statistics.metrics_of`.
     """
-    positive, table = checked(labels, np.asarray(probabilities, dtype=np.float64)[None])
-    order = np.argsort(table[0], kind="stable")
+    positive, of_one_model = checked(labels, np.asarray(probabilities, dtype=np.float64)[None])
+    order = np.argsort(of_one_model[0], kind="stable")
     return [
-        ReliabilityBin(len(one), float(table[0, one].mean()), float(positive[one].mean()))
-        for one in np.array_split(order, min(n_bins, positive.size))
+        ReliabilityBin(len(indices), float(of_one_model[0, indices].mean()), float(positive[indices].mean()))
+        for indices in np.array_split(order, min(n_bins, positive.size))
     ]
 
 

@@ -1,6 +1,6 @@
-"""Figures without a window system: PNG files, and SVG that takes the colours of the page around it.
+"""matplotlib figures without a window system: as PNG files, or as SVG elements in the colours of an HTML page.
 
-Colours are told apart by colour-blind readers too (Okabe and Ito, 2008).
+Colour-blind readers can tell the colours apart (after Okabe and Ito, 2008).
 """
 
 import io
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
 GREEN, PINK, BROWN, VIOLET = "#00795A", "#B0568B", "#8A6D00", "#5B4FC4"
 INK = "#1b1b1c"
-"""Text and axes."""
+"""Colour of text and axes."""
 
 _CSS = {
     BLUE: "var(--blue)",
@@ -45,9 +45,14 @@ _DPI = 150
 
 
 def new_figure(*, width: float = 5.4, height: float = 4.2, n_panels: int = 1) -> tuple[Figure, list[Axes]]:
-    """Return a figure of that many inches with panels below each other."""
+    """Return a figure and its panels, which are below each other.
+
+    Args:
+        width, height: of the figure, in inches.
+        n_panels: number of panels.
+    """
     with matplotlib.rc_context(_STYLE):
-        # A figure of its own, not pyplot's: no global state.
+        # Not made by pyplot, which has global state.
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         panels = [figure.add_subplot(n_panels, 1, number) for number in range(1, n_panels + 1)]
@@ -57,17 +62,17 @@ def new_figure(*, width: float = 5.4, height: float = 4.2, n_panels: int = 1) ->
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    """Write a figure on white."""
+    """Write a figure as a PNG file, on a white background."""
     with matplotlib.rc_context(_STYLE):
         figure.savefig(path, format="png", dpi=_DPI, facecolor="white")
 
 
 def inline_svg(figure: Figure, label: str) -> str:
-    """Return a figure as an SVG element for a page that defines --blue and the other colours.
+    """Return a figure as an SVG element, for a page whose CSS defines --blue and the other colours.
 
     Args:
-        figure: of `new_figure`.
-        label: what it shows, for those who do not see it.
+        figure: as from `new_figure`.
+        label: description of the figure for screen readers.
     """
     buffer = io.StringIO()
     with matplotlib.rc_context(_STYLE):

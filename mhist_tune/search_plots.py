@@ -1,4 +1,4 @@
-"""Figures of training and of the search: learning curves, history, importance. Validation scores only."""
+"""Figures of training and search: learning curves, history, importance. They show validation scores only."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,15 +10,14 @@ from matplotlib.ticker import MaxNLocator
 from mhist_tune.canvas import BLUE, GREY, INK, ORANGE, new_figure
 
 Curve = Sequence[float | None]
-"""One value for each epoch, from the first on; None where it was not measured."""
+"""One value for each epoch, starting with epoch 1; None for an epoch in which it was not measured."""
 
 
 def learning_curves(chosen: Mapping[str, Curve], retrained: Sequence[Curve]) -> Figure:
     """Draw the chosen trial's losses, F1 and AUROC by epoch, and the training loss of each retrained seed.
 
     Args:
-        chosen: `train_loss`, `val_loss`, `val_f1` and `val_auroc` of the chosen search trial; empty where it is not
-            known.
+        chosen: `train_loss`, `val_loss`, `val_f1` and `val_auroc` of the chosen search trial; empty if there is none.
         retrained: the training loss of each seed.
     """
     figure, panels = new_figure(width=6.0, height=5.6 if chosen else 3.4, n_panels=2 if chosen else 1)
@@ -42,28 +41,26 @@ def learning_curves(chosen: Mapping[str, Curve], retrained: Sequence[Curve]) -> 
 
 
 def history(numbers: Sequence[int], values: Sequence[float], states: Sequence[str], chosen: int | None) -> Figure:
-    """Draw the best validation F1 of each trial, and the best complete one so far.
+    """Draw the best validation F1 of each trial, and the best of the complete trials so far.
 
     Args:
-        numbers: of the trials, ascending.
-        values: of each.
-        states: COMPLETE or PRUNED.
-        chosen: the number of the retrained trial.
+        numbers: the numbers of the trials, ascending.
+        values: the best validation F1 of each trial.
+        states: COMPLETE or PRUNED for each trial.
+        chosen: the number of the retrained trial; None if there is none.
     """
     figure, (axes,) = new_figure(width=6.0, height=4.0)
     for state, colour, marker in (("COMPLETE", BLUE, "o"), ("PRUNED", GREY, "x")):
-        places = [place for place, one in enumerate(states) if one == state]
-        shown = [numbers[place] for place in places], [values[place] for place in places]
-        axes.plot(*shown, color=colour, marker=marker, markersize=5, linestyle="", label=state.lower())
+        positions = [position for position, other in enumerate(states) if other == state]
+        points = [numbers[position] for position in positions], [values[position] for position in positions]
+        axes.plot(*points, color=colour, marker=marker, markersize=5, linestyle="", label=state.lower())
     best = np.maximum.accumulate([v if s == "COMPLETE" else -np.inf for v, s in zip(values, states, strict=True)])
-    is_known = np.isfinite(best)
-    axes.step(
-        np.array(numbers)[is_known], best[is_known], where="post", color=ORANGE, linewidth=1.6, label="best so far"
-    )
+    exists = np.isfinite(best)
+    axes.step(np.array(numbers)[exists], best[exists], where="post", color=ORANGE, linewidth=1.6, label="best so far")
     if chosen is not None and chosen in numbers:
-        place = numbers.index(chosen)
-        axes.plot([chosen], [values[place]], marker="o", markersize=12, markerfacecolor="none", color=INK, linestyle="")
-        axes.annotate("retrained", (chosen, values[place]), xytext=(0, 10), textcoords="offset points", ha="center")
+        value = values[numbers.index(chosen)]
+        axes.plot([chosen], [value], marker="o", markersize=12, markerfacecolor="none", color=INK, linestyle="")
+        axes.annotate("retrained", (chosen, value), xytext=(0, 10), textcoords="offset points", ha="center")
     axes.set(xlabel="trial", ylabel="best validation F1")
     axes.margins(y=0.15)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -72,10 +69,10 @@ def history(numbers: Sequence[int], values: Sequence[float], states: Sequence[st
 
 
 def importance(shares: Mapping[str, tuple[float, float, float]]) -> Figure:
-    """Draw the share of each hyperparameter with its interval, the largest on top.
+    """Draw each hyperparameter's share of the explained variance with its interval, the largest on top.
 
     Args:
-        shares: share, lower and upper end by hyperparameter, the largest first.
+        shares: (share, lower end, upper end) of each hyperparameter, each 0..1, the largest share first.
     """
     figure, (axes,) = new_figure(width=6.0, height=1.2 + 0.45 * len(shares))
     names = list(shares)[::-1]

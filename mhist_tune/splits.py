@@ -1,4 +1,4 @@
-"""The validation split and the folds: parts of the train partition, stratified on the votes, stored with the study."""
+"""The validation split and the folds of cross-validation: parts of the train partition, stratified by votes."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -12,27 +12,30 @@ from mhist_tune.mhist import NEGATIVE_CLASS, POSITIVE_CLASS
 
 Mask: TypeAlias = NDArray[np.bool_]
 N_GROUP_ORDERS = 32
-"""Random orders tried to find a split by groups that is near the wanted counts."""
+"""Number of random orders of the groups that are tried; the split nearest to the target counts is taken."""
 
 
 def split_train(
     votes: Int64Array, labels: Int64Array, groups: Sequence[str] | None, *, val_fraction: float, seed: int
 ) -> tuple[Int64Array, Int64Array]:
-    """Return (train, validation) indices, each sorted; together they are every image once.
+    """Split n images into (train, validation) indices, each sorted. Every image is in exactly one part.
 
-    Without groups, each class gives ``round(val_fraction * its count)`` images, at least one, and within it each vote
-    count gives its share to within one image; where a vote count is too small for an image of its own, neighbouring
-    counts of the class share one. With groups, every group stays whole and the counts come as near as groups allow.
+    Without groups, validation gets ``round(val_fraction * count)`` images of each class, at least one. Within a class,
+    each vote count contributes its share, to within one image. A vote count too small for one image shares it with
+    neighbouring counts. With groups, every group stays in one part, and the counts are as near as groups allow.
 
     Args:
         votes: votes for SSA, [n], 0..7.
-        labels: the class, [n], 0 or 1.
-        groups: the patient or slide of each image, or None.
+        labels: classes, [n], 0 or 1.
+        groups: the patient or slide of each image, [n], or None.
         val_fraction: share of the validation split, above 0 and below 1.
-        seed: chooses the images; the same seed gives the same split.
+        seed: decides which images are chosen; the same seed gives the same split.
+
+    Returns:
+        int64 indices of the train and of the validation images.
 
     Raises:
-        DataError: a class has too few images, or groups, to be on both sides.
+        DataError: a class has too few images or groups to be in both parts.
     """
     rng = np.random.default_rng(seed)
     in_val = (
@@ -43,7 +46,7 @@ def split_train(
     for label, name in enumerate((NEGATIVE_CLASS, POSITIVE_CLASS)):
         if len(np.unique(in_val[labels == label])) < 2:
             raise DataError(
-                f"the train partition cannot be split with {name} images on both sides",
+                f"the train partition cannot be split with {name} images in both parts",
                 hint="each class needs at least two images, and two groups if there are groups",
             )
     return np.flatnonzero(~in_val), np.flatnonzero(in_val)
@@ -52,30 +55,30 @@ def split_train(
 def split_folds(
     votes: Int64Array, labels: Int64Array, groups: Sequence[str] | None, *, n_folds: int, seed: int
 ) -> list[Int64Array]:
-    """Return the sorted indices of each fold; together they are every image once.
+    """Return the sorted indices of each fold. Every image is in exactly one fold.
 
-    Each fold is cut from what the earlier ones left, in the way of `split_train`.
+    Each fold is split off the images that remain after the earlier folds, by `split_train`.
 
     Args:
         votes, labels, groups: as in `split_train`.
         n_folds: at least 2.
-        seed: chooses the images.
+        seed: decides which images are chosen.
 
     Raises:
-        DataError: a class has too few images, or groups, to be in every fold.
+        DataError: a class has too few images or groups to be in every fold.
     """
-    folds, left = [], np.arange(len(votes))
-    for n_left in range(n_folds, 1, -1):
+    folds, remaining = [], np.arange(len(votes))
+    for n_remaining_folds in range(n_folds, 1, -1):
         rest, fold = split_train(
-            votes[left],
-            labels[left],
-            None if groups is None else [groups[int(index)] for index in left],
-            val_fraction=1 / n_left,
+            votes[remaining],
+            labels[remaining],
+            None if groups is None else [groups[int(index)] for index in remaining],
+            val_fraction=1 / n_remaining_folds,
             seed=seed,
         )
-        folds.append(left[fold])
-        left = left[rest]
-    return [*folds, left]
+        folds.append(remaining[fold])
+        remaining = remaining[rest]
+    return [*folds, remaining]
 
 
 def _choose_images(votes: Int64Array, labels: Int64Array, val_fraction: float, rng: np.random.Generator) -> Mask:
@@ -85,7 +88,7 @@ def _choose_images(votes: Int64Array, labels: Int64Array, val_fraction: float, r
         members = shuffled[labels[shuffled] == label]
         members = members[np.argsort(votes[members], kind="stable")]
         n_val = max(1, round(val_fraction * len(members)))
-        # Evenly spaced picks from images in the order of their votes take from each vote count in proportion.
+        # Evenly spaced positions in the order of votes choose from each vote count in proportion to its size.
         in_val[members[((np.arange(n_val) + 0.5) * len(members) / n_val).astype(int)]] = True
     return in_val
 
@@ -94,7 +97,7 @@ def _choose_groups(
     votes: Int64Array, labels: Int64Array, groups: Sequence[str], val_fraction: float, rng: np.random.Generator
 ) -> Mask:
     names, group_of = np.unique(np.asarray(groups), return_inverse=True)
-    # One column per class, per vote count, and one for all: each asks for its share, relative to its size.
+    # One column for each class, each vote count and all images. Division by the root of its total weights each column.
     classes = np.unique(labels)
     columns = [labels == label for label in classes]
     columns += [votes == value for value in np.unique(votes)] + [np.ones(len(votes), dtype=bool)]
@@ -108,9 +111,9 @@ def _choose_groups(
         missing = val_fraction * counts.sum(axis=0)
         taken = np.zeros(len(names), dtype=bool)
         for group in rng.permutation(len(names)):
-            # Take a group that brings the counts nearer, |missing - counts|^2 < |missing|^2, or a class not there yet.
-            nearer = counts[group] @ (counts[group] - 2 * missing) < 0
-            if nearer or (holds[group] & ~holds[taken].any(axis=0)).any():
+            # Take a group if the counts get nearer, |missing - counts|^2 < |missing|^2, or if it adds a missing class.
+            is_nearer = counts[group] @ (counts[group] - 2 * missing) < 0
+            if is_nearer or (holds[group] & ~holds[taken].any(axis=0)).any():
                 taken[group] = True
                 missing -= counts[group]
         distance = float(missing @ missing) if holds[~taken].any(axis=0).all() else np.inf

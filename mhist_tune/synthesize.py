@@ -1,9 +1,9 @@
-"""H&E-like images of colorectal crypts in MHIST's layout, for demos and tests: free to share, learnable, not trivial.
+"""Synthetic H&E-like images of colorectal crypts in MHIST's layout, for demos and tests. They are free to share.
 
-Round to straight crypts with smooth lumina stand for hyperplastic polyps (HP); with severity their outlines grow teeth,
-as in sessile serrated adenomas (SSA). An image's votes are its severity in eighths, so images of 3 and 4 votes look
-much alike and the hard cases are those that annotators would dispute. Teeth change a crypt's outline and leave its
-area: class and colour are nearly unrelated, and staining varies from image to image.
+Hyperplastic polyps (HP) have crypts with smooth outlines. With rising severity the outlines get teeth, as in sessile
+serrated adenomas (SSA). The severity 0..1 of an image decides its votes: 0 to 1/8 gives no vote, 7/8 to 1 gives 7.
+Images with 3 and 4 votes therefore look alike, as the images that annotators dispute do. Teeth change the outline of a
+crypt and not its area, so class and colour are nearly independent. The staining varies from image to image.
 """
 
 import csv
@@ -26,11 +26,11 @@ MIN_IMAGES = 24
 MAX_IMAGES = sum(sum(counts) for counts in MHIST_VOTES.values())
 MIN_IMAGE_SIZE = 16
 
-# Optical density of unit stain in red, green, blue: the reference of Macenko et al. 2009 (ISBI, 1107-1110).
+# Optical density of the stains in R, G, B: the reference values of Macenko et al. 2009 (ISBI, 1107-1110).
 HEMATOXYLIN = (0.5626, 0.7201, 0.4062)
 EOSIN = (0.2159, 0.8012, 0.5581)
 
-# Standard deviations of the severity shown around the severity meant. They set how hard the task is.
+# Standard deviations of the drawn severity around the true one, per image and per crypt. They set how hard the task is.
 IMAGE_DISPUTE = 0.17
 CRYPT_DISPUTE = 0.30
 
@@ -39,14 +39,20 @@ Pixels: TypeAlias = NDArray[np.uint8]
 
 
 def synthesize(root: Path, *, n_images: int = 400, image_size: int = 224, seed: int = 0) -> None:
-    """Write ``root/annotations.csv`` and ``root/images/*.png`` (square, ``image_size`` px); all of it or nothing.
+    """Write a data set of ``root/annotations.csv`` and ``root/images/*.png``, or nothing if that fails.
 
-    Partitions and votes keep MHIST's proportions; 3,152 images have its very counts. Image i of a seed shows the same
-    tissue at every image size.
+    Partitions and votes have MHIST's proportions; with 3,152 images they have its counts. Image i of a seed shows the
+    same tissue at every image size.
+
+    Args:
+        root: folder to write into; created if it does not exist.
+        n_images: 24 to 3,152.
+        image_size: side length of the square images in pixels, at least 16.
+        seed: decides votes and tissue.
 
     Raises:
-        UsageError: ``n_images`` outside 24..3152 or ``image_size`` below 16.
-        DataError: ``root`` holds a table or images already, or cannot be written.
+        UsageError: ``n_images`` or ``image_size`` is out of range.
+        DataError: ``root`` contains annotations or images already, or cannot be written.
     """
     if not MIN_IMAGES <= n_images <= MAX_IMAGES:
         raise UsageError(f"the number of images must be from {MIN_IMAGES} to {MAX_IMAGES}, got {n_images}")
@@ -54,13 +60,13 @@ def synthesize(root: Path, *, n_images: int = 400, image_size: int = 224, seed: 
         raise UsageError(f"the image size must be at least {MIN_IMAGE_SIZE} px, got {image_size}")
     taken = next((root / name for name in (CSV_NAME, IMAGE_FOLDER) if (root / name).exists()), None)
     if taken is not None:
-        raise DataError(f"{taken} is there already", hint="choose another folder; nothing is overwritten")
+        raise DataError(f"{taken} exists already", hint="choose another folder; nothing is overwritten")
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=root) as folder:
             partial = Path(folder)
             _write(partial, n_images=n_images, image_size=image_size, seed=seed)
-            # The table comes last: a folder that has one is complete.
+            # The annotations come last: a folder that has them is complete.
             for name in (IMAGE_FOLDER, CSV_NAME):
                 (partial / name).replace(root / name)
     except OSError as error:
@@ -70,7 +76,7 @@ def synthesize(root: Path, *, n_images: int = 400, image_size: int = 224, seed: 
 
 
 def votes_of_images(n_images: int) -> list[tuple[str, int]]:
-    """Return (partition, votes) of each of ``n_images`` images in MHIST's proportions, by largest remainders."""
+    """Return (partition, votes) of each image, in MHIST's proportions rounded by the largest remainder method."""
     sizes = _apportion(n_images, [sum(counts) for counts in MHIST_VOTES.values()])
     return [
         (partition, votes)
@@ -81,6 +87,7 @@ def votes_of_images(n_images: int) -> list[tuple[str, int]]:
 
 
 def _apportion(total: int, weights: Sequence[int]) -> list[int]:
+    """Return whole numbers in proportion to `weights` whose sum is `total` (largest remainder method)."""
     shares = np.asarray(weights) * total / sum(weights)
     counts = np.floor(shares).astype(int)
     largest = np.argsort(counts - shares, kind="stable")
@@ -111,19 +118,25 @@ def _write(root: Path, *, n_images: int, image_size: int, seed: int) -> None:
 
 
 def render(rng: np.random.Generator, *, severity: float, image_size: int) -> Pixels:
-    """Draw one square of tissue, uint8 [image_size, image_size, 3]; severity 0..1 sets how serrated its crypts are."""
+    """Draw one image of tissue, uint8 [image_size, image_size, 3].
+
+    Args:
+        rng: decides everything but the severity.
+        severity: 0..1, how serrated the crypts are.
+        image_size: side length in pixels.
+    """
     y, x = (np.indices((image_size, image_size), dtype=np.float32) + np.float32(0.5)) / np.float32(image_size)
     hematoxylin, eosin = _stroma(rng, x, y)
-    # Annotators disagree and sections are cut at a slant: severity is seen through noise, per image and per crypt.
-    shown = severity + rng.normal(scale=IMAGE_DISPUTE)
-    for crypt in _crypt_centres(rng):
-        _draw_crypt(
-            rng, x, y, hematoxylin, eosin, centre=crypt, teeth=max(0.0, shown + rng.normal(scale=CRYPT_DISPUTE))
-        )
+    # Annotators disagree, and sections are cut at a slant: the severity has noise, per image and per crypt.
+    noisy_severity = severity + rng.normal(scale=IMAGE_DISPUTE)
+    for centre in _crypt_centres(rng):
+        teeth = max(0.0, noisy_severity + rng.normal(scale=CRYPT_DISPUTE))
+        _draw_crypt(rng, x, y, hematoxylin, eosin, centre=centre, teeth=teeth)
     return _stain(rng, hematoxylin, eosin)
 
 
 def _stroma(rng: np.random.Generator, x: Plane, y: Plane) -> tuple[Plane, Plane]:
+    """Return the amounts of hematoxylin and eosin of the tissue between the crypts, [size, size] each."""
     size = len(x)
     cloudy = _noise(rng, size, 6)
     fibres = _noise(rng, size, (40, 9))
@@ -139,7 +152,7 @@ def _stroma(rng: np.random.Generator, x: Plane, y: Plane) -> tuple[Plane, Plane]
 
 
 def _crypt_centres(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return crypt centres [n, 2] of a jittered, turned hexagonal lattice that covers the unit square."""
+    """Return crypt centres (x, y) [n, 2] on a jittered, rotated hexagonal lattice that covers the unit square."""
     pitch = rng.uniform(0.36, 0.46)
     steps = np.arange(-4, 5)
     column, row = (grid.ravel() for grid in np.meshgrid(steps, steps))
@@ -160,7 +173,15 @@ def _draw_crypt(
     centre: NDArray[np.float64],
     teeth: float,
 ) -> None:
-    """Draw one crypt into both stain planes, in place: nuclei at its base, pale mucin, an open lumen."""
+    """Draw one crypt into both stain planes, in place: nuclei at its base, pale mucin, an open lumen.
+
+    Args:
+        rng: decides size, shape and orientation.
+        x, y: coordinates of the pixels in 0..1, [size, size].
+        hematoxylin, eosin: amounts of stain, [size, size].
+        centre: (x, y).
+        teeth: height of the teeth, at least 0.
+    """
     radius = rng.uniform(0.13, 0.17)
     stretch = rng.uniform(1.0, 1.45)
     angle = rng.uniform(0, np.pi)
@@ -177,9 +198,9 @@ def _draw_crypt(
     wave = _triangle(n_teeth * theta + phase[0] + 0.5 * np.sin(theta + phase[1]))
     height = min(0.08 + 0.36 * teeth, 0.5)
     wall = 1 + 0.06 * np.sin(2 * theta + phase[2]) + 0.04 * np.sin(3 * theta + phase[3]) + 0.12 * height * wave
-    # The mean of wave squared is 1/3: the division keeps the lumen's area, so that teeth do not show as whiteness.
+    # The mean of wave squared is 1/3. The division keeps the area of the lumen, so that teeth do not make images paler.
     lumen = lumen_share * (1 + height * wave) / np.sqrt(1 + height**2 / 3)
-    # Edges are as soft as a pixel is wide.
+    # An edge is blurred over about one pixel.
     sharpness = radius * len(x) * 1.5
     inside = _edge((wall - distance) * sharpness)
     open_ = _edge((lumen - distance) * sharpness)
@@ -195,7 +216,10 @@ def _draw_crypt(
 
 
 def _stain(rng: np.random.Generator, hematoxylin: Plane, eosin: Plane) -> Pixels:
-    """Return the image by Beer and Lambert's law, under a stain, a lamp and a sensor of its own; uint8 [H, W, 3]."""
+    """Return the image of both stains, uint8 [H, W, 3], by the Beer-Lambert law.
+
+    Stain colours, light source and sensor noise are drawn for each image.
+    """
     stains = np.array([HEMATOXYLIN, EOSIN]) * rng.normal(1, 0.06, size=(2, 3)) * rng.uniform(0.75, 1.3, size=(2, 1))
     density = hematoxylin[..., None] * stains[0].astype(np.float32) + eosin[..., None] * stains[1].astype(np.float32)
     lamp = rng.uniform(0.92, 0.99, size=3).astype(np.float32)
@@ -204,13 +228,13 @@ def _stain(rng: np.random.Generator, hematoxylin: Plane, eosin: Plane) -> Pixels
 
 
 def _noise(rng: np.random.Generator, size: int, cells: int | tuple[int, int]) -> Plane:
-    """Return smooth noise [size, size], about standard normal, with ``cells`` bumps along each (height, width) edge."""
+    """Return smooth noise [size, size], about standard normal, from a grid of ``cells`` (height, width) values."""
     coarse = rng.standard_normal(cells if isinstance(cells, tuple) else (cells, cells), dtype=np.float32)
     return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
 
 
 def _window(centre_x: float, centre_y: float, reach: float, size: int) -> tuple[slice, slice]:
-    """Return the rows and columns within ``reach`` (in widths of the image) of a centre."""
+    """Return the rows and columns within ``reach`` of a centre, both as shares of the image's side."""
 
     def span(centre: float) -> slice:
         return slice(max(0, int((centre - reach) * size)), max(0, int((centre + reach) * size) + 1))
@@ -219,10 +243,10 @@ def _window(centre_x: float, centre_y: float, reach: float, size: int) -> tuple[
 
 
 def _triangle(angle: Plane) -> Plane:
-    """Return a triangle wave of period 2 pi in -1..1."""
+    """Return a triangle wave with period 2 pi and range -1..1."""
     return np.asarray(2 / np.pi * np.arcsin(np.sin(angle)), dtype=np.float32)
 
 
 def _edge(signed_distance: Plane) -> Plane:
-    """Return 0..1 across an edge, 1 where ``signed_distance`` (about a pixel) is positive."""
+    """Return a smooth step: near 0 where ``signed_distance`` is negative, near 1 where it is positive."""
     return np.asarray(1 / (1 + np.exp(-np.clip(2 * signed_distance, -30, 30))), dtype=np.float32)

@@ -95,7 +95,7 @@ def test_two_large_groups_of_a_class_go_to_either_side() -> None:
 def test_a_class_that_cannot_be_on_both_sides_is_refused(votes: list[int], groups: list[str] | None) -> None:
     """The error names the class."""
     array = np.array(votes)
-    with pytest.raises(DataError, match="SSA images on both sides"):
+    with pytest.raises(DataError, match="SSA images in both parts"):
         split_train(array, labels_of(array), groups, val_fraction=0.2, seed=0)
 
 
@@ -123,5 +123,5 @@ def test_folds_tear_no_group() -> None:
 def test_a_class_with_fewer_images_than_folds_is_refused() -> None:
     """Two SSA images cannot be in three folds."""
     votes = np.array([0, 1, 2, 3, 0, 1, 6, 7])
-    with pytest.raises(DataError, match="SSA images on both sides"):
+    with pytest.raises(DataError, match="SSA images in both parts"):
         split_folds(votes, labels_of(votes), None, n_folds=3, seed=0)

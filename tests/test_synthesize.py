@@ -129,7 +129,7 @@ def test_impossible_sizes_are_refused(tmp_path: Path, n_images: int, image_size:
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     """A folder with a table is refused and stays as it was; a folder with other files may be used."""
     (tmp_path / "annotations.csv").write_text("precious")
-    with pytest.raises(DataError, match="is there already"):
+    with pytest.raises(DataError, match="exists already"):
         synthesize(tmp_path, n_images=24, image_size=24)
     assert [path.name for path in tmp_path.iterdir()] == ["annotations.csv"]
     (tmp_path / "annotations.csv").rename(tmp_path / "notes.txt")
