@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from mhist_tune.errors import did_you_mean
 from mhist_tune.mhist import N_ANNOTATORS
+from mhist_tune.value_checks import problem_of
 
 DROPOUT_PLACEMENT = re.compile(r"none|head|pos|head\+last([1-9]\d*)(\.mlp)?")
 FREEZE = re.compile(r"none|all_but_head|stem|first([1-9]\d*)")
@@ -279,36 +280,13 @@ def check(name: str, value: object) -> str | None:
     field = FIELDS.get(name)
     if field is None:
         return f'unknown hyperparameter "{name}"{did_you_mean(name, FIELDS)}'
-    if problem := _type_problem(field.type, value):
+    if field.type is float and isinstance(value, float) and not math.isfinite(value):
+        return f"must be a number, got {value!r}"
+    if problem := problem_of(field.type, value, field.low, field.high):
         return problem
     if field.choices is not None and value not in field.choices:
         return f'must be one of {", ".join(field.choices)}, got "{value}"'
-    items: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
-    for item in items:
-        if field.low is not None and item < field.low:
-            return f"must be at least {field.low}, got {item}"
-        if field.high is not None and item > field.high:
-            return f"must be at most {field.high}, got {item}"
     return field.problem_of(value) if field.problem_of else None
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _type_problem(expected: type, value: object) -> str | None:
-    """Compare a value with the declared type. A whole number is a valid float, and a list is a valid tuple."""
-    if expected is str:
-        return None if isinstance(value, str) and value else f"must be text, got {value!r}"
-    if expected is int:
-        return None if _is_int(value) else f"must be a whole number, got {value!r}"
-    if expected is float:
-        is_number = _is_int(value) or isinstance(value, float)
-        return None if is_number and math.isfinite(value) else f"must be a number, got {value!r}"  # type: ignore[arg-type]
-    if expected is tuple:
-        is_list = isinstance(value, list | tuple) and all(_is_int(item) for item in value)
-        return None if is_list else f"must be a list of whole numbers, got {value!r}"
-    return None if isinstance(value, Mapping) else f"must be a table, got {value!r}"
 
 
 def _describe(field: "dataclasses.Field[Any]", annotation: Any) -> Field:

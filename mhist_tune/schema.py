@@ -14,6 +14,7 @@ from mhist_tune.errors import did_you_mean
 from mhist_tune.hyperparameters import FIELDS, check
 from mhist_tune.space import Dimension
 from mhist_tune.table_rows import PER_STUDY, TableRow
+from mhist_tune.value_checks import problem_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """A valid study name."""
@@ -38,16 +39,7 @@ class _Option:
 
     def problem(self, value: Any) -> str | None:
         """Return what is wrong with `value`; None if it is legal."""
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if self.kind is bool:
-            return None if isinstance(value, bool) else f"must be true or false, got {value!r}"
-        if not is_number or (self.kind is int and not isinstance(value, int)):
-            return f"must be a {'whole ' if self.kind is int else ''}number, got {value!r}"
-        if self.low is not None and not value >= self.low:
-            return f"must be at least {self.low:g}, got {value}"
-        if self.high is not None and not value <= self.high:
-            return f"must be at most {self.high:g}, got {value}"
-        return None
+        return problem_of(self.kind, value, self.low, self.high)
 
 
 STUDY_OPTIONS = {
@@ -55,7 +47,7 @@ STUDY_OPTIONS = {
     "split_seed": _Option(int, 0, low=0),
     "val_fraction": _Option(float, 0.2, low=0.05, high=0.5),
     "smoothing": _Option(int, 1, low=1, high=100),
-    "lease_s": _Option(float, 60.0, low=0.1, high=3600.0),
+    "lease_s": _Option(float, 60.0, low=0.1, high=3600),
 }
 N_SEEDS = _Option(int, 3, low=1, high=1000)
 # The best `top` trials and the study's default are trained again with cross-validation, before one of them is chosen.
@@ -68,7 +60,7 @@ _SAMPLERS = {
 }
 _SEED = {"seed": _Option(int, 0, low=0)}
 # The share of trials that are never pruned, so that a report can estimate what pruning cost.
-_AUDIT = {"audit": _Option(float, 0.0, low=0.0, high=0.5)}
+_AUDIT = {"audit": _Option(float, 0.0, low=0, high=0.5)}
 # A trial goes on if it is among the best `percentile` percent (median: 50) of at least n_startup_trials trials. The
 # first n_warmup_epochs are not judged.
 _PERCENTILE = {"n_startup_trials": _Option(int, 5, low=1), "n_warmup_epochs": _Option(int, 3, low=0), **_AUDIT}
@@ -82,7 +74,7 @@ def _halving(reduction_factor: int) -> dict[str, _Option]:
 _PRUNERS: dict[str, dict[str, _Option]] = {
     "none": {},
     "median": _PERCENTILE,
-    "percentile": {"percentile": _Option(float, 25.0, low=0.0, high=100.0), **_PERCENTILE},
+    "percentile": {"percentile": _Option(float, 25.0, low=0, high=100), **_PERCENTILE},
     "successive_halving": _halving(4),
     # Successive halving in which trials wait at a rung and may be promoted later; see `promotion`.
     "promotion": _halving(3),
