@@ -1,7 +1,7 @@
-"""Where checkpoint files lie: the few things that a store must be able to do, and a folder that does them.
+"""The operations on checkpoint files, and their implementation for a folder.
 
-Reading, writing and removing are those of Optuna's artifact stores, which `checkpoint_places` uses for S3. A folder has
-its own implementation here, because Optuna's may leave half a file behind.
+Optuna's artifact stores read, write and remove in the same way; `checkpoint_places` uses them for S3. A folder has its
+own implementation, because Optuna's may leave a part of a file.
 """
 
 import contextlib
@@ -18,33 +18,33 @@ _CHUNK_BYTES = 8 * 2**20
 
 
 class Files(Protocol):
-    """Named files, each there whole or not at all; a name is letters, digits, ``. _ -`` and slashes.
+    """Named files, each whole or absent. A name consists of letters, digits, ``. _ -`` and slashes.
 
-    Each method raises OSError, or StoreAwayError where the store may answer later.
+    Each method raises OSError, or StoreAwayError if the store is unreachable and may answer later.
 
     Attributes:
-        place: where the files are, the same text on every machine that reaches them there.
+        place: where the files are; the same text on every machine that reaches the same files.
     """
 
     place: str
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """Return the bytes of each file below a prefix (one that ends with a slash, or all for none), by name."""
+        """Return the bytes of each file below a prefix, by name. The prefix ends with a slash, or is empty for all."""
 
     def read(self, name: str) -> bytes:
-        """Return a file's content, or raise FileNotFoundError."""
+        """Return the content of a file, or raise FileNotFoundError."""
 
     def write(self, name: str, body: BinaryIO) -> None:
-        """Write a file, durably before this returns. What reading `body` raises comes through, and nothing stays."""
+        """Write a file durably. An error of reading `body` is raised, and no file stays."""
 
     def remove(self, name: str) -> None:
         """Remove a file; nothing happens if there is none."""
 
 
 class Folder:
-    """Files in a folder, which several processes, or machines that share it, may use at once.
+    """Files in a folder. Several processes, and machines that share the folder, may use it at once.
 
-    A name has one writer at a time: it holds a lease's token.
+    A name has one writer at a time, because it contains the token of a lease.
     """
 
     def __init__(self, path: Path, place: str | None = None) -> None:
@@ -62,11 +62,11 @@ class Folder:
         return found
 
     def read(self, name: str) -> bytes:
-        """Return a file's content."""
+        """Return the content of a file."""
         return (self.path / name).read_bytes()
 
     def write(self, name: str, body: BinaryIO) -> None:
-        """Write a file, durably before this returns."""
+        """Write a file durably."""
         path = self.path / name
         try:
             with replaced(path, is_only_writer=True) as partial, partial.open("wb") as file:
@@ -77,7 +77,7 @@ class Folder:
             raise
 
     def remove(self, name: str) -> None:
-        """Remove a file, and its folder if that is empty then."""
+        """Remove a file, and its folder if it is empty then."""
         path = self.path / name
         path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):

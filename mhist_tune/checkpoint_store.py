@@ -1,7 +1,7 @@
-"""Training states as files: one for each generation, written whole or not at all, checked when read.
+"""Training states as safetensors files, written whole or not at all and checked when they are read. No pickle.
 
-A file is a safetensors file; what is not a tensor stands as JSON in its metadata, beside a SHA-256 of everything. The
-two newest generations of a key are kept, so that a torn or damaged one falls back to the one before. No pickle.
+The metadata of a file holds the values that are not tensors, as JSON, and a SHA-256 of everything. The two newest
+files of a key are kept, so that a damaged one falls back to the one before.
 """
 
 import contextlib
@@ -43,20 +43,20 @@ _DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-"""How safetensors calls them, the widest first: in this order every tensor of a file is aligned."""
+"""Names of types in safetensors, the widest first: in this order every tensor of a file is aligned."""
 
 
 class Cancelled(Exception):
-    """A save was no longer wanted; nothing of it stays."""
+    """A save was cancelled; it leaves no file."""
 
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A state as it was at one moment, apart from what training does to it afterwards.
+    """A copy of a state, which training no longer changes.
 
     Attributes:
         text: the state as JSON, with a reference in place of each tensor.
-        tensors: the tensors by that reference, contiguous, on the CPU.
+        tensors: the tensors by their references, contiguous, on the CPU.
     """
 
     text: str
@@ -64,25 +64,25 @@ class Snapshot:
 
     @property
     def n_bytes(self) -> int:
-        """The bytes of its file, but for the header's few."""
+        """The bytes of its file without the header."""
         return len(self.text) + sum(tensor.nbytes for tensor in self.tensors.values())
 
 
 def snapshot(state: Mapping[str, Any]) -> Snapshot:
-    """Copy a state: a dict of dicts, lists, plain JSON values and tensors; keys of dicts are text."""
+    """Copy a state: dicts with text keys, lists, plain JSON values and tensors, nested."""
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_take_tensors(state, "", tensors))
     return Snapshot(text, tensors)
 
 
 class CheckpointStore:
-    """The checkpoints of many runs, each under its key; several processes may use one at once.
+    """The checkpoints of many runs, each under its key; several processes may use one store at once.
 
-    A key consists of letters, digits, ``. _ -`` and slashes, and is no other key's beginning up to a slash.
+    A key consists of letters, digits, ``. _ -`` and slashes. No key is another key up to a slash.
 
     Args:
-        files: where they lie; a path means a folder.
-        budget_bytes: how much all of them may take; None for no limit but the disk's.
+        files: the files of the checkpoints; a path means a folder.
+        budget_bytes: the most that all of them may take; None for no limit.
     """
 
     def __init__(self, files: Files | Path, budget_bytes: int | None = None) -> None:
@@ -91,19 +91,19 @@ class CheckpointStore:
 
     @property
     def place(self) -> str:
-        """Where the checkpoints are."""
+        """The place of the checkpoints."""
         return self.files.place
 
     def save(
         self, key: str, saved: Snapshot, *, epoch: int, token: int, cancelled: threading.Event | None = None
     ) -> None:
-        """Write the state of a run after `epoch`, under the lease `token`, and drop all but two generations.
+        """Write the state of a run after `epoch`, under the lease `token`, and remove all but the two newest files.
 
         Raises:
-            Cancelled: `cancelled` was set on the way.
-            DiskFullError: no space is left, or the budget does not allow it.
-            StoreAwayError: the store does not answer.
-            StorageError: the store cannot be written. Nothing half-written stays.
+            Cancelled: `cancelled` was set meanwhile.
+            DiskFullError: no space is left, or the file would exceed the budget.
+            StoreAwayError: the store is unreachable.
+            StorageError: the store cannot be written. No part of a file stays.
         """
         name = f"{_checked(key)}/epoch-{epoch:05d}.token-{token:05d}.safetensors"
         with self._explaining(f"cannot write the checkpoint {name}"):
@@ -116,7 +116,7 @@ class CheckpointStore:
         """Return the newest intact state of a run with its tensors on the CPU, or None if there is none.
 
         Raises:
-            StoreAwayError: the store does not answer.
+            StoreAwayError: the store is unreachable.
             StorageError: the store cannot be read.
         """
         with self._explaining(f"cannot read the checkpoints {key}"):
@@ -133,7 +133,7 @@ class CheckpointStore:
             return {name.rpartition("/")[0] for name in self.files.sizes(prefix)}
 
     def remove(self, key: str) -> None:
-        """Delete everything under a key, or under all keys that begin with it and a slash; nothing is no error."""
+        """Remove all files under a key, or under all keys that begin with it and a slash; there may be none."""
         with self._explaining(f"cannot remove the checkpoints {key}"):
             for name in self.files.sizes(f"{_checked(key)}/"):
                 self.files.remove(name)
@@ -151,7 +151,7 @@ class CheckpointStore:
     def _content(self, name: str) -> bytes:
         try:
             return self.files.read(name)
-        except OSError:  # removed meanwhile, or it cannot be read
+        except OSError:  # removed meanwhile, or not readable
             return b""
 
     def _generations(self, key: str) -> list[str]:
@@ -161,7 +161,7 @@ class CheckpointStore:
         return [name for _, name in sorted(found, key=lambda item: (int(item[0][1]), int(item[0][2])))]
 
     def _drop_old(self, key: str, token: int) -> None:
-        # Another holder of an older token may be at the same work; a file that it removed first is no error.
+        # The holder of an older token may do the same at the same time; its removals are no error.
         for name in self._generations(key)[:-N_KEPT]:
             self.files.remove(name)
         for name in self.files.sizes(f"{key}/"):
@@ -182,13 +182,15 @@ class CheckpointStore:
 
 
 class _Body(io.RawIOBase):
-    """A snapshot's safetensors file as a stream, piece by piece, so that no second copy of it is ever in memory."""
+    """A snapshot's safetensors file as a stream of pieces, so that memory never holds a second copy."""
 
     def __init__(self, key: str, saved: Snapshot, cancelled: threading.Event) -> None:
         self._cancelled = cancelled
         names = sorted(saved.tensors, key=lambda name: (list(_DTYPES).index(saved.tensors[name].dtype), name))
-        digest = _digest(key, saved.text, saved.tensors)
-        header: dict[str, Any] = {"__metadata__": {"format": FORMAT, "key": key, "state": saved.text, "sha256": digest}}
+        checksum = _checksum(key, saved.text, saved.tensors)
+        header: dict[str, Any] = {
+            "__metadata__": {"format": FORMAT, "key": key, "state": saved.text, "sha256": checksum}
+        }
         end = 0
         for name in names:
             tensor = saved.tensors[name]
@@ -201,11 +203,11 @@ class _Body(io.RawIOBase):
         self._piece = memoryview(b"")
 
     def readable(self) -> bool:
-        """Tell that it is for reading, and, by silence, for nothing else."""
+        """Return True: the stream can be read, not written."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer as far as the current piece goes; 0 is the end."""
+        """Fill a buffer from the current piece and return the number of bytes; 0 at the end."""
         if self._cancelled.is_set():
             raise Cancelled
         while not self._piece:
@@ -226,7 +228,7 @@ def _checked(key: str) -> str:
 
 
 def _state_in(content: bytes, key: str) -> dict[str, Any] | None:
-    """Return the state in a file, or None if the file is torn, damaged, empty or of another key."""
+    """Return the state in a file, or None if the file is cut short, damaged, empty or of another key."""
     try:
         tensors = load(content)
     except SafetensorError:
@@ -236,14 +238,14 @@ def _state_in(content: bytes, key: str) -> dict[str, Any] | None:
     text = metadata.get("state", "")
     if metadata.get("format") != FORMAT or metadata.get("key") != key:
         return None
-    if metadata.get("sha256") != _digest(key, text, tensors):
+    if metadata.get("sha256") != _checksum(key, text, tensors):
         return None
     state: dict[str, Any] = _put_tensors(json.loads(text), tensors)
     return state
 
 
 def _take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Return `value` with each tensor replaced by a reference, and collect copies of the tensors by that name."""
+    """Return `value` with a reference in place of each tensor, and add copies of the tensors to `tensors`."""
     if isinstance(value, Tensor):
         copied = value.detach().to("cpu", copy=True)
         tensors[name] = copied.contiguous()
@@ -265,13 +267,13 @@ def _put_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _digest(key: str, text: str, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(f"{key}\n{text}\n".encode())
+def _checksum(key: str, text: str, tensors: dict[str, Tensor]) -> str:
+    checksum = hashlib.sha256(f"{key}\n{text}\n".encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(_bytes_of(tensor))
-    return digest.hexdigest()
+        checksum.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        checksum.update(_bytes_of(tensor))
+    return checksum.hexdigest()
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

@@ -4,7 +4,7 @@ import functools
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy
 from sqlalchemy import Connection, Row
@@ -15,9 +15,6 @@ from mhist_tune.errors import DataError, StudyExistsError, StudyNotFoundError, d
 from mhist_tune.hyperparameters import PROBED, Hyperparameters
 from mhist_tune.stages import SlotState, Stage, StudyState
 from mhist_tune.storage import Storage
-
-if TYPE_CHECKING:
-    import optuna
 
 
 @dataclass(frozen=True)
@@ -247,19 +244,6 @@ def optuna_study_id(storage: Storage, study: Study, stage: Stage) -> int:
         StudyExistsError: an Optuna study of that name is not ours.
     """
     return optuna_studies.ensure(storage, optuna_name(study, stage), study.uuid)
-
-
-def optuna_study(storage: Storage, study: Study, stage: Stage) -> "optuna.Study":
-    """Return Optuna's study of a stage with Optuna's default sampler and pruner; made if missing.
-
-    Raises:
-        StudyExistsError: an Optuna study of that name is not ours.
-    """
-    import optuna
-
-    optuna_study_id(storage, study, stage)
-    name = optuna_name(study, stage)
-    return storage.retrying(lambda: optuna.load_study(study_name=name, storage=storage.optuna))
 
 
 def _find(storage: Storage, name: str) -> Row[Any] | None:

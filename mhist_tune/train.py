@@ -55,15 +55,14 @@ class EpochResult:
             images_per_s (of training), peak_memory_bytes (of the device; of the process on a CPU) and, with
             validation, val_loss, val_f1, val_f1_standard_error (None where F1 is 0 or 1), val_precision, val_recall,
             val_specificity, val_accuracy, val_auroc (None with one class only).
-        is_best: whether the metric `hp.monitor` is better than in every earlier epoch; False without validation.
         probabilities: float64 [n_val] of this epoch if it is the best so far, else None.
         best_value: val_f1 of the best epoch, also if `hp.monitor` is another metric; None without validation.
-        best_epoch: the last epoch with `is_best`; this epoch without validation.
+        best_epoch: the epoch with the best metric `hp.monitor` so far, of equal ones the first; this epoch without
+            validation.
     """
 
     epoch: int
     metrics: dict[str, float | None]
-    is_best: bool
     probabilities: NDArray[np.float64] | None
     best_value: float | None
     best_epoch: int
@@ -298,7 +297,7 @@ class _Run:
         metrics["elapsed_s"] = time.perf_counter() - started
         metrics["images_per_s"] = n_images / trained_s
         metrics["peak_memory_bytes"] = _peak_memory_bytes(self.device)
-        result = EpochResult(epoch, metrics, probabilities is not None, probabilities, best_value, best_epoch)
+        result = EpochResult(epoch, metrics, probabilities, best_value, best_epoch)
         self.history.append(result)
         return result
 
@@ -383,5 +382,6 @@ def _result_to(result: EpochResult) -> dict[str, Any]:
 
 
 def _result_from(plain: Mapping[str, Any]) -> EpochResult:
+    known = {field.name: plain[field.name] for field in dataclasses.fields(EpochResult)}
     probabilities = plain["probabilities"]
-    return EpochResult(**{**plain, "probabilities": None if probabilities is None else probabilities.numpy()})
+    return EpochResult(**{**known, "probabilities": None if probabilities is None else probabilities.numpy()})

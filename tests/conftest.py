@@ -9,12 +9,15 @@ import torch
 
 from mhist_tune import definition, studies
 from mhist_tune.cli import main
+from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from mhist_tune.synthesize import synthesize
 from tests.postgres import PostgresServer
 
 if TYPE_CHECKING:
+    import optuna
+
     from tests.s3 import S3Server
 
 DEFINITION = """
@@ -105,6 +108,14 @@ def make_study(storage: Storage, make_definition: Callable[..., definition.Study
         )
 
     return make
+
+
+def load_optuna_study(storage: Storage, study: Study, stage: str) -> "optuna.Study":
+    """Return Optuna's study of a stage, as Optuna itself loads it."""
+    import optuna
+
+    name = studies.optuna_name(study, Stage(stage))
+    return storage.retrying(lambda: optuna.load_study(study_name=name, storage=storage.optuna))
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from mhist_tune.epochs import epochs_of
 from mhist_tune.errors import UsageError
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
+from tests.conftest import load_optuna_study
 from tests.test_execution import DEFINITION
 
 Run = Callable[..., tuple[int, str, str]]
@@ -35,7 +36,7 @@ def test_a_worker_hears_a_veto(run: Run, generated: Path, tmp_path: Path, storag
         assert (vetoed.outcome["state"], vetoed.outcome["stopped_epoch"]) == ("PRUNED", 1)
         assert vetoed.outcome["reason"] == "vetoed by a test: too slow"
         assert len(epochs_of(storage, study, "search", other.slot)) == 2
-        trial = studies.optuna_study(storage, study, "search").trials[0]
+        trial = load_optuna_study(storage, study, "search").trials[0]
         assert trial.user_attrs["val_loss"] > 0
         assert trial.user_attrs["reason"] == vetoed.outcome["reason"]
         assert change.retry(storage, study, vetoed.trial_number or 0, by="a test") == 2

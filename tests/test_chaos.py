@@ -25,6 +25,7 @@ from mhist_tune.epochs import epochs_of
 from mhist_tune.predictions import predictions_of
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
+from tests.conftest import load_optuna_study
 from tests.postgres import PostgresServer
 from tests.workers import Event, Supervisor, Worker
 
@@ -198,7 +199,7 @@ def check_complete(storage: Storage, study: Study) -> None:
     """Assert that the budget is spent exactly, and that ledger, epochs and Optuna's trials say the same."""
     slots = ledger.slots(storage, study, "search")
     assert Counter(slot.state for slot in slots) == {"done": N_TRIALS}
-    trials = {trial._trial_id: trial for trial in studies.optuna_study(storage, study, "search").get_trials()}
+    trials = {trial._trial_id: trial for trial in load_optuna_study(storage, study, "search").get_trials()}
     assert sorted(trial.number for trial in trials.values()) == list(range(N_TRIALS))
     assert trials.keys() == {slot.trial_id for slot in slots}
     assert journal.events(storage, study, kind="error") == []

@@ -14,6 +14,7 @@ from mhist_tune.cli import main
 from mhist_tune.epochs import epochs_of
 from mhist_tune.predictions import predictions_of
 from mhist_tune.storage import open_storage
+from tests.conftest import load_optuna_study
 from tests.killed_worker import run_killed
 
 Run = Callable[..., tuple[int, str, str]]
@@ -60,7 +61,7 @@ def what_is_recorded(url: str, folder: Path) -> dict[str, Any]:
     """Return all that a finished search leaves behind, by the gap of each slot, without times and names of workers."""
     with open_storage(url) as storage:
         study = studies.load_study(storage, "tiny")
-        trials = studies.optuna_study(storage, study, "search").get_trials()
+        trials = load_optuna_study(storage, study, "search").get_trials()
         predictions = predictions_of(storage, study, "search", "val")
         found = {
             gap: {

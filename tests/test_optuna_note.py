@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from optuna_dashboard import get_note
 
-from mhist_tune import report, studies
+from mhist_tune import report
 from mhist_tune.dashboard.server import app
 from mhist_tune.storage import Storage
 from tests import made_up
+from tests.conftest import load_optuna_study
 from tests.web import Client
 
 
@@ -25,13 +26,13 @@ def test_a_report_becomes_note_figures_and_file(storage: Storage) -> None:
     made_up.retrain(storage, study, n_slots=3)
     for _ in range(2):
         document = report.write(storage, study.name, storage.root / "out")
-    optuna_study = studies.optuna_study(storage, study, "search")
-    shown = Client(app(storage)).get(f"/api/studies/{optuna_study._study_id}").json
+    kept = load_optuna_study(storage, study, "search")
+    shown = Client(app(storage)).get(f"/api/studies/{kept._study_id}").json
 
-    assert document["result"] in get_note(optuna_study)
+    assert document["result"] in get_note(kept)
     assert {one["id"] for one in shown["plotly_graph_objects"]} == {"roc", "seeds", "votes"}
     assert sum(len(one["graph_object"]) for one in shown["plotly_graph_objects"]) < 12_000
     assert [one["filename"] for one in shown["artifacts"]] == ["predictions.csv"]
-    storage.optuna.set_study_system_attr(optuna_study._study_id, "dashboard:note_str:0", "mine")
+    storage.optuna.set_study_system_attr(kept._study_id, "dashboard:note_str:0", "mine")
     report.write(storage, study.name, storage.root / "out")
-    assert get_note(optuna_study).startswith("mine")
+    assert get_note(kept).startswith("mine")

@@ -11,6 +11,7 @@ from mhist_tune.epochs import epochs_of
 from mhist_tune.rungs import KIND
 from mhist_tune.stages import SlotState
 from mhist_tune.storage import open_storage
+from tests.conftest import load_optuna_study
 from tests.killed_worker import run_killed
 from tests.test_rungs import decide_again
 
@@ -76,7 +77,7 @@ def test_every_trial_ends_with_one_growing_curve(
         slots = ledger.slots(storage, study, "search")
         trials = {
             trial.user_attrs["slot"]: trial
-            for trial in studies.optuna_study(storage, study, "search").get_trials(deepcopy=False)
+            for trial in load_optuna_study(storage, study, "search").get_trials(deepcopy=False)
         }
         assert len(trials) == len(slots) == N_TRIALS
         states = []

@@ -15,7 +15,7 @@ from mhist_tune.openings import record_opening
 from mhist_tune.predictions import image_rows
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
-from tests.conftest import IMAGE_SETS
+from tests.conftest import IMAGE_SETS, load_optuna_study
 from tests.processes import Fleet
 
 DATASET = {"fingerprint": "f"}
@@ -51,10 +51,10 @@ def test_a_study_is_stored_with_its_images_its_slots_and_optunas_study(storage: 
     assert [slot.payload.get("params", {}).get("learning_rate") for slot in slots] == [1e-3, 1e-2, None, None]
     assert {(slot.state, slot.token, slot.attempts) for slot in slots} == {("free", 0, 0)}
     assert image_rows(storage, study, "val").names == ("c.png", "d.png", "e.png")
-    optuna_study = studies.optuna_study(storage, study, "search")
-    assert optuna_study.study_name == "small"
-    assert optuna_study.user_attrs == {"mhist_study": study.uuid}
-    assert optuna_study.direction == optuna.study.StudyDirection.MAXIMIZE
+    kept = load_optuna_study(storage, study, "search")
+    assert kept.study_name == "small"
+    assert kept.user_attrs == {"mhist_study": study.uuid}
+    assert kept.direction == optuna.study.StudyDirection.MAXIMIZE
 
 
 def test_creating_the_same_study_again_changes_nothing(storage: Storage, make_study: MakeStudy) -> None:
@@ -131,7 +131,7 @@ def test_a_killed_creation_is_completed_by_the_next(
         rows = n_rows(storage)
         found = [rows[name] for name in ("mhist_studies", "mhist_image_sets", "mhist_slots", "optuna")]
         assert found == [1, 2, 3, 1]
-        assert studies.optuna_study(storage, study, "search").user_attrs == {"mhist_study": study.uuid}
+        assert load_optuna_study(storage, study, "search").user_attrs == {"mhist_study": study.uuid}
 
 
 def run_together(n_threads: int, action: Callable[[int], Any]) -> list[Any]:
@@ -208,7 +208,7 @@ def test_each_stage_has_an_optuna_study_of_its_own(storage: Storage, make_study:
 
     assert studies.optuna_study_id(storage, study, "retrain") == study_id
     assert studies.optuna_study_id(storage, study, "search") != study_id
-    assert studies.optuna_study(storage, study, "retrain").user_attrs == {"mhist_study": study.uuid}
+    assert load_optuna_study(storage, study, "retrain").user_attrs == {"mhist_study": study.uuid}
     assert storage.optuna.get_study_id_from_name("small.retrain") == study_id
 
 

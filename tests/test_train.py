@@ -80,7 +80,6 @@ def comparable(history: list[EpochResult]) -> list[tuple[Any, ...]]:
         (
             result.epoch,
             {name: value for name, value in result.metrics.items() if name not in TIMED},
-            result.is_best,
             None if result.probabilities is None else result.probabilities.tolist(),
             result.best_value,
             result.best_epoch,
@@ -308,13 +307,14 @@ def test_the_best_epoch_is_kept() -> None:
     best = result.history[result.best_epoch - 1]
     assert result.best_epoch == int(np.argmax(f1s)) + 1
     assert result.best_value == max(f1s)
-    assert best.is_best
     assert best.probabilities is not None
     assert np.array_equal(predict(result.state_dict, hp, VAL, device=CPU), best.probabilities)
     np.testing.assert_allclose(
         predict(result.state_dict, hp, VAL, device=CPU, batch_size=5), best.probabilities, rtol=1e-4
     )
-    assert [epoch.probabilities is not None for epoch in result.history] == [epoch.is_best for epoch in result.history]
+    assert [epoch.probabilities is not None for epoch in result.history] == [
+        epoch.best_epoch == epoch.epoch for epoch in result.history
+    ]
 
 
 @pytest.mark.parametrize(("monitor", "sign"), [("auroc", 1), ("loss", -1)])
@@ -330,7 +330,7 @@ def test_another_metric_may_choose_the_best_epoch(tmp_path: Path, monitor: str, 
     best = result.history[result.best_epoch - 1]
     assert result.best_epoch == int(np.argmax(scores)) + 1
     assert result.best_value == best.metrics["val_f1"]
-    assert [epoch.is_best for epoch in result.history] == [
+    assert [epoch.best_epoch == epoch.epoch for epoch in result.history] == [
         all(score > earlier for earlier in scores[:index]) for index, score in enumerate(scores)
     ]
     assert best.probabilities is not None
