@@ -1,11 +1,11 @@
-"""Successive halving that pauses: who goes on from a rung, who waits there, and who never can.
+"""Successive halving with waiting trials: which trials go on from a rung, which wait there, and which are pruned.
 
-ASHA's promotion rule (Li et al. 2020, algorithm 2): of n trials that have arrived at a rung the best
-n // reduction_factor go on. The rule is asked whenever a trial arrives, the only moment at which its answer changes. A
-trial that is not among the best waits; it is promoted as soon as later, worse arrivals let it be, and pruned as soon
-as it could not be promoted even if every slot still to come did worse, so that no checkpoint is kept in vain.
+The rule is ASHA's (Li et al. 2020, algorithm 2): of n trials that have arrived at a rung, the best
+n // reduction_factor go on. It is applied whenever a trial arrives, because only arrivals change its result. A trial
+that is not among the best waits. It is promoted when enough worse trials have arrived. It is pruned when it could not
+be promoted even if every remaining slot were worse; its checkpoint is then no longer needed.
 
-Everything here is a pure function of the arrivals in their order.
+Every function here depends only on the arrivals and their order.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,13 +16,13 @@ from mhist_tune.pruning import Decision
 
 @dataclass
 class Rung:
-    """What has happened at one rung so far.
+    """The state of one rung.
 
     Attributes:
-        epoch: at which trials arrive, 1-based.
-        values: each arrived slot's best value up to `epoch`.
-        waiting: the slots among them that neither went on nor were pruned.
-        n_promoted: how many went on.
+        epoch: the epoch at which trials arrive, 1-based.
+        values: the best value up to `epoch` of each slot that has arrived.
+        waiting: the arrived slots that were neither promoted nor pruned.
+        n_promoted: number of promoted slots.
     """
 
     epoch: int
@@ -31,7 +31,7 @@ class Rung:
     n_promoted: int = 0
 
     def take(self, slot: int, decision: Decision) -> None:
-        """Take note of a decision about `slot`, be it an arrival or a later one."""
+        """Record a decision about `slot`, made when it arrived or later."""
         self.values[slot] = decision.value
         self.waiting.discard(slot)
         if decision.pause:
@@ -40,22 +40,22 @@ class Rung:
             self.n_promoted += 1
 
     def ranked(self) -> list[int]:
-        """Return the arrived slots, the best first; of equal ones the lower number."""
+        """Return the arrived slots, best first; of equal ones the lower number first."""
         return sorted(self.values, key=lambda slot: (-self.values[slot], slot))
 
 
 def arrive(rung: Rung, slot: int, value: float, *, reduction_factor: int, n_slots: int) -> dict[int, Decision]:
-    """Let `slot` arrive, and return all that follows for slots at this rung; `rung` stays as it is.
+    """Decide what the arrival of `slot` means for the slots at a rung. `rung` is not changed.
 
     Args:
-        rung: before the arrival.
-        slot: not among `rung.values`.
+        rung: the rung before the arrival.
+        slot: the arriving slot, not in `rung.values`.
         value: its best value so far.
-        reduction_factor: one in so many goes on.
-        n_slots: how many slots the search has; no more than these can ever arrive.
+        reduction_factor: one in this many trials goes on.
+        n_slots: number of slots of the search, the most that can ever arrive.
 
     Returns:
-        The decision on each slot that one is taken on, the arriving one's first.
+        The decision for each slot that is affected, that of the arriving slot first.
     """
     after = Rung(rung.epoch, {**rung.values, slot: value}, {*rung.waiting, slot}, rung.n_promoted)
     ranked = after.ranked()
@@ -72,28 +72,32 @@ def arrive(rung: Rung, slot: int, value: float, *, reduction_factor: int, n_slot
     return decisions
 
 
-def settle(rungs: Iterable[Rung], *, reduction_factor: int) -> dict[int, Decision]:
-    """Return what becomes of the waiting slots when every other one has ended; empty if none waits.
+def close(rungs: Iterable[Rung], *, reduction_factor: int) -> dict[int, Decision]:
+    """Return the decisions about waiting slots when all other slots have ended; empty if none waits.
 
-    Where a rung had too few arrivals for anyone to go on, its best one does, so that a search ends with a complete
-    trial. Only when there is no such rung, all that wait are pruned.
+    If a rung has waiting slots and promoted none, for want of arrivals, its best slot is promoted and nothing else is
+    decided: a search must end with a complete trial. Otherwise all waiting slots are pruned.
+
+    Args:
+        rungs: all rungs of the search.
+        reduction_factor: as in `arrive`.
     """
     rungs = list(rungs)
     for rung in rungs:
         if rung.waiting and not rung.n_promoted:
             ranked = rung.ranked()
             return {ranked[0]: _promoted(rung, ranked, ranked[0], 1)}
-    closed = {}
+    decisions = {}
     for rung in rungs:
         ranked = rung.ranked()
         n_best = max(1, len(ranked) // reduction_factor)
         for slot in sorted(rung.waiting):
-            closed[slot] = _decision(rung, ranked, slot, n_best, _compared(rung, ranked, slot, n_best), prune=True)
-    return closed
+            decisions[slot] = _decision(rung, ranked, slot, n_best, _compared(rung, ranked, slot, n_best), prune=True)
+    return decisions
 
 
 def can_go_on(value: float, others: Sequence[float], *, reduction_factor: int) -> bool:
-    """Tell whether a trial is among the best of a rung at which all `others` have arrived, one at least."""
+    """Return whether a trial with `value` is among the best at a rung at which `others` have arrived."""
     n_best = max(1, (len(others) + 1) // reduction_factor)
     return sum(other > value for other in others) < n_best
 

@@ -99,7 +99,7 @@ class RungBook:
             self._read_news(connection)
             rungs = [self._rungs[epoch] for epoch in sorted(self._rungs)]
             self._write(
-                connection, promotion.settle(rungs, reduction_factor=self._study.definition.pruner["reduction_factor"])
+                connection, promotion.close(rungs, reduction_factor=self._study.definition.pruner["reduction_factor"])
             )
 
         self._storage.transaction(work)

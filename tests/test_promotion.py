@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mhist_tune.promotion import Rung, arrive, settle
+from mhist_tune.promotion import Rung, arrive, close
 from mhist_tune.pruning import Decision
 
 FACTOR = 3
@@ -84,15 +84,15 @@ def test_promotions_are_those_of_asha(scores: list[int]) -> None:
 def test_when_nothing_else_is_left_a_small_rung_promotes_its_best() -> None:
     """Two trials are too few for one to go on; at the end the better one does, and only then the rest is pruned."""
     rung, _ = play([0.5, 0.7])
-    [(slot, decision)] = settle([rung], reduction_factor=FACTOR).items()
+    [(slot, decision)] = close([rung], reduction_factor=FACTOR).items()
     assert (slot, fate(decision)) == (1, "goes on")
 
     rung.take(slot, decision)
-    [(slot, decision)] = settle([rung], reduction_factor=FACTOR).items()
+    [(slot, decision)] = close([rung], reduction_factor=FACTOR).items()
     assert (slot, fate(decision)) == (0, "pruned")
     assert decision.reason == "0.500 is not among the best 1 of 2 at rung 2 (from 0.700)"
     rung.take(slot, decision)
-    assert settle([rung], reduction_factor=FACTOR) == {}
+    assert close([rung], reduction_factor=FACTOR) == {}
 
 
 @pytest.mark.parametrize("n_slots", [3, 100])

@@ -41,7 +41,7 @@ def decide_again(storage: Storage, study: Study) -> dict[int, Rung]:
             rung, n_slots = seen.setdefault(epoch, Rung(epoch)), first.detail["n_slots"]
             expected = promotion.arrive(rung, slot, value, reduction_factor=factor, n_slots=n_slots)
         else:
-            expected = promotion.settle([seen[one] for one in sorted(seen)], reduction_factor=factor)
+            expected = promotion.close([seen[one] for one in sorted(seen)], reduction_factor=factor)
         for other, decision in expected.items():
             event = events.popleft()
             assert (event.slot, Decision.from_dict(event.detail)) == (other, decision)

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from mhist_tune import pruning, space
-from mhist_tune.promotion import Rung, arrive, settle
+from mhist_tune.promotion import Rung, arrive, close
 
 Params = Mapping[str, Any]
 
@@ -153,7 +153,7 @@ class Simulation:
                 search.steps.append((search.n_epochs, search.best().worth))
             self._employ()
             if not self._busy and self._rungs:
-                for slot, decision in settle(self._rungs.values(), reduction_factor=self._factor).items():
+                for slot, decision in close(self._rungs.values(), reduction_factor=self._factor).items():
                     self._take(slot, decision)
                 self._employ()
         return search
