@@ -7,14 +7,14 @@ whole train partition. `train_*` are kept in the definition and have no counterp
 probabilities.
 """
 
-import json
 import math
 import statistics as numbers
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mhist_tune import ledger, selection, statistics, studies
+from mhist_tune.document import to_json
 from mhist_tune.errors import UsageError
 from mhist_tune.predictions import image_rows, predictions_of
 from mhist_tune.stages import Stage
@@ -33,13 +33,49 @@ _SOURCES = {
 """By prefix of a number's name: the stage and the image set of our predictions."""
 
 
-def build(storage: Storage, study_name: str) -> dict[str, Any]:
-    """Return a table with what is reported as a JSON document.
+@dataclass(frozen=True)
+class Measured:
+    """A number over the seeds, as of `statistics.MetricSummary`."""
 
-    Its keys: `study`, `columns` (names of the numbers shown: validation's, and `test_*` and `retrained_*` once there
-    are such models), `descriptive` (those of them by which nothing may be chosen) and `rows`, each with `label`,
-    `n_seeds` (complete trainings), `n_failed`, `ours` (by name: `mean`, `std` over the seeds, `per_seed`) and
-    `reported` (as in the definition).
+    mean: float | None
+    std: float | None
+    per_seed: list[float | None]
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """A row of the table.
+
+    Attributes:
+        n_seeds: complete trainings.
+        ours: what was measured, by name.
+        reported: as in the definition.
+    """
+
+    label: str
+    n_seeds: int
+    n_failed: int
+    ours: dict[str, Measured]
+    reported: dict[str, float]
+
+
+@dataclass(frozen=True)
+class AgainstReport:
+    """A table beside the numbers that are reported elsewhere.
+
+    Attributes:
+        columns: names of the numbers shown: validation's, and `test_*` and `retrained_*` once there are such models.
+        descriptive: those of them by which nothing may be chosen.
+    """
+
+    study: str
+    columns: list[str]
+    descriptive: list[str]
+    rows: list[ComparedRow]
+
+
+def build(storage: Storage, study_name: str) -> AgainstReport:
+    """Return a table beside what is reported.
 
     Raises:
         StudyNotFoundError: no such study.
@@ -59,46 +95,43 @@ def build(storage: Storage, study_name: str) -> dict[str, Any]:
     for row, score in zip(study.definition.rows, scores, strict=True):
         epochs = [(slot.outcome or {})["best_epoch"] for slot in score.slots]
         ours = ({"best_epoch": epochs} if epochs else {}) | measured[row.label]
-        rows.append(
-            {
-                "label": row.label,
-                "n_seeds": len(score.slots),
-                "n_failed": score.n_failed,
-                "ours": {name: _summary(values) for name, values in ours.items()},
-                "reported": dict(row.reported),
-            }
-        )
+        summaries = {name: _summary(values) for name, values in ours.items()}
+        rows.append(ComparedRow(row.label, len(score.slots), score.n_failed, summaries, dict(row.reported)))
     columns = _columns(rows)
-    descriptive = [name for name in columns if name.startswith("test_")]
-    return {"study": study.name, "columns": columns, "descriptive": descriptive, "rows": rows}
+    return AgainstReport(
+        study=study.name,
+        columns=columns,
+        descriptive=[name for name in columns if name.startswith("test_")],
+        rows=rows,
+    )
 
 
-def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
+def write(storage: Storage, study_name: str, folder: Path) -> AgainstReport:
     """Write reported.json and reported.md into `folder`, and return the document; errors as for `build`."""
     document = build(storage, study_name)
     with output_folder(folder, "the table", hint="choose another folder: --output DIR"):
-        (folder / "reported.json").write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        (folder / "reported.json").write_text(to_json(document) + "\n", encoding="utf-8")
         (folder / "reported.md").write_text(to_text(document) + "\n", encoding="utf-8")
     return document
 
 
-def to_text(document: Mapping[str, Any]) -> str:
+def to_text(document: AgainstReport) -> str:
     """Return the table in Markdown with aligned columns, and the sentences without which it would be misread."""
-    columns = document["columns"]
-    titles = [f"{name} (descriptive)" if name in document["descriptive"] else name for name in columns]
+    columns = document.columns
+    titles = [f"{name} (descriptive)" if name in document.descriptive else name for name in columns]
     cells = [["row", "seeds", *(title for name in titles for title in (name, "reported"))]]
-    for row in document["rows"]:
-        seeds = f"{row['n_seeds']}" + (f" ({row['n_failed']} failed)" if row["n_failed"] else "")
-        pairs = ((_ours(name, row["ours"]), _reported(name, row["reported"])) for name in columns)
-        cells.append([row["label"], seeds, *(cell for pair in pairs for cell in pair)])
+    for row in document.rows:
+        seeds = f"{row.n_seeds}" + (f" ({row.n_failed} failed)" if row.n_failed else "")
+        pairs = ((_ours(name, row.ours), _reported(name, row.reported)) for name in columns)
+        cells.append([row.label, seeds, *(cell for pair in pairs for cell in pair)])
     lines = [
-        f"# {document['study']}, beside the numbers reported elsewhere",
+        f"# {document.study}, beside the numbers reported elsewhere",
         "",
         *markdown_table(cells, is_aligned=True),
         "",
     ]
     lines.append("Ours: mean +- standard deviation over the seeds, positive class SSA, threshold 0.5.")
-    if document["descriptive"]:
+    if document.descriptive:
         lines.append(
             "test_* are early-stopped models, trained without the validation images: nothing is chosen by them."
         )
@@ -126,29 +159,29 @@ def _measured(storage: Storage, study: Study) -> dict[str, dict[str, list[float]
     }
 
 
-def _summary(values: Sequence[float]) -> dict[str, Any]:
-    """Return mean, standard deviation (ddof = 1, None for one value) and values; an undefined one leaves None."""
+def _summary(values: Sequence[float]) -> Measured:
+    """Return mean, standard deviation (ddof = 1, None for one value) and values; an undefined value leaves None."""
     defined = all(math.isfinite(value) for value in values)
-    return {
-        "mean": numbers.fmean(values) if defined else None,
-        "std": numbers.stdev(values) if defined and len(values) > 1 else None,
-        "per_seed": [value if math.isfinite(value) else None for value in values],
-    }
+    return Measured(
+        mean=numbers.fmean(values) if defined else None,
+        std=numbers.stdev(values) if defined and len(values) > 1 else None,
+        per_seed=[value if math.isfinite(value) else None for value in values],
+    )
 
 
-def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _columns(rows: Sequence[ComparedRow]) -> list[str]:
     """Return the numbers that somebody reports and we have measured, after those that are always shown."""
-    both = {name for row in rows for name in row["reported"]} & {name for row in rows for name in row["ours"]}
+    both = {name for row in rows for name in row.reported} & {name for row in rows for name in row.ours}
     order = [f"{prefix}_{metric}" for prefix in _SOURCES for metric in METRICS]
     return [*ALWAYS_SHOWN, *(name for name in order if name in both and name not in ALWAYS_SHOWN)]
 
 
-def _ours(name: str, ours: Mapping[str, Any]) -> str:
-    if name not in ours or ours[name]["mean"] is None:
+def _ours(name: str, ours: Mapping[str, Measured]) -> str:
+    if name not in ours or ours[name].mean is None:
         return "-"
     digits = 1 if name == "best_epoch" else 3
-    std = ours[name]["std"]
-    return f"{ours[name]['mean']:.{digits}f}" + ("" if std is None else f" +- {std:.{digits}f}")
+    std = ours[name].std
+    return f"{ours[name].mean:.{digits}f}" + ("" if std is None else f" +- {std:.{digits}f}")
 
 
 def _reported(name: str, reported: Mapping[str, float]) -> str:

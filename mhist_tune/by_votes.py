@@ -4,36 +4,71 @@ Shapes: `n` images, `S` seeds. Labels are 0 (HP) or 1 (SSA), votes are those for
 """
 
 from collections.abc import Sequence
-from typing import TypedDict
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from mhist_tune.arrays import FloatArray
 from mhist_tune.mhist import N_ANNOTATORS, THRESHOLD
 from mhist_tune.statistics import checked, image_draws, percentiles, seed_draws
 
 
-class VoteRate(TypedDict):
-    """Images with one number of SSA votes, and the share of them that is misclassified, averaged over the seeds.
+@dataclass(frozen=True)
+class VoteRate:
+    """Images with one number of SSA votes, and how often they are misclassified.
 
-    `human_error_rate` is the share of the pathologists who disagree with the majority, which is the label.
+    Attributes:
+        votes: for SSA, of seven.
+        n_images: with that many votes.
+        error_rate: the misclassified share of them, averaged over the seeds; None where there is no image.
+        human_error_rate: the share of the pathologists who disagree with the majority, which is the label.
     """
 
     votes: int
     n_images: int
     error_rate: float | None
-    ci95: list[float] | None
+    ci95: tuple[float, float] | None
     human_error_rate: float
 
 
-class Mistake(TypedDict):
-    """A misclassified image: its place in the set, and the seeds' mean probability of SSA."""
+@dataclass(frozen=True)
+class Mistake:
+    """A misclassified image.
 
+    Attributes:
+        index: its place in the set.
+        probability: of SSA, the mean over the seeds.
+        share_of_seeds: that misclassify it.
+    """
+
+    image_name: str
     index: int
     label: int
     votes: int
     probability: float
     share_of_seeds: float
+
+
+@dataclass(frozen=True)
+class RateArrays:
+    """The rates of the numbers of votes that have images, ready to be drawn; each [k].
+
+    Attributes:
+        spread: how far the interval reaches below and above the rate, [2, k].
+    """
+
+    votes: npt.NDArray[np.int64]
+    rates: FloatArray
+    spread: FloatArray
+
+
+def arrays(rates: Sequence[VoteRate]) -> RateArrays:
+    """Return rates as arrays, numbers of votes without an image left out."""
+    known = [(one.votes, one.error_rate, *one.ci95) for one in rates if one.ci95 is not None]
+    votes, heights, low, high = np.array(known, dtype=np.float64).reshape(-1, 4).T
+    spread = np.clip(np.stack([heights - low, high - heights]), 0, None)
+    return RateArrays(votes.astype(np.int64), heights, spread)
 
 
 def error_rates(
@@ -80,34 +115,40 @@ def error_rates(
         n_images = len(of_count)
         rate = float(wrong[:, of_count].mean()) if n_images else None
         exact = 1 - 0.025 ** (1 / n_images) if n_images else 1.0
-        interval: list[float] | None
+        interval: tuple[float, float] | None
         match rate:
             case None:
                 interval = None
             case 0.0:
-                interval = [0.0, exact]
+                interval = (0.0, exact)
             case 1.0:
-                interval = [1 - exact, 1.0]
+                interval = (1 - exact, 1.0)
             case _:
-                interval = list(percentiles(np.concatenate(resampled[count])))
+                interval = percentiles(np.concatenate(resampled[count]))
         rates.append(
-            {
-                "votes": count,
-                "n_images": n_images,
-                "error_rate": rate,
-                "ci95": interval,
-                "human_error_rate": min(count, N_ANNOTATORS - count) / N_ANNOTATORS,
-            }
+            VoteRate(
+                votes=count,
+                n_images=n_images,
+                error_rate=rate,
+                ci95=interval,
+                human_error_rate=min(count, N_ANNOTATORS - count) / N_ANNOTATORS,
+            )
         )
     return rates
 
 
 def mistakes(
-    votes: npt.ArrayLike, labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, threshold: float = THRESHOLD
+    names: Sequence[str],
+    votes: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    *,
+    threshold: float = THRESHOLD,
 ) -> list[Mistake]:
     """Return the images that the seeds' mean probability misclassifies, the most confident mistake first.
 
     Args:
+        names: of the images, [n].
         votes: [n], in 0..7.
         labels: [n], 0 or 1.
         probabilities: [S, n], in 0..1.
@@ -120,12 +161,13 @@ def mistakes(
     of_truth = np.where(positive, mean, 1 - mean)
     found = [index for index in np.argsort(of_truth, kind="stable") if (mean[index] > threshold) != positive[index]]
     return [
-        {
-            "index": int(index),
-            "label": int(positive[index]),
-            "votes": int(n_votes[index]),
-            "probability": float(mean[index]),
-            "share_of_seeds": float(wrong[index]),
-        }
+        Mistake(
+            image_name=names[index],
+            index=int(index),
+            label=int(positive[index]),
+            votes=int(n_votes[index]),
+            probability=float(mean[index]),
+            share_of_seeds=float(wrong[index]),
+        )
         for index in found
     ]

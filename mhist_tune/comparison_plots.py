@@ -7,39 +7,26 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
-from sklearn.metrics import roc_curve
 
-from mhist_tune.arrays import FloatArray
+from mhist_tune import by_votes, plots
 from mhist_tune.by_votes import VoteRate
 from mhist_tune.canvas import BLUE, BROWN, GREEN, GREY, INK, ORANGE, PINK, VIOLET, new_figure
+from mhist_tune.roc import RocBand
 from mhist_tune.statistics import MetricSummary
 
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, BROWN, VIOLET)
 _LINES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "v", "P", "X")
-_GRID = np.linspace(0, 1, 201)
 
 
-def roc(labels: npt.ArrayLike, models: Mapping[str, FloatArray]) -> Figure:
-    """Draw each model's mean ROC curve in the band between its lowest and its highest seed.
-
-    Args:
-        labels: [n], 0 or 1, both present.
-        models: probabilities [S, n] in 0..1, by name.
-    """
+def roc(models: Mapping[str, RocBand]) -> Figure:
+    """Draw each model's mean ROC curve in the band between its lowest and its highest seed, by the model's name."""
     figure, (axes,) = new_figure(width=5.0, height=5.0)
-    for (name, table), colour, line in zip(models.items(), cycle(_COLOURS), cycle(_LINES), strict=False):
-        rates = [roc_curve(labels, row)[:2] for row in table]
-        curves = np.stack([np.interp(_GRID, fpr, tpr) for fpr, tpr in rates])
-        axes.fill_between(_GRID, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.15, linewidth=0)
-        mean = [0, *curves.mean(axis=0)]
-        axes.plot([0, *_GRID], mean, color=colour, linestyle=line, linewidth=2, label=name)
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="chance")
-    axes.set(xlim=(0, 1), ylim=(0, 1.005), aspect="equal")
-    axes.set(xlabel="false positive rate (1 - specificity)", ylabel="sensitivity (recall of SSA)")
-    axes.legend(loc="lower right", frameon=False)
+    for (name, band), colour, line in zip(models.items(), cycle(_COLOURS), cycle(_LINES), strict=False):
+        axes.fill_between(band.fpr, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot([0, *band.fpr], [0, *band.mean], color=colour, linestyle=line, linewidth=2, label=name)
+    plots.finish_roc(axes)
     return figure
 
 
@@ -51,11 +38,11 @@ def seeds(models: Mapping[str, MetricSummary]) -> Figure:
     """
     figure, (axes,) = new_figure(width=6.0, height=1.4 + 0.6 * len(models))
     for place, ((name, one), colour) in enumerate(zip(models.items(), cycle(_COLOURS), strict=False)):
-        values = [value for value in one["per_seed"] if value is not None]
+        values = [value for value in one.per_seed if value is not None]
         axes.plot(values, np.full(len(values), place - 0.16), "o", color=colour, markersize=4.5, alpha=0.7, label=name)
-        if one["mean"] is not None and one["ci95"] is not None:
-            axes.plot(one["ci95"], [place + 0.16] * 2, color=INK, linewidth=1.4)
-            axes.plot([one["mean"]], [place + 0.16], "D", color=INK, markersize=5.5)
+        if one.mean is not None and one.ci95 is not None:
+            axes.plot(one.ci95, [place + 0.16] * 2, color=INK, linewidth=1.4)
+            axes.plot([one.mean], [place + 0.16], "D", color=INK, markersize=5.5)
     axes.set_yticks(range(len(models)), list(models))
     axes.set(ylim=(len(models) - 0.5, -0.5), xlabel="AUROC")
     return figure
@@ -86,22 +73,14 @@ def error_rates(models: Mapping[str, Sequence[VoteRate]]) -> Figure:
     """
     figure, (axes,) = new_figure(width=6.0, height=4.4)
     step = 0.7 / len(models)
-    tops = [0.1]
     styles = zip(cycle(_COLOURS), cycle(_MARKERS), strict=False)
     for place, ((name, rates), (colour, marker)) in enumerate(
         zip(models.items(), islice(styles, len(models)), strict=True)
     ):
-        shown = [(one["votes"], one["error_rate"], *one["ci95"]) for one in rates if one["ci95"] is not None]
-        votes, heights, low, high = np.array(shown, dtype=np.float64).reshape(-1, 4).T
-        spread = np.clip(np.stack([heights - low, high - heights]), 0, None)
-        x = votes + (place - (len(models) - 1) / 2) * step
-        axes.errorbar(x, heights, yerr=spread, fmt=marker, color=colour, markersize=5, elinewidth=1, label=name)
-        tops += list(high)
-    first = next(iter(models.values()))
-    human = [one["human_error_rate"] for one in first]
-    axes.plot(range(len(first)), human, color=INK, marker="D", markersize=5, linestyle="", label="pathologists against")
-    axes.set(ylim=(0, min(1.3 * max(*tops, *human), 1.25)), xlabel="votes for SSA, of 7", ylabel="misclassified images")
-    axes.set_xticks(range(len(first)), [f"{one['votes']}\nn={one['n_images']}" for one in first], fontsize=10)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.legend(loc="upper left", frameon=False, fontsize=10)
+        drawn = by_votes.arrays(rates)
+        x = drawn.votes + (place - (len(models) - 1) / 2) * step
+        axes.errorbar(
+            x, drawn.rates, yerr=drawn.spread, fmt=marker, color=colour, markersize=5, elinewidth=1, label=name
+        )
+    plots.finish_votes(axes, list(models.values()))
     return figure

@@ -4,8 +4,8 @@ Members are joined on the image's name, never on its position, and each was pred
 it was retrained, so neither a misaligned image nor a wrong normalization can enter here.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,13 +20,37 @@ from mhist_tune.words import counted, text_table
 _SHOWN = ("log_loss", "precision", "recall", "specificity", "f1", "accuracy", "auroc")
 
 
-def build(storage: Storage, names: Sequence[str]) -> dict[str, Any]:
-    """Return the ensemble of two or more studies as a JSON document.
+@dataclass(frozen=True)
+class EnsembleMember:
+    """A study in an ensemble; its metrics are over the common seeds, by name."""
 
-    Its keys: `members` (for each: `study`, `trial`, `opening`, `n_test_openings`, `metrics` over the common seeds),
-    `seeds` (those that all members have), `per_seed` (metrics of the mean over the members, one ensemble for each
-    seed), `over_seeds` (metrics of the mean over members and seeds, one model), `n_images`, `test_fingerprint`.
-    Metrics are those of `statistics.summary`.
+    study: str
+    trial: int
+    opening: int
+    n_test_openings: int
+    metrics: dict[str, MetricSummary]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """An ensemble of two or more studies.
+
+    Attributes:
+        seeds: that all members have.
+        per_seed: metrics of the mean over the members, one ensemble for each seed.
+        over_seeds: metrics of the mean over members and seeds, one model.
+    """
+
+    members: list[EnsembleMember]
+    seeds: list[int]
+    per_seed: dict[str, MetricSummary]
+    over_seeds: dict[str, MetricSummary]
+    n_images: int
+    test_fingerprint: str
+
+
+def build(storage: Storage, names: Sequence[str]) -> Ensemble:
+    """Return the ensemble of two or more studies.
 
     Raises:
         StudyNotFoundError: no such study.
@@ -49,33 +73,33 @@ def build(storage: Storage, names: Sequence[str]) -> dict[str, Any]:
     def summary(probabilities: FloatArray) -> dict[str, MetricSummary]:
         return statistics.summary(images.labels, probabilities, groups=images.groups)
 
-    return {
-        "members": [
-            {
-                "study": member.study.name,
-                "trial": member.payload["trial"],
-                "opening": member.opening.id,
-                "n_test_openings": len(member.openings),
-                "metrics": summary(probabilities),
-            }
+    return Ensemble(
+        members=[
+            EnsembleMember(
+                study=member.study.name,
+                trial=member.payload["trial"],
+                opening=member.opening.id,
+                n_test_openings=len(member.openings),
+                metrics=summary(probabilities),
+            )
             for member, probabilities in zip(members, stacked, strict=True)
         ],
-        "seeds": seeds,
-        "per_seed": summary(per_seed),
-        "over_seeds": summary(per_seed.mean(axis=0, keepdims=True)),
-        "n_images": len(images.names),
-        "test_fingerprint": members[0].opening.fingerprint,
-    }
+        seeds=seeds,
+        per_seed=summary(per_seed),
+        over_seeds=summary(per_seed.mean(axis=0, keepdims=True)),
+        n_images=len(images.names),
+        test_fingerprint=members[0].opening.fingerprint,
+    )
 
 
-def to_text(document: Mapping[str, Any]) -> str:
+def to_text(ensemble: Ensemble) -> str:
     """Return an ensemble as text: each member, the ensemble of each seed, and the ensemble of all."""
-    models = [(member["study"], member["metrics"]) for member in document["members"]]
-    models += [("ensemble of each seed", document["per_seed"]), ("ensemble of all seeds", document["over_seeds"])]
+    models = [(member.study, member.metrics) for member in ensemble.members]
+    models += [("ensemble of each seed", ensemble.per_seed), ("ensemble of all seeds", ensemble.over_seeds)]
     rows = [["", *_SHOWN], *([title, *(_cell(metrics[name]) for name in _SHOWN)] for title, metrics in models)]
-    seeds = counted(len(document["seeds"]), "seed")
-    lines = [f"{len(document['members'])} members, {seeds}, {document['n_images']} test images", "", *text_table(rows)]
-    low_high = document["over_seeds"]["auroc"]["ci95"]
+    seeds = counted(len(ensemble.seeds), "seed")
+    lines = [f"{len(ensemble.members)} members, {seeds}, {ensemble.n_images} test images", "", *text_table(rows)]
+    low_high = ensemble.over_seeds["auroc"].ci95
     lines += [
         "",
         "Probabilities are averaged, image by image. Mean +- standard deviation over the seeds, threshold 0.5.",
@@ -108,7 +132,7 @@ def _probabilities(member: Evidence, seeds: Sequence[int], names: Sequence[str])
     return chosen
 
 
-def _cell(metric: Mapping[str, Any]) -> str:
-    if metric["mean"] is None:
+def _cell(metric: MetricSummary) -> str:
+    if metric.mean is None:
         return "-"
-    return f"{metric['mean']:.3f}" + ("" if metric["std"] is None else f" +- {metric['std']:.3f}")
+    return f"{metric.mean:.3f}" + ("" if metric.std is None else f" +- {metric.std:.3f}")

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mhist_tune import evidence, kept_weights, model_card, report, studies
+from mhist_tune import evidence, kept_weights, model_card, report_build, studies
+from mhist_tune.document import Report
 from mhist_tune.errors import UsageError
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.mhist import NEGATIVE_CLASS, POSITIVE_CLASS, THRESHOLD
@@ -24,7 +25,7 @@ def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
         UsageError: nothing is retrained, its weights are not here, or the folder cannot be written.
     """
     found = evidence.load(storage, study_name)
-    document = report.build(storage, study_name)
+    report = report_build.build(storage, study_name)
     payload = {**found.payload, "seed": kept_weights.SEED}
     path = kept_weights.path_of(storage, found.study, payload)
     try:
@@ -35,32 +36,28 @@ def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
             hint="export where that seed was trained, or train it once more: "
             f"mhist-tune verify {study_name} --data DIR",
         ) from error
-    description = _describe(document, studies.hyperparameters(found.study, payload["params"]), payload, weights)
+    description = _describe(report, studies.hyperparameters(found.study, payload["params"]), payload, weights)
     with output_folder(folder, "the model"):
         (folder / WEIGHTS).write_bytes(weights)
-        (folder / CARD).write_text(model_card.render(document, description), encoding="utf-8")
+        (folder / CARD).write_text(model_card.render(report, description), encoding="utf-8")
         text = json.dumps(description, indent=2, allow_nan=False)
         (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
     return description
 
 
-def _describe(
-    document: Mapping[str, Any], hp: Hyperparameters, payload: Mapping[str, Any], weights: bytes
-) -> dict[str, Any]:
-    held_out, (mean, std) = document["held_out"], input_statistics(hp)
+def _describe(report: Report, hp: Hyperparameters, payload: Mapping[str, Any], weights: bytes) -> dict[str, Any]:
+    held_out, (mean, std) = report.held_out, input_statistics(hp)
     return {
         "format": FORMAT,
-        "study": document["study"],
+        "study": report.study,
         "trial": payload["trial"],
         "seed": payload["seed"],
-        "definition_sha256": document["definition_sha256"],
+        "definition_sha256": report.definition_sha256,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "positive_class": POSITIVE_CLASS,
         "negative_class": NEGATIVE_CLASS,
-        "threshold": held_out["threshold"] if held_out else THRESHOLD,
-        "threshold_source": held_out["source"]
-        if held_out
-        else f"{THRESHOLD}, since no validation predictions are stored",
+        "threshold": held_out.threshold if held_out else THRESHOLD,
+        "threshold_source": held_out.source if held_out else f"{THRESHOLD}, since no validation predictions are stored",
         "preprocessing": {
             "image_size": hp.image_size,
             "resize": "to a square, bicubic, antialiased (Pillow)",
@@ -69,5 +66,5 @@ def _describe(
             "std": list(std),
         },
         "hyperparameters": hp.to_dict(),
-        "versions": document["versions"],
+        "versions": report.versions,
     }

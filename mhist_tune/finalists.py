@@ -6,7 +6,7 @@ was fixed before. All finalists share folds and seeds.
 """
 
 import statistics as numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,6 @@ from mhist_tune.studies import Study
 
 INNER, OUTER = "inner", "fold"
 """What a slot trains on: a part of the images outside a fold, to find the number of epochs, or all of them."""
-
-_N_BOOT = 2000
 
 
 @dataclass(frozen=True)
@@ -194,82 +192,6 @@ def of_slots(
     return Confirmation(tuple(finalists), wanted[0], n_open, n_failed, labels, folds, tuple(groups) if groups else None)
 
 
-def document(confirmation: Confirmation) -> dict[str, Any]:
-    """Return a confirmation that has a finalist as JSON.
-
-    Its keys: `n_folds`, `n_images`, `n_open` (see `Confirmation`), `n_failed` (candidates without a result), `chosen`
-    (the trial that leads, for good where nothing is open), `finalists` (the best first; each with `trial`,
-    `is_default`, `search_value`, `f1` pooled over the folds with `ci95`, `auroc` averaged over the folds, `stop_epoch`,
-    and `selected`: the share of bootstrap resamples of the images in which it would have been chosen), and
-    `search_best`: `trial`, `search_value`, `confirmed_value` and `optimism`, the first value minus the second; both
-    null if that trial is not confirmed.
-    """
-    finalists = confirmation.finalists
-    choice = out_of_fold.selection(
-        confirmation.labels,
-        np.stack([one.probabilities for one in finalists]),
-        groups=confirmation.groups,
-        n_boot=_N_BOOT,
-    )
-    best = confirmation.search_best
-    confirmed = confirmation.of_trial(best.trial)
-    value = confirmed.scores.f1 if confirmed else None
-    assert best.search_value is not None  # it is complete
-    return {
-        "n_folds": int(confirmation.folds.max()) + 1,
-        "n_images": len(confirmation.labels),
-        "n_open": confirmation.n_open,
-        "n_failed": confirmation.n_failed,
-        "chosen": finalists[0].candidate.trial,
-        "finalists": [
-            {
-                "trial": one.candidate.trial,
-                "is_default": one.candidate.is_default,
-                "search_value": one.candidate.search_value,
-                "f1": one.scores.f1,
-                "ci95": list(interval),
-                "auroc": one.scores.auroc,
-                "stop_epoch": one.stop_epoch,
-                "selected": share,
-            }
-            for one, share, interval in zip(finalists, choice.shares, choice.intervals, strict=True)
-        ],
-        "search_best": {
-            "trial": best.trial,
-            "search_value": best.search_value,
-            "confirmed_value": value,
-            "optimism": None if value is None else best.search_value - value,
-        },
-    }
-
-
-def sentences(confirmed: Mapping[str, Any]) -> list[str]:
-    """Return in words what `document` says: the choice, and what the search's best value was worth."""
-    chosen, best = confirmed["finalists"][0], confirmed["search_best"]
-    name = f"trial {chosen['trial']}" + (" (the study's default)" if chosen["is_default"] else "")
-    found = [
-        f"{name} is chosen with a confirmed F1 of {chosen['f1']:.3f} (AUROC {chosen['auroc']:.3f}), out of fold on "
-        f"{confirmed['n_images']} images; the same choice in {chosen['selected']:.0%} of resamples of these images"
-    ]
-    if best["confirmed_value"] is not None:
-        found.append(
-            f"the search's best, trial {best['trial']}, had {best['search_value']:.3f} and confirmed "
-            f"{best['confirmed_value']:.3f}: {best['optimism']:+.3f} was optimism"
-        )
-    return found
-
-
 def n_trainings(definition: StudyDefinition) -> int:
     """Return how many trainings the confirm stage takes at most: on each fold and its inner split; 0 without one."""
     return 2 * definition.confirm["n_folds"] * (definition.confirm["top"] + 1) if definition.confirm else 0
-
-
-def cost(study: Study) -> str:
-    """Return in words what the confirm stage of a study with `[confirm]` costs at most."""
-    assert study.definition.confirm is not None
-    top, n_folds = study.definition.confirm["top"], study.definition.confirm["n_folds"]
-    n = n_trainings(study.definition) // 2
-    return (
-        f"confirming the best {top} trials and the default takes {n} trainings, {n_folds} folds x "
-        f"{top + 1}, and as many on inner splits to fix their number of epochs"
-    )

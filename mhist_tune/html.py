@@ -3,11 +3,12 @@
 import base64
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mhist_tune import compare_text, report_text
+from mhist_tune.by_votes import Mistake
+from mhist_tune.document import Comparison, Report
 from mhist_tune.figures import ReportFigure
 
 N_THUMBNAILS = 48
@@ -29,11 +30,11 @@ def style_sheet() -> str:
     return documents.loader.get_source(documents, "style.css")[0]
 
 
-def render(report: Mapping[str, Any], figures: Sequence[ReportFigure], thumbnails: Mapping[str, bytes]) -> str:
+def render(report: Report, figures: Sequence[ReportFigure], thumbnails: Mapping[str, bytes]) -> str:
     """Return a report as HTML.
 
     Args:
-        report: the document.
+        report: as from `report_build.build`.
         figures: that it shows.
         thumbnails: JPEG files by the image's name; may lack any image.
     """
@@ -47,7 +48,7 @@ def render(report: Mapping[str, Any], figures: Sequence[ReportFigure], thumbnail
             tables=tables,
             words=tables[0][0],
             figures=figures,
-            thumbnails=_shown(report["mistakes"], thumbnails, N_THUMBNAILS),
+            thumbnails=_shown(report.mistakes, thumbnails, N_THUMBNAILS),
             search_lines=[line for line in report_text.search_lines(report) if not line.startswith("Edge of range")],
             openings=report_text.opening_lines(report),
             facts=report_text.facts(report),
@@ -57,42 +58,40 @@ def render(report: Mapping[str, Any], figures: Sequence[ReportFigure], thumbnail
 
 
 def render_comparison(
-    document: Mapping[str, Any], figures: Sequence[ReportFigure], thumbnails: Sequence[Mapping[str, bytes]]
+    comparison: Comparison, figures: Sequence[ReportFigure], thumbnails: Sequence[Mapping[str, bytes]]
 ) -> str:
     """Return a comparison as HTML.
 
     Args:
-        document: of `compare.build`.
+        comparison: of `compare.build`.
         figures: that it shows.
         thumbnails: of each member JPEG files by the image's name; may lack any image.
     """
-    members = document["members"]
+    members = comparison.members
     html: str = (
         environment()
         .get_template("compare.html")
         .render(
-            document=document,
-            headline=compare_text.headline(document),
-            verdicts=compare_text.verdicts(document),
-            tables=compare_text.tables(document),
-            caveats=compare_text.caveats(document),
+            comparison=comparison,
+            headline=compare_text.headline(comparison),
+            verdicts=compare_text.verdicts(comparison),
+            tables=compare_text.tables(comparison),
+            caveats=compare_text.caveats(comparison),
             figures=figures,
             sheets=[
-                (one["study"], len(one["mistakes"]), pictures)
+                (one.study, len(one.mistakes), pictures)
                 for one, stored in zip(members, thumbnails, strict=True)
-                if (pictures := _shown(one["mistakes"], stored, _N_OF_EACH))
+                if (pictures := _shown(one.mistakes, stored, _N_OF_EACH))
             ],
         )
     )
     return html
 
 
-def _shown(
-    mistakes: Sequence[Mapping[str, Any]], thumbnails: Mapping[str, bytes], n_most: int
-) -> list[tuple[Mapping[str, Any], str]]:
+def _shown(mistakes: Sequence[Mistake], thumbnails: Mapping[str, bytes], n_most: int) -> list[tuple[Mistake, str]]:
     """Return the first mistakes that have a picture, with it."""
-    shown = [one for one in mistakes if one["image_name"] in thumbnails][:n_most]
-    return [(one, _data_url(thumbnails[one["image_name"]])) for one in shown]
+    shown = [one for one in mistakes if one.image_name in thumbnails][:n_most]
+    return [(one, _data_url(thumbnails[one.image_name])) for one in shown]
 
 
 def _data_url(jpeg: bytes) -> str:

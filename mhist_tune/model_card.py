@@ -7,24 +7,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from mhist_tune import report_text
+from mhist_tune.document import Report
 from mhist_tune.words import counted, markdown_table, number
 
 
-def render(report: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+def render(report: Report, model: Mapping[str, Any]) -> str:
     """Return the card.
 
     Args:
-        report: the document of the study's report.
+        report: the study's.
         model: the description of the model, as in `model.json`.
     """
-    seed = report["seeds"].index(model["seed"]) if model["seed"] in report["seeds"] else None
-    own = None if seed is None else report["metrics"]["auroc"]["per_seed"][seed]
+    seed = report.seeds.index(model["seed"]) if model["seed"] in report.seeds else None
+    own = None if seed is None else report.metrics["auroc"].per_seed[seed]
     preprocessing = model["preprocessing"]
     positive, negative = model["positive_class"], model["negative_class"]
     parts = [
-        f"# {report['model']}, study {report['study']}, trial {model['trial']}, seed {model['seed']}",
-        report["result"],
-        f"This folder holds one of these {counted(report['n_seeds'], 'model')}: seed {model['seed']}, the first one, "
+        f"# {report.model}, study {report.study}, trial {model['trial']}, seed {model['seed']}",
+        report.result,
+        f"This folder holds one of these {counted(report.n_seeds, 'model')}: seed {model['seed']}, the first one, "
         f"which is not chosen by its score. Its own test AUROC is {number(own, 4)}.",
         "## Intended use",
         f"Research on telling {positive} from {negative} in H&E images like those that it was trained on: of the same "
@@ -40,14 +41,14 @@ def render(report: Mapping[str, Any], model: Mapping[str, Any]) -> str:
         "## Data",
         _data(report),
         "## Metrics",
-        f"On the test partition, over {counted(report['n_seeds'], 'seed')}:",
+        f"On the test partition, over {counted(report.n_seeds, 'seed')}:",
         _table(report_text.metric_rows(report)),
-        *([_table(report_text.calibration_rows(report))] if report["held_out"] else []),
+        *([_table(report_text.calibration_rows(report.held_out))] if report.held_out else []),
         _table(report_text.vote_rows(report)),
         "## Limits",
-        "\n".join(f"- {caveat}" for caveat in report["caveats"]),
+        "\n".join(f"- {caveat}" for caveat in report.caveats),
         "## How it was trained",
-        report["methods"],
+        report.methods,
         "## Identity",
         "\n".join(
             f"- {name}: {fact}"
@@ -60,16 +61,16 @@ def render(report: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _data(report: Mapping[str, Any]) -> str:
-    whole = "MHIST's" if report["is_mhist"] else "a data set in MHIST's layout, which is not MHIST"
+def _data(report: Report) -> str:
+    whole = "MHIST's" if report.is_mhist else "a data set in MHIST's layout, which is not MHIST"
     groups = (
         "Patients or slides are known, and none is on both sides."
-        if report["resampled_by"] == "group"
+        if report.resampled_by == "group"
         else "No patient or slide is known, so one may be on both sides."
     )
     return (
-        f"Trained on the whole train partition of {whole} ({counted(report['n_train'] + report['n_val'], 'image')}); "
-        f"tested on {counted(report['n_images'], 'image')}, {report['share_ssa']:.1%} of them SSA. Labels are the "
+        f"Trained on the whole train partition of {whole} ({counted(report.n_train + report.n_val, 'image')}); "
+        f"tested on {counted(report.n_images, 'image')}, {report.share_ssa:.1%} of them SSA. Labels are the "
         f"majority of seven votes. {groups}"
     )
 

@@ -3,43 +3,39 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from sklearn.metrics import roc_curve
-
-from mhist_tune.arrays import FloatArray
+from mhist_tune.by_votes import VoteRate
 from mhist_tune.canvas import BLUE, GREY, ORANGE
+from mhist_tune.roc import RocBand
+from mhist_tune.statistics import MetricSummary
 
-_GRID = np.linspace(0, 1, 41)
+_STEP = 5  # of the points of a ROC curve every fifth is drawn
 _SHOWN = ("auroc", "f1", "accuracy", "recall", "specificity")
 Figure = dict[str, Any]
 
 
-def of_report(report: Mapping[str, Any], labels: Any, probabilities: FloatArray) -> dict[str, Figure]:
+def of_report(
+    metrics: Mapping[str, MetricSummary], by_votes: Sequence[VoteRate], band: RocBand | None
+) -> dict[str, Figure]:
     """Return the figures of a report by id.
 
     Args:
-        report: the document.
-        labels: of the test images, [n].
-        probabilities: of SSA, [S, n].
+        metrics: by name.
+        by_votes: as from `by_votes.error_rates`.
+        band: None where the test images are of one class.
     """
-    found = {"seeds": seeds(report["metrics"]), "votes": votes(report["by_votes"])}
-    return {"roc": roc(labels, probabilities), **found} if 0 < labels.sum() < labels.size else found
+    figures = {"seeds": seeds(metrics), "votes": votes(by_votes)}
+    return {"roc": roc(band), **figures} if band else figures
 
 
-def roc(labels: Any, probabilities: FloatArray) -> Figure:
+def roc(band: RocBand) -> Figure:
     """Return the mean ROC curve over the seeds with the band from the lowest to the highest."""
-    curves = []
-    for row in probabilities:
-        false_rate, true_rate, _ = roc_curve(labels, row)
-        curves.append(np.interp(_GRID, false_rate, true_rate))
-    low, mean, high = np.min(curves, axis=0), np.mean(curves, axis=0), np.max(curves, axis=0)
-    x = _round(_GRID)
+    x, low, mean, high = (curve[::_STEP] for curve in (band.fpr, band.low, band.mean, band.high))
     return _figure(
         "ROC on the test partition",
         [
-            {"x": x, "y": _round(low), "mode": "lines", "line": {"width": 0}, "showlegend": False},
+            {"x": _round(x), "y": _round(low), "mode": "lines", "line": {"width": 0}, "showlegend": False},
             {
-                "x": x,
+                "x": _round(x),
                 "y": _round(high),
                 "mode": "lines",
                 "line": {"width": 0},
@@ -47,7 +43,7 @@ def roc(labels: Any, probabilities: FloatArray) -> Figure:
                 "fillcolor": "rgba(0,114,178,0.2)",
                 "name": "seeds",
             },
-            {"x": x, "y": _round(mean), "mode": "lines", "line": {"color": BLUE}, "name": "mean"},
+            {"x": _round(x), "y": _round(mean), "mode": "lines", "line": {"color": BLUE}, "name": "mean"},
             {"x": [0, 1], "y": [0, 1], "mode": "lines", "line": {"color": GREY, "dash": "dot"}, "showlegend": False},
         ],
         x="1 - specificity",
@@ -55,34 +51,34 @@ def roc(labels: Any, probabilities: FloatArray) -> Figure:
     )
 
 
-def seeds(metrics: Mapping[str, Any]) -> Figure:
+def seeds(metrics: Mapping[str, MetricSummary]) -> Figure:
     """Return one box of all seeds for each metric."""
     boxes = [
         {
             "type": "box",
             "name": name,
-            "y": _round(metrics[name]["per_seed"]),
+            "y": _round(metrics[name].per_seed),
             "boxpoints": "all",
             "line": {"color": BLUE},
         }
         for name in _SHOWN
-        if metrics[name]["mean"] is not None
+        if metrics[name].mean is not None
     ]
     return _figure("Seeds on the test partition", boxes, y="value", showlegend=False)
 
 
-def votes(rates: Sequence[Mapping[str, Any]]) -> Figure:
+def votes(rates: Sequence[VoteRate]) -> Figure:
     """Return the error rate for each number of votes beside the pathologists' disagreement."""
-    shown = [one for one in rates if one["error_rate"] is not None]
-    x = [one["votes"] for one in shown]
-    human = [one["human_error_rate"] for one in shown]
+    shown = [one for one in rates if one.error_rate is not None]
+    x = [one.votes for one in shown]
+    human = [one.human_error_rate for one in shown]
     return _figure(
         "Error rate by votes for SSA",
         [
             {
                 "type": "bar",
                 "x": x,
-                "y": _round([one["error_rate"] for one in shown]),
+                "y": _round([one.error_rate for one in shown]),
                 "name": "model",
                 "marker": {"color": BLUE},
             },

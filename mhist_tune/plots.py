@@ -5,41 +5,37 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import precision_recall_curve, roc_curve
+from sklearn.metrics import precision_recall_curve
 
+from mhist_tune import by_votes
 from mhist_tune.by_votes import VoteRate
 from mhist_tune.calibration import ReliabilityBin
 from mhist_tune.canvas import BLUE, GREY, INK, ORANGE, new_figure
 from mhist_tune.mhist import MIN_POSITIVE_VOTES
+from mhist_tune.roc import RocBand
 
-_GRID = np.linspace(0, 1, 201)
 
-
-def roc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Figure:
-    """Draw the mean ROC curve in the band between the lowest and the highest seed, and each seed as a thin line.
-
-    The mean is vertical: the sensitivities of all seeds averaged at each false positive rate.
-
-    Args:
-        labels: [n], 0 or 1, both present.
-        probabilities: [S, n], in 0..1.
-    """
+def roc(band: RocBand) -> Figure:
+    """Draw the mean ROC curve in the band between the lowest and the highest seed, and each seed as a thin line."""
     figure, (axes,) = new_figure(width=5.0, height=5.0)
-    table = np.asarray(probabilities)
-    rates = [roc_curve(labels, row)[:2] for row in table]
-    for fpr, tpr in rates:
+    for fpr, tpr in band.seeds:
         axes.plot(fpr, tpr, color=BLUE, linewidth=0.6, alpha=0.45)
-    curves = np.stack([np.interp(_GRID, fpr, tpr) for fpr, tpr in rates])
-    axes.fill_between(_GRID, curves.min(axis=0), curves.max(axis=0), color=BLUE, alpha=0.15, linewidth=0)
+    axes.fill_between(band.fpr, band.low, band.high, color=BLUE, alpha=0.15, linewidth=0)
     # Interpolation at 0 meets the vertical start of the curves at its upper end; a mean ROC starts at (0, 0) too.
-    axes.plot([0, *_GRID], [0, *curves.mean(axis=0)], color=ORANGE, linewidth=2.2, label="mean")
-    axes.plot([], [], color=BLUE, linewidth=0.7, label=_seeds(len(table)))
+    axes.plot([0, *band.fpr], [0, *band.mean], color=ORANGE, linewidth=2.2, label="mean")
+    axes.plot([], [], color=BLUE, linewidth=0.7, label=_seeds(len(band.seeds)))
+    finish_roc(axes)
+    return figure
+
+
+def finish_roc(axes: Axes) -> None:
+    """Draw the line of chance, and the axes of a ROC figure."""
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="chance")
     axes.set(xlim=(0, 1), ylim=(0, 1.005), aspect="equal")
     axes.set(xlabel="false positive rate (1 - specificity)", ylabel="sensitivity (recall of SSA)")
     axes.legend(loc="lower right", frameon=False)
-    return figure
 
 
 def precision_recall(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Figure:
@@ -92,23 +88,30 @@ def error_rates(rates: Sequence[VoteRate]) -> Figure:
         (0, MIN_POSITIVE_VOTES, "HP by majority", BLUE, ""),
         (MIN_POSITIVE_VOTES, len(rates), "SSA by majority", ORANGE, "//"),
     ):
-        shown = [rate for rate in rates[start:stop] if rate["error_rate"] is not None]
-        places = [rate["votes"] for rate in shown]
-        heights = np.array([rate["error_rate"] for rate in shown], dtype=np.float64)
+        drawn = by_votes.arrays(rates[start:stop])
         with matplotlib.rc_context({"hatch.linewidth": 0.6}):
-            axes.bar(places, heights, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=name)
-        ends = np.array([rate["ci95"] for rate in shown], dtype=np.float64).reshape(-1, 2)
-        spread = np.clip(np.stack([heights - ends[:, 0], ends[:, 1] - heights]), 0, None)
-        axes.errorbar(places, heights, yerr=spread, fmt="none", ecolor=INK, elinewidth=1, capsize=3)
-    human = [rate["human_error_rate"] for rate in rates]
-    axes.plot(range(len(rates)), human, color=INK, marker="D", markersize=5, linestyle="", label="pathologists against")
-    tops = [rate["ci95"][1] for rate in rates if rate["ci95"] is not None]
+            axes.bar(drawn.votes, drawn.rates, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=name)
+        axes.errorbar(drawn.votes, drawn.rates, yerr=drawn.spread, fmt="none", ecolor=INK, elinewidth=1, capsize=3)
+    finish_votes(axes, [rates])
+    return figure
+
+
+def finish_votes(axes: Axes, models: Sequence[Sequence[VoteRate]]) -> None:
+    """Draw the pathologists' disagreement, and the axes of a figure of error rates.
+
+    Args:
+        axes: of the figure.
+        models: the rates of each model that it shows, on the same images.
+    """
+    first = models[0]
+    human = [rate.human_error_rate for rate in first]
+    tops = [rate.ci95[1] for rates in models for rate in rates if rate.ci95 is not None]
+    axes.plot(range(len(first)), human, color=INK, marker="D", markersize=5, linestyle="", label="pathologists against")
     axes.set(ylim=(0, min(1.3 * max([0.1, *tops, *human]), 1.25)))
-    axes.set_xticks(range(len(rates)), [f"{rate['votes']}\nn={rate['n_images']}" for rate in rates], fontsize=10)
+    axes.set_xticks(range(len(first)), [f"{rate.votes}\nn={rate.n_images}" for rate in first], fontsize=10)
     axes.set(xlabel="votes for SSA, of 7", ylabel="misclassified images")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.legend(loc="upper left", frameon=False, fontsize=10)
-    return figure
 
 
 def _seeds(count: int) -> str:

@@ -6,7 +6,7 @@ those of SSA. The same weighted, vectorised functions compute the point estimate
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TypedDict
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -32,12 +32,18 @@ N_ECE_BINS = 15
 _BLOCK = 250
 
 
-class MetricSummary(TypedDict):
-    """One metric over the seeds. `None` means undefined, because JSON has no NaN."""
+@dataclass(frozen=True)
+class MetricSummary:
+    """One metric over the seeds. None means undefined, because JSON has no NaN.
+
+    Attributes:
+        std: with ddof = 1; None for a single seed.
+        ci95: None for `ece`, which resampling biases.
+    """
 
     mean: float | None
     std: float | None
-    ci95: list[float] | None
+    ci95: tuple[float, float] | None
     per_seed: list[float | None]
 
 
@@ -288,9 +294,9 @@ def _counts(rng: np.random.Generator, n_draws: int, n_units: int) -> FloatArray:
 def _summarize(per_seed: Sequence[float], interval: tuple[float, float] | None) -> MetricSummary:
     values = np.asarray(per_seed)
     is_defined = not np.isnan(values).any()
-    return {
-        "mean": float(values.mean()) if is_defined else None,
-        "std": float(values.std(ddof=1)) if is_defined and values.size > 1 else None,
-        "ci95": list(interval) if interval is not None and is_defined else None,
-        "per_seed": [None if np.isnan(value) else float(value) for value in values],
-    }
+    return MetricSummary(
+        mean=float(values.mean()) if is_defined else None,
+        std=float(values.std(ddof=1)) if is_defined and values.size > 1 else None,
+        ci95=interval if is_defined else None,
+        per_seed=[None if np.isnan(value) else float(value) for value in values],
+    )

@@ -4,17 +4,19 @@ The images are the whole train partition, predicted out of fold, where the trial
 images, on which the trial's best epoch was chosen as well.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 
 from mhist_tune import calibration, ledger, statistics
 from mhist_tune.arrays import FloatArray
+from mhist_tune.calibration import ReliabilityBin
 from mhist_tune.evidence import Evidence
 from mhist_tune.finalists import Confirmation
 from mhist_tune.predictions import image_rows, predictions_of
 from mhist_tune.stages import Stage
+from mhist_tune.statistics import MetricSummary
 from mhist_tune.storage import Storage
 
 _OF_CALIBRATION = ("log_loss", "brier", "ece")
@@ -30,43 +32,64 @@ class _Predicted:
     probabilities: FloatArray
 
 
-def document(storage: Storage, found: Evidence, confirmation: Confirmation | None) -> dict[str, Any] | None:
-    """Return what was fixed and what it gives on the test images, as JSON; None without held-out predictions.
+@dataclass(frozen=True)
+class FixedThreshold:
+    """A threshold and a recalibration, and what they give on the test images.
 
-    Its keys: `source`, `n_images` and `share_ssa` of the held-out images, `threshold` with the test `metrics` there,
-    `slope` and `intercept` of the recalibration, `calibration` and `reliability` (raw, recalibrated, prior_corrected).
+    Attributes:
+        source: whence the held-out images are, in words.
+        n_images: of the held-out images.
+        share_ssa: likewise.
+        metrics: on the test images at the threshold, by name.
+        slope: of the recalibration of logits, as is `intercept`.
+        calibration: log loss, Brier score and calibration error on the test images, of raw, recalibrated and
+            prior-corrected probabilities.
+        reliability: the bins of each.
     """
+
+    source: str
+    n_images: int
+    share_ssa: float
+    threshold: float
+    metrics: dict[str, MetricSummary]
+    slope: float
+    intercept: float
+    calibration: dict[str, dict[str, MetricSummary]]
+    reliability: dict[str, list[ReliabilityBin]]
+
+
+def document(storage: Storage, found: Evidence, confirmation: Confirmation | None) -> FixedThreshold | None:
+    """Return what was fixed and what it gives; None without held-out predictions of both classes."""
     images = found.images
     held_out = _predicted(storage, found, confirmation)
     if held_out is None or not 0 < held_out.labels.sum() < held_out.labels.size:
         return None
     threshold = calibration.f1_threshold(held_out.labels, held_out.probabilities)
     fitted = calibration.platt(held_out.labels, held_out.probabilities)
-    tables = {"raw": found.probabilities, "recalibrated": fitted.apply(found.probabilities)}
+    probabilities = {"raw": found.probabilities, "recalibrated": fitted.apply(found.probabilities)}
     share, test_share = float(held_out.labels.mean()), float(images.labels.mean())
     if 0 < test_share < 1:
-        tables["prior_corrected"] = calibration.correct_prior(
-            tables["recalibrated"], fitted_on=share, applied_to=test_share
+        probabilities["prior_corrected"] = calibration.correct_prior(
+            probabilities["recalibrated"], fitted_on=share, applied_to=test_share
         )
-    return {
-        "source": held_out.source,
-        "n_images": len(held_out.labels),
-        "share_ssa": share,
-        "threshold": threshold,
-        "metrics": statistics.summary(
+    return FixedThreshold(
+        source=held_out.source,
+        n_images=len(held_out.labels),
+        share_ssa=share,
+        threshold=threshold,
+        metrics=statistics.summary(
             images.labels, found.probabilities, groups=images.groups, threshold=threshold, names=_OF_THRESHOLD
         ),
-        "slope": fitted.slope,
-        "intercept": fitted.intercept,
-        "calibration": {
-            name: statistics.summary(images.labels, table, groups=images.groups, names=_OF_CALIBRATION)
-            for name, table in tables.items()
+        slope=fitted.slope,
+        intercept=fitted.intercept,
+        calibration={
+            name: statistics.summary(images.labels, mapped, groups=images.groups, names=_OF_CALIBRATION)
+            for name, mapped in probabilities.items()
         },
-        "reliability": {
-            name: [asdict(one) for one in calibration.reliability(images.labels, table.mean(axis=0))]
-            for name, table in tables.items()
+        reliability={
+            name: calibration.reliability(images.labels, mapped.mean(axis=0)) for name, mapped in probabilities.items()
         },
-    }
+    )
 
 
 def _predicted(storage: Storage, found: Evidence, confirmation: Confirmation | None) -> _Predicted | None:

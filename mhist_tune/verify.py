@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from mhist_tune import evidence, journal, report, retrain, statistics
+from mhist_tune import evidence, journal, report_build, retrain, statistics
 from mhist_tune.devices import n_cores, parse_devices
 from mhist_tune.epochs import epochs_of
 from mhist_tune.events import Emit, StopRequest
@@ -53,7 +53,7 @@ def of_records(storage: Storage, study_name: str, folder: Path) -> list[Comparis
         UsageError: no retraining has finished.
     """
     found = evidence.load(storage, study_name)
-    again = report.build(storage, study_name)
+    again = asdict(report_build.build(storage, study_name))
     return [_written(folder / "report.json", again), _predictions(folder / "predictions.csv", found), _aurocs(found)]
 
 

@@ -63,22 +63,22 @@ def test_ours_are_recomputed_and_stand_beside_the_reported(storage: Storage, tmp
     """F1 and AUROC of each seed are scikit-learn's own; only validation is shown as nothing was tested."""
     train(storage)
     document = against.write(storage, "table", tmp_path / "out")
-    plain, flipped = document["rows"]
+    plain, flipped = document.rows
 
-    assert document["columns"] == ["val_f1", "val_auroc", "best_epoch"]
+    assert document.columns == ["val_f1", "val_auroc", "best_epoch"]
     for row, slots in ((plain, (0, 2)), (flipped, (1, 3))):
         chosen = PROBABILITIES[list(slots)]
         f1 = [f1_score(LABELS, one > 0.5) for one in chosen]
-        assert row["ours"]["val_f1"]["per_seed"] == pytest.approx(f1)
-        assert row["ours"]["val_f1"]["mean"] == pytest.approx(np.mean(f1))
-        assert row["ours"]["val_f1"]["std"] == pytest.approx(np.std(f1, ddof=1))
+        assert row.ours["val_f1"].per_seed == pytest.approx(f1)
+        assert row.ours["val_f1"].mean == pytest.approx(np.mean(f1))
+        assert row.ours["val_f1"].std == pytest.approx(np.std(f1, ddof=1))
         auroc = [roc_auc_score(LABELS, one) for one in chosen]
-        assert row["ours"]["val_auroc"]["per_seed"] == pytest.approx(auroc)
-    assert plain["ours"]["best_epoch"]["per_seed"] == [1, 3]
-    assert plain["reported"]["val_loss_sum"] == 6.2
+        assert row.ours["val_auroc"].per_seed == pytest.approx(auroc)
+    assert plain.ours["best_epoch"].per_seed == [1, 3]
+    assert plain.reported["val_loss_sum"] == 6.2
     text = (tmp_path / "out" / "reported.md").read_text()
     line = next(line for line in text.splitlines() if line.startswith("| plain"))
-    assert f"{plain['ours']['val_f1']['mean']:.3f} +- " in line
+    assert f"{plain.ours['val_f1'].mean:.3f} +- " in line
     assert "|    0.593 |" in line
     assert line.count(" - ") == 1  # no AUROC on validation is reported
     assert (tmp_path / "out" / "reported.json").exists()
@@ -89,9 +89,9 @@ def test_a_row_that_is_not_trained_yet_is_shown_as_such(storage: Storage) -> Non
     train(storage, n_slots=1)
     document = against.build(storage, "table")
 
-    assert [row["n_seeds"] for row in document["rows"]] == [1, 0]
-    assert document["rows"][0]["ours"]["val_f1"]["std"] is None
-    assert document["rows"][1]["ours"] == {}
+    assert [row.n_seeds for row in document.rows] == [1, 0]
+    assert document.rows[0].ours["val_f1"].std is None
+    assert document.rows[1].ours == {}
 
 
 def test_what_cannot_be_shown_is_refused(storage: Storage) -> None:

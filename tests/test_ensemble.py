@@ -69,14 +69,14 @@ def test_members_are_averaged_per_seed_and_then_over_seeds(storage: Storage) -> 
     labels = np.array([LABELS[name] for name in NAMES])
     mean = (FIRST + SECOND) / 2
 
-    assert document["seeds"] == [0, 1]
+    assert document.seeds == [0, 1]
     for index in range(2):
-        assert document["per_seed"]["auroc"]["per_seed"][index] == pytest.approx(roc_auc_score(labels, mean[index]))
-        assert document["per_seed"]["log_loss"]["per_seed"][index] == pytest.approx(log_loss(labels, mean[index]))
+        assert document.per_seed["auroc"].per_seed[index] == pytest.approx(roc_auc_score(labels, mean[index]))
+        assert document.per_seed["log_loss"].per_seed[index] == pytest.approx(log_loss(labels, mean[index]))
     of_all = [0.25, 0.725, 0.325, 0.625, 0.65]
-    assert document["over_seeds"]["log_loss"]["mean"] == pytest.approx(log_loss(labels, of_all))
-    assert document["over_seeds"]["auroc"]["mean"] == 1.0
-    assert document["members"][0]["metrics"]["log_loss"]["per_seed"][0] == pytest.approx(log_loss(labels, FIRST[0]))
+    assert document.over_seeds["log_loss"].mean == pytest.approx(log_loss(labels, of_all))
+    assert document.over_seeds["auroc"].mean == 1.0
+    assert document.members[0].metrics["log_loss"].per_seed[0] == pytest.approx(log_loss(labels, FIRST[0]))
     text = ensemble.to_text(document)
     assert "2 members, 2 seeds, 5 test images" in text
     assert "ensemble of all seeds" in text
@@ -92,8 +92,8 @@ def test_members_are_joined_on_the_name_of_the_image(storage: Storage) -> None:
     straight = ensemble.build(storage, ["one", "two"])
     turned = ensemble.build(storage, ["one", "turned"])
 
-    assert turned["per_seed"] == straight["per_seed"]
-    assert turned["over_seeds"] == straight["over_seeds"]
+    assert turned.per_seed == straight.per_seed
+    assert turned.over_seeds == straight.over_seeds
 
 
 def test_only_common_seeds_are_averaged(storage: Storage) -> None:
@@ -104,10 +104,10 @@ def test_only_common_seeds_are_averaged(storage: Storage) -> None:
 
     document = ensemble.build(storage, ["one", "two"])
 
-    assert document["seeds"] == [1]
+    assert document.seeds == [1]
     mean = (FIRST[1] + SECOND[0]) / 2
     labels = np.array([LABELS[name] for name in NAMES])
-    assert document["per_seed"]["log_loss"]["mean"] == pytest.approx(log_loss(labels, mean))
+    assert document.per_seed["log_loss"].mean == pytest.approx(log_loss(labels, mean))
     with pytest.raises(UsageError, match="no seed in common"):
         ensemble.build(storage, ["one", "three"])
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mhist_tune import confirm, definition, finalists, ledger, studies
+from mhist_tune import confirm, confirmation, definition, finalists, ledger, studies
 from mhist_tune.leases import Claim, LeaseObserver
 from mhist_tune.predictions import record_predictions
 from mhist_tune.storage import Storage
@@ -127,17 +127,17 @@ def test_the_best_confirmed_trial_is_chosen(storage: Storage, study: Study) -> N
     assert found.chosen.candidate.trial == 1
     assert found.default is not None
     assert found.default.candidate.trial == 0
-    shown = finalists.document(found)
-    assert [one["trial"] for one in shown["finalists"]] == [1, 3, 0]
-    assert [one["f1"] for one in shown["finalists"]] == pytest.approx([1.0, 6 / 7, 1 / 3])
-    assert shown["search_best"] == {
-        "trial": 3,
-        "search_value": 0.95,
-        "confirmed_value": pytest.approx(6 / 7),
-        "optimism": pytest.approx(0.95 - 6 / 7),
-    }
-    assert sum(one["selected"] for one in shown["finalists"]) == pytest.approx(1.0)
-    assert any("+0.093 was optimism" in line for line in finalists.sentences(shown))
+    shown = confirmation.document(found)
+    assert [one.trial for one in shown.finalists] == [1, 3, 0]
+    assert [one.f1 for one in shown.finalists] == pytest.approx([1.0, 6 / 7, 1 / 3])
+    assert shown.search_best == confirmation.SearchBest(
+        trial=3,
+        search_value=0.95,
+        confirmed_value=pytest.approx(6 / 7),
+        optimism=pytest.approx(0.95 - 6 / 7),
+    )
+    assert sum(one.selected for one in shown.finalists) == pytest.approx(1.0)
+    assert any("+0.093 was optimism" in line for line in confirmation.sentences(shown))
 
 
 def test_an_extended_search_confirms_what_is_new(storage: Storage, study: Study) -> None:
@@ -177,10 +177,10 @@ def test_a_failed_finalist_is_not_confirmed(storage: Storage, study: Study) -> N
     found = finalists.load(storage, study)
     assert found is not None
     assert (found.n_open, found.n_failed) == (0, 1)
-    shown = finalists.document(found)
-    assert (shown["chosen"], shown["n_failed"]) == (1, 1)
-    assert shown["search_best"]["confirmed_value"] is None
-    assert len(finalists.sentences(shown)) == 1
+    shown = confirmation.document(found)
+    assert (shown.chosen, shown.n_failed) == (1, 1)
+    assert shown.search_best.confirmed_value is None
+    assert len(confirmation.sentences(shown)) == 1
 
 
 def test_equal_params_are_one_candidate(storage: Storage, study: Study) -> None:

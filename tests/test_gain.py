@@ -2,13 +2,26 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from mhist_tune import calibration, confirm, definition, gain, paired, report, report_text, studies
+from mhist_tune import (
+    calibration,
+    confirm,
+    definition,
+    gain,
+    paired,
+    report_build,
+    report_files,
+    report_text,
+    studies,
+)
+from mhist_tune.document import to_json
+from mhist_tune.gain import Change, Gain
 from mhist_tune.openings import record_opening
 from mhist_tune.predictions import predictions_of
 from mhist_tune.storage import Storage, open_storage
@@ -71,22 +84,22 @@ def test_the_gain_over_the_default_has_an_interval(storage: Storage, study: Stud
     open_test(storage, study, trial=1, default=0)
     stored = predictions_of(storage, study, "retrain", "test")
     tables = [np.stack([stored[0], stored[1]]), np.stack([stored[2], stored[3]])]
-    document = report.write(storage, "small", tmp_path / "report")
-    found = document["gain"]
+    document = report_files.write(storage, "small", tmp_path / "report")
+    found = document.gain
     means = [np.mean([roc_auc_score(LABELS, row) for row in table]) for table in tables]
 
-    assert (document["trial"]["number"], document["n_seeds"], document["complete"]) == (1, 2, True)
-    assert document["metrics"]["auroc"]["mean"] == pytest.approx(means[0])
-    assert (found["default"], found["is_chosen"], found["n_seeds"]) == (0, False, 2)
-    assert found["metrics"]["auroc"]["mean"] == pytest.approx(means[1])
-    assert found["difference"]["estimate"] == pytest.approx(means[0] - means[1])
-    assert found["difference"]["ci95"] == list(paired.auroc_differences(LABELS, tables)[0].ci95)
+    assert (document.trial.number, document.n_seeds, document.complete) == (1, 2, True)
+    assert document.metrics["auroc"].mean == pytest.approx(means[0])
+    assert (found.default, found.is_chosen, found.n_seeds) == (0, False, 2)
+    assert found.metrics["auroc"].mean == pytest.approx(means[1])
+    assert found.difference.estimate == pytest.approx(means[0] - means[1])
+    assert found.difference.ci95 == paired.auroc_differences(LABELS, tables)[0].ci95
     f1 = [np.mean([f1_score(LABELS, row > 0.5) for row in table]) for table in tables]
-    assert found["difference_f1"]["estimate"] == pytest.approx(f1[0] - f1[1])
-    assert found["difference_f1"]["ci95"] == list(paired.f1_differences(LABELS, tables)[0].ci95)
-    low, high = found["difference_f1"]["ci95"]
+    assert found.difference_f1.estimate == pytest.approx(f1[0] - f1[1])
+    assert found.difference_f1.ci95 == paired.f1_differences(LABELS, tables)[0].ci95
+    low, high = found.difference_f1.ci95
     assert f"{f1[0] - f1[1]:+.4f} ({low:+.4f} to {high:+.4f})" in report_text.gain_rows(document)[-1]
-    assert "Against the study's default (trial 0)" in document["result"]
+    assert "Against the study's default (trial 0)" in document.result
     assert "trial 1 and the default, trial 0, 2 seeds" in report_text.to_table(document)
     for name, slots in (("predictions.csv", (0, 1)), ("predictions-default.csv", (2, 3))):
         with (tmp_path / "report" / name).open(newline="") as file:
@@ -97,59 +110,53 @@ def test_the_gain_over_the_default_has_an_interval(storage: Storage, study: Stud
 def test_the_confirmation_is_shown_with_its_optimism(storage: Storage, study: Study, tmp_path: Path) -> None:
     """Page, Markdown and JSON say what the search's best was worth, how firm the choice is, and what that is not."""
     open_test(storage, study, trial=1, default=0)
-    document = report.write(storage, "small", tmp_path / "report")
+    document = report_files.write(storage, "small", tmp_path / "report")
 
-    assert json.loads((tmp_path / "report" / "report.json").read_text()) == document
-    assert document["confirm"]["chosen"] == 1
-    assert document["confirm"]["search_best"]["optimism"] == pytest.approx(0.95 - 6 / 7)
-    assert "chosen for its F1 out of fold" in document["methods"]
-    assert "The study's default was retrained with the same seeds" in document["methods"]
-    assert "fell from 0.950 to 0.857" in document["methods"]
+    assert json.loads((tmp_path / "report" / "report.json").read_text()) == json.loads(to_json(document))
+    assert document.confirm.chosen == 1
+    assert document.confirm.search_best.optimism == pytest.approx(0.95 - 6 / 7)
+    assert "chosen for its F1 out of fold" in document.methods
+    assert "The study's default was retrained with the same seeds" in document.methods
+    assert "fell from 0.950 to 0.857" in document.methods
     for name in ("report.md", "report.html"):
         text = (tmp_path / "report" / name).read_text()
         assert "Finalists of the search, out of fold" in text
         assert "+0.093 was optimism" in text
         assert "not how probably it is the best" in text
-    rows = report_text.confirm_rows(document)
+    rows = report_text.confirm_rows(document.confirm)
     assert [row[0] for row in rows[1:]] == ["1", "3", "0, the default"]
 
 
 def test_threshold_and_recalibration_are_fixed_out_of_fold(storage: Storage, study: Study) -> None:
     """They come from the chosen trial's predictions of all six train images, not from validation images."""
     open_test(storage, study, trial=1, default=0)
-    fixed = report.build(storage, "small")["held_out"]
+    fixed = report_build.build(storage, "small").held_out
     labels, table = np.array(confirmed.LABELS), np.concatenate(confirmed.GOOD)
 
-    assert fixed["source"] == "train images that search trial 1 predicted out of fold"
-    assert (fixed["n_images"], fixed["share_ssa"]) == (6, 0.5)
-    assert fixed["threshold"] == calibration.f1_threshold(labels, table)
-    assert fixed["slope"] == pytest.approx(calibration.platt(labels, table).slope)
+    assert fixed.source == "train images that search trial 1 predicted out of fold"
+    assert (fixed.n_images, fixed.share_ssa) == (6, 0.5)
+    assert fixed.threshold == calibration.f1_threshold(labels, table)
+    assert fixed.slope == pytest.approx(calibration.platt(labels, table).slope)
 
 
 def test_a_default_that_is_chosen_is_not_compared_with_itself(storage: Storage, study: Study) -> None:
     """Then there is nothing to measure, and the result says so."""
     open_test(storage, study, trial=0, default=0)
-    document = report.build(storage, "small")
+    document = report_build.build(storage, "small")
 
-    assert document["gain"] == {
-        "default": 0,
-        "is_chosen": True,
-        "n_seeds": 0,
-        "metrics": None,
-        "difference": None,
-        "difference_f1": None,
-    }
-    assert "tuning gained nothing" in document["result"]
-    assert "chosen by hand" in document["methods"]  # the confirmed choice was trial 1
+    assert document.gain == Gain(default=0, is_chosen=True, n_seeds=0)
+    assert "tuning gained nothing" in document.result
+    assert "chosen by hand" in document.methods  # the confirmed choice was trial 1
 
 
 def test_a_gain_that_may_be_none_is_not_claimed() -> None:
     """An interval that holds 0 is no gain, and the sentence names the smallest difference that could be found."""
-    difference = {"estimate": 0.01, "ci95": [-0.01, 0.03], "detectable": 0.028}
-    shown = gain.sentence({"default": 0, "is_chosen": False, "difference": difference})
+    change = Change(estimate=0.01, se=0.01, ci95=(-0.01, 0.03), p_value=0.3, detectable=0.028)
+    shown = gain.sentence(Gain(default=0, is_chosen=False, n_seeds=2, difference=change))
     assert shown is not None
     assert "no gain is shown" in shown
     assert "0.0280" in shown
-    clear = gain.sentence({"default": 0, "is_chosen": False, "difference": {**difference, "ci95": [0.001, 0.02]}})
+    certain = replace(change, ci95=(0.001, 0.02))
+    clear = gain.sentence(Gain(default=0, is_chosen=False, n_seeds=2, difference=certain))
     assert clear is not None
     assert "no gain" not in clear

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from optuna_dashboard import get_note
 
-from mhist_tune import report
+from mhist_tune import report_files
 from mhist_tune.dashboard.server import app
 from mhist_tune.storage import Storage
 from tests import made_up
@@ -25,14 +25,14 @@ def test_a_report_becomes_note_figures_and_file(storage: Storage) -> None:
     made_up.open_test(storage, study)
     made_up.retrain(storage, study, n_slots=3)
     for _ in range(2):
-        document = report.write(storage, study.name, storage.root / "out")
+        document = report_files.write(storage, study.name, storage.root / "out")
     kept = load_optuna_study(storage, study, "search")
     shown = Client(app(storage)).get(f"/api/studies/{kept._study_id}").json
 
-    assert document["result"] in get_note(kept)
+    assert document.result in get_note(kept)
     assert {one["id"] for one in shown["plotly_graph_objects"]} == {"roc", "seeds", "votes"}
     assert sum(len(one["graph_object"]) for one in shown["plotly_graph_objects"]) < 12_000
     assert [one["filename"] for one in shown["artifacts"]] == ["predictions.csv"]
     storage.optuna.set_study_system_attr(kept._study_id, "dashboard:note_str:0", "mine")
-    report.write(storage, study.name, storage.root / "out")
+    report_files.write(storage, study.name, storage.root / "out")
     assert get_note(kept).startswith("mine")

@@ -5,6 +5,7 @@ from PIL import Image
 from mhist_tune import canvas, plots, search_plots
 from mhist_tune.by_votes import error_rates
 from mhist_tune.calibration import ReliabilityBin
+from mhist_tune.roc import roc_band
 
 
 def colours(path):
@@ -28,7 +29,7 @@ def predictions():
 def test_roc_is_a_png_with_the_mean_drawn(tmp_path, predictions):
     """The ROC figure is a readable PNG on which the mean line shows."""
     _, labels, table = predictions
-    canvas.write_png(plots.roc(labels, table), tmp_path / "roc.png")
+    canvas.write_png(plots.roc(roc_band(labels, table)), tmp_path / "roc.png")
     with Image.open(tmp_path / "roc.png") as image:
         assert image.format == "PNG"
         assert min(image.size) >= 600
@@ -39,7 +40,7 @@ def test_roc_draws_each_seed(tmp_path, predictions):
     """Ten seeds have ten lines, beside the mean, chance and the legend's own."""
     _, labels, table = predictions
     for n_seeds in (1, 10):
-        (axes,) = plots.roc(labels, table[:n_seeds]).axes
+        (axes,) = plots.roc(roc_band(labels, table[:n_seeds])).axes
         assert len(axes.lines) == n_seeds + 3
 
 
@@ -47,7 +48,7 @@ def test_roc_writes_the_same_bytes_again(tmp_path, predictions):
     """A report made twice has identical figures."""
     _, labels, table = predictions
     for name in ("a.png", "b.png"):
-        canvas.write_png(plots.roc(labels, table), tmp_path / name)
+        canvas.write_png(plots.roc(roc_band(labels, table)), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
@@ -116,7 +117,7 @@ def test_importance_shows_the_largest_on_top():
 def test_svg_takes_the_pages_colours_and_is_repeatable(predictions):
     """No fixed ink or palette colour is left, text stays text, a label is escaped, and the bytes are the same again."""
     _, labels, table = predictions
-    first, again = (canvas.inline_svg(plots.roc(labels, table), 'a "b" <c>') for _ in range(2))
+    first, again = (canvas.inline_svg(plots.roc(roc_band(labels, table)), 'a "b" <c>') for _ in range(2))
     assert first == again
     assert first.startswith("<svg")
     assert 'aria-label="a &quot;b&quot; &lt;c>"' in first

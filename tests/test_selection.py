@@ -75,9 +75,9 @@ def test_the_row_with_the_best_mean_leads(storage: Storage) -> None:
     assert (best.payload["label"], best.payload["seed"]) == ("steady", 0)
     shown = status.best(storage, study)
     assert shown is not None
-    assert (shown["label"], shown["n_seeds"], shown["number"]) == ("steady", 2, 1)
-    assert shown["value"] == pytest.approx(0.71)
-    assert shown["params"] == {"augmentation": "flip"}
+    assert (shown.label, shown.n_seeds, shown.number) == ("steady", 2, 1)
+    assert shown.value == pytest.approx(0.71)
+    assert shown.params == {"augmentation": "flip"}
     assert '"steady" (trial 1), mean val F1 0.710 of 2 seeds' in status.to_text(status.of_study(storage, study))
 
 
@@ -90,7 +90,7 @@ def test_the_best_trial_of_a_search_leads(storage: Storage) -> None:
 
     assert best is not None
     assert best.slot == 1
-    assert "label" not in (status.best(storage, study) or {})
+    assert isinstance(status.best(storage, study), status.BestOfSearch)
 
 
 def test_nothing_is_best_before_anything_is_done(storage: Storage) -> None:
@@ -111,5 +111,5 @@ def test_trials_within_the_standard_error_of_the_best_are_ties(storage: Storage)
 
     found = status.best(storage, study)
     assert found is not None
-    assert (found["number"], found["standard_error"], found["n_ties"]) == (1, 0.03, 1)
+    assert (found.number, found.standard_error, found.n_ties) == (1, 0.03, 1)
     assert status.best_text(found) == "trial 1, val F1 0.800 ± 0.030 at epoch 2; 1 more within this standard error"

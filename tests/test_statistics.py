@@ -4,7 +4,7 @@ import torch
 from sklearn import metrics as reference
 from torchmetrics.functional.classification import binary_calibration_error, binary_f1_score
 
-from mhist_tune.statistics import METRICS, crossed_bootstrap, metrics_of, summary, weighted_auroc
+from mhist_tune.statistics import METRICS, MetricSummary, crossed_bootstrap, metrics_of, summary, weighted_auroc
 
 
 def predictions(n_seeds=5, n=120, *, decimals=16, data_seed=0):
@@ -173,10 +173,10 @@ def test_summary_has_mean_sample_deviation_interval_and_values():
     result = summary(labels, table, n_boot=200)
     assert tuple(result) == METRICS
     for name, one in result.items():
-        assert one["per_seed"] == pytest.approx([metrics_of(labels, p)[name] for p in table])
-        assert one["mean"] == pytest.approx(np.mean(one["per_seed"]))
-        assert one["std"] == pytest.approx(np.std(one["per_seed"], ddof=1))
-        assert (one["ci95"] is None) == (name == "ece")
+        assert one.per_seed == pytest.approx([metrics_of(labels, p)[name] for p in table])
+        assert one.mean == pytest.approx(np.mean(one.per_seed))
+        assert one.std == pytest.approx(np.std(one.per_seed, ddof=1))
+        assert (one.ci95 is None) == (name == "ece")
 
 
 def test_summary_of_chosen_metrics_is_a_part_of_the_whole():
@@ -190,10 +190,10 @@ def test_summary_of_chosen_metrics_is_a_part_of_the_whole():
 def test_summary_of_one_seed_and_of_one_class_has_none_for_the_undefined():
     """One seed has no deviation; without SSA images AUROC is None everywhere, not NaN, which JSON lacks."""
     single = summary([1, 0, 1, 0], [[0.9, 0.2, 0.4, 0.6]], n_boot=50)["accuracy"]
-    assert single["std"] is None
-    assert single["mean"] == 0.5
+    assert single.std is None
+    assert single.mean == 0.5
     absent = summary([0, 0], [[0.9, 0.2], [0.1, 0.2]], n_boot=50)["auroc"]
-    assert absent == {"mean": None, "std": None, "ci95": None, "per_seed": [None, None]}
+    assert absent == MetricSummary(mean=None, std=None, ci95=None, per_seed=[None, None])
 
 
 def test_weighted_auroc_counts_an_image_as_often_as_it_was_drawn():

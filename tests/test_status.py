@@ -33,13 +33,13 @@ def test_a_study_under_way(storage: Storage, make_study: MakeStudy) -> None:
     storage.transaction(lambda connection: connection.execute(beat))
     found = status.of_study(storage, study)
 
-    assert found["stages"]["search"] == {"done": 1, "leased": 1, "free": 2}
-    assert found["trials"]["COMPLETE"] == 1
-    assert found["best"]["value"] == 0.5
-    [worker] = found["workers"]
-    assert (worker["worker"], worker["device"], worker["slot"], worker["epoch"]) == ("host-1-abc", "cuda:1", 1, 1)
-    assert 0.0 <= worker["lease_age_s"] < 30.0
-    assert found["time_left_s"] == pytest.approx(2 * 20.0 + 15.0)
+    assert found.stages["search"] == {"done": 1, "leased": 1, "free": 2}
+    assert found.trials["COMPLETE"] == 1
+    assert found.best.value == 0.5
+    [worker] = found.workers
+    assert (worker.worker, worker.device, worker.slot, worker.epoch) == ("host-1-abc", "cuda:1", 1, 1)
+    assert 0.0 <= worker.lease_age_s < 30.0
+    assert found.time_left_s == pytest.approx(2 * 20.0 + 15.0)
     text = status.to_text(found)
     for part in ("1 done, 2 free, 1 leased", "321 images/s", "2.0 GB", "epoch 1", "time left: about 55 s"):
         assert part in text
@@ -54,6 +54,6 @@ def test_whose_lease_has_run_out_is_not_shown(storage: Storage, make_study: Make
         pass
     found = status.of_study(storage, study)
 
-    assert found["stages"]["search"]["leased"] == 1
-    assert found["workers"] == []
-    assert found["time_left_s"] is None
+    assert found.stages["search"]["leased"] == 1
+    assert found.workers == []
+    assert found.time_left_s is None

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-from mhist_tune import compare, report, report_text
+from mhist_tune import compare, report_files, report_text
 from mhist_tune.storage import open_storage
 
 FOLDER = Path(__file__).parents[1] / "docs" / "results" / "example-report"
@@ -35,14 +35,14 @@ def write_studies(storage_url: str, names: list[str], folder: Path) -> None:
         with open_storage(f"sqlite:///{alone}/studies.db", create=False) as storage:
             for name in names:
                 shutil.rmtree(name, ignore_errors=True)
-                document = report.write(storage, name, Path(name))  # relative: the path of a file is in the report
+                report = report_files.write(storage, name, Path(name))  # relative: the path of a file is in the report
                 for figure in Path(name).glob("*.png"):
                     figure.unlink()
                 definition = Path(name) / "study.toml"  # the folder of the weights is nobody's business
                 definition.write_text(
                     re.sub(r'(?m)^weights = ".*/', 'weights = "', definition.read_text("utf-8")), "utf-8"
                 )
-                (Path(name) / "report.md").write_text(report_text.to_markdown(document, figures=()), encoding="utf-8")
+                (Path(name) / "report.md").write_text(report_text.to_markdown(report, figures=()), encoding="utf-8")
             compare.write(storage, names, Path("compare"))
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,24 +48,26 @@ def report_command(name: str, output: Path | None, against: str | None, as_json:
 
 def print_report(storage_url: str, name: str, *, output: Path | None, as_json: bool) -> None:
     """Write a study's report and print it, as a table or as JSON."""
-    from mhist_tune import report, report_text
+    from mhist_tune import report_files, report_text
+    from mhist_tune.document import to_json
     from mhist_tune.storage import open_storage
 
     with open_storage(storage_url, create=False) as storage:
         folder = output or storage.root / "reports" / name
-        result = report.write(storage, name, folder)
-    click.echo(json.dumps(result, indent=2) if as_json else report_text.to_table(result))
+        result = report_files.write(storage, name, folder)
+    click.echo(to_json(result) if as_json else report_text.to_table(result))
     follow_up(f"open {folder / 'report.html'}")
 
 
 def _print_reported(storage_url: str, name: str, *, output: Path | None, as_json: bool) -> None:
     from mhist_tune import against
+    from mhist_tune.document import to_json
     from mhist_tune.storage import open_storage
 
     with open_storage(storage_url, create=False) as storage:
         folder = output or storage.root / "reports" / name
         document = against.write(storage, name, folder)
-    click.echo(json.dumps(document, indent=2) if as_json else against.to_text(document))
+    click.echo(to_json(document) if as_json else against.to_text(document))
     follow_up(f"open {folder / 'reported.md'}")
 
 
@@ -80,11 +83,12 @@ def ensemble_command(names: tuple[str, ...], as_json: bool, storage_url: str) ->
       mhist-tune ensemble vit resnet18
     """
     from mhist_tune import ensemble
+    from mhist_tune.document import to_json
     from mhist_tune.storage import open_storage
 
     with open_storage(storage_url, create=False) as storage:
         document = ensemble.build(storage, names)
-    click.echo(json.dumps(document, indent=2) if as_json else ensemble.to_text(document))
+    click.echo(to_json(document) if as_json else ensemble.to_text(document))
     follow_up(f"mhist-tune compare {' '.join(names)}")
 
 
@@ -107,11 +111,12 @@ def compare_command(names: tuple[str, ...], output: Path | None, as_json: bool, 
       mhist-tune compare vit resnet18 --output vit-resnet18
     """
     from mhist_tune import compare, compare_text
+    from mhist_tune.document import to_json
     from mhist_tune.storage import open_storage
 
     with open_storage(storage_url, create=False) as storage:
         document = compare.write(storage, names, output) if output else compare.build(storage, names)
-    click.echo(json.dumps(document, indent=2) if as_json else compare_text.to_text(document))
+    click.echo(to_json(document) if as_json else compare_text.to_text(document))
     follow_up(f"open {output / 'compare.html'}" if output else f"mhist-tune compare {' '.join(names)} --output DIR")
 
 
@@ -135,7 +140,8 @@ def status_command(name: str | None, watch: bool, as_json: bool, storage_url: st
             chosen = [studies.load_study(storage, name)] if name else studies.list_studies(storage)
             found = [status.of_study(storage, study) for study in chosen]
             if as_json:
-                click.echo(json.dumps(found[0] if name else found, indent=2))
+                documents = [asdict(one) for one in found]
+                click.echo(json.dumps(documents[0] if name else documents, indent=2))
             else:
                 if watch and sys.stdout.isatty():
                     click.clear()
@@ -178,14 +184,14 @@ def _study_rows(storage: "Storage") -> list[dict[str, Any]]:
     rows = []
     for study in studies.list_studies(storage):
         found = status.of_study(storage, study)
-        search = found["stages"]["search"]
+        search = found.stages["search"]
         rows.append(
             {
                 "name": study.name,
                 "state": study.state,
                 "slots": sum(search.values()),
                 "done": search.get("done", 0),
-                "best_value": (found["best"] or {}).get("value"),
+                "best_value": found.best.value if found.best else None,
             }
         )
     return rows
@@ -224,10 +230,10 @@ def best_trial_command(name: str, folder: Path | None, as_json: bool, storage_ur
     if best is None:
         raise UsageError(f"no trial of {name} is complete yet", hint=f"mhist-tune worker {name}")
     if as_json:
-        click.echo(json.dumps(best, indent=2))
+        click.echo(json.dumps(asdict(best), indent=2))
     else:
         click.echo(status.best_text(best))
-        for field, value in best["params"].items():
+        for field, value in best.params.items():
             click.echo(f"  {field} = {value}")
     follow_up(f"mhist-tune retrain {name}")
 

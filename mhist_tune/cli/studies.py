@@ -48,7 +48,7 @@ def create_study_command(
       mhist-tune create-study vit --data MHIST --n-trials 40
       mhist-tune create-study vit --data MHIST --set epochs=20 --set image_size=112 --dry-run
     """
-    from mhist_tune import create, definition, finalists, studies
+    from mhist_tune import confirmation, create, definition, studies
     from mhist_tune.storage import open_storage
 
     root = required_data(data_root)
@@ -65,7 +65,7 @@ def create_study_command(
         click.echo(definition.render(study.definition))
         show_advice(study.definition)
         if study.definition.confirm:
-            click.echo(f"Cost: {finalists.cost(study)}", err=True)
+            click.echo(f"Cost: {confirmation.cost(study)}", err=True)
         follow_up(f"mhist-tune worker {study.name} --data {root}")
 
 

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from mhist_tune import journal, report, status, studies
+from mhist_tune import journal, report_files, status, studies
 from mhist_tune.dashboard.slot_cache import SlotCache
 from mhist_tune.epochs import EpochRow, epochs_of
 from mhist_tune.heartbeats import load_workers
 from mhist_tune.journal import EventRow
 from mhist_tune.ledger import SlotRow
 from mhist_tune.stages import SlotState, Stage
+from mhist_tune.status import BestTrial, Status
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
@@ -46,7 +47,7 @@ class Snapshot:
     """A study at one moment.
 
     Attributes:
-        summary: see `status.of_study`.
+        summary: as from `status.of_study`.
         slots: those of the search.
         optuna_id: Optuna's id of the search.
         changes: events of what people changed, the newest first.
@@ -55,7 +56,7 @@ class Snapshot:
     """
 
     study: Study
-    summary: dict[str, Any]
+    summary: Status
     slots: Sequence[SlotRow]
     optuna_id: int
     changes: Sequence[EventRow]
@@ -71,7 +72,7 @@ class _StudyCache:
         self._optuna_id = studies.optuna_study_id(storage, study, Stage.SEARCH)
         self._slots = SlotCache(storage, study)
         self._epochs: dict[tuple[int, int], list[EpochRow]] = {}
-        self._best: tuple[object, dict[str, Any] | None] | None = None
+        self._best: tuple[object, BestTrial | None] | None = None
         self._report: tuple[object, str] | None = None
         self._lock = threading.Lock()
         self.snapshot = Fresh(self._read)
@@ -121,10 +122,10 @@ class _StudyCache:
     def report(self) -> str:
         """Return the report as HTML. It is made again when trials have ended or the test partition was opened."""
         summary = self.snapshot.get().summary
-        version = (summary["stages"]["retrain"].get("done"), summary["trials"], summary["test_openings"])
+        version = (summary.stages["retrain"].get("done"), summary.trials, summary.test_openings)
         with self._lock:
             if self._report is None or self._report[0] != version:
-                self._report = (version, report.render(self._storage, self._name))
+                self._report = (version, report_files.render(self._storage, self._name))
             return self._report[1]
 
 

@@ -42,12 +42,12 @@ def study(board: Board, name: str, query: Mapping[str, str]) -> dict[str, Any]:
         fields = {"sort": sort, "state": state, "page": number, **changed}
         return f"/study/{name}?{urlencode({key: value for key, value in fields.items() if value})}#trials"
 
-    best = snapshot.summary["best"]
+    best = snapshot.summary.best
     n_epochs = max([len(epochs) for _, epochs, _ in curves], default=1)
     return {
         "study": view.study(snapshot),
         "stock_url": f"/dashboard/studies/{snapshot.optuna_id}",
-        "best": ", ".join(f"{key} = {shortest(value)}" for key, value in best["params"].items()) if best else "",
+        "best": ", ".join(f"{key} = {shortest(value)}" for key, value in best.params.items()) if best else "",
         "workers": view.workers(snapshot),
         "legend_lines": [(label, style) for label, _, style in reversed(curves)],
         "charts": [view.history(snapshot), *view.panels(curves, n_epochs)],
@@ -87,8 +87,8 @@ def trial(board: Board, name: str, number: int) -> dict[str, Any]:
     params = board.params(name, slot)
     [row] = view.trial_rows(snapshot, [slot], [params], {slot.slot: epochs})
     curves = [(f"trial {number}", epochs, "c0")]
-    best = snapshot.summary["best"]
-    other = next((slot for slot in snapshot.slots if best and slot.slot == best["slot"]), None)
+    best = snapshot.summary.best
+    other = next((slot for slot in snapshot.slots if best and slot.slot == best.slot), None)
     if other is not None and other is not slot:
         curves.insert(0, (f"trial {other.trial_number}, best", board.epochs(name, other), "best"))
     elapsed_s = sum(epoch.metrics.get("elapsed_s") or 0.0 for epoch in epochs)

@@ -70,25 +70,25 @@ def study(snapshot: Snapshot) -> dict[str, Any]:
         counts[{"complete": "done", "running": "leased", "waiting": "free", "paused": "free"}.get(state, state)] += 1
     ended = counts["done"] + counts["pruned"] + counts["failed"]
     words = {"done": "complete", "leased": "running", "free": "waiting"}
-    speed = sum(worker["images_per_s"] or 0.0 for worker in found["workers"])
-    best = found["best"]
-    left = "–" if found["time_left_s"] is None else rough_duration(found["time_left_s"])
-    openings = found["test_openings"]
-    confirm = (best or {}).get("confirm")
-    confirmed = [("Confirmed F1", score(confirm["finalists"][0]["f1"]), "out of fold")] if confirm else []
+    speed = sum(worker.images_per_s or 0.0 for worker in found.workers)
+    best = found.best
+    left = "–" if found.time_left_s is None else rough_duration(found.time_left_s)
+    openings = found.test_openings
+    confirm = best.confirm if best else None
+    confirmed = [("Confirmed F1", score(confirm.finalists[0].f1), "out of fold")] if confirm else []
     return {
         "name": snapshot.study.name,
-        "state": found["state"],
+        "state": found.state,
         "bar": svg.bar("slots", [(name, counts[name]) for name in _BAR]),
         "counts": ", ".join(f"{n:,} {words.get(name, name)}" for name, n in counts.items() if n),
         "activity": _ago(snapshot),
         "openings": "" if not openings else "once" if openings == 1 else f"{openings} times",
         "facts": [
-            ("Best validation F1", score(best["value"] if best else None), f"trial {best['number']}" if best else ""),
+            ("Best validation F1", score(best.value if best else None), f"trial {best.number}" if best else ""),
             *confirmed,
             ("Trials", f"{ended:,}", f"of {len(slots):,}"),
             ("Pruned", f"{counts['pruned'] / ended:.0%}" if ended else "–", ""),
-            ("Workers", str(len(found["workers"])), ""),
+            ("Workers", str(len(found.workers)), ""),
             ("Speed", f"{speed:,.0f}" if speed else "–", "images/s" if speed else ""),
             ("Time left", left, ""),
         ],
@@ -97,17 +97,17 @@ def study(snapshot: Snapshot) -> dict[str, Any]:
 
 def workers(snapshot: Snapshot) -> list[list[str]]:
     """Return the table of active workers, its head first; empty if there are none."""
-    found = snapshot.summary["workers"]
+    found = snapshot.summary.workers
     rows = [
         [
-            worker["host"] or worker["worker"],
-            worker["device"] or "–",
-            worker["stage"],
-            shortest(worker["trial_number"]),
-            shortest(worker["epoch"]),
-            f"{worker['images_per_s']:,.0f}" if worker["images_per_s"] else "–",
-            f"{worker['memory_bytes'] / 1e9:.1f} GB" if worker["memory_bytes"] else "–",
-            f"{worker['lease_age_s']:.0f} s",
+            worker.host or worker.worker,
+            worker.device or "–",
+            worker.stage,
+            shortest(worker.trial_number),
+            shortest(worker.epoch),
+            f"{worker.images_per_s:,.0f}" if worker.images_per_s else "–",
+            f"{worker.memory_bytes / 1e9:.1f} GB" if worker.memory_bytes else "–",
+            f"{worker.lease_age_s:.0f} s",
         ]
         for worker in found
     ]
@@ -127,7 +127,7 @@ def trial_rows(
         running: the epochs of the slots that have not ended, by slot.
     """
     names = params_of(snapshot)
-    best = snapshot.summary["best"] or {}
+    best = snapshot.summary.best
     rows = []
     for slot, given in zip(slots, params, strict=True):
         outcome = slot.outcome or {}
@@ -144,7 +144,7 @@ def trial_rows(
                 epochs=shortest(outcome.get("stopped_epoch", len(epochs) or None)),
                 params=[shortest(given.get(name)) for name in names],
                 reason=str(outcome.get("reason", "")),
-                is_best=slot.slot == best.get("slot"),
+                is_best=best is not None and slot.slot == best.slot,
             )
         )
     return rows
@@ -218,7 +218,7 @@ def _value(slot: SlotRow) -> float:
 def _ago(snapshot: Snapshot) -> str:
     seconds = snapshot.now - snapshot.active_at
     if seconds < 90:
-        return "active now" if snapshot.summary["workers"] else "last active a minute ago"
+        return "active now" if snapshot.summary.workers else "last active a minute ago"
     if seconds < 86400:
         return f"last active {rough_duration(seconds)} ago"
     return f"last active {time.strftime('%Y-%m-%d', time.gmtime(snapshot.active_at))}"
