@@ -1,4 +1,4 @@
-"""Optuna's studies beside ours: each carries the UUID of the study it belongs to, and no other is touched."""
+"""Optuna's studies beside ours. Each carries the UUID of our study; those without it are left alone."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ OWNER_ATTR = "mhist_study"
 
 
 def ensure(storage: Storage, name: str, owner_uuid: str) -> int:
-    """Return Optuna's id of the study of that name; it is made (direction: maximize) and marked where it is missing.
+    """Return Optuna's id of the study of that name. A missing study is created (direction: maximize) and marked.
 
     Raises:
         StudyExistsError: a study of that name is not ours.
@@ -28,7 +28,7 @@ def ensure(storage: Storage, name: str, owner_uuid: str) -> int:
         if study_id is None:
             try:
                 study_id = storage.optuna.create_new_study([StudyDirection.MAXIMIZE], study_name=name)
-            except DuplicatedStudyError:  # somebody else was faster
+            except DuplicatedStudyError:  # another process was faster
                 study_id = storage.optuna.get_study_id_from_name(name)
         if is_foreign(storage, name, owner_uuid):
             raise foreign_error(storage, name)
@@ -64,9 +64,9 @@ def delete(storage: Storage, name: str, owner_uuid: str) -> None:
 
 
 def is_foreign(storage: Storage, name: str, owner_uuid: str | None) -> bool:
-    """Tell whether a study of that name exists and belongs to someone else than `owner_uuid`.
+    """Return whether a study of that name exists and does not belong to `owner_uuid`.
 
-    One that is empty and unmarked is taken for ours if we have an owner: its creation was killed before the mark.
+    An empty study without a mark belongs to `owner_uuid` if that is given: its creation was killed before the mark.
     """
 
     def look() -> bool:

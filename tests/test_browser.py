@@ -71,7 +71,7 @@ def browser() -> Iterator[Any]:
 
 
 def start(arguments: list[str], folder: Path, **environment: str) -> subprocess.Popen[bytes]:
-    """Start the command line in a process of its own; workers leave the cores to whoever looks at their study."""
+    """Start the command line in a process of its own; workers get a low priority, so that pages stay fast."""
     log = (folder / f"{arguments[0]}.log").open("ab")
     politely = ["nice", "-n", "19"] if arguments[0] == "worker" else []
     with log:

@@ -1,4 +1,4 @@
-"""The dashboard's guard, without a browser: who may read, who may write, and what never leaves."""
+"""The dashboard's guard, without a browser: who may read, who may write, and what stays inside."""
 
 import http.client
 import json
@@ -77,7 +77,7 @@ def user(stranger: Client) -> Client:
 
 
 def is_untouched(storage: Storage) -> bool:
-    """Tell whether the study is there, alone and as it was."""
+    """Return whether the storage holds this one study, unchanged."""
     [study] = storage.optuna.get_all_studies()
     return (study.study_name, study.system_attrs, study.user_attrs) == ("shown", {}, {})
 
@@ -305,15 +305,15 @@ def test_our_pages_run_only_our_script(user: Client, path: str) -> None:
     assert "unsafe" not in policy
 
 
-def test_a_database_that_is_away_is_one_line(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_database_is_one_line(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page says so with 503, without the storage's address."""
     with open_storage(url, create=False) as storage:
         client = Client(app(storage))
 
-        def away(*_: object, **__: object) -> None:
+        def unreachable(*_: object, **__: object) -> None:
             raise StorageError(f"cannot use the storage {storage.url_safe}")
 
-        monkeypatch.setattr(storage, "read", away)
+        monkeypatch.setattr(storage, "read", unreachable)
         answer = client.get("/")
     assert answer.status == 503
     assert "the database does not answer" in answer.body
