@@ -243,11 +243,13 @@ def test_long_inputs_are_refused(user: Client, stranger: Client) -> None:
 
 
 def test_only_a_form_is_read(stranger: Client) -> None:
-    """A body of another type gets 400, whatever it holds."""
+    """A body of another type, and one without a length, get 400, whatever they hold."""
     body = json.dumps({"password": PASSWORD}).encode()
-    answer = stranger.ask("POST", "/login", body, HTTP_ORIGIN=ORIGIN, CONTENT_TYPE="application/json")
+    other = stranger.ask("POST", "/login", body, HTTP_ORIGIN=ORIGIN, CONTENT_TYPE="application/json")
+    endless = stranger.post("/login", {"password": PASSWORD}, CONTENT_LENGTH="", HTTP_TRANSFER_ENCODING="chunked")
 
-    assert (answer.status, answer.json["reason"]) == (400, "expected a form")
+    assert (other.status, other.json["reason"]) == (400, "expected a form")
+    assert (endless.status, endless.json["reason"]) == (400, "the form does not say how long it is")
     assert stranger.cookies == {}
 
 

@@ -33,6 +33,8 @@ def read(request: Request) -> dict[str, str]:
     request.max_content_length = request.max_form_memory_size = _MAX_FORM_BYTES
     if request.mimetype != "application/x-www-form-urlencoded":
         raise FormError("expected a form")
+    if request.content_length is None:  # Werkzeug would cut a longer stream at the limit
+        raise FormError("the form does not say how long it is")
     try:
         return request.form.to_dict()
     except RequestEntityTooLarge as error:
