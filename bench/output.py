@@ -1,4 +1,4 @@
-"""How a benchmark prints: a table for people, or one JSON document of the machine and the rows."""
+"""The output of a benchmark: a table for people, or one JSON document of the machine and the rows."""
 
 import json
 import os
@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the command line does, before a GPU is asked
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the command line does, before the first use of a GPU
 
 
 def machine() -> dict[str, Any]:
-    """Return what a reader needs to know about where the numbers come from; take it before measuring, for the load."""
+    """Describe the machine of the numbers. Call this before measuring, since it reads the load."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -25,7 +25,7 @@ def machine() -> dict[str, Any]:
 
 
 def show(machine: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """Print the rows to stdout. The first row's keys are the table's columns; numbers get four significant digits."""
+    """Print the rows to stdout. The first row's keys are the table's columns. Numbers have four significant digits."""
     if as_json:
         document = {"machine": dict(machine), "results": [dict(row) for row in rows]}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")

@@ -198,7 +198,7 @@ def test_trials_are_compared_too(document: Document) -> None:
 def test_scores_are_compared_with_the_recipes(generated: Path, tmp_path: Path) -> None:
     """Both ways are trained by the same seeds; where any difference is within the margin, the fewest pairs do."""
     setting = replace(against_recipe.EQUIVALENCE, image_size=32, n_epochs=1, goal=10.0)
-    row = against_recipe.equivalence(setting, against_recipe.Rivals(setting, generated, tmp_path), 2)
+    row = against_recipe.equivalence(setting, against_recipe.BothWays(setting, generated, tmp_path), 2)
     assert (row["model"], row["n_seeds"], row["n_epochs"]) == ("AUROC, test_vit", 4, 1)
     assert row["difference"] == pytest.approx(row["ours"] - row["recipe"])
 

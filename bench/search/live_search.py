@@ -1,12 +1,12 @@
-"""The search of a shipped definition against random search without pruning, live, for the same device seconds.
+"""Compare the search of a shipped definition with random search, live, for the same device seconds.
 
-Each repeat has a validation split, folds and seeds of its own, which both searches share. The shipped search goes
-first; random search gets as many trials of full length as its seconds pay for, the definition's `[[start]]` entries
-among them as there. The best trial of each is confirmed out of fold on the whole train partition (`[confirm]`, one
-finalist): `ours` and `random` are those F1, `ratio` is their difference, which should not be below zero. The last row
-has the means; its `spread` is the standard deviation of the difference over the repeats.
+Each repeat has its own validation split, folds and seeds, which both searches share. The shipped search goes first.
+Random search gets as many trials of full length as the same seconds pay for; both include the definition's `[[start]]`
+entries. The best trial of each is confirmed out of fold on the whole train partition (`[confirm]`, one finalist).
+`ours` and `random` are those F1, and `ratio` is their difference, which should not be below zero. The last row has the
+means; its `spread` is the standard deviation of the difference over the repeats.
 
-Stopped or killed, the same command goes on where it was.
+After a stop or a kill, the same command resumes.
 
     python -m bench.search.live_search --data DIR --weights tf_efficientnet_lite0.safetensors
 """
@@ -38,7 +38,7 @@ SETTINGS = {"model": "tf_efficientnet_lite0", "image_size": "48"}
 
 
 def shortened(shipped: StudyDefinition, n_epochs: int) -> dict[str, Any]:
-    """Return a definition's pruner for trials of fewer epochs: its first rung at the same share of them."""
+    """Return a definition's pruner for trials of fewer epochs, with its first rung at the same share of the epochs."""
     pruner = dict(shipped.pruner)
     if "min_resource" in pruner:
         pruner["min_resource"] = max(1, round(pruner["min_resource"] * n_epochs / shipped.fixed["epochs"]))
@@ -73,7 +73,7 @@ def spent(storage: Storage, study: Study) -> tuple[float, float]:
 
 
 def confirmed(storage: Storage, study: Study) -> dict[str, Any]:
-    """Return what was confirmed of a search: `search_value`, and `f1` out of fold of the search's best."""
+    """Return `search_value` and `f1`: the score of a search's best trial, and its F1 out of fold."""
     found = finalists.load(storage, study)
     assert found is not None
     best = found.of_trial(found.search_best.trial)
@@ -134,16 +134,20 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", default="resnet18", help="a shipped definition (default: resnet18)")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change it; repeatable")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change the definition; repeatable"
+    )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="a data set in MHIST's layout")
     parser.add_argument("--weights", metavar="FILE", help=".safetensors file to start from")
-    parser.add_argument("--n-trials", type=int, default=24, help="of the shipped search (default: 24)")
-    parser.add_argument("--n-epochs", type=int, default=6, help="of a trial, at most (default: 6)")
+    parser.add_argument("--n-trials", type=int, default=24, help="trials of the shipped search (default: 24)")
+    parser.add_argument("--n-epochs", type=int, default=6, help="most epochs of a trial (default: 6)")
     parser.add_argument("--n-repeats", type=int, default=3, help="(default: 3)")
-    parser.add_argument("--n-folds", type=int, default=2, help="that a search's best is confirmed on (default: 2)")
+    parser.add_argument("--n-folds", type=int, default=2, help="folds to confirm a search's best trial on (default: 2)")
     parser.add_argument("--devices", default="all")
     parser.add_argument("--per-device", type=int, metavar="N")
-    parser.add_argument("--storage", type=Path, default=Path("storage/live"), metavar="DIR", help="of the studies")
+    parser.add_argument(
+        "--storage", type=Path, default=Path("storage/live"), metavar="DIR", help="folder of the studies"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser.parse_args()
 

@@ -1,14 +1,15 @@
-"""Learning curves of this project's own trainer, for `bench/search/replay.py`: whole searches without pruning.
+"""Record learning curves of this project's own trainer for `bench.search.replay`: whole searches without pruning.
 
 A recording is two studies of the same configurations, spread evenly over the space of a shipped definition by a
-scrambled Sobol sequence. They differ in the seed of the training and in the validation split, so that what was decided
-on the first is scored by the second on other images. Stopped or killed, the same command goes on where it was; what is
-complete is written whenever it ends. `mhist-tune status` and `worker` work on the studies as on any.
+scrambled Sobol sequence. They differ in the seed of the training and in the validation split. So the second study
+scores the decisions of the first on other images. After a stop or a kill, the same command resumes. Whenever it ends,
+it writes the complete curves. `mhist-tune status` and `worker` work on the studies as on any.
 
     python -m bench.search.record_curves generated
     python -m bench.search.record_curves oscc --data DIR --weights tf_efficientnet_lite0.safetensors
 
-Each line of the file after the first is one training: its configuration, its seed, and one value for each epoch.
+The first line of the file is a header. Each other line is one training: its configuration, its seed, and one value for
+each epoch.
 """
 
 import argparse
@@ -41,26 +42,26 @@ METRICS = {"val_f1": 5, "val_auroc": 5, "val_loss": 5, "train_loss": 5, "elapsed
 """What is kept of each epoch, with the decimals that are."""
 
 _N_GENERATED, _GENERATED_PX = 600, 64
-_VAL_FRACTION = 0.35  # more than a search takes, so that less of a curve is chance
+_VAL_FRACTION = 0.35  # more than in a search, for less noise in a curve
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What is recorded: a shipped definition and what is changed in it."""
+    """A recording: a shipped definition, and the changes to it."""
 
     base: str
     overrides: Mapping[str, str]
 
 
 RECORDINGS = {
-    # the space of resnet18, on the network and the image size that two CPU cores can train 1,200 epochs of
+    # the space of resnet18, with a network and an image size for 1,200 epochs on two CPU cores
     "oscc": Recording("resnet18", {"model": "tf_efficientnet_lite0", "image_size": "48"}),
     "generated": Recording("demo", {"image_size": "32"}),
 }
 
 
 def main() -> None:
-    """Record, or go on recording, and write the file."""
+    """Record or resume recording, and write the file."""
     arguments = _arguments()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     url = f"sqlite:///{arguments.storage / arguments.recording}.db"
@@ -108,7 +109,7 @@ def definitions(base: StudyDefinition, name: str, n_configurations: int) -> list
 
 
 def write(storage: Storage, found: Sequence[Study], path: Path) -> int:
-    """Write what is complete, and return how many trainings that is."""
+    """Write the complete trainings, and return their number."""
     tables = found[0].definition.resolved()
     head = {
         "recording": path.stem,
@@ -123,7 +124,7 @@ def write(storage: Storage, found: Sequence[Study], path: Path) -> int:
     for seed, study in zip(SEEDS, found, strict=True):
         for slot in ledger.slots(storage, study, "search"):
             outcome = slot.outcome or {}
-            if outcome.get("state") in ("COMPLETE", "PRUNED"):  # pruned: diverged, for nothing else prunes here
+            if outcome.get("state") in ("COMPLETE", "PRUNED"):  # pruned means diverged: nothing else prunes here
                 lines.append(_line(storage, study, slot.slot, seed, outcome))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -146,11 +147,15 @@ def _arguments() -> argparse.Namespace:
         "--data", type=Path, metavar="DIR", help="a data set in MHIST's layout; `generated` makes its own"
     )
     parser.add_argument("--weights", metavar="FILE", help=".safetensors file to start from")
-    parser.add_argument("--n-configurations", type=int, default=64, metavar="N", help="a power of 2 is spread best")
+    parser.add_argument(
+        "--n-configurations", type=int, default=64, metavar="N", help="a power of 2 is spread most evenly"
+    )
     parser.add_argument("--epochs", type=int, default=10, metavar="N")
     parser.add_argument("--devices", default="all")
     parser.add_argument("--per-device", type=int, metavar="N")
-    parser.add_argument("--storage", type=Path, default=Path("storage/curves"), metavar="DIR", help="of the studies")
+    parser.add_argument(
+        "--storage", type=Path, default=Path("storage/curves"), metavar="DIR", help="folder of the studies"
+    )
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "curves", metavar="DIR")
     arguments = parser.parse_args()
     if arguments.recording != "generated" and not arguments.data:

@@ -1,14 +1,15 @@
-"""Samplers and pruners, replayed on recorded learning curves: what each spends, and what its choice is worth elsewhere.
+"""Replay samplers and pruners on recorded learning curves: what each spends, and the score of its choice on the other
+seed.
 
-A replay is a whole search by simulated workers, who take the time that the recorded epochs took and ask
-`mhist_tune.pruning` and `mhist_tune.promotion` as real ones do. It decides on one seed of a recording; the epoch that
-it chose is scored by the other seed's curve, which was trained and validated on other images, and both seeds take both
-parts. `difference` is that score less the one of the configuration that the same search picks without pruning, with a
-90% interval over bootstrapped configurations: each replicate draws them anew, in another order.
+A replay is a whole search by simulated workers. They take the time of the recorded epochs and call
+`mhist_tune.pruning` and `mhist_tune.promotion` as real workers do. The search decides on one seed of a recording. The
+other seed's curve, trained and validated on other images, scores the chosen epoch. Both seeds take both parts.
+`difference` is that score less the score of the configuration that the same search picks without pruning. It has a 90%
+interval over bootstrapped configurations: each replicate draws them anew, in another order.
 
-Pruners are replayed on the recorded configurations themselves. Samplers that suggest others are replayed on a
-surrogate, a forest from hyperparameters to curves with the residual of a random configuration added; how well it
-predicts configurations that it was not fitted to is printed with it.
+Pruners are replayed on the recorded configurations. Samplers suggest other ones, and are replayed on a surrogate: a
+forest from hyperparameters to curves, with the residual of a random configuration added. Its error on left-out
+configurations is printed too.
 
     make bench-search
 """
@@ -57,11 +58,11 @@ PRUNERS: dict[str, dict[str, Any]] = {
 }
 CHANGED = ("none", HYPERBAND, PROMOTED)
 CHANGES: dict[str, dict[str, int]] = {"": {}, "; patience 3": {"patience": 3}, "; mean of 2": {"smoothing": 2}}
-"""What is replayed in other ways too: trials that end by patience, values that are means over epochs."""
+"""Pruners that are replayed with changes too: trials that end by patience, values that are means over epochs."""
 
 N_WORKERS = (1, 4, 16)
 
-# TPE's start is random in Optuna; `start` spreads it by a Sobol sequence instead
+# Optuna starts TPE at random; `start` uses a Sobol sequence instead
 SAMPLERS: dict[str, dict[str, Any]] = {
     "random": {"name": "random"},
     "TPE": {"name": "tpe", "n_startup_trials": 10, "n_ei_candidates": 24},
@@ -78,9 +79,9 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 SAMPLED_PRUNERS = dict.fromkeys(SAMPLERS, (PROMOTED,)) | {
     "random": ("none", OPTUNAS, HYPERBAND, PROMOTED),
     "TPE": ("none", OPTUNAS, HYPERBAND, PROMOTED),
-    "GP": ("none",),  # which learns from complete trials alone
+    "GP": ("none",),  # learns from complete trials alone
 }
-"""What each sampler is replayed with: suggestions cost minutes."""
+"""The pruners that each sampler is replayed with. Not all of them: suggestions cost minutes."""
 
 SAMPLED_WORKERS = 4
 
@@ -92,7 +93,7 @@ _SHARES = np.linspace(0.02, 1.0, 50)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one replayed search gave, beside the unpruned one of the same replicate."""
+    """The result of one replayed search, compared with the unpruned one of the same replicate."""
 
     label: str
     n_workers: int
@@ -103,7 +104,7 @@ class Outcome:
 
 
 def replay_pruners(curves: Curves, replicate: int) -> list[Outcome]:
-    """Replay every pruner on one bootstrap of the recorded configurations, both seeds deciding in turn."""
+    """Replay every pruner on one bootstrap of the recorded configurations. Each seed decides once."""
     rng = np.random.default_rng(replicate)
     n = len(curves.params)
     drawn = rng.integers(n, size=n)
@@ -218,7 +219,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def draw(curves: Curves, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw what the best configuration so far is worth against the epochs spent, with four workers."""
+    """Draw the score of the best configuration so far against the epochs spent, with four workers."""
     figure, (axes,) = new_figure(width=6.4, height=4.2)
     styles = {
         "none": (INK, "-"),
@@ -244,7 +245,7 @@ def draw(curves: Curves, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def _replay(curves: Curves, kind: str, n_replicates: int) -> list[dict[str, Any]]:
     jobs = [(kind, curves, replicate) for replicate in range(n_replicates)]
-    os.environ["OMP_NUM_THREADS"] = "1"  # of each process, which are as many as cores
+    os.environ["OMP_NUM_THREADS"] = "1"  # threads of each process; there is one process a core
     with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
         return summarize(list(pool.imap(_work, jobs)))
 

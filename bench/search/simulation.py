@@ -1,4 +1,4 @@
-"""Recorded curves, and whole searches simulated on them: part of `replay.py`, which says what for."""
+"""Recorded curves, and whole searches simulated on them, for `bench.search.replay`."""
 
 import heapq
 import itertools
@@ -21,7 +21,7 @@ PROMOTION = "promotion"
 
 @dataclass(frozen=True)
 class Curves:
-    """One recording; f1 and seconds are [2 seeds, configurations, epochs], a diverged curve goes on as it ended."""
+    """One recording. f1 and seconds are [2 seeds, configurations, epochs]. A diverged curve repeats its last value."""
 
     name: str
     space: dict[str, space.Dimension]
@@ -32,9 +32,9 @@ class Curves:
 
 @dataclass
 class Trial:
-    """One simulated trial; `curve` and `seconds` hold what its epochs will show, `score` what they are worth.
+    """One simulated trial. `curve` and `seconds` hold the results of its epochs, `score` the other seed's scores.
 
-    `values` holds what it is judged by after each epoch, as `running_values` gives it.
+    `values` holds the value that decides about it after each epoch, from `running_values`.
     """
 
     slot: int
@@ -59,7 +59,7 @@ class Trial:
 
 @dataclass
 class Search:
-    """One simulated search: what it spent, and after each ended trial the epochs spent and what its best is worth."""
+    """One simulated search: its cost, and after each ended trial the epochs spent and the score of its best."""
 
     n_epochs: int = 0
     wall_s: float = 0.0
@@ -67,14 +67,14 @@ class Search:
     steps: list[tuple[int, float]] = field(default_factory=list)
 
     def best(self) -> Trial:
-        """Return what a search picks: its best complete trial, or before there is one the best so far."""
+        """Return the choice of a search: its best complete trial, or the best so far while none is complete."""
         begun = [trial for trial in self.trials if trial.n_epochs]
         complete = [trial for trial in begun if trial.state == "complete"]
         return max(complete or begun, key=lambda trial: (trial.best, -trial.slot))
 
 
 def read(path: Path) -> Curves:
-    """Read what `record_curves.py` wrote; configurations that lack a seed are left out."""
+    """Read a file of `record_curves`. Configurations that lack a seed are left out."""
     head, *lines = [json.loads(line) for line in path.read_text().splitlines()]
     by_seed: tuple[dict[int, Any], dict[int, Any]] = ({}, {})
     for line in lines:
@@ -109,13 +109,13 @@ def rank_correlations(curves: Curves) -> list[float]:
 
 
 class Simulation:
-    """A search by workers that do nothing but wait for epochs.
+    """A search by workers that only wait for epochs.
 
     Args:
         begin: makes the trial of the next slot, given those before it.
         n_slots: trials of the search.
         pruner: a complete `pruner` table.
-        n_workers: how many train at the same time.
+        n_workers: workers that train at the same time.
         patience: epochs without a better value that complete a trial; None for no such end.
         smoothing: epochs whose mean is a trial's value, its best one and those before.
     """
@@ -139,7 +139,7 @@ class Simulation:
         self.search = Search()
 
     def run(self) -> Search:
-        """Run it to its end."""
+        """Run the search to its end."""
         search = self.search
         self._employ()
         while self._busy:

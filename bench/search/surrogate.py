@@ -1,4 +1,4 @@
-"""Curves of configurations that were not recorded, and samplers that suggest them: part of `replay.py`."""
+"""Curves of configurations that were not recorded, and samplers that suggest them, for `bench.search.replay`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,10 +18,10 @@ _N_TREES = 60
 def suggest(
     sampler: Mapping[str, Any], seed: int, slot: int, dimensions: Mapping[str, space.Dimension], trials: Sequence[Trial]
 ) -> Params:
-    """Ask a sampler as a worker does, paused trials shown as pruned.
+    """Ask a sampler as a worker does. It sees waiting trials as pruned.
 
-    `start = "qmc"` begins with a Sobol sequence; of the fields in `ordered` it is asked for a place
-    among the choices, a whole number, so that it knows which of them are neighbours.
+    `start = "qmc"` begins with a Sobol sequence. For a field in `ordered` the sampler suggests a place among the
+    choices, a whole number, so that it knows which choices are neighbours.
     """
     options = {key: value for key, value in sampler.items() if key not in ("start", "ordered")}
     if sampler.get("start") == "qmc" and slot < sampler["n_startup_trials"]:
@@ -76,11 +76,11 @@ class Surrogate:
     def mean(self, params: Params) -> np.ndarray:
         """Return the expected curve, [epochs]."""
         features = np.array([self._features(params)], dtype=np.float32)
-        # what the forest's own `predict` does, which prepares threads for each call: thirty times slower
+        # as the forest's own `predict`, which prepares threads for each call and is thirty times slower
         return np.mean([tree.tree_.predict(features) for tree in self._forest.estimators_], axis=0).reshape(-1)
 
     def noisy(self, params: Params, which: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return that curve with the residual of a recorded configuration, and the seconds of its epochs."""
+        """Return the expected curve plus the residual of a recorded configuration, and the seconds of its epochs."""
         return np.clip(self.mean(params) + self._residuals[which], 0.0, 1.0), self._seconds[which]
 
     def _features(self, params: Params) -> list[float]:
@@ -97,7 +97,7 @@ def quality(curves: Curves) -> dict[str, float]:
     """Return how well the surrogate predicts left-out configurations, and how well the seeds predict each other.
 
     `r2` and `rank_correlation`: five-fold predictions of the mean curve of both seeds, their best value, against the
-    recorded one. `seeds`: Spearman's rank correlation of the best values of both seeds, which bounds what can be known.
+    recorded one. `seeds`: Spearman's rank correlation of the best values of both seeds, the limit of any prediction.
     """
     n = len(curves.params)
     best = curves.f1.mean(axis=0).max(axis=1)

@@ -1,11 +1,14 @@
-"""What watching costs: one client's wait, and many that poll the live page of a study while a worker trains on it.
+"""Measure the cost of watching: requests of one client, and many clients that poll a study's live page while a worker
+trains.
 
-The studies have made-up finished trials of 30 epochs; the worker trains a tiny network on generated images on one core.
-By turns nobody watches, and the clients ask for the page every two seconds, as its script does. Rows: for overview and
-study page the slowest of some requests by one client, in seconds, the first one and then with pages made anew, over
-the goals of 0.2 s for 1,000 trials and 1 s for 10,000; `p99`, the 99th percentile of a page's seconds, over the goal
-of one second; `epoch time`, the worker's median seconds an epoch while watched over those alone, over the goal of
-1.02. Any answer that is not the page ends the run. It takes eight minutes and wants a quiet machine of two cores.
+The studies have made-up finished trials of 30 epochs. The worker trains a tiny network on generated images on one
+core. By turns nobody watches, and the clients ask for the page every two seconds, as its script does. Any answer that
+is not the page ends the run. It takes eight minutes and needs a quiet machine of two cores. Rows:
+
+- overview and study page: the slowest of some requests by one client, in seconds, the first one and then with pages
+  made anew; the goals are 0.2 s for 1,000 trials and 1 s for 10,000;
+- `p99`: the 99th percentile of a page's seconds; the goal is one second;
+- `epoch time`: the worker's median seconds an epoch with clients over those without; the goal is 1.02.
 """
 
 import argparse
@@ -33,7 +36,7 @@ from mhist_tune.synthesize import synthesize
 from tests import made_up
 
 ROOT = Path(__file__).parents[2]
-N_IMAGES = 600  # epochs of half a second or more: a trial of thousands would be none that anybody watches
+N_IMAGES = 600  # for epochs of half a second or more: nobody watches a trial of thousands of epochs
 N_ASKED = 10
 SIZES = ((1000, 0.2), (10_000, 1.0))
 """Trials of a study that one client looks at, and the goal in seconds."""
@@ -59,7 +62,7 @@ drop_rate = {{ low = 0.1, high = 0.5 }}
 
 
 def watch(port: int, until: float, seconds: list[float], wrong: list[str]) -> None:
-    """Ask for the page every two seconds over one connection, and note how long each answer took."""
+    """Ask for the page every two seconds over one connection, and append the seconds of each answer."""
     time.sleep(random.uniform(0, POLL_S))
     connection, tag = http.client.HTTPConnection("127.0.0.1", port, timeout=60), ""
     while time.monotonic() < until:
@@ -80,7 +83,7 @@ def watch(port: int, until: float, seconds: list[float], wrong: list[str]) -> No
 
 
 def epoch_s(storage: Storage, study: Study, slot: int, since: float) -> list[float]:
-    """Return the seconds of each epoch of a slot that was recorded after `since`, by the database's clock."""
+    """Return the seconds of each epoch of a slot recorded after `since`, by the database's clock."""
     rows = epochs_of(storage, study, "search", slot)
     return [row.metrics["elapsed_s"] or 0.0 for row in rows if row.recorded_at > since]
 
@@ -89,8 +92,8 @@ class Server:
     """A storage with a study of made-up trials and one free slot, and the dashboard that serves it.
 
     Args:
-        folder: empty.
-        n_trials: that have finished.
+        folder: an empty folder.
+        n_trials: finished trials.
     """
 
     def __init__(self, folder: Path, n_trials: int) -> None:
@@ -119,7 +122,7 @@ class Server:
         self._processes.append(subprocess.Popen(program, env=environment, cwd=self.folder, stdout=log, stderr=log))
 
     def __exit__(self, *_: object) -> None:
-        """Stop what was started."""
+        """Stop the started processes."""
         for process in self._processes:
             process.terminate()
         for process in self._processes:
@@ -127,7 +130,7 @@ class Server:
 
 
 def measure_pages(folder: Path, n_trials: int, goal: float) -> list[dict[str, Any]]:
-    """Let one client ask for overview and study, the first time and then whenever the page is made anew."""
+    """Let one client ask for overview and study page, each time after the page has to be made anew."""
     results = []
     with Server(folder, n_trials) as server:
         for path in ("/", "/study/watched"):
@@ -141,7 +144,7 @@ def measure_pages(folder: Path, n_trials: int, goal: float) -> list[dict[str, An
                 seconds.append(time.perf_counter() - started)
                 if answer.status != 200:
                     raise SystemExit(f"error: {path} answered {answer.status}")
-                time.sleep(1.1)  # a page is shared for a second
+                time.sleep(1.1)  # the server keeps a page for a second
             connection.close()
             row = {"model": f"{path} of {n_trials} trials", "ratio": max(seconds), "goal": goal}
             results.append(
@@ -151,7 +154,7 @@ def measure_pages(folder: Path, n_trials: int, goal: float) -> list[dict[str, An
 
 
 def measure_load(folder: Path, n_clients: int, n_trials: int, seconds: float, n_rounds: int) -> list[dict[str, Any]]:
-    """Let a worker train, by turns alone and watched, each for `seconds`: what else the machine does hits both."""
+    """Let a worker train for `seconds`, by turns without and with clients, so that other load affects both."""
     alone: list[float] = []
     watched: list[float] = []
     taken: list[float] = []
@@ -186,7 +189,7 @@ def measure_load(folder: Path, n_clients: int, n_trials: int, seconds: float, n_
 
 
 def wait_until(is_so: Any) -> None:
-    """Ask until it is so, for ten minutes."""
+    """Ask until the answer is true, for at most ten minutes."""
     deadline = time.monotonic() + _START_S
     while not is_so():
         if time.monotonic() > deadline:
@@ -195,7 +198,7 @@ def wait_until(is_so: Any) -> None:
 
 
 def is_alive(port: int) -> bool:
-    """Tell whether the dashboard answers."""
+    """Return whether the dashboard answers."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5):
             return True
@@ -208,8 +211,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n-clients", type=int, default=50)
     parser.add_argument("--n-trials", type=int, default=2000)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each turn")
-    parser.add_argument("--rounds", type=int, default=3, help="of a turn alone and one watched")
+    parser.add_argument("--seconds", type=float, default=60.0, help="seconds of each turn")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds of a turn without clients and one with (default: 3)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
     machine = {"cpu": platform.processor() or platform.machine(), "n_cores": os.cpu_count(), "load": os.getloadavg()}

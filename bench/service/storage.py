@@ -1,14 +1,15 @@
-"""What the ledger costs an epoch, on SQLite and PostgreSQL, beside stock Optuna on the same database.
+"""Measure the cost of an epoch in the ledger, on SQLite and PostgreSQL, and in stock Optuna on the same database.
 
-Each worker is a process that finishes an epoch every two seconds and then does what a real one does: judge the trial by
-the median rule; record the epoch with its predictions and the decision, renew the lease and show itself alive, in one
-transaction; mirror the epoch to Optuna. `ratio` is the time of all that over an epoch of five seconds (names ending in
-p50 and p99), or over the same with no finished trials (names ending in growth). Stock Optuna reports the same value to
-the same database and asks its median pruner; each of its processes holds all trials, so it is left out
-where they would not fit into memory.
+Each worker is a process that finishes an epoch every two seconds and then does what a real worker does. It judges the
+trial by the median rule. In one transaction it records the epoch with its predictions and the decision, renews the
+lease and writes its heartbeat. Then it mirrors the epoch to Optuna. `ratio` is the time of all that over an epoch of
+five seconds (names ending in p50 and p99), or over the same with no finished trials (names ending in growth). Stock
+Optuna reports the same value to the same database and asks its median pruner. Each of its processes holds all trials,
+so it is left out where they would not fit into memory.
 
-Finished trials have 30 epochs each, in our tables and in Optuna's. PostgreSQL is the one that the tests use, with
-fsync; `--postgresql URL` takes another, an empty database with enough connections (two a worker, four at its start).
+Finished trials have 30 epochs each, in our tables and in Optuna's. The PostgreSQL server is that of the tests, with
+fsync. `--postgresql URL` uses another one: an empty database with enough connections (two a worker, four at its
+start).
 """
 
 import argparse
@@ -64,22 +65,22 @@ learning_rate = {{ low = 1e-5, high = 1e-1, log = true }}
 
 @dataclass(frozen=True)
 class Setting:
-    """One measurement; `n_paused` further trials were left in the middle. None of them ever gets less."""
+    """One measurement. `n_waiting` further trials wait at a rung. Later settings never have fewer trials."""
 
     n_workers: int
     n_finished: int
-    n_paused: int = 0
+    n_waiting: int = 0
 
 
 @dataclass(frozen=True)
 class Result:
-    """One row; `model` says what was measured. Times are in milliseconds per epoch over all workers."""
+    """One row. `model` names the measurement. Times are milliseconds an epoch, over all workers."""
 
     model: str
     database: str
     n_workers: int
     n_finished: int
-    n_paused: int
+    n_waiting: int
     ledger_ms: float | None
     stock_ms: float | None
     ratio: float | None
@@ -88,12 +89,12 @@ class Result:
 
 
 FULL = [Setting(n_workers, n_finished) for n_finished in (0, 1000, 10_000) for n_workers in (1, 16, 64)]
-FULL.append(Setting(64, 10_000, n_paused=256))
+FULL.append(Setting(64, 10_000, n_waiting=256))
 QUICK = [Setting(n_workers, n_finished) for n_finished in (0, 200) for n_workers in (1, 4)]
 
 
 def fill(storage: Storage, study: Study, n_trials: int, state: str) -> None:
-    """Add trials to our study and to the stock one: done ones of 30 epochs, or paused ones of 15."""
+    """Add trials to our study and to the stock one: finished ones of 30 epochs, or waiting ones of 15."""
     if n_trials <= 0:
         return
     rng = np.random.default_rng(n_trials)
@@ -155,7 +156,7 @@ def insert_stock(storage: Storage, study_id: int, best: Sequence[Sequence[float]
 
 
 def work(url: str, index: int, connection: Connection) -> None:
-    """Be one worker: for each (kind, number of epochs) that comes, answer with the seconds that each epoch cost."""
+    """Be one worker: receive (kind, number of epochs) and answer with the seconds of each epoch, until None comes."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with open_storage(url) as storage:
         study = studies.load_study(storage, "ledger")
@@ -171,9 +172,9 @@ def work(url: str, index: int, connection: Connection) -> None:
 def ledger_epochs(
     storage: Storage, study: Study, book: ScoreBook, n_epochs: int, rng: random.Random
 ) -> Iterator[float]:
-    """Yield the seconds that each epoch of one trial costs, without the first one.
+    """Yield the seconds of each epoch of one trial, without the first one.
 
-    A process reads what is final once, during its first trial; here it does so before the clock runs.
+    A process reads the finished trials once, during its first trial. Here it reads them before the clock runs.
     """
     for epoch in range(1, n_epochs + 2):
         book.at(epoch)
@@ -231,7 +232,7 @@ def paced(n_epochs: int, rng: random.Random) -> Iterator[tuple[int, float]]:
 
 
 class Crew:
-    """Worker processes on one database, started once: their start costs more than what is measured."""
+    """Worker processes on one database. They start once, since a start takes longer than the measurement."""
 
     def __init__(self, url: str, n_workers: int) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -247,21 +248,21 @@ class Crew:
             connection.recv()
 
     def measure(self, kind: str, n_workers: int, n_epochs: int) -> list[float]:
-        """Return the seconds of every epoch of `n_workers` workers, each in a trial of its own."""
+        """Return the seconds of every epoch of `n_workers` workers, each with its own trial."""
         busy = [connection for _, connection in self._members[:n_workers]]
         for connection in busy:
             connection.send((kind, n_epochs))
         return [seconds for connection in busy for seconds in connection.recv()]
 
     def leave(self) -> None:
-        """Let all end."""
+        """End all workers."""
         for process, connection in self._members:
             connection.send(None)
             process.join()
 
 
 def measure(url: str, database: str, settings: Sequence[Setting], n_epochs: int) -> list[Result]:
-    """Measure all settings, ordered by what the database holds, on one database."""
+    """Measure all settings on one database, ordered by its number of trials."""
     results: list[Result] = []
     at_first: dict[int, list[float | None]] = {}
     with open_storage(url) as storage:
@@ -273,12 +274,12 @@ def measure(url: str, database: str, settings: Sequence[Setting], n_epochs: int)
         n_all = max(setting.n_workers for setting in settings)
         crew = Crew(url, n_all)
         ledger.add_slots(storage, study, "search", [{}] * n_all)
-        crew.measure("ledger", n_all, 1)  # what a process loads and connects to once is not the cost of an epoch
-        n_finished = n_paused = 0
+        crew.measure("ledger", n_all, 1)  # imports and connections of a new process are not the cost of an epoch
+        n_finished = n_waiting = 0
         for setting in settings:
             fill(storage, study, setting.n_finished - n_finished, "done")
-            fill(storage, study, setting.n_paused - n_paused, SlotState.WAITING)
-            n_finished, n_paused = setting.n_finished, setting.n_paused
+            fill(storage, study, setting.n_waiting - n_waiting, SlotState.WAITING)
+            n_finished, n_waiting = setting.n_finished, setting.n_waiting
             ledger.add_slots(storage, study, "search", [{}] * setting.n_workers)
             sys.stderr.write(f"measuring {database} with {setting}\n")
             ours = 1e3 * np.array(crew.measure("ledger", setting.n_workers, n_epochs))
@@ -286,7 +287,7 @@ def measure(url: str, database: str, settings: Sequence[Setting], n_epochs: int)
             if setting.n_workers * setting.n_finished * STOCK_BYTES < devices.memory_bytes():
                 stock = 1e3 * np.array(crew.measure("stock", setting.n_workers, n_epochs))
             both = [ours, stock]
-            where = (database, setting.n_workers, setting.n_finished, n_paused)
+            where = (database, setting.n_workers, setting.n_finished, n_waiting)
             for name, percent, goal in (("p50", 50, GOAL_P50), ("p99", 99, GOAL_P99)):
                 times = [None if one is None else float(np.percentile(one, percent)) for one in both]
                 shares = [None if one is None else one / 1e3 / SHARE_OF_S for one in times]

@@ -1,19 +1,20 @@
-"""How much faster this package trains than the script that people write themselves, `recipe.py`, and whether as well.
+"""Compare this package with a plain training script, `recipe`: how much faster it trains, and whether as well.
 
-Same model from random weights, same images and split, batch size, augmentation, optimizer, learning rate and number
-of epochs. Validation after each epoch is part of both; checkpoints, records and leases are part of ours. The recipe
-has PyTorch's defaults and two loader workers; ours has the precision and memory format that its probe chooses here.
-They take turns, a trial each, after an epoch of each to warm up. Rows, with the median over the turns:
+Both train the same model from random weights, with the same images and split, batch size, augmentation, optimizer,
+learning rate and number of epochs. Both validate after each epoch. Ours also writes checkpoints and records and renews
+leases. The recipe has PyTorch's defaults and two loader workers. Ours has the precision and memory format that its
+probe chooses here. They take turns, a trial each, after an epoch of each to warm up. Rows, with the median over the
+turns:
 
 - a model's name: epochs per hour of ours, by `train.fit` with all cores, over those of the recipe;
 - `trials, ...`: finished trials per hour of the whole machine, ours by `mhist-tune worker --devices cpu` (a process
   for each core, timed from the first trial's start to the last one's end), over those of the recipe's
   `study.optimize`;
 - `AUROC, ...`: the validation AUROC of ours after equal epochs less the recipe's, on small images, over as many seeds
-  as pilot pairs ask for (`equivalence.py`); its 90% interval should lie within .02.
+  as the pilot pairs ask for (`bench.speed.equivalence`). Its 90% interval should lie within .02.
 
-`at_most` is what the first two ratios could be if convolutions and products of matrices, forward and backward, ran as
-fast as the product of two large matrices does here in our number format, and all else took no time.
+`at_most` is what the first two ratios would be if convolutions and products of matrices, forward and backward, ran as
+fast as the product of two large matrices does here in our number format, and everything else took no time.
 """
 
 import argparse
@@ -59,12 +60,12 @@ LEARNING_RATE = 3e-4
 VAL_FRACTION = 0.2
 AUROC_GOAL = 0.02
 PRODUCT_SIZE = 2048
-DEVICE = torch.device("cpu")  # the recipe keeps to it as well
+DEVICE = torch.device("cpu")  # the recipe uses it too
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured, with how many train images (validation among them) so that a turn takes about a minute."""
+    """A model, with a number of train images (validation included) for turns of about a minute."""
 
     model: str
     image_size: int
@@ -103,7 +104,7 @@ learning_rate = {{ low = {learning_rate}, high = {higher}, log = true }}
 """
 
 
-class Rivals:
+class BothWays:
     """Both ways to train one setting on the same split of the train partition below `root`; states go to `folder`."""
 
     def __init__(self, setting: Setting, root: Path, folder: Path) -> None:
@@ -169,7 +170,7 @@ class Rivals:
         return np.diff(ends).tolist(), aurocs
 
     def least_s(self) -> float:
-        """Return the seconds of an epoch whose convolutions and products of matrices are all that takes time."""
+        """Return the seconds of an epoch if only convolutions and products of matrices took time."""
         model = create_model(self.hp).train()
         images = torch.zeros(2, 3, self.setting.image_size, self.setting.image_size)
         with FlopCounterMode(display=False) as training:
@@ -207,34 +208,34 @@ class Rivals:
 
 
 def product_flops_per_s(number_format: torch.dtype) -> float:
-    """Return how many floating point operations this machine does in a second of its fastest large product."""
+    """Return the floating point operations a second of this machine's fastest large product."""
     return 2 * PRODUCT_SIZE**3 / product_s(torch.rand(PRODUCT_SIZE, PRODUCT_SIZE).to(number_format))
 
 
-def conditions(setting: Setting, rivals: Rivals) -> dict[str, Any]:
-    """Return what every row says of the training that it compares."""
+def conditions(setting: Setting, ways: BothWays) -> dict[str, Any]:
+    """Return the conditions of the training, which every row repeats."""
     return {
         "image_size": setting.image_size,
-        "precision": rivals.hp.precision,
-        "memory_format": rivals.hp.memory_format,
-        "n_train": len(rivals.ours[0]),
-        "n_val": len(rivals.ours[1]),
+        "precision": ways.hp.precision,
+        "memory_format": ways.hp.memory_format,
+        "n_train": len(ways.ours[0]),
+        "n_val": len(ways.ours[1]),
         "n_epochs": setting.n_epochs,
     }
 
 
-def speed(setting: Setting, rivals: Rivals, n_rounds: int, *, has_bf16: bool) -> list[dict[str, Any]]:
-    """Let the rivals take turns, and return the rows of epochs and, where there is a goal for them, of trials."""
-    rivals.recipe(n_rounds, 1)
-    rivals.fit(n_rounds, 1)
+def speed(setting: Setting, ways: BothWays, n_rounds: int, *, has_bf16: bool) -> list[dict[str, Any]]:
+    """Let both ways take turns; return the rows of epochs and, if there is a goal for them, of trials."""
+    ways.recipe(n_rounds, 1)
+    ways.fit(n_rounds, 1)
     turns = []
     for turn in range(n_rounds):
-        trial_s, recipe_s, _ = rivals.recipe(turn, setting.n_epochs)
-        ours_s, _ = rivals.fit(turn, setting.n_epochs)
-        worker_s = math.nan if setting.trials_goal is None else rivals.workers(turn)
+        trial_s, recipe_s, _ = ways.recipe(turn, setting.n_epochs)
+        ours_s, _ = ways.fit(turn, setting.n_epochs)
+        worker_s = math.nan if setting.trials_goal is None else ways.workers(turn)
         turns.append((statistics.median(recipe_s), statistics.median(ours_s), trial_s, worker_s))
-    common = {**conditions(setting, rivals), "n_rounds": n_rounds}
-    least_s = rivals.least_s()
+    common = {**conditions(setting, ways), "n_rounds": n_rounds}
+    least_s = ways.least_s()
     rows = [(setting.model, 0, 1, least_s, setting.goal_with_bf16 if has_bf16 else setting.goal)]
     if setting.trials_goal is not None:
         rows.append((f"trials, {setting.model}", 2, 3, setting.n_epochs * least_s, setting.trials_goal))
@@ -253,24 +254,24 @@ def speed(setting: Setting, rivals: Rivals, n_rounds: int, *, has_bf16: bool) ->
     ]
 
 
-def equivalence(setting: Setting, rivals: Rivals, n_pilot: int) -> dict[str, Any]:
+def equivalence(setting: Setting, ways: BothWays, n_pilot: int) -> dict[str, Any]:
     """Train both ways seed by seed, and return the row that compares the AUROCs after the last epoch."""
 
     def train(seeds: range) -> list[tuple[float, float]]:
         n_epochs = setting.n_epochs
-        return [(rivals.recipe(seed, n_epochs)[2][-1], rivals.fit(seed, n_epochs)[1][-1]) for seed in seeds]
+        return [(ways.recipe(seed, n_epochs)[2][-1], ways.fit(seed, n_epochs)[1][-1]) for seed in seeds]
 
     return {
         "model": f"AUROC, {setting.model}",
         **compare(train, ("recipe", "ours"), n_pilot=n_pilot, margin=setting.goal),
-        **conditions(setting, rivals),
+        **conditions(setting, ways),
     }
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=SETTINGS, action="append", help="only this one; may be given again")
-    parser.add_argument("--n-images", type=int, help="train images, validation among them, of each model")
+    parser.add_argument("--n-images", type=int, help="train images of each model, validation included")
     parser.add_argument("--n-epochs", type=int, help="epochs of a turn")
     parser.add_argument("--n-rounds", type=int, default=3, help="turns (default: 3)")
     parser.add_argument(
@@ -285,7 +286,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _generated(folder: Path, n_train: int, image_size: int) -> Path:
-    """Generate a data set with about so many train images, which are two thirds of all."""
+    """Generate a data set with about this many train images, two thirds of all images."""
     synthesize(folder, n_images=max(24, min(3152, 3 * n_train // 2)), image_size=image_size, seed=0)
     return folder
 
@@ -301,17 +302,17 @@ def main() -> None:
             sys.stderr.write(f"measuring {name}\n")
             setting, folder = replace(SETTINGS[name], **changes), Path(temporary) / name
             root = _generated(folder / "images", setting.n_images, setting.image_size)
-            rows += speed(setting, Rivals(setting, root, folder), arguments.n_rounds, has_bf16=has_bf16())
+            rows += speed(setting, BothWays(setting, root, folder), arguments.n_rounds, has_bf16=has_bf16())
         if arguments.n_pilot:
             sys.stderr.write("comparing validation AUROCs\n")
             setting, folder = replace(EQUIVALENCE, **changes), Path(temporary) / "equivalence"
             root = arguments.data or _generated(folder / "images", setting.n_images, setting.image_size)
-            rows.append(equivalence(setting, Rivals(setting, root, folder), arguments.n_pilot))
+            rows.append(equivalence(setting, BothWays(setting, root, folder), arguments.n_pilot))
     show(here, rows, as_json=arguments.json)
 
 
 def has_bf16() -> bool:
-    """Tell whether the CPU computes in bf16, by its flags."""
+    """Return whether the CPU computes in bf16, by its flags."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
     return "amx_bf16" in text or "avx512_bf16" in text

@@ -1,9 +1,8 @@
-"""Whether two ways to train end with the same validation AUROC, within a margin: pairs of trainings by the same seed.
+"""Test whether two ways to train end with the same validation AUROC, within a margin, by pairs of the same seed.
 
-A few pilot pairs tell how much the difference of a pair varies; from that follows how many further pairs are trained,
-so many that two ways that are equal are shown to be within the margin with a chance of 90%. The pilot's are not used
-again. They are equivalent at 5% where the 90% interval of the mean difference lies within the margin (two one-sided t
-tests, Schuirmann 1987).
+A few pilot pairs show how much the difference of a pair varies. From that follows the number of further pairs: if the
+ways are equal, these pairs show it with a chance of 90%. The pilot pairs are not used again. The ways are equivalent
+at 5% if the 90% interval of the mean difference lies within the margin (two one-sided t tests, Schuirmann 1987).
 """
 
 import math
@@ -19,11 +18,11 @@ MIN_PAIRS = 4
 
 
 def n_pairs(pilot: Sequence[float], margin: float) -> int:
-    """Return how many pairs show equivalence with the wanted power, for the differences of pilot pairs.
+    """Return the number of pairs that shows equivalence with the wanted power, from the differences of pilot pairs.
 
     That of two one-sided t tests when the true difference is zero: the least n with
     n >= (s (t(1 - level) + t((1 + power) / 2)) / margin)^2, both quantiles with n - 1 degrees of freedom. A few pairs
-    tell the standard deviation badly, so s is the upper end of its one-sided 80% interval (Browne 1995).
+    estimate the standard deviation badly, so s is the upper end of its one-sided 80% interval (Browne 1995).
 
     >>> n_pairs([0.0, 0.01, 0.01, 0.02], 0.01)
     24
@@ -47,9 +46,9 @@ def interval(differences: Sequence[float]) -> tuple[float, float, float]:
 def compare(
     train: Callable[[range], list[tuple[float, float]]], names: tuple[str, str], *, n_pilot: int, margin: float
 ) -> dict[str, Any]:
-    """Train the pilot pairs and as many more as they ask for, and return what a row says of them.
+    """Train the pilot pairs and the pairs that they ask for, and return the entries of a row.
 
-    `train` returns the AUROCs of the ways that `names` names, the reference first, for each seed of a range. `ratio`
+    `train` returns the AUROCs of both ways for each seed of a range, in the order of `names`, reference first. `ratio`
     is the bound of the interval that is farther from zero: at or below `goal`, the margin, the ways are equivalent.
     """
     pilot = [other - reference for reference, other in train(range(n_pilot))]

@@ -1,8 +1,8 @@
-"""How much faster training is with frozen weights: the bare step of `bench.speed.throughput` by `freeze`.
+"""Measure how much faster training is with frozen weights: the bare step of `bench.speed.throughput` by `freeze`.
 
-Forward, loss, backward and optimizer on one batch of random images, without augmentation or validation. All settings
-take turns in one process, some steps each, after a turn each to warm up; `ratio` is the median over the turns of a
-setting's images per second over those of `none` in the same turn. `goal` is 1: freezing must not cost anything.
+The step is forward, loss, backward and optimizer on one batch of random images, without augmentation or validation.
+All settings take turns in one process, some steps each, after one turn each to warm up. `ratio` is the median over the
+turns of a setting's images per second over those of `none` in the same turn. `goal` is 1: freezing must not be slower.
 """
 
 import argparse
@@ -27,7 +27,7 @@ BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class Result:
-    """One row; the rate is the median over the turns."""
+    """One row. The rate is the median over the turns."""
 
     model: str
     freeze: str

@@ -1,13 +1,14 @@
-"""What a GPU makes of this package: training speed by number format, and trials per hour by workers on one device.
+"""Measure a GPU: training speed by number format, and trials per hour by workers on one device.
 
-For each model the probe chooses the memory order as a study's first worker does. Then real training epochs are measured
-against the bare step of `bench.speed.throughput` in each number format of the device, and compiled in the chosen one:
-`ratio` is the share of the bare step, `peak_memory_gb` the highest in a training epoch. Last, whole searches of short
-trials run with 1, 2 and 4 workers on the device in the chosen setting: `trials_per_hour` counts from the moment when
-every worker has finished its first trial, and `ratio` is that over the same with the first number of workers.
+For each model the probe chooses the memory order, as a study's first worker does. Then real training epochs are
+compared with the bare step of `bench.speed.throughput` in each number format of the device, and compiled in the chosen
+one. `ratio` is the share of the bare step, `peak_memory_gb` the highest in a training epoch. Last, whole searches of
+short trials run with 1, 2 and 4 workers on the device in the chosen setting. `trials_per_hour` counts from the moment
+when every worker has finished its first trial; its `ratio` is that number over the same with the first number of
+workers.
 
-One command on a machine with a GPU: `python -m bench.speed.gpu --json > gpu.json`. Without a GPU it ends with exit code
-2. `--device cpu` puts a CPU in its place, to see that it works.
+One command on a machine with a GPU: `python -m bench.speed.gpu --json > gpu.json`. Without a GPU it ends with exit
+code 2. `--device cpu` uses a CPU in its place, to see that the benchmark works.
 """
 
 import argparse
@@ -59,7 +60,7 @@ learning_rate = {{ low = 1e-6, high = 1e-3, log = true }}
 def speeds(
     setting: Setting, chosen: Hyperparameters, folder: Path, *, n_images: int, n_rounds: int, device: torch.device
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each number format of the device, and for the chosen one compiled where the device is a GPU."""
+    """Yield a row for each number format of the device, and on a GPU one for the chosen format compiled."""
     images = load_train(folder / "images", image_size=setting.image_size, cache_dir=folder / "cache")
     tried = [{"precision": precision, "compile": "off"} for precision in PRECISIONS[device.type]]
     if device.type == "cuda":
@@ -91,7 +92,9 @@ def searches(
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each number of workers on the device."""
     names = ("model", "weights", "image_size", "effective_batch_size", "micro_batch_size", "sampling", *PROBED)
-    fixed = "\n".join(f"{name} = {json.dumps(getattr(chosen, name))}" for name in names)  # TOML writes these alike
+    fixed = "\n".join(
+        f"{name} = {json.dumps(getattr(chosen, name))}" for name in names
+    )  # JSON writes these as TOML does
     first = None
     for n_workers in per_device:
         name = f"{setting.model}-{n_workers}"
@@ -145,7 +148,7 @@ def main() -> None:
     before, rows = machine(device), []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        # Twice the epoch, so that MHIST's shares of partitions and classes leave enough of the rarer class.
+        # Twice the epoch, for enough images of the rarer class after MHIST's shares of partitions and classes.
         (folder / "images").mkdir()
         synthesize(folder / "images", n_images=max(96, min(3152, 2 * arguments.n_images)), image_size=224, seed=0)
         for name in arguments.model or SETTINGS:

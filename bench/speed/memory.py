@@ -1,10 +1,10 @@
-"""Memory of one worker at MHIST's full size on a CPU, and how fast its images are decoded.
+"""Measure the memory of one CPU worker at MHIST's full size, and the speed of decoding its images.
 
 A `mhist-tune worker` trains one epoch of ResNet-18 at 224 px, batch 32, on 3,152 generated images in MHIST's layout,
-with random oversampling, augmentation, validation and a checkpoint; `peak` is the largest resident memory of the
-process, the mapped pages of the image cache included. Before, the cache of the train partition is made on one core:
-`cache` is images for each second of that core's time, hashing, decoding and writing included. The ratio of `peak` is
-over its goal, at most 1 is wanted; that of `cache` is over its goal as well, at least 1 is wanted.
+with random oversampling, augmentation, validation and a checkpoint. `peak` is the largest resident memory of the
+process, with the mapped pages of the image cache; its ratio to the goal should be at most 1. Before that, the cache of
+the train partition is made on one core. `cache` is images for each second of that core's time, for hashing, decoding
+and writing; its ratio should be at least 1.
 """
 
 import argparse
@@ -44,7 +44,7 @@ learning_rate = {{ low = 1e-5, high = 1e-3, log = true }}
 
 
 def cache_rate(root: Path, image_size: int, cache_dir: Path) -> tuple[int, float]:
-    """Return how many images were decoded, and how many in a second of one core."""
+    """Return the number of decoded images, and images for each second of one core."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
@@ -57,7 +57,7 @@ def cache_rate(root: Path, image_size: int, cache_dir: Path) -> tuple[int, float
 
 
 def peak_bytes(command: list[str], folder: Path) -> int:
-    """Return the largest resident memory of a process, in bytes; its `ru_maxrss` would hold the parent's as well."""
+    """Return the largest resident memory of a process, in bytes. `ru_maxrss` would include the parent's."""
     environment, peak = {**os.environ, "PYTHONPATH": str(ROOT)}, 0
     with (folder / "said").open("w+") as said:
         process = subprocess.Popen(command, cwd=folder, env=environment, stderr=said)

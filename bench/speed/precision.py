@@ -1,10 +1,11 @@
-"""Whether a coarser number format trains as well as fp32: validation AUROC after equal epochs, paired by seed.
+"""Test whether a coarser number format trains as well as fp32: validation AUROC after equal epochs, paired by seed.
 
-Same images, split, order, augmentation, dropout and first weights for each pair; only the number format of the passes
-differs. `equivalence.py` says how many pairs are trained and when the formats are equivalent.
+The trainings of a pair have the same images, split, order, augmentation, dropout and first weights. Only the number
+format of the passes differs. `bench.speed.equivalence` fixes the number of pairs and decides whether the formats are
+equivalent.
 
-A CPU without bf16 computes it slowly but rounds as others do. On a CPU a pair is trained on one thread, as many at a
-time as there are cores.
+A CPU without bf16 computes in it slowly but rounds as other CPUs do. On a CPU a pair is trained on one thread, with
+one pair a core at a time.
 
     python -m bench.speed.precision --data DIR
 """
@@ -35,13 +36,13 @@ from mhist_tune.synthesize import synthesize
 from mhist_tune.train import fit
 
 MARGIN = 0.01
-VAL_FRACTION = 0.35  # more than a search takes, so that the AUROC of a split says more
+VAL_FRACTION = 0.35  # more than in a search, for less noise in a split's AUROC
 N_GENERATED = 600
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two ways to train on the same split of the same images; picklable, for processes that train it."""
+    """Two ways to train on the same split of the same images. It is picklable, for the processes that train it."""
 
     fine: Hyperparameters
     coarse: Hyperparameters
@@ -108,10 +109,14 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=64, help="(default: 64)")
     parser.add_argument("--n-epochs", type=int, default=6, help="(default: 6)")
     parser.add_argument("--learning-rate", type=float, default=3e-4, help="(default: 3e-4)")
-    parser.add_argument("--n-pilot", type=int, default=4, help="pairs that tell the spread (default: 4)")
-    parser.add_argument("--precision", action="append", help="instead of all but fp32 that the device has")
+    parser.add_argument("--n-pilot", type=int, default=4, help="pairs that estimate the spread (default: 4)")
+    parser.add_argument(
+        "--precision",
+        action="append",
+        help="only this format; may be given again (default: all of the device but fp32)",
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="images instead of generated ones")
-    parser.add_argument("--weights", default="random", metavar="FILE", help="to start from (default: random)")
+    parser.add_argument("--weights", default="random", metavar="FILE", help="first weights (default: random)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
     here = machine()
@@ -134,7 +139,7 @@ def main() -> None:
         root = arguments.data or Path(temporary) / "images"
         if not arguments.data:
             synthesize(root, n_images=N_GENERATED, image_size=arguments.image_size, seed=0)
-        split(root, arguments.image_size, Path(temporary))  # decoded once, before several processes want it
+        split(root, arguments.image_size, Path(temporary))  # decoded once, before several processes need it
         formats = arguments.precision or [name for name in PRECISIONS[device.type] if name != "fp32"]
         pairs = [Pair(hp, replace(hp, precision=name), root, Path(temporary), device) for name in formats]
         rows = [row(pair, arguments.n_pilot) for pair in pairs]

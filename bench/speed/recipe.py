@@ -1,9 +1,9 @@
-"""The training script that people write themselves: PIL images, torchvision transforms, a DataLoader, Optuna.
+"""The plain script that people write themselves: PIL images, torchvision transforms, a DataLoader, Optuna.
 
-It is what `against_recipe.py` measures this package against, so it is written as well as such scripts are: the
-loader's workers persist and the threads of the process are PyTorch's own choice, images are decoded by PIL's C code,
-the method is the package's (same rotation, normalisation, optimizer, schedule), metrics come from torchmetrics on
-probabilities, nothing is computed twice and nothing but the best score is kept.
+`bench.speed.against_recipe` compares this package with it, so it is written as well as such scripts are. The loader's
+workers persist, PyTorch chooses the number of threads, and PIL's C code decodes the images. The method is the
+package's (same rotation, normalisation, optimizer, schedule). The metrics come from torchmetrics on probabilities.
+Nothing is computed twice, and only the best score is kept.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
 
 @dataclass(frozen=True)
 class Settings:
-    """What a trial trains."""
+    """Settings of a trial."""
 
     model: str
     image_size: int
@@ -57,7 +57,7 @@ def objective(
 ) -> Callable[[optuna.Trial], float]:
     """Return an Optuna objective: the best validation F1 of a model trained from random weights.
 
-    `train` and `val` are files and labels; `on_epoch` hears the validation AUROC after each epoch.
+    `train` and `val` are files and labels; `on_epoch` gets the validation AUROC after each epoch.
     """
     size = (settings.image_size, settings.image_size)
     takes_size = {"img_size": settings.image_size} if "vit" in settings.model else {}

@@ -1,9 +1,9 @@
-"""How long one waits: for `mhist-tune --help`, for `status` on a study of many trials, and for a worker's first step.
+"""Measure waiting times: of `mhist-tune --help`, of `status` on a study of many trials, of a worker's first step.
 
-The study has made-up finished trials of 30 epochs. The first step is ResNet-18's at 224 px, batch 32, by workers on all
-cores that were started for it; the images are decoded, as for every worker but the very first. Each row is the median
-over fresh processes, from their start; `ratio` is that over the limit, so at most 1 is wanted. Python keeps its
-bytecode, as it does where a package is installed.
+The study has made-up finished trials of 30 epochs. The first step is ResNet-18's at 224 px, batch 32, by newly started
+workers on all cores. The images are decoded before, as for every worker but the first. Each row is the median over
+fresh processes, from their start. `ratio` is that over the limit and should be at most 1. Python keeps its bytecode,
+as in an installed package.
 """
 
 import argparse
@@ -42,7 +42,7 @@ memory_format = "contiguous"
 learning_rate = {{ low = 1e-5, high = 1e-2, log = true }}
 drop_rate = {{ low = 0.1, high = 0.5 }}
 """
-# What `mhist-tune worker` does, up to the first step.
+# The work of `mhist-tune worker` up to the first step.
 WORKER = """
 import contextlib, signal, sys
 from pathlib import Path
@@ -63,7 +63,7 @@ if __name__ == "__main__":
 
 
 def seconds(command: list[str], folder: Path) -> float:
-    """Return the seconds from a process's start to the first line that it prints, after which it may go on."""
+    """Return the seconds from a process's start to the first line that it prints, and wait for its end."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     started = time.perf_counter()
@@ -78,7 +78,7 @@ def seconds(command: list[str], folder: Path) -> float:
 
 
 def measure(folder: Path, waits: Sequence[str], *, n_trials: int, n_rounds: int) -> list[dict[str, Any]]:
-    """Make up the studies in `folder`, and measure each of the waits so many times, in turns."""
+    """Make the studies in `folder`, and measure each wait `n_rounds` times, in turns."""
     synthesize(folder / "images", n_images=96, image_size=224, seed=0)
     url = f"sqlite:///{folder}/storage.db"
     with open_storage(url) as storage:
@@ -98,7 +98,7 @@ def measure(folder: Path, waits: Sequence[str], *, n_trials: int, n_rounds: int)
     for turn in range(n_rounds + 1):
         for wait in waits:
             one_s = seconds(commands[wait], folder)
-            if turn:  # the first one warms up the disk's cache, and decodes the images
+            if turn:  # the first turn fills the disk's cache and decodes the images
                 taken[wait].append(one_s)
     rows = []
     for wait, found in taken.items():

@@ -1,11 +1,11 @@
-"""Images per second of real training epochs, over those of the bare training step on resident random tensors.
+"""Measure images per second of real training epochs, over those of the bare training step on resident random tensors.
 
-A real epoch is `mhist_tune.train.fit` with everything that a study has it do: random oversampling, augmentation,
-micro-batches, reporting and checkpoints; there is no validation. The bare step is forward, loss, backward and optimizer
-of the same model, batch size, precision and determinism on one batch that never changes: the most that can be had.
+A real epoch is `mhist_tune.train.fit` with all work of a study: random oversampling, augmentation, micro-batches,
+reporting and checkpoints, but no validation. The bare step is forward, loss, backward and optimizer of the same model,
+batch size, precision and determinism on one batch that never changes. No training can be faster.
 
-Both take turns in one process, an epoch each, after one of each to warm up; `ratio` is the median over the turns.
-Random weights train as fast as any, so no weights are needed, and generated images serve as well as real ones.
+Both take turns in one process, an epoch each, after one epoch each to warm up. `ratio` is the median over the turns.
+Random weights and generated images take the same time as real ones.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from mhist_tune.train import EpochResult, fit
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured, and the least ratio that is good enough."""
+    """A measurement, and the lowest ratio that meets its goal."""
 
     model: str
     image_size: int
@@ -82,7 +82,7 @@ class _EnoughError(Exception):
 
 
 def hyperparameters(setting: Setting, **options: Any) -> Hyperparameters:
-    """Return what a setting trains with, random weights if not told."""
+    """Return the hyperparameters of a setting, with random weights by default."""
     return Hyperparameters(
         model=setting.model,
         image_size=setting.image_size,
@@ -99,9 +99,9 @@ def measure(
 ) -> Result:
     """Measure one setting on `images`, all of which are of its size; checkpoints go to `folder`.
 
-    What the options leave open of number format, memory order and compiling is probed.
+    Number format, memory order and compiling are probed where the options leave them open.
     """
-    # One epoch to warm up, and one that is never reached, since the last epoch always saves.
+    # One epoch warms up. One is never reached, since the last epoch always saves.
     hp = resolve(hyperparameters(setting, epochs=n_rounds + 2, **options), device)
     bare: list[Callable[[int], float]] = []
     peak_bytes = 0.0
@@ -117,7 +117,7 @@ def measure(
     def on_epoch(result: EpochResult) -> None:
         nonlocal started, peak_bytes
         fit_rates.append(n_in_epoch / (time.perf_counter() - started))
-        if not bare:  # only now, so that its memory is not in the first epoch's
+        if not bare:  # made here, so that its memory does not count for the first epoch
             peak_bytes = result.metrics["peak_memory_bytes"] or 0.0
             bare.append(bare_epoch(hp, device))
         bare_rates.append(bare[0](n_in_epoch))
@@ -147,7 +147,7 @@ def measure(
 
 
 def bare_epoch(hp: Hyperparameters, device: torch.device) -> Callable[[int], float]:
-    """Return a function that trains on about as many images as it is told and returns images per second."""
+    """Return a function that trains on about the given number of images and returns images per second."""
     model = ready(create_model(hp), hp, device)
     set_training(model)
     optimizer = build_optimizer(model, hp)
@@ -181,7 +181,7 @@ def bare_epoch(hp: Hyperparameters, device: torch.device) -> Callable[[int], flo
 
 
 def balanced_epoch(images: ImageSet, n_images: int) -> ImageSet:
-    """Return images, a third of the rarer class, of which random oversampling makes an epoch of `n_images`."""
+    """Return images, a third of the rarer class, that random oversampling turns into an epoch of `n_images`."""
     labels = images.labels.numpy()
     common, rare = sorted((np.flatnonzero(labels == label) for label in (0, 1)), key=len, reverse=True)
     n_common, n_rare = n_images // 2, n_images // 4
@@ -191,7 +191,7 @@ def balanced_epoch(images: ImageSet, n_images: int) -> ImageSet:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Return what a reader needs to know about where the numbers come from."""
+    """Describe the machine of the numbers."""
     return {
         **output.machine(),
         "n_threads": torch.get_num_threads(),
@@ -227,7 +227,7 @@ def main() -> None:
         root = arguments.data or Path(temporary) / "images"
         if not arguments.data:
             root.mkdir()
-            # Twice the epoch, so that MHIST's shares of partitions and classes leave enough of the rarer class.
+            # Twice the epoch, for enough images of the rarer class after MHIST's shares of partitions and classes.
             synthesize(root, n_images=max(96, min(3152, 2 * arguments.n_images)), image_size=224, seed=0)
         for name in arguments.model or SETTINGS:
             setting = SETTINGS[name]

@@ -1,11 +1,11 @@
-"""What a worker does outside training steps and evaluation, over the whole time of its trials.
+"""Measure a worker's time outside training steps and evaluation, over the whole time of its trials.
 
-A real worker serves a study in this process, on all cores: it claims slots, asks the sampler, builds the model, reads
+A real worker serves a study in this process, on all cores. It claims slots, asks the sampler, builds the model, reads
 the weight file, records every epoch under its lease, decides and ends trials. An epoch's own time, from its draw to
-its metrics, is the `elapsed_s` that it reports; the time of the training thread in saving checkpoints is shown apart.
-What is left of the time from one trial's end to the next one's is the overhead. The first trial, which loads
-everything, does not count. Real trials are longer than these, and the share of what is done once a trial is smaller
-in them.
+its metrics, is the `elapsed_s` that it reports. The training thread's time for saving checkpoints is a column of its
+own. The rest of the time from one trial's end to the next one's is the overhead. The first trial, which loads
+everything, does not count. Real trials are longer than these, so the work done once a trial is a smaller share of
+them.
 """
 
 import argparse
@@ -57,7 +57,7 @@ drop_rate = {{ low = 0.1, high = 0.5 }}
 
 @dataclass(frozen=True)
 class Setting:
-    """A model and how many images an epoch has by default, so that it takes some seconds on two cores."""
+    """A model, and a number of images for epochs of some seconds on two cores."""
 
     image_size: int
     n_images: int
@@ -74,7 +74,7 @@ DEFAULT = ("resnet18", "vit_small_patch14_dinov2", "vit_base_patch16_224")
 
 @dataclass
 class Clock:
-    """Hears a worker's events, and adds up the time of what it is asked to watch.
+    """Receives a worker's events, and adds up the time of watched functions.
 
     Attributes:
         ended: when each trial ended, seconds.
@@ -96,7 +96,7 @@ class Clock:
             self.saving_s.append(0.0)
 
     def watched(self, work: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function whose time counts as saving."""
+        """Return the function, with its time counted as saving."""
 
         @functools.wraps(work)
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -110,7 +110,7 @@ class Clock:
 
 
 def measure(model: str, folder: Path, *, n_images: int, n_trials: int, n_epochs: int, precision: str) -> dict[str, Any]:
-    """Let a worker train one trial more than are counted in `folder`, and say where the time of the others went."""
+    """Let a worker train one trial more than is counted, in `folder`, and return the times of the others."""
     setting = SETTINGS[model]
     # A fifth of MHIST's train partition, itself two thirds of all images, is kept for validation.
     synthesize(folder / "images", n_images=max(24, min(3152, 2 * n_images)), image_size=setting.image_size, seed=0)
@@ -152,7 +152,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=SETTINGS, action="append", help="only this one; may be given again")
-    parser.add_argument("--n-images", type=int, help="train images, validation among them, of each model")
+    parser.add_argument("--n-images", type=int, help="train images of each model, validation included")
     parser.add_argument("--n-trials", type=int, default=3, help="trials that are counted (default: 3)")
     parser.add_argument("--n-epochs", type=int, default=3, help="epochs of a trial (default: 3)")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="(default: auto)")
