@@ -93,7 +93,7 @@ def build(storage: Storage, study_name: str) -> AgainstReport:
     measured = _measured(storage, study)
     rows = []
     for row, score in zip(study.definition.rows, scores, strict=True):
-        epochs = [(slot.outcome or {})["best_epoch"] for slot in score.slots]
+        epochs = [selection.best_epoch_of(slot) for slot in score.slots]
         ours = ({"best_epoch": epochs} if epochs else {}) | measured[row.label]
         summaries = {name: _summary(values) for name, values in ours.items()}
         rows.append(ComparedRow(row.label, len(score.slots), score.n_failed, summaries, dict(row.reported)))
@@ -147,7 +147,7 @@ def _measured(storage: Storage, study: Study) -> dict[str, dict[str, list[float]
     for prefix, (stage, image_set) in _SOURCES.items():
         predictions = predictions_of(storage, study, stage, image_set)
         for slot in ledger.slots(storage, study, stage):
-            if slot.slot not in predictions or (slot.outcome or {}).get("state") != "COMPLETE":
+            if slot.slot not in predictions or not selection.is_complete(slot):
                 continue
             label = slot.payload["label"] if stage == Stage.SEARCH else label_of[slot.payload["trial"]]
             truth = image_rows(storage, study, image_set).labels

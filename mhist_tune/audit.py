@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mhist_tune.outcome import EndState
 from mhist_tune.promotion import can_go_on
 from mhist_tune.trials import Trial
 
@@ -40,7 +41,7 @@ class Audit:
 
 def audit(trials: Sequence[Trial], pruner: Mapping[str, Any]) -> Audit:
     """Return the audit of ended trials under a definition's `pruner`."""
-    complete = [trial for trial in trials if trial.state == "COMPLETE"]
+    complete = [trial for trial in trials if trial.state is EndState.COMPLETE]
     audited = [trial for trial in complete if trial.is_audited]
     ends = {trial.number: end for trial in audited if (end := _would_end(trial, trials, pruner)) is not None}
     if pruner["name"] == "none":
@@ -51,7 +52,7 @@ def audit(trials: Sequence[Trial], pruner: Mapping[str, Any]) -> Audit:
         reason = f"not enough: {len(ends)} audited trials would have been pruned, {N_NEEDED} are needed"
         return Audit(len(audited), len(ends), missing=reason)
     n_epochs = statistics.fmean(len(trial.epochs) for trial in complete)
-    pruned = [trial for trial in trials if trial.state == "PRUNED"]
+    pruned = [trial for trial in trials if trial.state is EndState.PRUNED]
     lost = [_final(trial) for trial in audited if trial.number in ends]
     kept = [_final(trial) for trial in complete if trial.number not in ends]
     return Audit(
@@ -67,14 +68,14 @@ def audit(trials: Sequence[Trial], pruner: Mapping[str, Any]) -> Audit:
 def _would_end(trial: Trial, trials: Sequence[Trial], pruner: Mapping[str, Any]) -> int | None:
     """Return the epoch after which an audited trial would have been pruned; None if it would not."""
     for row in trial.epochs:
-        if not (row.decision or {}).get("audited"):
+        if row.decision is None or not row.decision.audited:
             continue
         if pruner["name"] != "promotion":
             return row.epoch
         # It would have waited; whether for good, all that have arrived at this rung tell.
         others = [one for one in trials if not one.is_audited and len(one.epochs) >= row.epoch]
-        values = [one.best_until(row.epoch) or 0.0 for one in others]
-        if not can_go_on(trial.best_until(row.epoch) or 0.0, values, reduction_factor=pruner["reduction_factor"]):
+        values = [one.value_until(row.epoch) or 0.0 for one in others]
+        if not can_go_on(trial.value_until(row.epoch) or 0.0, values, reduction_factor=pruner["reduction_factor"]):
             return row.epoch
     return None
 
@@ -82,7 +83,7 @@ def _would_end(trial: Trial, trials: Sequence[Trial], pruner: Mapping[str, Any])
 def _rank_correlation(trials: Sequence[Trial], epoch: int) -> float | None:
     from scipy.stats import rankdata
 
-    early = [trial.best_until(min(epoch, len(trial.epochs))) or 0.0 for trial in trials]
+    early = [trial.value_until(min(epoch, len(trial.epochs))) or 0.0 for trial in trials]
     first, last = rankdata(early), rankdata([_final(trial) for trial in trials])
     if first.std() == 0 or last.std() == 0:
         return None
@@ -90,7 +91,7 @@ def _rank_correlation(trials: Sequence[Trial], epoch: int) -> float | None:
 
 
 def _final(trial: Trial) -> float:
-    return trial.best_until(len(trial.epochs)) or 0.0
+    return trial.value_until(len(trial.epochs)) or 0.0
 
 
 def _seconds(trial: Trial, after: int = 0) -> float:

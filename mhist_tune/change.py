@@ -10,12 +10,12 @@ from typing import Any
 
 from mhist_tune import journal, ledger, studies
 from mhist_tune import space as spaces
+from mhist_tune.decision import Decision
 from mhist_tune.errors import UsageError, did_you_mean
 from mhist_tune.ledger import SlotRow
-from mhist_tune.pruning import Decision
 from mhist_tune.rungs import RungBook
 from mhist_tune.space import Categorical, Dimension, normalize
-from mhist_tune.stages import Stage, StudyState
+from mhist_tune.stages import SlotState, Stage, StudyState
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
@@ -115,15 +115,19 @@ def retry(storage: Storage, study: Study, number: int, *, by: str) -> int:
     """Add one search slot with the params of a trial that failed or was pruned, and return the slot's number.
 
     Raises:
-        UsageError: there is no such trial, it has not ended, or it is complete.
+        UsageError: there is no such trial, it has not ended, it waits at a rung, or it is complete.
     """
     _refuse_table(study)
     slot = ledger.of_trial(storage, study, number)
-    outcome = slot.outcome or {}
-    if outcome.get("state") not in ("FAIL", "PRUNED"):
-        state = "complete" if outcome else "still at work"
+    if slot.state is SlotState.WAITING:
+        raise UsageError(
+            f"trial {number} waits at a rung; only a failed or pruned one is tried again",
+            hint=f"continue it: mhist-tune thaw {study.name} {number}",
+        )
+    if slot.outcome is None or slot.outcome.is_complete:
+        state = "complete" if slot.outcome else "still at work"
         raise UsageError(f"trial {number} is {state}; only a failed or pruned one is tried again")
-    params = outcome.get("params") or slot.payload.get("params") or _optuna_params(storage, slot)
+    params = slot.outcome.params or slot.payload.get("params") or _optuna_params(storage, slot)
     payload = {"params": params, "retry_of": number} if params else {"retry_of": number}
     [added] = ledger.add_slots(storage, study, Stage.SEARCH, [payload], _FIRST)
     journal.event(storage, study, kind="retried", stage=Stage.SEARCH, slot=added, detail={"trial": number, "by": by})

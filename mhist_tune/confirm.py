@@ -6,16 +6,15 @@ predicts the fold. No training is stopped, and no epoch chosen, by images that s
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mhist_tune import finalists, ledger, search, statistics
-from mhist_tune.execution import SlotRun
+from mhist_tune import finalists, ledger, statistics
 from mhist_tune.finalists import INNER, OUTER, fold_set, inner_set
+from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.predictions import record_predictions
 from mhist_tune.seeds import derive_seed
+from mhist_tune.slot_run import SlotRun
 from mhist_tune.stages import OPEN, SlotState, Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -48,11 +47,15 @@ def add_slots(storage: Storage, study: Study) -> None:
         ledger.add_slots(storage, study, Stage.CONFIRM, payloads, key=f"{wanted['fit']} {candidate.trial}")
 
 
-def run(run: SlotRun) -> Mapping[str, Any]:
-    """Train one finalist for one fold: on an inner split, or for its fixed number of epochs and predict the fold."""
+def run(run: SlotRun) -> Outcome:
+    """Train one finalist for one fold: on an inner split, or for its fixed number of epochs and predict the fold.
+
+    Raises:
+        EndedEarly: it diverged.
+    """
     session, payload = run.session, run.claim.payload
     definition, fold = session.study.definition, payload["fold"]
-    run.ensure_trial(lambda: _template(session.study, run.claim.slot, run.claim.token, payload))
+    run.trial.ensure(payload["params"], trial=payload["trial"], fit=payload["fit"], fold=fold)
     hp = session.hyperparameters(payload["params"])
     seed = derive_seed(definition.sampler["seed"], "confirm", fold)
     held_out = session.positions(fold_set(fold))
@@ -61,31 +64,21 @@ def run(run: SlotRun) -> Mapping[str, Any]:
         inner = session.positions(inner_set(fold))
         train, val = session.train.take(np.setdiff1d(outside, inner)), session.train.take(inner)
         result = run.fit(hp, train, val, seed=seed, image_set=inner_set(fold))
-        if isinstance(result, dict):
-            return {**result, "state": "FAIL"}
-        value = result.best_value
+        value = result.best_score
     else:
         result = run.fit(hp, session.train.take(outside), None, seed=seed, stop_epoch=payload["stop_epoch"])
-        if isinstance(result, dict):
-            return {**result, "state": "FAIL"}
         scored = session.train.take(held_out)
         probabilities = predict(result.state_dict, hp, scored, device=session.device)
         record_predictions(session.storage, run.claim, fold_set(fold), probabilities)
         value = statistics.metrics_of(scored.labels.numpy(), probabilities)["f1"]
-    return {
-        "state": "COMPLETE",
-        "value": value,
-        "best_epoch": result.best_epoch,
-        "stopped_epoch": len(result.history),
-        "sampling": run.sampling,
-    }
+    return Outcome(
+        state=EndState.COMPLETE,
+        value=value,
+        best_epoch=result.best_epoch,
+        stopped_epoch=len(result.history),
+        sampling=run.sampling,
+    )
 
 
 def _is_open(counts: Mapping[SlotState, int]) -> bool:
     return any(counts.get(state) for state in OPEN)
-
-
-def _template(study: Study, slot: int, token: int, payload: Mapping[str, Any]) -> FrozenTrial:
-    params, distributions = search.optuna_params(study.definition, payload["params"])
-    tag = {"slot": slot, "token": token, **{name: payload[name] for name in ("trial", "fit", "fold")}}
-    return create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=tag)

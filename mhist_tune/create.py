@@ -104,14 +104,13 @@ def warm_start(storage: Storage, name: str) -> tuple[list[dict[str, Any]], dict[
         raise UsageError(
             f"{name} has no complete trial of a search to start from", hint=f"see mhist-tune status {name}"
         )
-    outcomes = [slot.outcome or {} for slot in best]
-    return [outcome["params"] for outcome in outcomes], {
+    return [selection.params_of(slot) for slot in best], {
         "study": study.name,
         "uuid": study.uuid,
         "definition_sha256": study.definition.sha256,
         "dataset_fingerprint": study.dataset["fingerprint"],
         "trials": [slot.trial_number for slot in best],
-        "values": [outcome["value"] for outcome in outcomes],
+        "values": [selection.value_of(slot) for slot in best],
     }
 
 

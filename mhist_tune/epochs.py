@@ -6,13 +6,13 @@ An epoch is recorded only while the claim of its slot holds, and the first recor
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy.typing as npt
 import sqlalchemy
 from sqlalchemy import Connection, Executable
 
 from mhist_tune import tables
+from mhist_tune.decision import Decision
 from mhist_tune.leases import Claim, StaleTokenError, fence, is_claimed, prolong
 from mhist_tune.predictions import insert_predictions, to_bytes
 from mhist_tune.stages import Stage
@@ -27,19 +27,19 @@ class EpochRow:
     Attributes:
         epoch: 1-based.
         token: of the claim that recorded it.
-        value: the objective after this epoch.
-        best_value: the best objective up to and with this epoch.
+        score: what this epoch was scored: validation F1, or the training loss without validation.
+        value: the trial's objective up to and with this epoch; None without validation.
         metrics: everything that was measured.
-        decision: whether to prune, with its reason; None if nothing was decided.
+        decision: what was decided after it; None if nothing was.
         recorded_at: epoch seconds.
     """
 
     epoch: int
     token: int
+    score: float | None
     value: float | None
-    best_value: float | None
     metrics: dict[str, float | None]
-    decision: dict[str, Any] | None
+    decision: Decision | None
     recorded_at: float
 
 
@@ -53,7 +53,7 @@ class RecordedEpoch:
     """
 
     is_new: bool
-    decision: dict[str, Any] | None
+    decision: Decision | None
 
 
 def record_epoch(
@@ -61,10 +61,10 @@ def record_epoch(
     claim: Claim,
     *,
     epoch: int,
-    value: float,
-    best_value: float | None,
+    score: float,
+    value: float | None,
     metrics: Mapping[str, float | None],
-    decision: Mapping[str, Any] | None = None,
+    decision: Decision | None = None,
     predictions: npt.ArrayLike | None = None,
     image_set: str = "val",
     lease_s: float | None = None,
@@ -78,10 +78,10 @@ def record_epoch(
         storage: where the slot is.
         claim: must still hold.
         epoch: 1-based.
-        value: the objective after this epoch, finite.
-        best_value: the best objective so far.
+        score: what this epoch was scored, finite.
+        value: the trial's objective so far.
         metrics: all that was measured; what is not finite is stored as null.
-        decision: whether to prune, with its reason, JSON.
+        decision: what was decided after it.
         predictions: probability of SSA for each image of `image_set`, [n] in [0, 1]; replaces an earlier epoch's.
         image_set: the stored images that the predictions are for.
         lease_s: lets the lease end so many seconds from now; None leaves it as it is.
@@ -91,8 +91,8 @@ def record_epoch(
         StaleTokenError: the claim no longer holds; nothing was written.
         ValueError: a value out of range, or predictions that do not fit the images.
     """
-    if epoch < 1 or not math.isfinite(value):
-        raise ValueError(f"an epoch is at least 1 and its value finite, got epoch {epoch} with {value}")
+    if epoch < 1 or not math.isfinite(score):
+        raise ValueError(f"an epoch is at least 1 and its score finite, got epoch {epoch} with {score}")
     table = tables.epochs
     row = {
         "study": claim.study_uuid,
@@ -100,8 +100,8 @@ def record_epoch(
         "slot": claim.slot,
         "epoch": epoch,
         "token": claim.token,
+        "score": score,
         "value": value,
-        "best_value": best_value,
         "metrics": {name: None if one is None or not math.isfinite(one) else one for name, one in metrics.items()},
         "decision": decision,
         "recorded_at": storage.clock,
@@ -121,7 +121,7 @@ def record_epoch(
             return RecordedEpoch(False, connection.execute(stored).scalar())
         if blob is not None:
             insert_predictions(connection, storage, claim, image_set, epoch, blob)
-        return RecordedEpoch(True, None if decision is None else dict(decision))
+        return RecordedEpoch(True, decision)
 
     return storage.transaction(work)
 

@@ -118,10 +118,10 @@ def candidates(study: Study, searched: Sequence[SlotRow]) -> list[Candidate]:
     default_params = study.definition.default_params()
     found: list[Candidate] = []
     for slot in selection.ranked(searched):
-        outcome = slot.outcome or {}
-        if slot.trial_number is not None and all(one.params != outcome["params"] for one in found):
-            is_default = outcome["params"] == default_params
-            found.append(Candidate(slot.trial_number, outcome["params"], outcome["value"], is_default))
+        params = slot.outcome.params if slot.outcome else None
+        if slot.trial_number is None or params is None or any(one.params == params for one in found):
+            continue
+        found.append(Candidate(slot.trial_number, params, selection.value_of(slot), params == default_params))
     # a definition with [confirm] has a [[start]], and the first one is slot 0
     first = next((slot for slot in searched if slot.slot == 0 and slot.trial_number is not None), None)
     default = [one for one in found if one.is_default]
@@ -133,10 +133,9 @@ def candidates(study: Study, searched: Sequence[SlotRow]) -> list[Candidate]:
 
 def stop_epoch(inner: Sequence[SlotRow]) -> int | None:
     """Return the median best epoch of a candidate's inner splits, of two the lower; None unless all are complete."""
-    outcomes = [slot.outcome or {} for slot in inner]
-    if not outcomes or any(outcome.get("state") != "COMPLETE" for outcome in outcomes):
+    if not inner or not all(selection.is_complete(slot) for slot in inner):
         return None
-    return int(numbers.median_low([outcome["best_epoch"] for outcome in outcomes]))
+    return int(numbers.median_low([selection.best_epoch_of(slot) for slot in inner]))
 
 
 def load(storage: Storage, study: Study) -> Confirmation | None:

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Table
 
 from mhist_tune import tables
 from mhist_tune.errors import MhistTuneError
+from mhist_tune.outcome import Outcome
 from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import RETRY_S, Storage
 
@@ -34,7 +35,7 @@ class Claim:
         payload: what the slot is to do, JSON.
         trial_id: Optuna's id of the slot's trial, None until one is attached.
         attempts: how often the slot has been claimed, this time included.
-        outcome: what an earlier holder decided and did not finish; None if nothing was.
+        outcome: what an earlier holder decided and did not finish; None if nothing was decided.
     """
 
     study_uuid: str
@@ -45,7 +46,7 @@ class Claim:
     trial_id: int | None
     trial_number: int | None
     attempts: int
-    outcome: dict[str, Any] | None
+    outcome: Outcome | None
 
 
 class StaleTokenError(MhistTuneError):

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Row
 from mhist_tune import studies, tables
 from mhist_tune.errors import UsageError
 from mhist_tune.leases import Claim, LeaseObserver, SlotKey, is_claimed, is_held
+from mhist_tune.outcome import Outcome
 from mhist_tune.stages import SlotState, Stage, StudyState
 from mhist_tune.storage import RETRY_S, Storage
 from mhist_tune.studies import Study
@@ -31,7 +32,8 @@ class SlotRow:
         expires_at: end of the lease, epoch seconds; None if it is not leased.
         attempts: how often it has been claimed.
         priority: the higher, the sooner it is claimed.
-        outcome: what was decided, None before.
+        outcome: what was decided; None before.
+        if_not_promoted: of a waiting slot, the outcome it has unless it is promoted; None for every other.
     """
 
     stage: Stage
@@ -45,7 +47,8 @@ class SlotRow:
     expires_at: float | None
     attempts: int
     priority: int
-    outcome: dict[str, Any] | None
+    outcome: Outcome | None
+    if_not_promoted: Outcome | None
 
 
 def claim(
@@ -131,7 +134,7 @@ def attach_trial(storage: Storage, claim: Claim, trial_id: int, number: int) -> 
     return storage.transaction(lambda connection: connection.execute(update).rowcount == 1)
 
 
-def decide(storage: Storage, claim: Claim, outcome: dict[str, Any]) -> bool:
+def decide(storage: Storage, claim: Claim, outcome: Outcome) -> bool:
     """Store what came of the slot; the first outcome stands.
 
     Returns:
@@ -144,7 +147,7 @@ def decide(storage: Storage, claim: Claim, outcome: dict[str, Any]) -> bool:
         if connection.execute(update.values(outcome=outcome)).rowcount == 1:
             return True
         row = connection.execute(query).first()
-        return row is not None and row.outcome == json.loads(json.dumps(outcome))
+        return row is not None and row.outcome == Outcome.from_json(json.loads(json.dumps(outcome.to_json())))
 
     return storage.transaction(work)
 
@@ -224,12 +227,12 @@ def of_trial(storage: Storage, study: Study, number: int) -> SlotRow:
     return _slot(row)
 
 
-def outcomes(storage: Storage, study: Study, keys: Collection[SlotKey]) -> dict[SlotKey, dict[str, Any]]:
-    """Return what was decided for some slots; those of which nothing was, or that wait at a rung, are left out."""
+def outcomes(storage: Storage, study: Study, keys: Collection[SlotKey]) -> dict[SlotKey, Outcome]:
+    """Return what was decided for some slots. Undecided and waiting slots are left out."""
     table = tables.slots
     query = sqlalchemy.select(table.c.stage, table.c.slot, table.c.outcome).where(_of(study, None), _is_one_of(keys))
-    is_decided = sqlalchemy.and_(table.c.outcome.is_not(None), table.c.state != SlotState.WAITING)
-    rows = storage.read(lambda connection: connection.execute(query.where(is_decided)).all())
+    decided = query.where(table.c.outcome.is_not(None))
+    rows = storage.read(lambda connection: connection.execute(decided).all())
     return {(row.stage, row.slot): row.outcome for row in rows}
 
 

@@ -141,7 +141,7 @@ def _complete(
     """Return the search slot of a trial, which must be complete or, as a pruned default can be, confirmed."""
     slot = next((slot for slot in slots if slot.trial_number == trial), None)
     is_confirmed = confirmation is not None and confirmation.of_trial(trial) is not None
-    if slot is None or not (is_confirmed or (slot.outcome or {}).get("state") == "COMPLETE"):
+    if slot is None or not (is_confirmed or selection.is_complete(slot)):
         raise UsageError(
             f"trial {trial} of {study.name} is not a complete trial", hint=f"mhist-tune status {study.name}"
         )
@@ -195,20 +195,20 @@ def _payload(
 
     The stop epoch is the confirmed one, or else the median best epoch of the search over equal configurations.
     """
-    outcome = chosen.outcome or {}
+    outcome = chosen.outcome
     finalist = confirmation.of_trial(chosen.trial_number) if confirmation and chosen.trial_number is not None else None
-    params = finalist.candidate.params if finalist else outcome["params"]
+    params = finalist.candidate.params if finalist else selection.params_of(chosen)
     same = [
-        (slot.outcome or {})["best_epoch"]
+        selection.best_epoch_of(slot)
         for slot in searched
-        if (slot.outcome or {}).get("state") == "COMPLETE" and (slot.outcome or {})["params"] == params
+        if selection.is_complete(slot) and selection.params_of(slot) == params
     ]
     return {
         "trial": chosen.trial_number,
         "params": params,
         "seed": seed,
         "stop_epoch": finalist.stop_epoch if finalist else int(statistics.median_low(same)),
-        "best_epoch": outcome.get("best_epoch"),
-        "stopped_epoch": outcome.get("stopped_epoch"),
+        "best_epoch": outcome.best_epoch if outcome else None,
+        "stopped_epoch": outcome.stopped_epoch if outcome else None,
         "configured_epochs": study.definition.hyperparameters(params).epochs,
     }

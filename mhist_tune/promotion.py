@@ -11,7 +11,7 @@ Every function here depends only on the arrivals and their order.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from mhist_tune.pruning import Decision
+from mhist_tune.decision import Decision, Verdict
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Rung:
 
     Attributes:
         epoch: the epoch at which trials arrive, 1-based.
-        values: the best value up to `epoch` of each slot that has arrived.
+        values: the value up to `epoch` of each slot that has arrived.
         waiting: the arrived slots that were neither promoted nor pruned.
         n_promoted: number of promoted slots.
     """
@@ -34,10 +34,11 @@ class Rung:
         """Record a decision about `slot`, made when it arrived or later."""
         self.values[slot] = decision.value
         self.waiting.discard(slot)
-        if decision.pause:
-            self.waiting.add(slot)
-        elif not decision.prune:
-            self.n_promoted += 1
+        match decision.verdict:
+            case Verdict.WAIT:
+                self.waiting.add(slot)
+            case Verdict.GO_ON:
+                self.n_promoted += 1
 
     def ranked(self) -> list[int]:
         """Return the arrived slots, best first; of equal ones the lower number first."""
@@ -50,7 +51,7 @@ def arrive(rung: Rung, slot: int, value: float, *, reduction_factor: int, n_slot
     Args:
         rung: the rung before the arrival.
         slot: the arriving slot, not in `rung.values`.
-        value: its best value so far.
+        value: its value so far.
         reduction_factor: one in this many trials goes on.
         n_slots: number of slots of the search, the most that can ever arrive.
 
@@ -68,7 +69,7 @@ def arrive(rung: Rung, slot: int, value: float, *, reduction_factor: int, n_slot
             reason = (
                 f"{after.values[other]:.3f} is number {rank} at rung {rung.epoch}, where at most {n_ever} can go on"
             )
-            decisions[other] = _decision(after, ranked, other, n_ever, reason, prune=True)
+            decisions[other] = _decision(after, ranked, other, n_ever, reason, Verdict.PRUNE)
     return decisions
 
 
@@ -92,7 +93,9 @@ def close(rungs: Iterable[Rung], *, reduction_factor: int) -> dict[int, Decision
         ranked = rung.ranked()
         n_best = max(1, len(ranked) // reduction_factor)
         for slot in sorted(rung.waiting):
-            decisions[slot] = _decision(rung, ranked, slot, n_best, _compared(rung, ranked, slot, n_best), prune=True)
+            decisions[slot] = _decision(
+                rung, ranked, slot, n_best, _compared(rung, ranked, slot, n_best), Verdict.PRUNE
+            )
     return decisions
 
 
@@ -103,7 +106,7 @@ def can_go_on(value: float, others: Sequence[float], *, reduction_factor: int) -
 
 
 def _promoted(rung: Rung, ranked: list[int], slot: int, n_best: int) -> Decision:
-    return _decision(rung, ranked, slot, n_best, _compared(rung, ranked, slot, n_best))
+    return _decision(rung, ranked, slot, n_best, _compared(rung, ranked, slot, n_best), Verdict.GO_ON)
 
 
 def _waits(rung: Rung, ranked: list[int], slot: int, n_best: int) -> Decision:
@@ -112,7 +115,7 @@ def _waits(rung: Rung, ranked: list[int], slot: int, n_best: int) -> Decision:
         if n_best
         else (f"{rung.values[slot]:.3f} waits at rung {rung.epoch}: too few trials have arrived there for one to go on")
     )
-    return _decision(rung, ranked, slot, n_best, reason, pause=True)
+    return _decision(rung, ranked, slot, n_best, reason, Verdict.WAIT)
 
 
 def _compared(rung: Rung, ranked: list[int], slot: int, n_best: int) -> str:
@@ -122,8 +125,13 @@ def _compared(rung: Rung, ranked: list[int], slot: int, n_best: int) -> str:
     return f"{value:.3f} is {verb} the best {n_best} of {len(ranked)} at rung {rung.epoch} (from {from_value:.3f})"
 
 
-def _decision(
-    rung: Rung, ranked: list[int], slot: int, n_best: int, reason: str, *, prune: bool = False, pause: bool = False
-) -> Decision:
+def _decision(rung: Rung, ranked: list[int], slot: int, n_best: int, reason: str, verdict: Verdict) -> Decision:
     threshold = rung.values[ranked[n_best - 1]] if 0 < n_best <= len(ranked) else None
-    return Decision(prune, rung.epoch, rung.values[slot], threshold, len(ranked) - 1, reason, pause)
+    return Decision(
+        verdict=verdict,
+        epoch=rung.epoch,
+        value=rung.values[slot],
+        threshold=threshold,
+        n_competitors=len(ranked) - 1,
+        reason=reason,
+    )

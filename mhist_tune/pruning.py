@@ -1,58 +1,19 @@
-"""Whether a trial goes on: a pure function of recorded scores, so that every decision can be repeated and explained.
+"""Whether a trial goes on: a pure function of recorded values, so that every decision can be repeated and explained.
 
 Optuna's own pruners answer once and differently when they are asked again (successive halving stores the rung before
-it answers), which a resumed trial would do. Here a trial's score at an epoch is the best value it has reached so far,
-since that is the study's objective; its rivals are all other trials that have recorded the same epoch.
+it answers), which a resumed trial would do. Here a trial is judged by its value up to an epoch; its competitors are all
+other trials that have recorded the same epoch.
 """
 
 import math
 import statistics
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Decision:
-    """What was decided for one trial after one epoch, and why.
-
-    Attributes:
-        prune: whether the trial ends here.
-        epoch: the epoch that was judged, 1-based.
-        value: the trial's best value so far.
-        threshold: what the value had to reach; None where nothing was compared.
-        n_rivals: how many other trials were compared with.
-        reason: the same in words.
-        pause: whether the trial waits here, to be continued or pruned later.
-        audited: whether it would end or wait here, and goes on for the audit alone.
-    """
-
-    prune: bool
-    epoch: int
-    value: float
-    threshold: float | None
-    n_rivals: int
-    reason: str
-    pause: bool = False
-    audited: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-safe record."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> "Decision":
-        """Return the decision of such a record, which may hold more."""
-        return cls(**{name: record[name] for name in cls.__dataclass_fields__ if name in record})
-
-    def for_audit(self) -> "Decision":
-        """Return the decision on an audited trial: it goes on, and the record says what would have been."""
-        if not (self.prune or self.pause):
-            return self
-        return replace(self, prune=False, pause=False, audited=True, reason=f"finished for the audit; {self.reason}")
+from mhist_tune.decision import Decision, Verdict
 
 
 def smoothed(curve: Sequence[float], best_epoch: int, smoothing: int) -> float:
@@ -65,10 +26,10 @@ def smoothed(curve: Sequence[float], best_epoch: int, smoothing: int) -> float:
 
 
 def is_audited(pruner: Mapping[str, Any], slot: int) -> bool:
-    """Tell whether the trial of `slot` is finished whatever its scores, to learn what pruning costs.
+    """Return whether the trial of `slot` is finished whatever its scores, to learn what pruning costs.
 
     One of each 1/`audit` slots in a row, drawn by their place: a sample of all trials, chosen before any of them is
-    known. It is nobody's rival, so that the others are judged as if it were not there.
+    known. The other trials are judged as if it were not there.
     """
     if not pruner.get("audit"):
         return False
@@ -93,19 +54,19 @@ def decide(
         slot: the trial's slot; with Hyperband it also fixes the bracket.
         epoch: the epoch just recorded, 1-based.
         n_epochs: the configured number of epochs.
-        value: the trial's best value up to `epoch`.
-        values_at: gives the best value so far of every slot that has recorded an epoch; read only where it is needed.
+        value: the trial's value up to `epoch`.
+        values_at: gives the value up to an epoch of every slot that has recorded it; read only where it is needed.
     """
     name = pruner["name"]
     if epoch >= n_epochs or not _is_judged(pruner, slot, epoch, n_epochs):
-        return Decision(False, epoch, value, None, 0, "not a decision point")
-    scores = values_at(epoch).items()
-    rivals = {other: score for other, score in scores if other != slot and not is_audited(pruner, other)}
+        return Decision(verdict=Verdict.GO_ON, epoch=epoch, value=value, reason="not a decision point")
+    values = values_at(epoch).items()
+    others = {other: one for other, one in values if other != slot and not is_audited(pruner, other)}
     if name == "hyperband":
         bracket = _bracket(pruner, slot, n_epochs)
-        rivals = {other: score for other, score in rivals.items() if _bracket(pruner, other, n_epochs) == bracket}
+        others = {other: one for other, one in others.items() if _bracket(pruner, other, n_epochs) == bracket}
     judge = _against_percentile if name in ("median", "percentile") else _against_rung
-    decision = judge(pruner, epoch, value, list(rivals.values()))
+    decision = judge(pruner, epoch, value, list(others.values()))
     return decision.for_audit() if is_audited(pruner, slot) else decision
 
 
@@ -132,28 +93,42 @@ def _is_judged(pruner: Mapping[str, Any], slot: int, epoch: int, n_epochs: int) 
             return epoch in rungs(pruner, n_epochs)
 
 
-def _against_percentile(pruner: Mapping[str, Any], epoch: int, value: float, rivals: list[float]) -> Decision:
-    """Keep what reaches the best `percentile` percent of the rivals, as Optuna does; 50 is the median rule.
+def _against_percentile(pruner: Mapping[str, Any], epoch: int, value: float, others: list[float]) -> Decision:
+    """Keep what reaches the best `percentile` percent of the competitors, as Optuna does; 50 is the median rule.
 
     Golovin et al. 2017, section 3.2.
     """
     percentile = 50.0 if pruner["name"] == "median" else float(pruner["percentile"])
-    if len(rivals) < max(1, int(pruner["n_startup_trials"])):
-        return Decision(False, epoch, value, None, len(rivals), "too few rivals at this epoch")
-    threshold = float(np.percentile(rivals, 100.0 - percentile))
+    if len(others) < max(1, int(pruner["n_startup_trials"])):
+        reason = "too few competitors at this epoch"
+        return Decision(verdict=Verdict.GO_ON, epoch=epoch, value=value, n_competitors=len(others), reason=reason)
+    threshold = float(np.percentile(others, 100.0 - percentile))
     verb = "below" if value < threshold else "not below"
-    reason = f"{value:.3f} is {verb} {threshold:.3f}, the best {percentile:g}% of {len(rivals)} rivals at epoch {epoch}"
-    return Decision(value < threshold, epoch, value, threshold, len(rivals), reason)
+    best = f"the best {percentile:g}% of {len(others)} competitors"
+    return _compared(
+        epoch, value, threshold, len(others), f"{value:.3f} is {verb} {threshold:.3f}, {best} at epoch {epoch}"
+    )
 
 
-def _against_rung(pruner: Mapping[str, Any], epoch: int, value: float, rivals: list[float]) -> Decision:
+def _against_rung(pruner: Mapping[str, Any], epoch: int, value: float, others: list[float]) -> Decision:
     """Go on only among the best 1/reduction_factor at this rung (ASHA's rule, Li et al. 2020, without pausing)."""
-    n_promoted = max(1, (len(rivals) + 1) // int(pruner["reduction_factor"]))
-    ranked = sorted([*rivals, value], reverse=True)
+    n_promoted = max(1, (len(others) + 1) // int(pruner["reduction_factor"]))
+    ranked = sorted([*others, value], reverse=True)
     threshold = ranked[n_promoted - 1]
     verb = "among" if value >= threshold else "not among"
     reason = f"{value:.3f} is {verb} the best {n_promoted} of {len(ranked)} at rung {epoch} (from {threshold:.3f})"
-    return Decision(value < threshold, epoch, value, threshold, len(rivals), reason)
+    return _compared(epoch, value, threshold, len(others), reason)
+
+
+def _compared(epoch: int, value: float, threshold: float, n_competitors: int, reason: str) -> Decision:
+    return Decision(
+        verdict=Verdict.PRUNE if value < threshold else Verdict.GO_ON,
+        epoch=epoch,
+        value=value,
+        threshold=threshold,
+        n_competitors=n_competitors,
+        reason=reason,
+    )
 
 
 def _bracket(pruner: Mapping[str, Any], slot: int, n_epochs: int) -> int:

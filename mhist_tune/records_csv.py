@@ -14,7 +14,16 @@ from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 from mhist_tune.writing import output_folder
 
-_OUTCOME = ("state", "value", "best_value", "best_epoch", "stopped_epoch", "reason")
+_OUTCOME = {
+    "state": "state",
+    "value": "value",
+    "best_value": "best_score",
+    "best_epoch": "best_epoch",
+    "stopped_epoch": "stopped_epoch",
+    "reason": "reason",
+}
+"""The field of an outcome that each column shows."""
+
 _PAYLOAD = ("trial", "seed", "fit", "fold", "label")
 
 
@@ -42,7 +51,7 @@ Table = tuple[list[str], Iterable[Sequence[Any]]]
 
 
 def _trials(slots: Sequence[SlotRow]) -> Table:
-    params = [(slot.outcome or {}).get("params") or slot.payload.get("params") or {} for slot in slots]
+    params = [(slot.outcome and slot.outcome.params) or slot.payload.get("params") or {} for slot in slots]
     names = list(dict.fromkeys(name for one in params for name in one))
     aims = [name for name in _PAYLOAD if any(name in slot.payload for slot in slots)]
     head = [
@@ -58,7 +67,7 @@ def _trials(slots: Sequence[SlotRow]) -> Table:
             slot.stage,
             slot.slot,
             slot.trial_number,
-            *((slot.outcome or {}).get(name) for name in _OUTCOME),
+            *(getattr(slot.outcome, name, None) for name in _OUTCOME.values()),
             *(slot.payload.get(name) for name in aims),
             *(one.get(name) for name in names),
         ]
@@ -70,7 +79,7 @@ def _epochs(storage: Storage, study: Study, slots: Sequence[SlotRow]) -> Table:
     rows = [(slot, row) for slot in slots for row in epochs_of(storage, study, slot.stage, slot.slot)]
     metrics = list(dict.fromkeys(name for _, row in rows for name in row.metrics))
     return ["stage", "slot", "number", "epoch", "value", *metrics], (
-        [slot.stage, slot.slot, slot.trial_number, row.epoch, row.value, *(row.metrics.get(name) for name in metrics)]
+        [slot.stage, slot.slot, slot.trial_number, row.epoch, row.score, *(row.metrics.get(name) for name in metrics)]
         for slot, row in rows
     )
 

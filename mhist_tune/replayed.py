@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mhist_tune import ledger, space, studies, suggestions
+from mhist_tune import ledger, selection, space, studies, suggestions
 from mhist_tune.epochs import EpochRow, epochs_of
 from mhist_tune.errors import UsageError
 from mhist_tune.ledger import SlotRow
+from mhist_tune.pruning import smoothed
 from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -56,14 +57,14 @@ def replay(storage: Storage, study: Study) -> dict[str, Any]:
         number = slot.trial_number
         assert number is not None
         wanted = history.params.get(number)
-        problems = _outcome_problems(slot, epochs[slot.slot])
+        problems = _outcome_problems(slot, epochs[slot.slot], study.definition.smoothing)
         if slot.slot in found:
             problems += _suggestion_problems(study, slot.slot, found[slot.slot], history)
         if wanted is not None and number not in shown:
             problems.append("Optuna has no such trial")
         elif wanted is not None:
             problems += _differences("Optuna's trial", shown[number].params, wanted)
-            problems += _differences("the outcome", (slot.outcome or {}).get("params", wanted), wanted)
+            problems += _differences("the outcome", (slot.outcome and slot.outcome.params) or wanted, wanted)
         source = "given" if "params" in slot.payload else "suggested" if slot.slot in found else "unrecorded"
         verdicts.append(Verdict(slot.slot, number, source, problems))
     return {
@@ -85,7 +86,7 @@ def to_text(document: Mapping[str, Any]) -> str:
 
 
 class _History:
-    """The ledger's numbers by trial number: params, the value of every epoch, and of complete trials the best one."""
+    """The ledger's numbers by trial number: params, the score of every epoch, and the values of complete trials."""
 
     def __init__(
         self,
@@ -94,17 +95,19 @@ class _History:
         epochs: Mapping[int, Sequence[EpochRow]],
     ) -> None:
         self.params: dict[int, Mapping[str, Any]] = {}
-        self.values: dict[int, list[float]] = {}
-        self.completed: dict[int, float] = {}
+        self.scores: dict[int, list[float]] = {}
+        self.values: dict[int, float] = {}
         for slot in slots:
-            number, outcome = slot.trial_number, slot.outcome or {}
+            number, outcome = slot.trial_number, slot.outcome
             assert number is not None
-            params = slot.payload.get("params") or found.get(slot.slot, outcome).get("params")
+            params: Mapping[str, Any] | None = slot.payload.get("params")
+            if not params:
+                params = found[slot.slot]["params"] if slot.slot in found else outcome.params if outcome else None
             if params is not None:
                 self.params[number] = params
-            self.values[number] = [math.nan if row.value is None else row.value for row in epochs[slot.slot]]
-            if outcome.get("state") == "COMPLETE":
-                self.completed[number] = outcome["value"]
+            self.scores[number] = [math.nan if row.score is None else row.score for row in epochs[slot.slot]]
+            if selection.is_complete(slot):
+                self.values[number] = selection.value_of(slot)
 
 
 def _suggestion_problems(study: Study, slot: int, detail: Mapping[str, Any], history: _History) -> list[str]:
@@ -114,8 +117,8 @@ def _suggestion_problems(study: Study, slot: int, detail: Mapping[str, Any], his
             detail["visible"],
             dimensions,
             params=history.params,
+            scores=history.scores,
             values=history.values,
-            completed=history.completed,
         )
     except (KeyError, IndexError):
         return ["a trial that it was suggested from is not on record any more"]
@@ -123,15 +126,18 @@ def _suggestion_problems(study: Study, slot: int, detail: Mapping[str, Any], his
     return _differences("the suggestion on record", detail["params"], derived)
 
 
-def _outcome_problems(slot: SlotRow, epochs: Sequence[EpochRow]) -> list[str]:
-    outcome = slot.outcome or {}
-    if outcome.get("state") != "COMPLETE":
+def _outcome_problems(slot: SlotRow, epochs: Sequence[EpochRow], smoothing: int) -> list[str]:
+    """Compare a complete trial's value with its curve, from which it is computed again."""
+    if not selection.is_complete(slot):
         return []
-    values = {row.epoch: row.value for row in epochs}
-    value = values.get(outcome["best_epoch"])
-    if value is not None and math.isclose(value, outcome["value"], rel_tol=_TOLERANCE):
+    value, best_epoch = selection.value_of(slot), selection.best_epoch_of(slot)
+    scores = [row.score for row in epochs if row.score is not None]
+    if [row.epoch for row in epochs[:best_epoch]] != list(range(1, best_epoch + 1)) or len(scores) < best_epoch:
+        return [f"its best epoch is {best_epoch}, but not every epoch up to that one is on record"]
+    computed = smoothed(scores, best_epoch, smoothing)
+    if math.isclose(computed, value, rel_tol=_TOLERANCE):
         return []
-    return [f"its value is {outcome['value']}, but epoch {outcome['best_epoch']} has {value}"]
+    return [f"its value is {value}, but its scores up to epoch {best_epoch} give {computed}"]
 
 
 def _differences(whose: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from mhist_tune import (
     __version__,
@@ -25,11 +26,13 @@ from mhist_tune import (
     threshold,
     trials,
 )
+from mhist_tune.decision import Decision, Verdict
 from mhist_tune.document import Cost, Opening, Report, ReportedTrial, Search, SearchedTrial
 from mhist_tune.epochs import epochs_of, trained_since
 from mhist_tune.evidence import Evidence
 from mhist_tune.mhist import N_TEST_IMAGES, N_TEST_SSA
 from mhist_tune.openings import OpeningRow
+from mhist_tune.outcome import EndState
 from mhist_tune.predictions import image_rows
 from mhist_tune.references import REFERENCES
 from mhist_tune.stages import Stage
@@ -125,17 +128,39 @@ def of_evidence(storage: Storage, found: Evidence, searched: Sequence[Trial]) ->
 
 def _search(storage: Storage, found: Evidence, searched: Sequence[Trial]) -> Search:
     space = found.study.definition.space
-    states = [(slot.outcome or {}).get("state") for slot in ledger.slots(storage, found.study, Stage.SEARCH)]
+    outcomes = [slot.outcome for slot in ledger.slots(storage, found.study, Stage.SEARCH)]
+    states = [outcome.state for outcome in outcomes if outcome]
     return Search(
-        n_trials={state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")},
+        n_trials={state: states.count(state) for state in EndState},
         history=[
-            SearchedTrial(trial.number, trial.state, trial.best_until(len(trial.epochs)), trial.epochs[-1].decision)
+            SearchedTrial(
+                trial.number,
+                trial.state,
+                trial.value_until(len(trial.epochs)),
+                _decision(trial.epochs[-1].decision),
+            )
             for trial in searched
         ],
         importance=trials.importance(searched, space),
         audit=audit.audit(searched, found.study.definition.pruner),
         edges=trials.edges(found.payload["params"], space),
     )
+
+
+def _decision(decision: Decision | None) -> dict[str, Any] | None:
+    """Return a decision under the keys that programs know."""
+    if decision is None:
+        return None
+    return {
+        "prune": decision.verdict is Verdict.PRUNE,
+        "epoch": decision.epoch,
+        "value": decision.value,
+        "threshold": decision.threshold,
+        "n_rivals": decision.n_competitors,
+        "reason": decision.reason,
+        "pause": decision.verdict is Verdict.WAIT,
+        "audited": decision.audited,
+    }
 
 
 def _searched_since(storage: Storage, study: Study, opened_at: float) -> set[int]:

@@ -24,6 +24,7 @@ from mhist_tune.errors import StorageError
 from mhist_tune.evidence import Evidence
 from mhist_tune.ledger import SlotRow
 from mhist_tune.mhist import THRESHOLD
+from mhist_tune.outcome import EndState
 from mhist_tune.predictions import ImageRows
 from mhist_tune.storage import Storage
 from mhist_tune.trials import Trial
@@ -80,8 +81,8 @@ def _show_in_optuna(storage: Storage, sources: figures.Sources, searched: Sequen
     shown = plotly_figures.of_report(report.metrics, report.by_votes, sources.roc)
     by_sampling: dict[str, list[float]] = {}
     for trial in searched:
-        value = trial.best_until(len(trial.epochs))
-        if trial.state == "COMPLETE" and "sampling" in trial.params and value is not None:
+        value = trial.value_until(len(trial.epochs))
+        if trial.state is EndState.COMPLETE and "sampling" in trial.params and value is not None:
             by_sampling.setdefault(str(trial.params["sampling"]), []).append(value)
     if len(by_sampling) > 1:
         shown["sampling"] = plotly_figures.by_choice("sampling", by_sampling)

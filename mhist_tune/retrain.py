@@ -6,58 +6,60 @@ The test partition is loaded under an opening that `open_test` has recorded. Not
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState, create_trial
-
-from mhist_tune import holdout, kept_weights, saved_model, search, thumbnails
+from mhist_tune import holdout, kept_weights, saved_model, thumbnails
 from mhist_tune.arrays import FloatArray
 from mhist_tune.errors import DataError
-from mhist_tune.execution import SlotRun
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.images import ImageSet
 from mhist_tune.openings import load_openings
+from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.predictions import record_predictions, save_image_set
 from mhist_tune.session import Session
-from mhist_tune.studies import Study
+from mhist_tune.slot_run import SlotRun
 from mhist_tune.train import EpochResult, FitResult, fit, predict
 
 
-def run(run: SlotRun) -> Mapping[str, Any]:
-    """Train one seed on the whole train partition, predict the test partition once, and store its probabilities."""
+def run(run: SlotRun) -> Outcome:
+    """Train one seed on the whole train partition, predict the test partition once, and store its probabilities.
+
+    Raises:
+        EndedEarly: it diverged; the seed has no predictions.
+    """
     session, payload = run.session, run.claim.payload
-    run.ensure_trial(lambda: _template(session.study, run.claim.slot, run.claim.token, payload))
+    run.trial.ensure(payload["params"], seed=payload["seed"], trial=payload["trial"])
     hp = session.hyperparameters(payload["params"])
     result = run.fit(hp, session.train, None, seed=payload["seed"], stop_epoch=payload["stop_epoch"])
-    if isinstance(result, dict):  # diverged: the seed is recorded as such and has no predictions
-        return {**result, "state": "FAIL"}
     if payload["seed"] == kept_weights.SEED:
         path = kept_weights.path_of(session.storage, session.study, payload)
         saved_model.write_weights(path, result.state_dict)
     _predict_test(run, hp, result)
-    return {
-        "state": "COMPLETE",
-        "value": result.history[-1].metrics["train_loss"],
-        "best_epoch": result.best_epoch,
-        "stopped_epoch": len(result.history),
-        "sampling": run.sampling,
-    }
+    return Outcome(
+        state=EndState.COMPLETE,
+        value=result.history[-1].metrics["train_loss"],
+        best_epoch=result.best_epoch,
+        stopped_epoch=len(result.history),
+        sampling=run.sampling,
+    )
 
 
-def run_with_validation(run: SlotRun) -> Mapping[str, Any]:
-    """Train one row as the table did, stopped early on validation images, and store its test probabilities."""
+def run_with_validation(run: SlotRun) -> Outcome:
+    """Train one row as the table did, stopped early on validation images, and store its test probabilities.
+
+    Raises:
+        EndedEarly: it diverged; the seed has no predictions.
+    """
     session, payload = run.session, run.claim.payload
-    run.ensure_trial(lambda: _template(session.study, run.claim.slot, run.claim.token, payload))
+    run.trial.ensure(payload["params"], seed=payload["seed"], trial=payload["trial"])
     hp = session.hyperparameters(payload["params"])
     result = run.fit(hp, session.subset("train"), session.subset("val"), seed=payload["seed"])
-    if isinstance(result, dict):
-        return {**result, "state": "FAIL"}
     _predict_test(run, hp, result)
-    return {
-        "state": "COMPLETE",
-        "value": result.best_value,
-        "best_epoch": result.best_epoch,
-        "stopped_epoch": len(result.history),
-        "sampling": run.sampling,
-    }
+    return Outcome(
+        state=EndState.COMPLETE,
+        value=result.best_score,
+        best_epoch=result.best_epoch,
+        stopped_epoch=len(result.history),
+        sampling=run.sampling,
+    )
 
 
 def _predict_test(run: SlotRun, hp: Hyperparameters, result: FitResult) -> None:
@@ -120,13 +122,3 @@ def _load_test(session: Session) -> ImageSet:
     save_image_set(storage, study, "test", rows)
     thumbnails.write(thumbnails.path_of(storage, study), test.names, test.images.numpy())
     return test
-
-
-def _template(study: Study, slot: int, token: int, payload: Mapping[str, Any]) -> FrozenTrial:
-    params, distributions = search.optuna_params(study.definition, payload["params"])
-    return create_trial(
-        state=TrialState.RUNNING,
-        params=params,
-        distributions=distributions,
-        user_attrs={"slot": slot, "token": token, "seed": payload["seed"], "trial": payload["trial"]},
-    )

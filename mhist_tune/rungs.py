@@ -2,22 +2,25 @@
 
 Decisions are taken one after another under the study's lock, and each is an event. So the ids of these events are the
 order of the arrivals, a process reads only those that it has not seen, and a single process that is given the same
-arrivals decides the same (`promotion`). All that follows from an arrival is written together with it: a trial that
-waits leaves its slot `paused`, with the outcome that it has unless it is promoted; a promoted one is `free` again and
-claimed before all others, a pruned one as well, since its checkpoints are removed by whoever claims it.
+arrivals decides the same (`promotion`). All that follows from an arrival is written together with it. The slot of a
+trial that waits is `waiting`, with the outcome that it has unless it is promoted. A promoted slot is `free` again and
+claimed before all others. So is a pruned one: the worker that claims it removes its checkpoints.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy
 from sqlalchemy import ColumnElement, Connection, Row
 
 from mhist_tune import promotion, studies, tables
+from mhist_tune.decision import Decision, Verdict
 from mhist_tune.errors import UsageError
 from mhist_tune.leases import Claim, fence, is_held
+from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.promotion import Rung
-from mhist_tune.pruning import Decision, is_audited
+from mhist_tune.pruning import is_audited
 from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -43,14 +46,15 @@ class RungBook:
         self._latest: dict[tuple[int, int], Decision] = {}  # by slot and epoch
         self._last_event = 0
 
-    def arrive(self, claim: Claim, *, epoch: int, value: float, outcome: Mapping[str, Any]) -> Decision:
+    def arrive(self, claim: Claim, *, epoch: int, value: float, if_not_promoted: Outcome) -> Decision:
         """Let the claimed slot arrive at a rung, and return what was decided: now, or when it had arrived before.
 
         Args:
             claim: must still hold; it ends here if the trial is to wait.
             epoch: of the rung, recorded.
-            value: the trial's best value so far.
-            outcome: what becomes of the slot if it waits and is never promoted; `reason` and `decision` are added.
+            value: the trial's value so far.
+            if_not_promoted: the outcome of the slot if it waits and is never promoted; `reason` and `decision` are
+                added.
 
         Raises:
             StaleTokenError: the claim no longer holds.
@@ -78,8 +82,12 @@ class RungBook:
             if is_audited(self._study.definition.pruner, claim.slot):
                 decisions = {claim.slot: decisions[claim.slot].for_audit()}
             own = decisions[claim.slot]
-            if own.pause:
-                waits = {"state": SlotState.WAITING, "expires_at": None, "outcome": _with_reason(outcome, own)}
+            if own.verdict is Verdict.WAIT:
+                waits = {
+                    "state": SlotState.WAITING,
+                    "expires_at": None,
+                    "if_not_promoted": _with_reason(if_not_promoted, own),
+                }
                 connection.execute(sqlalchemy.update(tables.slots).where(is_held(claim)).values(waits))
             self._write(connection, decisions, arrived=claim.slot, n_slots=n_slots)
             return own
@@ -120,8 +128,13 @@ class RungBook:
                 raise self._not_waiting(number, row)
             self._read_news(connection)
             rung = next(rung for rung in self._rungs.values() if row.slot in rung.waiting)
-            n_rivals = len(rung.values) - 1
-            decision = Decision(False, rung.epoch, rung.values[row.slot], None, n_rivals, "continued by hand")
+            decision = Decision(
+                verdict=Verdict.GO_ON,
+                epoch=rung.epoch,
+                value=rung.values[row.slot],
+                n_competitors=len(rung.values) - 1,
+                reason="continued by hand",
+            )
             self._write(connection, {row.slot: decision})
             return decision
 
@@ -131,7 +144,7 @@ class RungBook:
         name = self._study.name
         if row is None:
             return UsageError(f"{name} has no trial {number}", hint=f"mhist-tune status {name}")
-        is_pruned = (row.outcome or {}).get("state") == "PRUNED"
+        is_pruned = row.outcome is not None and row.outcome.state is EndState.PRUNED
         why = "was pruned, and its checkpoint is gone" if is_pruned else "does not wait"
         hint = 'a trial can be continued while it waits at a rung of the pruner "promotion"'
         return UsageError(f"trial {number} of {name} {why}", hint=hint)
@@ -146,7 +159,7 @@ class RungBook:
         is_new = sqlalchemy.and_(events.study == self._study.uuid, events.stage == self._stage, events.kind == KIND)
         query = sqlalchemy.select(events.id, events.slot, events.detail).where(is_new, events.id > self._last_event)
         for event, slot, detail in connection.execute(query.order_by(events.id)):
-            decision = Decision.from_dict(detail)
+            decision = Decision.from_json(detail)
             if not is_audited(self._study.definition.pruner, slot):
                 self._rungs.setdefault(decision.epoch, Rung(decision.epoch)).take(slot, decision)
             self._latest[slot, decision.epoch] = decision
@@ -163,23 +176,23 @@ class RungBook:
                 epochs.c.epoch == decision.epoch,
             )
             event = {"study": self._study.uuid, "stage": self._stage, "slot": slot, "at": self._storage.clock}
-            detail = {**decision.to_dict(), **cause}
+            detail = {**decision.to_json(), **cause}
             connection.execute(sqlalchemy.insert(tables.events).values(**event, kind=KIND, detail=detail))
-            connection.execute(sqlalchemy.update(epochs).where(is_epoch).values(decision=decision.to_dict()))
-            if decision.pause:
+            connection.execute(sqlalchemy.update(epochs).where(is_epoch).values(decision=decision))
+            if decision.verdict is Verdict.WAIT:
                 continue
             waits = sqlalchemy.and_(self._is_stage, slots.c.slot == slot, slots.c.state == SlotState.WAITING)
-            outcome = connection.execute(sqlalchemy.select(slots.c.outcome).where(waits)).scalar()
+            outcome = connection.execute(sqlalchemy.select(slots.c.if_not_promoted).where(waits)).scalar()
             if outcome is None:  # the arriving one, which its worker holds
                 continue
-            moved: dict[str, Any] = {"state": SlotState.FREE, "outcome": None, "priority": decision.epoch}
-            if decision.prune:
-                moved = {"state": SlotState.FREE, "outcome": _with_reason(outcome, decision), "priority": _CLOSING}
+            moved: dict[str, Any] = {"state": SlotState.FREE, "if_not_promoted": None, "priority": decision.epoch}
+            if decision.verdict is Verdict.PRUNE:
+                moved |= {"outcome": _with_reason(outcome, decision), "priority": _CLOSING}
             connection.execute(sqlalchemy.update(slots).where(waits).values(moved))
 
 
 def waiting(storage: Storage, study: Study, stage: Stage) -> dict[int, int]:
-    """Return the tokens of the paused slots of a stage by the id of their trial; a token changes with every claim."""
+    """Return the tokens of the waiting slots of a stage by the id of their trial; a token changes with every claim."""
     slots = tables.slots.c
     query = sqlalchemy.select(slots.trial_id, slots.token).where(
         slots.study == study.uuid, slots.stage == stage, slots.state == SlotState.WAITING
@@ -187,5 +200,5 @@ def waiting(storage: Storage, study: Study, stage: Stage) -> dict[int, int]:
     return storage.read(lambda connection: {row.trial_id: row.token for row in connection.execute(query)})
 
 
-def _with_reason(outcome: Mapping[str, Any], decision: Decision) -> dict[str, Any]:
-    return {**outcome, "reason": decision.reason, "decision": decision.to_dict()}
+def _with_reason(outcome: Outcome, decision: Decision) -> Outcome:
+    return replace(outcome, reason=decision.reason, decision=decision)

@@ -1,64 +1,63 @@
 """What a search slot does: take its row or ask the sampler, train on the split, prune on each epoch's validation F1.
 
-In Optuna's tables a row's values are categorical params with the values of all rows as choices (lists and tables as
-JSON), and its label and seed are user attributes, so that any Optuna tool shows the table.
+In Optuna's tables a row's label and seed are user attributes of its trial.
 """
 
-import json
-from collections.abc import Mapping
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
-
 from mhist_tune import space, studies, suggestions, veto
-from mhist_tune.definition import StudyDefinition
-from mhist_tune.execution import SlotRun
+from mhist_tune.decision import Decision, Verdict
 from mhist_tune.leases import Claim
-from mhist_tune.pruning import Decision, decide, rungs, smoothed
+from mhist_tune.outcome import EndState, Outcome
+from mhist_tune.pruning import decide, rungs, smoothed
 from mhist_tune.seeds import derive_seed
 from mhist_tune.session import Session
+from mhist_tune.slot_run import SlotRun
 from mhist_tune.stages import Stage
 from mhist_tune.train import EpochResult
 
 
-def run(run: SlotRun) -> Mapping[str, Any]:
-    """Train the trial of one search slot and return its outcome: COMPLETE with its best value, or PRUNED."""
+def run(run: SlotRun) -> Outcome:
+    """Train the trial of one search slot and return its outcome.
+
+    Raises:
+        EndedEarly: the trial was pruned, or it diverged.
+        Waits: it waits at a rung.
+    """
     session, claim = run.session, run.claim
     definition = session.study.definition
-    trial_id = run.ensure_trial(lambda: _template(definition, claim.slot, claim.token, claim.payload))
     if definition.rows:
         params, seed = claim.payload["params"], claim.payload["seed"]  # the same seeds for all rows: they are compared
+        run.trial.ensure(params, label=claim.payload["label"], seed=seed)
     else:
-        params = _suggest(session, claim, trial_id)
+        params = _suggest(session, claim, run.trial.ensure(None, fixed=claim.payload.get("params")))
         seed = derive_seed(definition.sampler["seed"], "train", claim.slot)
+    run.params = params
     hp = session.hyperparameters(params)
 
-    def judge(result: EpochResult) -> Decision:
-        assert result.best_value is not None  # there is a validation split
+    def judge(epoch: int, value: float) -> Decision:
         if reason := veto.reason(session.storage, session.study, claim.slot):
-            return Decision(True, result.epoch, result.best_value, None, 0, reason)
+            return Decision(verdict=Verdict.PRUNE, epoch=epoch, value=value, reason=reason)
         return decide(
             definition.pruner,
             slot=claim.slot,
-            epoch=result.epoch,
+            epoch=epoch,
             n_epochs=hp.epochs,
-            value=result.best_value,
+            value=value,
             values_at=session.scores(Stage.SEARCH).at,
         )
 
-    def arrive(result: EpochResult) -> Decision:
-        assert result.best_value is not None
-        unless_promoted = {
-            "state": "PRUNED",
-            "value": result.metrics["val_f1"],
-            "best_value": result.best_value,
-            "best_epoch": result.best_epoch,
-            "stopped_epoch": result.epoch,
-            "params": params,
-        }
+    def arrive(result: EpochResult, value: float) -> Decision:
+        if_not_promoted = Outcome(
+            state=EndState.PRUNED,
+            value=value,
+            best_score=result.best_score,
+            best_epoch=result.best_epoch,
+            stopped_epoch=result.epoch,
+            params=params,
+        )
         book = session.rungs(Stage.SEARCH)
-        return book.arrive(claim, epoch=result.epoch, value=result.best_value, outcome=unless_promoted)
+        return book.arrive(claim, epoch=result.epoch, value=value, if_not_promoted=if_not_promoted)
 
     result = run.fit(
         hp,
@@ -69,49 +68,17 @@ def run(run: SlotRun) -> Mapping[str, Any]:
         arrive=arrive,
         rungs=rungs(definition.pruner, hp.epochs) if definition.pruner["name"] == "promotion" else (),
     )
-    if isinstance(result, dict):
-        return {"params": params, **result}
     curve = [epoch.metrics["val_f1"] or 0.0 for epoch in result.history]
-    return {
-        "state": "COMPLETE",
-        "value": smoothed(curve, result.best_epoch, definition.smoothing),
-        "best_value": result.best_value,
-        "standard_error": result.history[result.best_epoch - 1].metrics.get("val_f1_standard_error"),
-        "best_epoch": result.best_epoch,
-        "stopped_epoch": len(result.history),
-        "params": params,
-        "sampling": run.sampling,
-    }
-
-
-def optuna_params(
-    definition: StudyDefinition, params: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-    """Return the params of a trial as Optuna holds them, and their distributions."""
-    if not definition.rows:
-        return dict(params), {name: dimension.distribution() for name, dimension in definition.space.items()}
-    return {name: _plain(value) for name, value in params.items()}, {
-        name: CategoricalDistribution(tuple(dict.fromkeys(_plain(row.params[name]) for row in definition.rows)))
-        for name in params
-    }
-
-
-def _plain(value: Any) -> str | int | float:
-    return value if isinstance(value, str | int | float) else json.dumps(value)
-
-
-def _template(definition: StudyDefinition, slot: int, token: int, payload: Mapping[str, Any]) -> FrozenTrial:
-    tag = {"slot": slot, "token": token}
-    if definition.rows:
-        params, distributions = optuna_params(definition, payload["params"])
-        return create_trial(
-            state=TrialState.RUNNING,
-            params=params,
-            distributions=distributions,
-            user_attrs={**tag, "label": payload["label"], "seed": payload["seed"]},
-        )
-    fixed = {"fixed_params": payload["params"]} if payload.get("params") else {}
-    return create_trial(state=TrialState.RUNNING, user_attrs=tag, system_attrs=fixed)
+    return Outcome(
+        state=EndState.COMPLETE,
+        value=smoothed(curve, result.best_epoch, definition.smoothing),
+        best_score=result.best_score,
+        standard_error=result.history[result.best_epoch - 1].metrics.get("val_f1_standard_error"),
+        best_epoch=result.best_epoch,
+        stopped_epoch=len(result.history),
+        params=params,
+        sampling=run.sampling,
+    )
 
 
 def _suggest(session: Session, claim: Claim, trial_id: int) -> dict[str, Any]:

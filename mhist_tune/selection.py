@@ -7,6 +7,7 @@ leads: the best single trial would be the luckiest seed.
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mhist_tune.ledger import SlotRow
 from mhist_tune.stages import OPEN
@@ -30,7 +31,7 @@ class RowScore:
     @property
     def mean(self) -> float | None:
         """The mean validation F1 over the complete seeds; None if there is none."""
-        return statistics.fmean((slot.outcome or {})["value"] for slot in self.slots) if self.slots else None
+        return statistics.fmean(value_of(slot) for slot in self.slots) if self.slots else None
 
 
 def row_scores(study: Study, slots: Sequence[SlotRow]) -> list[RowScore]:
@@ -38,7 +39,7 @@ def row_scores(study: Study, slots: Sequence[SlotRow]) -> list[RowScore]:
     scores = []
     for row in study.definition.rows:
         ended = [slot for slot in slots if slot.payload["label"] == row.label and slot.outcome is not None]
-        complete = tuple(sorted((slot for slot in ended if _is_complete(slot)), key=lambda slot: slot.payload["seed"]))
+        complete = tuple(sorted((slot for slot in ended if is_complete(slot)), key=lambda slot: slot.payload["seed"]))
         scores.append(RowScore(row.label, complete, len(ended) - len(complete)))
     return scores
 
@@ -62,17 +63,16 @@ def best(study: Study, slots: Sequence[SlotRow]) -> SlotRow | None:
 
 def ranked(slots: Sequence[SlotRow]) -> list[SlotRow]:
     """Return the complete slots, the highest value first, of equal ones the first."""
-    done = [slot for slot in slots if _is_complete(slot)]
-    return sorted(done, key=lambda slot: (-(slot.outcome or {})["value"], slot.slot))
+    done = [slot for slot in slots if is_complete(slot)]
+    return sorted(done, key=lambda slot: (-value_of(slot), slot.slot))
 
 
 def ties(best: SlotRow, slots: Sequence[SlotRow]) -> list[SlotRow]:
     """Return the other complete slots whose value lies within the standard error of the best one's, if it has one."""
-    outcome = best.outcome or {}
-    if outcome.get("standard_error") is None:
+    if best.outcome is None or best.outcome.standard_error is None:
         return []
-    lowest = outcome["value"] - outcome["standard_error"]
-    return [slot for slot in ranked(slots) if slot.slot != best.slot and (slot.outcome or {})["value"] >= lowest]
+    lowest = value_of(best) - best.outcome.standard_error
+    return [slot for slot in ranked(slots) if slot.slot != best.slot and value_of(slot) >= lowest]
 
 
 def unfinished(slots: Sequence[SlotRow]) -> list[SlotRow]:
@@ -80,5 +80,24 @@ def unfinished(slots: Sequence[SlotRow]) -> list[SlotRow]:
     return [slot for slot in slots if slot.state in OPEN]
 
 
-def _is_complete(slot: SlotRow) -> bool:
-    return (slot.outcome or {}).get("state") == "COMPLETE"
+def is_complete(slot: SlotRow) -> bool:
+    """Return whether a slot's trial was trained to its end."""
+    return slot.outcome is not None and slot.outcome.is_complete
+
+
+def best_epoch_of(slot: SlotRow) -> int:
+    """Return the best epoch of a complete slot."""
+    assert slot.outcome is not None and slot.outcome.best_epoch is not None
+    return slot.outcome.best_epoch
+
+
+def params_of(slot: SlotRow) -> dict[str, Any]:
+    """Return the params of a complete slot."""
+    assert slot.outcome is not None and slot.outcome.params is not None
+    return slot.outcome.params
+
+
+def value_of(slot: SlotRow) -> float:
+    """Return the value of a complete slot."""
+    assert slot.outcome is not None and slot.outcome.value is not None
+    return slot.outcome.value

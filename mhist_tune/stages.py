@@ -28,7 +28,7 @@ class SlotState(StrEnum):
     LEASED = "leased"
     """A worker holds it."""
 
-    WAITING = "paused"
+    WAITING = "waiting"
     """Its trial waits at a rung to be promoted or pruned."""
 
     DONE = "done"

@@ -6,13 +6,14 @@ confirmed or workers train.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mhist_tune import ledger, selection, words
 from mhist_tune.heartbeats import load_workers
 from mhist_tune.ledger import SlotRow
 from mhist_tune.openings import load_openings
+from mhist_tune.outcome import EndState
 from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -115,16 +116,14 @@ def of_study(storage: Storage, study: Study) -> Status:
 
 def summary(storage: Storage, study: Study, slots: Mapping[Stage, Sequence[SlotRow]], best: BestTrial | None) -> Status:
     """Return what `of_study` does, from the slots of each of `Stage` and the best of them."""
-    states = Counter(
-        slot.outcome["state"] for slot in slots[Stage.SEARCH] if slot.outcome and slot.state != SlotState.WAITING
-    )
+    states = Counter(slot.outcome.state for slot in slots[Stage.SEARCH] if slot.outcome)
     workers = _workers(storage, study, [slot for stage in Stage for slot in slots[stage]])
     return Status(
         study=study.name,
         state=study.state,
         settings=study.settings,
         stages={stage: dict(Counter(_KEYS.get(slot.state, slot.state) for slot in slots[stage])) for stage in Stage},
-        trials={state: states[state] for state in ("COMPLETE", "PRUNED", "FAIL")},
+        trials={state: states[state] for state in EndState},
         best=best,
         workers=workers,
         time_left_s=_time_left_s(storage, study, slots[Stage.SEARCH], workers),
@@ -146,13 +145,14 @@ def best_of(storage: Storage, study: Study, slots: Mapping[Stage, Sequence[SlotR
         if found and found.chosen:
             chosen, confirmed = found.chosen.candidate, confirmation.document(found)
             slot = next(one for one in searched if one.trial_number == chosen.trial)
-            outcome = {**(slot.outcome or {}), "params": chosen.params, "value": chosen.search_value}
+            assert slot.outcome is not None  # it has ended
+            outcome = replace(slot.outcome, params=chosen.params, value=chosen.search_value)
     row = selection.best_row(study, searched)
     common: dict[str, Any] = {
         "number": slot.trial_number,
         "slot": slot.slot,
-        "value": outcome.get("value") if row is None else row.mean,
-        **{name: outcome.get(name) for name in ("standard_error", "best_epoch", "stopped_epoch", "params")},
+        "value": outcome.value if row is None else row.mean,
+        **{name: getattr(outcome, name) for name in ("standard_error", "best_epoch", "stopped_epoch", "params")},
         "confirm": confirmed,
     }
     if row is not None:

@@ -120,8 +120,8 @@ def seen_again(
     space: Mapping[str, Dimension],
     *,
     params: Mapping[int, Mapping[str, Any]],
-    values: Mapping[int, Sequence[float]],
-    completed: Mapping[int, float],
+    scores: Mapping[int, Sequence[float]],
+    values: Mapping[int, float],
 ) -> list[FrozenTrial]:
     """Return the trials of a record of `visible` as they were then.
 
@@ -129,8 +129,8 @@ def seen_again(
         record: what `visible` returned.
         space: as it was then.
         params: by trial number.
-        values: of every epoch, by trial number.
-        completed: the values of complete trials, by number.
+        scores: of every epoch, by trial number.
+        values: of complete trials, by number.
 
     Raises:
         KeyError, IndexError: a trial of the record is not in the other arguments, or is too short there.
@@ -142,14 +142,14 @@ def seen_again(
             continue
         length = record["lengths"].get(str(number), 0)
         names = list(distributions)[:length] if letter == "R" else list(distributions)
-        curve = values.get(number, ())[: length if letter == "P" else None]
+        curve = scores.get(number, ())[: length if letter == "P" else None]
         trials.append(
             create_trial(
                 state=next(state for state, one in _LETTERS.items() if one == letter),
                 params={name: params[number][name] for name in names},
                 distributions={name: distributions[name] for name in names},
                 intermediate_values=dict(enumerate(curve, 1)) if letter == "P" else {},
-                value=completed[number] if letter == "C" else curve[length - 1] if letter == "P" and length else None,
+                value=values[number] if letter == "C" else curve[length - 1] if letter == "P" and length else None,
             )
         )
     return trials

@@ -6,7 +6,7 @@ Times are epoch seconds of the database's clock. A JSON column is text, so that 
 
 import json
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import (
     BigInteger,
@@ -23,9 +23,11 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
+from mhist_tune.decision import Decision
+from mhist_tune.outcome import Outcome
 from mhist_tune.stages import SlotState, Stage, StudyState
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised by one with every change of a table below, which is a new file in `migrations/versions` too."""
 
 
@@ -46,6 +48,33 @@ class Json(TypeDecorator[Any]):
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         """Return the document."""
         return None if value is None else json.loads(value)
+
+
+class HasJson(Protocol):
+    """What is stored as JSON but used as an object."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its record."""
+        ...
+
+
+class Record(TypeDecorator[HasJson]):
+    """An object whose class has `to_json` and `from_json`, as text; ``None`` is NULL."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, kind: type[Outcome] | type[Decision]) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def process_bind_param(self, value: HasJson | None, dialect: Dialect) -> str | None:
+        """Return the text that is stored; ValueError where it holds a NaN or an infinity."""
+        return None if value is None else json.dumps(value.to_json(), allow_nan=False)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> HasJson | None:
+        """Return the object."""
+        return None if value is None else self.kind.from_json(json.loads(value))
 
 
 class Name(TypeDecorator[StrEnum]):
@@ -117,7 +146,8 @@ slots = Table(
     Column("expires_at", Double),
     Column("attempts", Integer, nullable=False),
     Column("priority", Integer, nullable=False),
-    Column("outcome", Json),
+    Column("outcome", Record(Outcome)),
+    Column("if_not_promoted", Record(Outcome)),  # of a waiting slot: the outcome it has unless it is promoted
 )
 
 epochs = Table(
@@ -128,12 +158,12 @@ epochs = Table(
     Column("slot", Integer, primary_key=True, autoincrement=False),
     Column("epoch", Integer, primary_key=True, autoincrement=False),
     Column("token", Integer, nullable=False),
-    Column("value", Double),
-    Column("best_value", Double),
+    Column("score", Double),  # of this epoch
+    Column("value", Double),  # the trial's objective up to this epoch
     Column("metrics", Json, nullable=False),
-    Column("decision", Json),
+    Column("decision", Record(Decision)),
     Column("recorded_at", Double, nullable=False),
-    Index("mhist_epochs_by_epoch", "study", "stage", "epoch", "slot", "best_value"),  # all that judging a trial reads
+    Index("mhist_epochs_by_epoch", "study", "stage", "epoch", "slot", "value"),  # all that judging a trial reads
 )
 
 predictions = Table(

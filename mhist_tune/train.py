@@ -56,7 +56,7 @@ class EpochResult:
             validation, val_loss, val_f1, val_f1_standard_error (None where F1 is 0 or 1), val_precision, val_recall,
             val_specificity, val_accuracy, val_auroc (None with one class only).
         probabilities: float64 [n_val] of this epoch if it is the best so far, else None.
-        best_value: val_f1 of the best epoch, also if `hp.monitor` is another metric; None without validation.
+        best_score: val_f1 of the best epoch, also if `hp.monitor` is another metric; None without validation.
         best_epoch: the epoch with the best metric `hp.monitor` so far, of equal ones the first; this epoch without
             validation.
     """
@@ -64,7 +64,7 @@ class EpochResult:
     epoch: int
     metrics: dict[str, float | None]
     probabilities: NDArray[np.float64] | None
-    best_value: float | None
+    best_score: float | None
     best_epoch: int
 
 
@@ -74,14 +74,14 @@ class FitResult:
 
     Attributes:
         history: the result of every epoch.
-        best_epoch, best_value: as in the last `EpochResult`.
+        best_epoch, best_score: as in the last `EpochResult`.
         state_dict: the weights of the best epoch (without validation, of the last epoch), on the device.
         stopped: why the run ended.
     """
 
     history: list[EpochResult]
     best_epoch: int
-    best_value: float | None
+    best_score: float | None
     state_dict: dict[str, Tensor]
     stopped: Literal["epochs", "patience"]
 
@@ -261,14 +261,14 @@ class _Run:
     def result(self) -> FitResult:
         last = self.history[-1]
         assert self.stopped is not None
-        weights = self.model.state_dict() if last.best_value is None else self.best_weights
-        return FitResult(self.history, last.best_epoch, last.best_value, weights, self.stopped)
+        weights = self.model.state_dict() if last.best_score is None else self.best_weights
+        return FitResult(self.history, last.best_epoch, last.best_score, weights, self.stopped)
 
     def next_epoch(self, on_step: Callable[[int, int], None]) -> EpochResult:
         """Train one epoch, validate it, and append it to the history."""
         started = time.perf_counter()
         epoch = len(self.history) + 1
-        best_value = self.history[-1].best_value if self.history else None
+        best_score = self.history[-1].best_score if self.history else None
         best_epoch = self.history[-1].best_epoch if self.history else 0
         learning_rate = current_learning_rate(self.stepper.optimizer)
         if self.device.type == "cuda":
@@ -289,7 +289,7 @@ class _Run:
             for name, value in binary_metrics(val_probabilities, self.val_labels).items():
                 metrics[f"val_{name}"] = None if math.isnan(value) else value
             if best_epoch == 0 or self._score(metrics) > self._score(self.history[best_epoch - 1].metrics):
-                best_value, best_epoch = metrics["val_f1"], epoch
+                best_score, best_epoch = metrics["val_f1"], epoch
                 probabilities = val_probabilities.numpy()
                 self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         metrics["learning_rate"] = learning_rate
@@ -297,7 +297,7 @@ class _Run:
         metrics["elapsed_s"] = time.perf_counter() - started
         metrics["images_per_s"] = n_images / trained_s
         metrics["peak_memory_bytes"] = _peak_memory_bytes(self.device)
-        result = EpochResult(epoch, metrics, probabilities, best_value, best_epoch)
+        result = EpochResult(epoch, metrics, probabilities, best_score, best_epoch)
         self.history.append(result)
         return result
 
@@ -378,10 +378,12 @@ def _peak_memory_bytes(device: torch.device) -> int:
 def _result_to(result: EpochResult) -> dict[str, Any]:
     plain = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
     has_any = result.probabilities is not None
+    plain["best_value"] = plain.pop("best_score")  # its name in checkpoints since the first release
     return {**plain, "probabilities": torch.from_numpy(result.probabilities) if has_any else None}
 
 
 def _result_from(plain: Mapping[str, Any]) -> EpochResult:
-    known = {field.name: plain[field.name] for field in dataclasses.fields(EpochResult)}
+    fields = {**plain, "best_score": plain["best_value"]}
+    known = {field.name: fields[field.name] for field in dataclasses.fields(EpochResult)}
     probabilities = plain["probabilities"]
     return EpochResult(**{**known, "probabilities": None if probabilities is None else probabilities.numpy()})

@@ -14,6 +14,7 @@ from mhist_tune.checkpoint_writer import CheckpointWriter
 from mhist_tune.epochs import epochs_of
 from mhist_tune.errors import StorageError, StoreAwayError
 from mhist_tune.leases import Claim, LeaseKeeper, SlotKey, StaleTokenError
+from mhist_tune.outcome import Outcome
 from mhist_tune.session import Elsewhere, Session
 from mhist_tune.stages import Stage
 from mhist_tune.studies import Study
@@ -156,11 +157,11 @@ def _slot_of(key: str) -> SlotKey:
     return Stage(stage), int(slot)
 
 
-def _best(outcomes: Mapping[SlotKey, Mapping[str, Any]]) -> SlotKey | None:
+def _best(outcomes: Mapping[SlotKey, Outcome]) -> SlotKey | None:
     """Return the best complete search trial, of equal ones the first."""
     complete = {
-        (stage, slot): outcome["value"]
+        (stage, slot): outcome.value
         for (stage, slot), outcome in outcomes.items()
-        if stage == Stage.SEARCH and outcome["state"] == "COMPLETE"
+        if stage == Stage.SEARCH and outcome.is_complete and outcome.value is not None
     }
     return max(complete, key=lambda key: (complete[key], -key[1]), default=None)

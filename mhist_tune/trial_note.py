@@ -1,10 +1,10 @@
 """A trial as optuna-dashboard shows it: its note, its numbers and a picture of its curves."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from mhist_tune import optuna_attrs, svg
 from mhist_tune.epochs import EpochRow
+from mhist_tune.outcome import Outcome
 from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -25,7 +25,7 @@ def numbers(epochs: Sequence[EpochRow], best_epoch: int | None) -> dict[str, flo
 
 
 def write_trial(
-    storage: Storage, study: Study, stage: Stage, trial_id: int, outcome: Mapping[str, Any], epochs: Sequence[EpochRow]
+    storage: Storage, study: Study, stage: Stage, trial_id: int, outcome: Outcome, epochs: Sequence[EpochRow]
 ) -> None:
     """Give a trial its note, its numbers and a picture of its curves, before the trial ends for Optuna.
 
@@ -38,15 +38,15 @@ def write_trial(
             storage, study, stage, trial_id, picture, filename="learning-curves.svg", mimetype="image/svg+xml"
         )
         note += f"\n\n![Learning curves]({address})" if address else ""
-    for name, value in numbers(epochs, outcome.get("best_epoch")).items():
+    for name, value in numbers(epochs, outcome.best_epoch).items():
         storage.optuna.set_trial_user_attr(trial_id, name, value)
     optuna_attrs.write_trial_note(storage, study, stage, trial_id, note)
 
 
-def _note(outcome: Mapping[str, Any], epochs: Sequence[EpochRow]) -> str:
-    parts = [f"**{outcome['state']}**" + (f": {outcome['reason']}" if outcome.get("reason") else "")]
+def _note(outcome: Outcome, epochs: Sequence[EpochRow]) -> str:
+    parts = [f"**{outcome.state}**" + (f": {outcome.reason}" if outcome.reason else "")]
     if epochs:
-        best = min(outcome.get("best_epoch") or len(epochs), len(epochs))
+        best = min(outcome.best_epoch or len(epochs), len(epochs))
         shown = {f"best, {best}": epochs[best - 1], f"last, {len(epochs)}": epochs[-1]}
         names = [name for name in ("train_loss", "val_loss", "val_f1", "val_auroc") if name in epochs[-1].metrics]
         rows = [["epoch", *names]]

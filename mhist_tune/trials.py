@@ -13,6 +13,7 @@ import numpy as np
 from mhist_tune import ledger, optuna_studies
 from mhist_tune.arrays import FloatArray
 from mhist_tune.epochs import EpochRow, epochs_of
+from mhist_tune.outcome import EndState
 from mhist_tune.pruning import is_audited
 from mhist_tune.space import Categorical, Dimension
 from mhist_tune.stages import Stage
@@ -34,14 +35,14 @@ class Trial:
     """
 
     number: int
-    state: str
+    state: EndState
     params: dict[str, Any]
     epochs: tuple[EpochRow, ...]
     is_audited: bool = False
 
-    def best_until(self, epoch: int) -> float | None:
-        """Return the best validation F1 up to an epoch that the trial has reached."""
-        return self.epochs[epoch - 1].best_value
+    def value_until(self, epoch: int) -> float | None:
+        """Return the trial's value up to an epoch that it has reached."""
+        return self.epochs[epoch - 1].value
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,13 @@ def ended(storage: Storage, study: Study) -> list[Trial]:
     """Return the trials of a study's search that ended COMPLETE or PRUNED, by number."""
     found = []
     for slot in ledger.slots(storage, study, Stage.SEARCH):
-        outcome = slot.outcome or {}
-        if outcome.get("state") not in ("COMPLETE", "PRUNED") or slot.trial_number is None:
+        outcome = slot.outcome
+        if outcome is None or outcome.state is EndState.FAIL or slot.trial_number is None:
             continue
         epochs = epochs_of(storage, study, Stage.SEARCH, slot.slot)
         if epochs:
             audited = is_audited(study.definition.pruner, slot.slot)
-            found.append(Trial(slot.trial_number, outcome["state"], outcome["params"], tuple(epochs), audited))
+            found.append(Trial(slot.trial_number, outcome.state, outcome.params or {}, tuple(epochs), audited))
     return sorted(found, key=lambda trial: trial.number)
 
 
@@ -78,13 +79,13 @@ def importance(trials: Sequence[Trial], space: Mapping[str, Dimension]) -> Impor
     """Return how much each hyperparameter mattered (fANOVA; Hutter et al., 2014), or why that cannot be said.
 
     A pruned trial's last score is that of a shorter training, which would be taken for a worse hyperparameter. So every
-    trial counts with its best score after as many epochs as the shortest one has. Shares add up to 1 even where no
+    trial counts with its value after as many epochs as the shortest one has. Shares add up to 1 even where no
     hyperparameter explains anything; none are given unless a forest predicts left-out trials better than their mean.
     """
     from sklearn.ensemble import RandomForestRegressor
 
     epoch = min((len(trial.epochs) for trial in trials), default=None)
-    scored = [(trial, value) for trial in trials if epoch and (value := trial.best_until(epoch)) is not None]
+    scored = [(trial, value) for trial in trials if epoch and (value := trial.value_until(epoch)) is not None]
     searched = {name: one for name, one in space.items() if len({trial.params[name] for trial, _ in scored}) > 1}
     n_needed = max(_MIN_TRIALS, _MIN_TRIALS_PER_PARAM * len(searched))
     if len(scored) < n_needed:

@@ -2,7 +2,7 @@
 
 from mhist_tune import journal, ledger
 from mhist_tune.errors import UsageError
-from mhist_tune.stages import Stage
+from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
@@ -13,13 +13,15 @@ def record(storage: Storage, study: Study, number: int, reason: str, *, by: str)
     """Let a running trial end as pruned at its next epoch.
 
     Raises:
-        UsageError: there is no such trial, it has ended, or no reason is given.
+        UsageError: there is no such trial, it has ended or waits at a rung, or no reason is given.
     """
     if not reason.strip():
         raise UsageError("a veto needs a reason", hint="it is recorded with the trial")
     slot = ledger.of_trial(storage, study, number)
     if slot.outcome is not None:
         raise UsageError(f"trial {number} has ended; there is nothing to veto")
+    if slot.state is SlotState.WAITING:
+        raise UsageError(f"trial {number} waits at a rung and trains no epoch; there is nothing to veto")
     journal.event(storage, study, kind=_KIND, stage=Stage.SEARCH, slot=slot.slot, detail={"reason": reason, "by": by})
 
 

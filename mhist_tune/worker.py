@@ -17,16 +17,17 @@ from mhist_tune.checkpoint_places import open_checkpoints
 from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.errors import DataError, StorageError
 from mhist_tune.events import Emit, StopRequest, format_event
-from mhist_tune.execution import SlotRun, run_slot
 from mhist_tune.hyperparameters import PROBED, Hyperparameters
 from mhist_tune.leases import Claim, LeaseObserver
+from mhist_tune.outcome import Outcome
 from mhist_tune.session import Session
+from mhist_tune.slot_run import SlotRun, run_slot
 from mhist_tune.stages import OPEN, Stage, StudyState
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from mhist_tune.worker_options import WorkerOptions
 
-WORK: Mapping[Stage, Callable[[SlotRun], Mapping[str, Any]]] = {
+WORK: Mapping[Stage, Callable[[SlotRun], Outcome]] = {
     Stage.SEARCH: search.run,
     Stage.CONFIRM: confirm.run,
     Stage.RETRAIN: retrain.run,

@@ -10,15 +10,16 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy
 
 from mhist_tune import definition, ledger, studies
+from mhist_tune.decision import Verdict
 from mhist_tune.epochs import epochs_of, record_epoch
 from mhist_tune.leases import Claim, LeaseKeeper, LeaseObserver, StaleTokenError
+from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.pruning import rungs
 from mhist_tune.rungs import RungBook
 from mhist_tune.stages import OPEN
@@ -93,16 +94,17 @@ def _run(storage: Storage, study: Study, claim: Claim) -> None:
         value = claim.slot + epoch / 10
         probabilities = [0.1 * epoch] * 3
         recorded = record_epoch(
-            storage, claim, epoch=epoch, value=value, best_value=value, metrics={}, predictions=probabilities
+            storage, claim, epoch=epoch, score=value, value=value, metrics={}, predictions=probabilities
         )
         if recorded.is_new:
             say("epoch", slot=claim.slot, epoch=epoch, token=claim.token)
-    ledger.decide(storage, claim, {"value": value if n_done < N_EPOCHS else claim.slot + N_EPOCHS / 10})
+    value = claim.slot + N_EPOCHS / 10
+    ledger.decide(storage, claim, Outcome(state=EndState.COMPLETE, value=value))
     ledger.finish(storage, claim)
 
 
 def climb(url: str, name: str, folder: str) -> None:
-    """Work on a search that pauses at rungs, with made-up curves; a checkpoint is a file with the last epoch."""
+    """Work on a search that waits at rungs, with made-up curves; a checkpoint is a file with the last epoch."""
     with open_storage(url) as storage:
         study, observer = studies.load_study(storage, name), LeaseObserver()
         book = RungBook(storage, study, "search")
@@ -125,7 +127,8 @@ def score(slot: int, epoch: int) -> float:
 
 
 def _climb(storage: Storage, study: Study, book: RungBook, claim: Claim, checkpoint: Path) -> None:
-    outcome: Mapping[str, Any] = claim.outcome or {"state": "COMPLETE"}
+    outcome = claim.outcome or Outcome(state=EndState.COMPLETE)
+    pruned = Outcome(state=EndState.PRUNED)
     n_saved = int(checkpoint.read_text()) if checkpoint.exists() else 0
     ledger.attach_trial(storage, claim, 1000 + claim.slot, claim.slot)
     for epoch in range(1, (0 if claim.outcome else N_CLIMBED) + 1):
@@ -136,15 +139,15 @@ def _climb(storage: Storage, study: Study, book: RungBook, claim: Claim, checkpo
             partial.write_text(str(epoch))
             partial.replace(checkpoint)
             say("saved", slot=claim.slot, epoch=epoch)
-        record_epoch(storage, claim, epoch=epoch, value=value, best_value=best, metrics={})
+        record_epoch(storage, claim, epoch=epoch, score=value, value=best, metrics={})
         if epoch in rungs(study.definition.pruner, N_CLIMBED):
-            decision = book.arrive(claim, epoch=epoch, value=best, outcome={"state": "PRUNED"})
-            if decision.pause:
+            decision = book.arrive(claim, epoch=epoch, value=best, if_not_promoted=pruned)
+            if decision.verdict is Verdict.WAIT:
                 return
-            if decision.prune:
-                outcome = {"state": "PRUNED"}
+            if decision.verdict is Verdict.PRUNE:
+                outcome = pruned
                 break
-    if not ledger.decide(storage, claim, dict(outcome)):
+    if not ledger.decide(storage, claim, outcome):
         raise StaleTokenError(claim)
     checkpoint.unlink(missing_ok=True)
     ledger.finish(storage, claim)

@@ -11,6 +11,7 @@ from mhist_tune.definition import parse
 from mhist_tune.epochs import record_epoch
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.openings import record_opening
+from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.predictions import record_predictions, save_image_set
 
 DEFINITION = """
@@ -57,9 +58,15 @@ def search(storage, study, *, n_trials, n_epochs=30):
             metrics = {"train_loss": 1 / epoch, "val_loss": 0.5 + 1 / epoch, "val_f1": value, "val_auroc": value}
             metrics |= {"learning_rate": rate, "elapsed_s": 10.0, "images_per_s": 200.0}
             row = {"study": study.uuid, "stage": "search", "slot": slot, "epoch": epoch, "token": 1}
-            epochs.append({**row, "value": value, "best_value": best, "metrics": metrics, "recorded_at": now})
-        outcome = {"state": "COMPLETE", "value": best, "best_value": best, "best_epoch": 20, "stopped_epoch": n_epochs}
-        outcome["params"] = {"learning_rate": rate, "drop_rate": 0.2}
+            epochs.append({**row, "score": value, "value": best, "metrics": metrics, "recorded_at": now})
+        outcome = Outcome(
+            state=EndState.COMPLETE,
+            value=best,
+            best_score=best,
+            best_epoch=20,
+            stopped_epoch=n_epochs,
+            params={"learning_rate": rate, "drop_rate": 0.2},
+        )
         ended.append({"place": slot, "number": slot, "result": outcome})
     slots = tables.slots
     update = sqlalchemy.update(slots).where(
@@ -70,7 +77,7 @@ def search(storage, study, *, n_trials, n_epochs=30):
         token=1,
         attempts=1,
         trial_number=sqlalchemy.bindparam("number"),
-        outcome=sqlalchemy.bindparam("result", type_=tables.Json),
+        outcome=sqlalchemy.bindparam("result", type_=tables.Record(Outcome)),
     )
     with storage.engine.begin() as connection:
         connection.execute(sqlalchemy.insert(tables.epochs), epochs)
@@ -103,11 +110,11 @@ def retrain(storage, study, *, n_slots, groups=None, epochs=EPOCHS, votes=VOTES,
     for _ in range(n_slots):
         claim = ledger.claim(storage, study, ["retrain"], worker="w", observer=LeaseObserver())
         for epoch, metrics in enumerate(epochs, start=1):
-            record_epoch(storage, claim, epoch=epoch, value=0.5, best_value=None, metrics=metrics)
+            record_epoch(storage, claim, epoch=epoch, score=0.5, value=None, metrics=metrics)
         rng = np.random.default_rng(claim.slot)
         probabilities = np.clip(np.asarray(votes) / 7 + noise * rng.normal(size=len(votes)), 0.01, 0.99)
         record_predictions(storage, claim, "test", probabilities)
-        ledger.decide(storage, claim, {"state": "COMPLETE"})
+        ledger.decide(storage, claim, Outcome(state=EndState.COMPLETE))
         assert ledger.finish(storage, claim)
         made_up[claim.payload["seed"]] = probabilities
     return made_up

@@ -10,6 +10,7 @@ from mhist_tune import against, definition, ledger, studies
 from mhist_tune.epochs import record_epoch
 from mhist_tune.errors import UsageError
 from mhist_tune.leases import LeaseObserver
+from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.storage import Storage, open_storage
 
 TABLE = """
@@ -52,9 +53,15 @@ def train(storage: Storage, *, n_slots: int = 4, text: str = TABLE) -> studies.S
         assert claim is not None
         ledger.attach_trial(storage, claim, 100 + claim.slot, claim.slot)
         row = PROBABILITIES[claim.slot]
-        record_epoch(storage, claim, epoch=1, value=0.5, best_value=0.5, metrics={}, predictions=row)
-        outcome = {"state": "COMPLETE", "value": 0.5, "best_epoch": claim.slot + 1, "stopped_epoch": 9}
-        ledger.decide(storage, claim, {**outcome, "params": claim.payload["params"]})
+        record_epoch(storage, claim, epoch=1, score=0.5, value=0.5, metrics={}, predictions=row)
+        outcome = Outcome(
+            state=EndState.COMPLETE,
+            value=0.5,
+            best_epoch=claim.slot + 1,
+            stopped_epoch=9,
+            params=claim.payload["params"],
+        )
+        ledger.decide(storage, claim, outcome)
         ledger.finish(storage, claim)
     return study
 

@@ -3,7 +3,9 @@
 import pytest
 
 from mhist_tune.audit import N_NEEDED, audit
+from mhist_tune.decision import Decision, Verdict
 from mhist_tune.epochs import EpochRow
+from mhist_tune.outcome import EndState
 from mhist_tune.pruning import decide, is_audited
 from mhist_tune.trials import Trial
 
@@ -14,10 +16,15 @@ PROMOTION = {"name": "promotion", "min_resource": 1, "reduction_factor": 2, "aud
 def trial(number: int, *values: float, state: str = "COMPLETE", audited: bool = False, ends: int = 0) -> Trial:
     """A trial with these best values, ten seconds an epoch; audited, it would have ended after the epoch `ends`."""
     epochs = tuple(
-        EpochRow(n, 1, value, value, {"elapsed_s": 10.0}, {"audited": n == ends}, 0.0)
+        EpochRow(n, 1, value, value, {"elapsed_s": 10.0}, decision(n, value, is_audited=n == ends), 0.0)
         for n, value in enumerate(values, 1)
     )
-    return Trial(number, state, {}, epochs, audited)
+    return Trial(number, EndState(state), {}, epochs, audited)
+
+
+def decision(epoch: int, value: float, *, is_audited: bool) -> Decision:
+    """A decision to go on, for the audit alone or not."""
+    return Decision(verdict=Verdict.GO_ON, epoch=epoch, value=value, reason="made up", audited=is_audited)
 
 
 def would_have_ended(n: int) -> list[Trial]:
@@ -60,7 +67,7 @@ def test_who_would_have_waited_for_good_is_told_by_all_arrivals() -> None:
     assert audit([late, *others], PROMOTION).n_would_have_ended == 1
 
 
-def test_one_of_ten_is_audited_and_nobodys_rival() -> None:
+def test_one_of_ten_is_audited_and_counts_for_nobody() -> None:
     """Of every ten slots one goes on whatever its score, its record says what would have been, and no other sees it."""
     audited = [slot for slot in range(100) if is_audited(MEDIAN, slot)]
     assert [slot // 10 for slot in audited] == list(range(10))
@@ -69,7 +76,8 @@ def test_one_of_ten_is_audited_and_nobodys_rival() -> None:
     others = [slot for slot in range(20) if slot not in audited]
     recorded = dict.fromkeys(others, 0.5) | dict.fromkeys(audited, 0.99)
     kept = decide(MEDIAN, slot=audited[0], epoch=1, n_epochs=9, value=0.1, values_at=lambda _: recorded)
-    assert (kept.prune, kept.audited, kept.n_rivals) == (False, True, len(others))
+    assert (kept.verdict, kept.audited, kept.n_competitors) == (Verdict.GO_ON, True, len(others))
     assert "finished for the audit; 0.100 is below 0.500" in kept.reason
-    assert not decide(MEDIAN, slot=others[0], epoch=1, n_epochs=9, value=0.5, values_at=lambda _: recorded).prune
+    other = decide(MEDIAN, slot=others[0], epoch=1, n_epochs=9, value=0.5, values_at=lambda _: recorded)
+    assert other.verdict is Verdict.GO_ON
     assert not is_audited({**MEDIAN, "audit": 0.0}, audited[0])

@@ -14,7 +14,7 @@ from mhist_tune.errors import UsageError
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from tests.conftest import load_optuna_study
-from tests.test_execution import DEFINITION
+from tests.test_slot_run import DEFINITION
 
 Run = Callable[..., tuple[int, str, str]]
 MakeStudy = Callable[..., Study]
@@ -33,14 +33,14 @@ def test_a_worker_hears_a_veto(run: Run, generated: Path, tmp_path: Path, storag
     with open_storage(storage_url_sqlite) as storage:
         vetoed, other = ledger.slots(storage, study, "search")
         assert vetoed.outcome is not None
-        assert (vetoed.outcome["state"], vetoed.outcome["stopped_epoch"]) == ("PRUNED", 1)
-        assert vetoed.outcome["reason"] == "vetoed by a test: too slow"
+        assert (vetoed.outcome.state, vetoed.outcome.stopped_epoch) == ("PRUNED", 1)
+        assert vetoed.outcome.reason == "vetoed by a test: too slow"
         assert len(epochs_of(storage, study, "search", other.slot)) == 2
         trial = load_optuna_study(storage, study, "search").trials[0]
         assert trial.user_attrs["val_loss"] > 0
-        assert trial.user_attrs["reason"] == vetoed.outcome["reason"]
+        assert trial.user_attrs["reason"] == vetoed.outcome.reason
         assert change.retry(storage, study, vetoed.trial_number or 0, by="a test") == 2
-        assert ledger.slots(storage, study, "search")[2].payload["params"] == vetoed.outcome["params"]
+        assert ledger.slots(storage, study, "search")[2].payload["params"] == vetoed.outcome.params
 
 
 def test_a_wider_range_stays_in_the_joint_space(storage: Storage, make_study: MakeStudy) -> None:

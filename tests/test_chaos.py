@@ -21,6 +21,7 @@ import pytest
 from mhist_tune import journal, ledger, studies
 from mhist_tune.arrays import FloatArray
 from mhist_tune.cli import main
+from mhist_tune.decision import Verdict
 from mhist_tune.epochs import epochs_of
 from mhist_tune.predictions import predictions_of
 from mhist_tune.storage import Storage, open_storage
@@ -206,14 +207,14 @@ def check_complete(storage: Storage, study: Study) -> None:
     for slot in slots:
         trial, outcome = trials[slot.trial_id or 0], slot.outcome
         assert outcome is not None
-        assert (trial.state.name, trial.value) == (outcome["state"], outcome["value"])
+        assert trial.state.name == outcome.state
         assert trial.state in (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
         rows = epochs_of(storage, study, "search", slot.slot)
-        assert [row.epoch for row in rows] == list(range(1, outcome["stopped_epoch"] + 1))
+        assert [row.epoch for row in rows] == list(range(1, outcome.stopped_epoch + 1))
         assert [row.token for row in rows] == sorted(row.token for row in rows)  # nobody wrote after he was overtaken
         assert trial.state.name == "PRUNED" or len(rows) == N_EPOCHS
-        assert trial.intermediate_values == {row.epoch: row.value for row in rows}
-        assert [row.decision["prune"] for row in rows if row.decision] == [False] * (len(rows) - 1) + [
+        assert trial.intermediate_values == {row.epoch: row.score for row in rows}
+        assert [row.decision.verdict is Verdict.PRUNE for row in rows if row.decision] == [False] * (len(rows) - 1) + [
             trial.state.name == "PRUNED"
         ]
 

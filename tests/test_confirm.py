@@ -81,7 +81,7 @@ def test_finalists_predict_every_train_image_out_of_fold(
     assert sorted(names) == sorted(train.names)
     for finalist in confirmation.finalists:
         trial = finalist.candidate.trial
-        best = [(slot.outcome or {})["best_epoch"] for slot in inner if slot.payload["trial"] == trial]
+        best = [slot.outcome.best_epoch for slot in inner if slot.payload["trial"] == trial]
         mine = {slot.payload["fold"]: slot for slot in outer if slot.payload["trial"] == trial}
         assert {slot.payload["stop_epoch"] for slot in mine.values()} == {min(best)} == {finalist.stop_epoch}
         assert all(epochs[slot.slot] == finalist.stop_epoch for slot in mine.values())

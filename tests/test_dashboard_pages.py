@@ -1,6 +1,7 @@
 """The dashboard's own pages on both databases: what they show, and what their forms do."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
@@ -11,6 +12,7 @@ from mhist_tune.dashboard.server import app
 from mhist_tune.epochs import record_epoch
 from mhist_tune.heartbeats import heartbeat
 from mhist_tune.leases import Claim, LeaseObserver
+from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 from tests import made_up
@@ -42,12 +44,12 @@ def train(storage: Storage, claimed: Claim, *values: float) -> None:
         metrics = {"train_loss": 1 - value, "val_loss": 1 - value, "val_f1": value, "val_auroc": value}
         metrics |= {"learning_rate": 1e-4, "elapsed_s": 2.0}
         best = max(values[:epoch])
-        record_epoch(storage, claimed, epoch=epoch, value=value, best_value=best, metrics=metrics)
+        record_epoch(storage, claimed, epoch=epoch, score=value, value=best, metrics=metrics)
 
 
-def end(storage: Storage, claimed: Claim, **outcome: object) -> None:
+def end(storage: Storage, claimed: Claim, **outcome: Any) -> None:
     """Decide a trial and finish its slot."""
-    assert ledger.decide(storage, claimed, {"params": {"learning_rate": 0.00123456}, **outcome})
+    assert ledger.decide(storage, claimed, Outcome(params={"learning_rate": 0.00123456}, **outcome))
     assert ledger.finish(storage, claimed)
 
 
@@ -57,10 +59,10 @@ def shown(storage: Storage, make_study: MakeStudy) -> Study:
     study = make_study("shown", n_trials=5, lease_s=60.0)
     complete, pruned, failed = (claim(storage, study, number) for number in range(3))
     train(storage, complete, 0.5, 0.612345)
-    end(storage, complete, state="COMPLETE", value=0.612345, best_value=0.612345, best_epoch=2, stopped_epoch=2)
+    end(storage, complete, state=EndState.COMPLETE, value=0.612345, best_score=0.612345, best_epoch=2, stopped_epoch=2)
     train(storage, pruned, 0.4)
-    end(storage, pruned, state="PRUNED", value=0.4, best_value=0.4, best_epoch=1, stopped_epoch=1, reason=REASON)
-    end(storage, failed, state="FAIL", value=None, reason="RuntimeError: no")
+    end(storage, pruned, state=EndState.PRUNED, value=0.4, best_score=0.4, best_epoch=1, stopped_epoch=1, reason=REASON)
+    end(storage, failed, state=EndState.FAIL, value=None, reason="RuntimeError: no")
     running = claim(storage, study, 3)
     train(storage, running, 0.55)
     progress = {"stage": "search", "slot": running.slot, "trial_number": 3, "epoch": 1}
@@ -75,7 +77,7 @@ def test_the_overview_sums_up_each_study(user: Client, shown: Study, make_study:
     make_study("other")
     page = user.get("/").body
 
-    for text in ("shown", "other", "0.6123", "1 complete, 1 pruned, 1 failed, 1 running, 1 waiting", "33%", "321"):
+    for text in ("shown", "other", "0.6123", "1 complete, 1 pruned, 1 failed, 1 running, 1 free", "33%", "321"):
         assert text in page
     assert "active now" in page
 
@@ -110,7 +112,7 @@ def test_a_new_epoch_appears_and_an_old_page_is_not_sent_again(
     again = user.get("/study/shown", HTTP_IF_NONE_MATCH=first.headers["etag"])
     [slot] = [one for one in ledger.slots(storage, shown, "search") if one.state == "leased"]
     held = Claim(shown.uuid, "search", slot.slot, slot.token, {}, slot.trial_id, 3, 1, None)
-    record_epoch(storage, held, epoch=2, value=0.7, best_value=0.7, metrics={"val_f1": 0.7})
+    record_epoch(storage, held, epoch=2, score=0.7, value=0.7, metrics={"val_f1": 0.7})
     news = user.get("/study/shown", HTTP_IF_NONE_MATCH=first.headers["etag"])
 
     assert (again.status, again.body) == (304, "")
@@ -122,7 +124,7 @@ def test_what_has_ended_is_not_read_again(user: Client, storage: Storage, make_s
     """Another view of the same second asks the database for nothing, however many trials it lists."""
     study = make_study("many", n_trials=20, lease_s=60.0)
     for number in range(20):
-        end(storage, claim(storage, study, number), state="COMPLETE", value=0.5, best_value=0.5, stopped_epoch=1)
+        end(storage, claim(storage, study, number), state=EndState.COMPLETE, value=0.5, best_score=0.5, stopped_epoch=1)
     user.get("/study/many")
     asked: list[str] = []
     for engine in (storage.engine, storage.rdb.engine):
@@ -138,7 +140,7 @@ def test_trials_are_sorted_filtered_and_paged(user: Client, storage: Storage, ma
     for number in range(60):
         state = "PRUNED" if number % 2 else "COMPLETE"
         best = 0.5 + number / 1000
-        outcome = {"state": state, "value": best, "best_value": best, "best_epoch": 1, "stopped_epoch": 1}
+        outcome = {"state": state, "value": best, "best_score": best, "best_epoch": 1, "stopped_epoch": 1}
         end(storage, claim(storage, study, number), **outcome)
 
     def numbers(query: str) -> list[int]:

@@ -11,6 +11,7 @@ from mhist_tune import definition, ensemble, ledger, studies
 from mhist_tune.errors import UsageError
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.openings import record_opening
+from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.predictions import record_predictions, save_image_set
 from mhist_tune.storage import Storage, open_storage
 from tests.conftest import IMAGE_SETS
@@ -57,7 +58,7 @@ def member(
         claim = ledger.claim(storage, study, ["retrain"], worker="w", observer=LeaseObserver())
         assert claim is not None
         record_predictions(storage, claim, "test", row)
-        ledger.decide(storage, claim, {"state": "COMPLETE"})
+        ledger.decide(storage, claim, Outcome(state=EndState.COMPLETE))
         ledger.finish(storage, claim)
 
 

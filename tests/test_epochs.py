@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import sqlalchemy
 
 from mhist_tune import ledger, tables
+from mhist_tune.decision import Decision, Verdict
 from mhist_tune.epochs import epochs_of, record_epoch
 from mhist_tune.errors import DataError
 from mhist_tune.heartbeats import heartbeat, load_workers
@@ -15,6 +17,8 @@ from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
 MakeStudy = Callable[..., Study]
+
+GO_ON = Decision(verdict=Verdict.GO_ON, epoch=1, value=0.5, reason="made up")
 
 
 def claim_of(storage: Storage, study: Study) -> Claim:
@@ -48,7 +52,7 @@ def stale(storage: Storage, study: Study) -> Claim:
 def record(storage: Storage, claim: Claim, epoch: int, value: float, **options: Any) -> bool:
     """Record an epoch whose value is its best."""
     recorded = record_epoch(
-        storage, claim, epoch=epoch, value=value, best_value=value, **{"metrics": {"val_f1": value}, **options}
+        storage, claim, epoch=epoch, score=value, value=value, **{"metrics": {"val_f1": value}, **options}
     )
     return recorded.is_new
 
@@ -60,17 +64,17 @@ def n_rows(storage: Storage, table: sqlalchemy.Table) -> int:
 
 
 def test_an_epoch_is_stored_with_all_that_was_measured(storage: Storage, study: Study, claim: Claim) -> None:
-    """Value, best value, metrics and predictions come back exactly; what is not finite is null."""
+    """Score, value, metrics and predictions come back exactly; what is not finite is null."""
     probabilities = np.array([0.1, 1 / 3, 1.0])
     metrics = {"val_f1": 0.1 + 0.2, "val_auroc": float("nan"), "train_loss": float("inf"), "memory": None}
 
     recorded = record_epoch(
-        storage, claim, epoch=1, value=0.1 + 0.2, best_value=0.7, metrics=metrics, predictions=probabilities
+        storage, claim, epoch=1, score=0.1 + 0.2, value=0.7, metrics=metrics, predictions=probabilities
     )
 
     assert recorded.is_new
     (row,) = epochs_of(storage, study, "search", 0)
-    assert (row.epoch, row.token, row.value, row.best_value, row.decision) == (1, 1, 0.1 + 0.2, 0.7, None)
+    assert (row.epoch, row.token, row.score, row.value, row.decision) == (1, 1, 0.1 + 0.2, 0.7, None)
     assert row.metrics == {"val_f1": 0.1 + 0.2, "val_auroc": None, "train_loss": None, "memory": None}
     assert abs(row.recorded_at - storage.now()) < 60
     stored = predictions_of(storage, study, "search", "val")
@@ -85,7 +89,7 @@ def test_the_first_record_of_an_epoch_stands(storage: Storage, study: Study, cla
 
     assert not record(storage, claim, 1, 0.9, predictions=[0.9, 0.9, 0.9])
 
-    assert [row.value for row in epochs_of(storage, study, "search", 0)] == [0.5]
+    assert [row.score for row in epochs_of(storage, study, "search", 0)] == [0.5]
     assert predictions_of(storage, study, "search", "val")[0].tolist() == [0.1, 0.2, 0.3]
 
 
@@ -146,18 +150,18 @@ def test_what_does_not_fit_is_refused_as_a_whole(
 
 def test_the_first_decision_stands(storage: Storage, study: Study, claim: Claim) -> None:
     """Recorded again with another decision, an epoch keeps its own, and says so."""
-    for decision in ({"prune": False}, {"prune": True}):
-        recorded = record_epoch(storage, claim, epoch=1, value=0.5, best_value=0.5, metrics={}, decision=decision)
-        assert recorded.decision == {"prune": False}
+    for decision in (GO_ON, replace(GO_ON, verdict=Verdict.PRUNE)):
+        recorded = record_epoch(storage, claim, epoch=1, score=0.5, value=0.5, metrics={}, decision=decision)
+        assert recorded.decision == GO_ON
 
-    assert [row.decision for row in epochs_of(storage, study, "search", 0)] == [{"prune": False}]
+    assert [row.decision for row in epochs_of(storage, study, "search", 0)] == [GO_ON]
 
 
 def test_an_epoch_renews_the_lease_and_takes_one_transaction(storage: Storage, study: Study, claim: Claim) -> None:
     """Record, predictions, decision, lease and the worker's row are one commit, or nothing where one of them fails."""
     before = ledger.slots(storage, study, "search")[0].expires_at
     everything = {
-        "decision": {"prune": False},
+        "decision": GO_ON,
         "predictions": [0.1, 0.2, 0.3],
         "lease_s": 600.0,
         "alongside": heartbeat(storage, "w", study=study.uuid, device="cpu", state="training"),

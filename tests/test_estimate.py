@@ -8,6 +8,7 @@ import pytest
 
 from mhist_tune import definition, estimate, ledger, studies
 from mhist_tune.leases import LeaseObserver
+from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 
@@ -21,7 +22,8 @@ def finish(storage: Storage, study: Study, *values: float) -> None:
         assert claim is not None
         ledger.attach_trial(storage, claim, number, number)
         params = {"learning_rate": 10.0 ** (-number - 1)}
-        ledger.decide(storage, claim, {"state": "COMPLETE", "value": value, "best_epoch": 1, "params": params})
+        outcome = Outcome(state=EndState.COMPLETE, value=value, best_epoch=1, params=params)
+        ledger.decide(storage, claim, outcome)
         ledger.finish(storage, claim)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from mhist_tune import confirm, confirmation, definition, finalists, ledger, studies
 from mhist_tune.leases import Claim, LeaseObserver
+from mhist_tune.outcome import Outcome
 from mhist_tune.predictions import record_predictions
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -55,7 +56,7 @@ def finish(storage: Storage, study: Study, stage: str, outcome_of: Callable[[Cla
         if "predictions" in outcome:
             image_set = finalists.fold_set(claim.payload["fold"])
             record_predictions(storage, claim, image_set, outcome.pop("predictions"))
-        assert ledger.decide(storage, claim, outcome)
+        assert ledger.decide(storage, claim, Outcome.from_json(outcome))
         assert ledger.finish(storage, claim)
         claims.append(claim)
     return claims

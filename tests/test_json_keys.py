@@ -13,6 +13,7 @@ from mhist_tune import definition, ledger, studies
 from mhist_tune.epochs import record_epoch
 from mhist_tune.heartbeats import heartbeat
 from mhist_tune.leases import LeaseObserver
+from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.storage import Storage, open_storage
 from tests import made_up, test_gain
 from tests.conftest import IMAGE_SETS, Run
@@ -69,10 +70,10 @@ def train(storage: Storage, study: studies.Study, params: dict[str, Any], predic
     claim = ledger.claim(storage, study, ["search"], worker="w", observer=LeaseObserver())
     assert claim is not None
     metrics = {"train_loss": 0.6, "val_loss": 0.5, "val_f1": 0.8, "elapsed_s": 3.0}
-    record_epoch(storage, claim, epoch=1, value=0.8, best_value=0.8, metrics=metrics, predictions=predictions)
+    record_epoch(storage, claim, epoch=1, score=0.8, value=0.8, metrics=metrics, predictions=predictions)
     ledger.attach_trial(storage, claim, 100 + claim.slot, claim.slot)
-    outcome = {"state": "COMPLETE", "value": 0.8, "best_epoch": 1, "stopped_epoch": 1, "standard_error": 0.03}
-    ledger.decide(storage, claim, {**outcome, "params": params})
+    end = {"value": 0.8, "best_epoch": 1, "stopped_epoch": 1, "standard_error": 0.03}
+    ledger.decide(storage, claim, Outcome(state=EndState.COMPLETE, params=params, **end))
     assert ledger.finish(storage, claim)
 
 

@@ -45,10 +45,10 @@ GAPS = {
     "suggestion and params": ("optuna.storages._rdb.storage:RDBStorage._set_trial_param", 1),
     "creation and ledger": ("mhist_tune.ledger:attach_trial", 1),
     "ledger and suggestion": ("mhist_tune.suggestions:record", 1),
-    "checkpoint and record": ("mhist_tune.epochs:record_epoch", 2),
-    "record and mirror": ("mhist_tune.execution:SlotRun._mirror", 2),
+    "checkpoint and record": ("mhist_tune.slot_run:record_epoch", 2),
+    "record and mirror": ("mhist_tune.optuna_trial:OptunaTrial.record", 2),
     "mirror and outcome": ("mhist_tune.ledger:decide", 1),
-    "outcome and final state": ("mhist_tune.execution:SlotRun._tell", 1),
+    "outcome and final state": ("mhist_tune.optuna_trial:OptunaTrial.finish", 1),
     "final state and removed checkpoints": ("mhist_tune.trial_checkpoints:TrialCheckpoints.tidy", 1),
     "removed checkpoints and ledger": ("mhist_tune.ledger:finish", 1),
 }
@@ -67,7 +67,7 @@ def what_is_recorded(url: str, folder: Path) -> dict[str, Any]:
             gap: {
                 "slot": (slot.state, slot.trial_number, slot.outcome),
                 "epochs": [
-                    (row.epoch, row.value, row.metrics["train_loss"])
+                    (row.epoch, row.score, row.metrics["train_loss"])
                     for row in epochs_of(storage, study, "search", slot.slot)
                 ],
                 "predictions": predictions[slot.slot].tolist(),

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from mhist_tune import ledger, studies, tables
 from mhist_tune.epochs import epochs_of
 from mhist_tune.leases import Claim, LeaseKeeper, LeaseObserver, StaleTokenError, fence, renew
+from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.predictions import predictions_of
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
@@ -149,7 +150,9 @@ def test_killed_workers_lose_no_slot_and_no_epoch(
 
     rows = ledger.slots(storage, study, "search")
     assert {row.state for row in rows} == {"done"}
-    assert {row.slot: row.outcome for row in rows} == {row.slot: {"value": row.slot + N_EPOCHS / 10} for row in rows}
+    assert {row.slot: row.outcome for row in rows} == {
+        row.slot: Outcome(state=EndState.COMPLETE, value=row.slot + N_EPOCHS / 10) for row in rows
+    }
     assert {row.trial_id for row in rows} == {1000 + row.slot for row in rows}
     assert any(row.attempts > 1 for row in rows)
     assert set(recorded.values()) == {1}  # nobody was told twice that an epoch is new
@@ -172,14 +175,14 @@ def test_a_stale_token_writes_nothing(storage: Storage, make_study: MakeStudy) -
     assert not renew(storage, old, 60.0)
     assert not ledger.release(storage, old)
     assert not ledger.attach_trial(storage, old, 7, 3)
-    assert not ledger.decide(storage, old, {"value": 1})
+    assert not ledger.decide(storage, old, Outcome(state=EndState.COMPLETE))
     assert not ledger.finish(storage, old)
     with pytest.raises(StaleTokenError):
         storage.transaction(lambda connection: fence(connection, old))
 
     assert row_of(storage, study) == before
     assert new == dataclasses.replace(old, token=2, attempts=2, trial_id=7, trial_number=3)
-    assert ledger.decide(storage, new, {"value": 1})
+    assert ledger.decide(storage, new, Outcome(state=EndState.COMPLETE))
     assert ledger.finish(storage, new)
 
 
@@ -274,13 +277,14 @@ def test_the_first_outcome_stands(storage: Storage, make_study: MakeStudy) -> No
     study = make_study(n_trials=1)
     claim = must_take(storage, study)
 
-    assert ledger.decide(storage, claim, {"state": "COMPLETE", "path": ("a", "b")})
-    assert ledger.decide(storage, claim, {"state": "COMPLETE", "path": ("a", "b")})
-    assert not ledger.decide(storage, claim, {"state": "PRUNED"})
+    complete, pruned = Outcome(state=EndState.COMPLETE, params={"path": ("a", "b")}), Outcome(state=EndState.PRUNED)
+    assert ledger.decide(storage, claim, complete)
+    assert ledger.decide(storage, claim, complete)
+    assert not ledger.decide(storage, claim, pruned)
 
     later = take_over(storage, study)
-    assert later.outcome == {"state": "COMPLETE", "path": ["a", "b"]}
-    assert not ledger.decide(storage, later, {"state": "PRUNED"})
+    assert later.outcome == Outcome(state=EndState.COMPLETE, params={"path": ["a", "b"]})
+    assert not ledger.decide(storage, later, pruned)
     assert ledger.decide(storage, later, later.outcome)
 
 

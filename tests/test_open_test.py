@@ -11,6 +11,7 @@ from mhist_tune import definition, ledger, open_test, studies
 from mhist_tune.errors import UsageError
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.openings import load_openings
+from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from tests.conftest import IMAGE_SETS
@@ -44,7 +45,7 @@ def complete_next(storage: Storage, study: Study, value: float) -> None:
     assert claim is not None
     ledger.attach_trial(storage, claim, 100 + claim.slot, claim.slot)
     params = {"learning_rate": 10.0 ** -(2 + claim.slot)}
-    outcome = {"state": "COMPLETE", "value": value, "best_epoch": 3, "stopped_epoch": 5, "params": params}
+    outcome = Outcome(state=EndState.COMPLETE, value=value, best_epoch=3, stopped_epoch=5, params=params)
     ledger.decide(storage, claim, outcome)
     assert ledger.finish(storage, claim)
 

@@ -1,4 +1,4 @@
-"""Pause and promote is a pure function of the arrivals in their order."""
+"""Promotion is a pure function of the arrivals in their order."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mhist_tune.decision import Decision, Verdict
 from mhist_tune.promotion import Rung, arrive, close
-from mhist_tune.pruning import Decision
 
 FACTOR = 3
 
@@ -24,7 +24,7 @@ def play(values: Sequence[float], *, n_slots: int = 100) -> tuple[Rung, list[dic
 
 
 def fate(decision: Decision) -> str:
-    return "pruned" if decision.prune else "waits" if decision.pause else "goes on"
+    return {Verdict.PRUNE: "pruned", Verdict.WAIT: "waits", Verdict.GO_ON: "goes on"}[decision.verdict]
 
 
 def test_a_trial_waits_until_enough_have_arrived() -> None:
@@ -37,7 +37,7 @@ def test_a_trial_waits_until_enough_have_arrived() -> None:
         {2: "waits", 1: "goes on"},
     ]
     promoted = log[2][1]
-    assert (promoted.epoch, promoted.value, promoted.threshold, promoted.n_rivals) == (2, 0.7, 0.7, 2)
+    assert (promoted.epoch, promoted.value, promoted.threshold, promoted.n_competitors) == (2, 0.7, 0.7, 2)
     assert promoted.reason == "0.700 is among the best 1 of 3 at rung 2 (from 0.700)"
     assert "not among the best 1 of 3" in log[2][2].reason
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mhist_tune import journal, ledger, selection, studies
+from mhist_tune.decision import Verdict
 from mhist_tune.epochs import epochs_of
 from mhist_tune.rungs import KIND
 from mhist_tune.stages import SlotState
@@ -42,7 +43,7 @@ WORK = ("worker", "paused", "--devices", "cpu", "--per-device", "1")
 KILLS = (
     ("mhist_tune.rungs:RungBook.arrive", 1),  # saved and recorded, not arrived
     ("mhist_tune.rungs:RungBook.arrive", 2),
-    ("mhist_tune.execution:SlotRun._tell", 2),
+    ("mhist_tune.optuna_trial:OptunaTrial.finish", 2),
     ("mhist_tune.rungs:RungBook.settle", 1),  # nothing but waiting slots is left
 )
 
@@ -84,22 +85,22 @@ def test_every_trial_ends_with_one_growing_curve(
         for slot in slots:
             assert slot.state == "done"
             assert slot.outcome is not None
-            states.append(slot.outcome["state"])
+            states.append(slot.outcome.state)
             epochs = epochs_of(storage, study, "search", slot.slot)
-            assert [one.epoch for one in epochs] == list(range(1, slot.outcome["stopped_epoch"] + 1))
+            assert [one.epoch for one in epochs] == list(range(1, slot.outcome.stopped_epoch + 1))
             trial = trials[slot.slot]
             assert (trial.number, trial.state.name, trial.params) == (
                 slot.trial_number,
-                slot.outcome["state"],
-                slot.outcome["params"],
+                slot.outcome.state,
+                slot.outcome.params,
             )
-            assert trial.intermediate_values == {one.epoch: one.value for one in epochs}
+            assert trial.intermediate_values == {one.epoch: one.score for one in epochs}
             if trial.state.name == "PRUNED":
-                assert trial.value == epochs[-1].value
-                assert slot.outcome["stopped_epoch"] in seen
-                assert slot.outcome["decision"]["prune"]
+                assert trial.value == epochs[-1].score
+                assert slot.outcome.stopped_epoch in seen
+                assert slot.outcome.decision and slot.outcome.decision.verdict is Verdict.PRUNE
             else:
-                assert slot.outcome["stopped_epoch"] == N_EPOCHS
+                assert slot.outcome.stopped_epoch == N_EPOCHS
         assert states.count("COMPLETE") >= 1
         assert states.count("PRUNED") >= 1
         errors = journal.events(storage, study, kind="error")
@@ -120,7 +121,7 @@ def test_thaw_continues_a_waiting_trial(
         study = studies.load_study(storage, "paused")
         slots = ledger.slots(storage, study, "search")
         waiting = next(slot for slot in slots if slot.state == SlotState.WAITING)
-        ended = next(slot for slot in slots if (slot.outcome or {}).get("state") == "PRUNED" and slot.state == "done")
+        ended = next(slot for slot in slots if slot.outcome and slot.outcome.state == "PRUNED" and slot.state == "done")
         before = len(epochs_of(storage, study, "search", waiting.slot))
 
     code, out, err = run("thaw", "paused", str(waiting.trial_number))

@@ -93,12 +93,12 @@ def test_a_search_by_four_workers_matches_until_it_is_changed(searched: str) -> 
     assert "learning_rate = 0.05" in one["problems"][0]
 
     with open_storage(searched) as storage:
-        best = next(slot for slot in slots if (slot.outcome or {}).get("state") == "COMPLETE")
+        best = next(slot for slot in slots if slot.outcome and slot.outcome.is_complete)
         assert best.outcome is not None
-        epoch = sqlalchemy.and_(tables.epochs.c.slot == best.slot, tables.epochs.c.epoch == best.outcome["best_epoch"])
+        epoch = sqlalchemy.and_(tables.epochs.c.slot == best.slot, tables.epochs.c.epoch == best.outcome.best_epoch)
         storage.transaction(lambda c: c.execute(sqlalchemy.update(tables.epochs).where(epoch).values(value=0.9999)))
     text = replayed.to_text(replay(searched))
-    assert f"its value is {best.outcome['value']}, but epoch {best.outcome['best_epoch']} has 0.9999" in text
+    assert f"its value is {best.outcome.value}, but epoch {best.outcome.best_epoch} has 0.9999" in text
 
 
 def test_a_suggestion_outlives_its_worker(storage: Storage, make_study: MakeStudy) -> None:

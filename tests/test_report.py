@@ -17,6 +17,7 @@ from mhist_tune.document import Cost, ReportedTrial, to_json
 from mhist_tune.epochs import record_epoch
 from mhist_tune.errors import StudyNotFoundError, UsageError
 from mhist_tune.leases import LeaseObserver
+from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.statistics import crossed_bootstrap
 from mhist_tune.storage import open_storage
 from tests.made_up import EPOCHS, LABELS, VOTES, create, open_test, retrain
@@ -151,7 +152,7 @@ def test_a_seed_that_diverged_leaves_the_report_incomplete(storage, study):
     open_test(storage, study, seeds=(0, 1))
     retrain(storage, study, n_slots=1)
     claim = ledger.claim(storage, study, ["retrain"], worker="w", observer=LeaseObserver())
-    ledger.decide(storage, claim, {"state": "FAIL"})
+    ledger.decide(storage, claim, Outcome(state=EndState.FAIL))
     assert ledger.finish(storage, claim)
     document = report_build.build(storage, "tiny")
     assert (document.n_seeds, document.n_seeds_planned, document.complete) == (1, 2, False)
@@ -239,10 +240,11 @@ def search(storage, study, *, number=3, val=(0.1, 0.2, 0.3, 0.6, 0.4, 0.7, 0.8, 
     """Finish the study's search slot as a trial of that number, with predictions for its validation images."""
     claim = ledger.claim(storage, study, ["search"], worker="w", observer=LeaseObserver())
     metrics = {"train_loss": 0.6, "val_loss": 0.5, "val_f1": 0.8}
-    record_epoch(storage, claim, epoch=1, value=0.8, best_value=0.8, metrics=metrics, predictions=val)
+    record_epoch(storage, claim, epoch=1, score=0.8, value=0.8, metrics=metrics, predictions=val)
     ledger.attach_trial(storage, claim, 1, number)
-    outcome = {"state": "COMPLETE", "value": 0.8, "params": {"learning_rate": 1e-3}}
-    ledger.decide(storage, claim, {**outcome, "best_epoch": 1, "stopped_epoch": 1})
+    params = {"learning_rate": 1e-3}
+    outcome = Outcome(state=EndState.COMPLETE, value=0.8, params=params, best_epoch=1, stopped_epoch=1)
+    ledger.decide(storage, claim, outcome)
     assert ledger.finish(storage, claim)
     return np.array(val)
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 from mhist_tune import ledger, revisions, tables
 from mhist_tune.errors import StorageError
 from mhist_tune.leases import Claim, LeaseObserver, renew
+from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from tests.conftest import MakeStudy
@@ -211,7 +212,7 @@ def test_a_worker_that_slept_through_an_upgrade_writes_nothing(
     assert (slot.state, slot.token, slot.expires_at) == ("free", claim.token + 1, None)
 
     attempts: list[Callable[[], object]] = [
-        lambda: ledger.decide(storage, claim, {"state": "COMPLETE"}),
+        lambda: ledger.decide(storage, claim, Outcome(state=EndState.COMPLETE)),
         lambda: renew(storage, claim, 60.0),
         lambda: take(storage, study),
     ]
@@ -234,7 +235,7 @@ def test_the_token_keeps_out_a_program_that_checks_nothing(
         open_storage(url_of(storage)).close()
     monkeypatch.setattr(storage, "_refuse_other_tables", lambda connection: None)
 
-    assert not ledger.decide(storage, claim, {"state": "COMPLETE"})
+    assert not ledger.decide(storage, claim, Outcome(state=EndState.COMPLETE))
     assert not ledger.finish(storage, claim)
 
 

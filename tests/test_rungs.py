@@ -3,16 +3,19 @@
 import collections
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mhist_tune import journal, ledger, promotion
+from mhist_tune.decision import Decision, Verdict
 from mhist_tune.epochs import epochs_of, record_epoch
 from mhist_tune.errors import UsageError
 from mhist_tune.leases import Claim, LeaseObserver, StaleTokenError
+from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.promotion import Rung
-from mhist_tune.pruning import Decision, is_audited, rungs
+from mhist_tune.pruning import is_audited, rungs
 from mhist_tune.rungs import KIND, RungBook
 from mhist_tune.stages import SlotState
 from mhist_tune.storage import Storage
@@ -23,7 +26,7 @@ from tests.processes import Fleet
 MakeStudy = Callable[..., Study]
 
 PRUNER = '{ name = "promotion", min_resource = 1, reduction_factor = 3 }'
-PRUNED = {"state": "PRUNED", "params": {}}
+PRUNED = Outcome(state=EndState.PRUNED, params={})
 
 
 def decide_again(storage: Storage, study: Study) -> dict[int, Rung]:
@@ -37,14 +40,14 @@ def decide_again(storage: Storage, study: Study) -> dict[int, Rung]:
         assert slot is not None
         if "arrived" in first.detail:
             assert first.detail["arrived"] == slot
-            assert value == epochs_of(storage, study, "search", slot)[epoch - 1].best_value
+            assert value == epochs_of(storage, study, "search", slot)[epoch - 1].value
             rung, n_slots = seen.setdefault(epoch, Rung(epoch)), first.detail["n_slots"]
             expected = promotion.arrive(rung, slot, value, reduction_factor=factor, n_slots=n_slots)
         else:
             expected = promotion.close([seen[one] for one in sorted(seen)], reduction_factor=factor)
         for other, decision in expected.items():
             event = events.popleft()
-            assert (event.slot, Decision.from_dict(event.detail)) == (other, decision)
+            assert (event.slot, Decision.from_json(event.detail)) == (other, decision)
             seen[decision.epoch].take(other, decision)
     return seen
 
@@ -88,8 +91,8 @@ def test_six_killed_workers_promote_as_one_would(
     for row in rows:
         assert row.outcome is not None
         epochs = epochs_of(storage, study, "search", row.slot)
-        ends_at = N_CLIMBED if row.outcome["state"] == "COMPLETE" else 3 if row.slot in seen[3].values else 1
-        assert [(one.epoch, one.value) for one in epochs] == [
+        ends_at = N_CLIMBED if row.outcome.state == "COMPLETE" else 3 if row.slot in seen[3].values else 1
+        assert [(one.epoch, one.score) for one in epochs] == [
             (epoch, score(row.slot, epoch)) for epoch in range(1, ends_at + 1)
         ]
         n_complete += ends_at == N_CLIMBED
@@ -114,8 +117,8 @@ def arrive(storage: Storage, book: RungBook) -> Arrive:
         claim = ledger.claim(storage, study, ["search"], worker="w", observer=LeaseObserver())
         assert claim is not None
         ledger.attach_trial(storage, claim, 1000 + claim.slot, claim.slot)
-        record_epoch(storage, claim, epoch=1, value=value, best_value=value, metrics={})
-        return claim, book.arrive(claim, epoch=1, value=value, outcome=PRUNED)
+        record_epoch(storage, claim, epoch=1, score=value, value=value, metrics={})
+        return claim, book.arrive(claim, epoch=1, value=value, if_not_promoted=PRUNED)
 
     return call
 
@@ -123,24 +126,23 @@ def arrive(storage: Storage, book: RungBook) -> Arrive:
 def test_a_waiting_slot_is_nobodys_until_it_is_promoted(storage: Storage, book: RungBook, arrive: Arrive) -> None:
     """Its old claim holds no longer, it is not claimed while it waits, and before all others afterwards."""
     waiting, decision = arrive(0.9)
-    assert decision.pause
+    assert decision.verdict is Verdict.WAIT
     with pytest.raises(StaleTokenError):
-        record_epoch(storage, waiting, epoch=2, value=0.9, best_value=0.9, metrics={})
+        record_epoch(storage, waiting, epoch=2, score=0.9, value=0.9, metrics={})
     row = ledger.slots(storage, book._study, "search")[0]
-    assert (row.state, row.expires_at, row.outcome) == (
-        SlotState.WAITING,
-        None,
-        {**PRUNED, "reason": decision.reason, "decision": decision.to_dict()},
-    )
+    assert (row.state, row.expires_at, row.outcome) == (SlotState.WAITING, None, None)
+    assert row.if_not_promoted == replace(PRUNED, reason=decision.reason, decision=decision)
+    assert ledger.outcomes(storage, book._study, [(row.stage, row.slot)]) == {}
 
     arrive(0.5)
     arrive(0.6)
     promoted = ledger.claim(storage, book._study, ["search"], worker="w", observer=LeaseObserver())
     assert promoted is not None
     assert (promoted.slot, promoted.outcome, promoted.token) == (0, None, 2)
+    assert ledger.slots(storage, book._study, "search")[0].if_not_promoted is None
     [epoch] = epochs_of(storage, book._study, "search", 0)
     assert epoch.decision is not None
-    assert (epoch.decision["pause"], epoch.decision["n_rivals"]) == (False, 2)
+    assert (epoch.decision.verdict, epoch.decision.n_competitors) == (Verdict.GO_ON, 2)
 
 
 def test_an_arrival_is_judged_once(storage: Storage, book: RungBook, arrive: Arrive) -> None:
@@ -150,7 +152,7 @@ def test_an_arrival_is_judged_once(storage: Storage, book: RungBook, arrive: Arr
     claim, decision = arrive(0.7)
     other = RungBook(storage, book._study, "search")
     for again in (book, other):
-        assert again.arrive(claim, epoch=1, value=0.7, outcome=PRUNED) == decision
+        assert again.arrive(claim, epoch=1, value=0.7, if_not_promoted=PRUNED) == decision
     assert len(journal.events(storage, book._study, kind=KIND)) == 3
 
 
@@ -162,8 +164,9 @@ def test_a_hopeless_slot_is_free_to_be_ended(storage: Storage, book: RungBook, a
     assert claim is not None
     assert claim.slot == 0
     assert claim.outcome is not None
-    assert "number 4 at rung 1, where at most 3 can go on" in claim.outcome["reason"]
-    assert claim.outcome["decision"]["prune"]
+    assert "number 4 at rung 1, where at most 3 can go on" in str(claim.outcome.reason)
+    assert claim.outcome.decision is not None
+    assert claim.outcome.decision.verdict is Verdict.PRUNE
 
 
 def test_nothing_is_settled_while_a_slot_is_left(storage: Storage, book: RungBook, arrive: Arrive) -> None:
@@ -198,12 +201,12 @@ def test_an_audited_slot_goes_on_and_counts_for_nobody(storage: Storage, make_st
     for _ in range(4):
         claim = ledger.claim(storage, study, ["search"], worker="w", observer=LeaseObserver())
         assert claim is not None
-        record_epoch(storage, claim, epoch=1, value=0.5, best_value=0.5, metrics={})
-        fates[claim.slot] = book.arrive(claim, epoch=1, value=0.5, outcome=PRUNED)
+        record_epoch(storage, claim, epoch=1, score=0.5, value=0.5, metrics={})
+        fates[claim.slot] = book.arrive(claim, epoch=1, value=0.5, if_not_promoted=PRUNED)
     audited = {slot for slot in fates if is_audited(study.definition.pruner, slot)}
     assert len(audited) == 2
     for slot, decision in fates.items():
-        assert (decision.audited, decision.pause) == (slot in audited, slot not in audited)
+        assert (decision.audited, decision.verdict is Verdict.WAIT) == (slot in audited, slot not in audited)
         [epoch] = epochs_of(storage, study, "search", slot)
-        assert epoch.decision == decision.to_dict()
-    assert max(decision.n_rivals for slot, decision in fates.items() if slot not in audited) == 1
+        assert epoch.decision == decision
+    assert max(decision.n_competitors for slot, decision in fates.items() if slot not in audited) == 1

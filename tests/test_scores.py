@@ -24,7 +24,7 @@ def claim_of(storage: Storage, study: Study) -> Claim:
 
 
 def record(storage: Storage, claim: Claim, epoch: int, best: float) -> None:
-    record_epoch(storage, claim, epoch=epoch, value=0.1, best_value=best, metrics={})
+    record_epoch(storage, claim, epoch=epoch, score=0.1, value=best, metrics={})
 
 
 def test_scores_are_the_best_so_far_by_slot(storage: Storage, study: Study) -> None:
@@ -61,7 +61,7 @@ def test_what_is_final_is_read_once(storage: Storage, study: Study) -> None:
         record(storage, claim, 1, 0.5)
     ledger.finish(storage, claims[0])
     assert book.at(1) == {0: 0.5, 1: 0.5, 3: 0.5}
-    change = sqlalchemy.update(tables.epochs).values(best_value=0.9)
+    change = sqlalchemy.update(tables.epochs).values(value=0.9)
     storage.transaction(lambda connection: connection.execute(change))
     assert book.at(1) == {0: 0.5, 1: 0.5, 3: 0.9}
     record(storage, claims[2], 1, 0.7)

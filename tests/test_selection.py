@@ -8,6 +8,7 @@ import pytest
 
 from mhist_tune import definition, ledger, selection, status, studies
 from mhist_tune.leases import LeaseObserver
+from mhist_tune.outcome import Outcome
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from tests.conftest import IMAGE_SETS
@@ -48,7 +49,7 @@ def finish(storage: Storage, text: str, outcomes: Mapping[int, dict[str, Any]]) 
         assert claim is not None
         ledger.attach_trial(storage, claim, 100 + claim.slot, claim.slot)
         common = {"best_epoch": number + 1, "stopped_epoch": 9, "params": claim.payload.get("params", {})}
-        ledger.decide(storage, claim, {**common, **outcomes[claim.slot]})
+        ledger.decide(storage, claim, Outcome.from_json({**common, **outcomes[claim.slot]}))
         ledger.finish(storage, claim)
     return study
 

@@ -6,6 +6,7 @@ from mhist_tune import ledger, status
 from mhist_tune.epochs import record_epoch
 from mhist_tune.heartbeats import heartbeat
 from mhist_tune.leases import Claim, LeaseObserver
+from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.storage import Storage
 from tests.conftest import MakeStudy
 
@@ -22,12 +23,12 @@ def test_a_study_under_way(storage: Storage, make_study: MakeStudy) -> None:
 
     first = claim()
     for epoch in (1, 2):
-        record_epoch(storage, first, epoch=epoch, value=0.5, best_value=0.5, metrics={"elapsed_s": 10.0})
-    outcome = {"state": "COMPLETE", "value": 0.5, "best_epoch": 1, "stopped_epoch": 2, "params": {}}
+        record_epoch(storage, first, epoch=epoch, score=0.5, value=0.5, metrics={"elapsed_s": 10.0})
+    outcome = Outcome(state=EndState.COMPLETE, value=0.5, best_epoch=1, stopped_epoch=2, params={})
     assert ledger.decide(storage, first, outcome)
     assert ledger.finish(storage, first)
     second = claim()
-    record_epoch(storage, second, epoch=1, value=0.4, best_value=0.4, metrics={"elapsed_s": 5.0})
+    record_epoch(storage, second, epoch=1, score=0.4, value=0.4, metrics={"elapsed_s": 5.0})
     progress = {"stage": "search", "slot": second.slot, "epoch": 1, "images_per_s": 321.0, "memory_bytes": 2 * 10**9}
     beat = heartbeat(storage, "host-1-abc", study=study.uuid, device="cuda:1", state="training", **progress)
     storage.transaction(lambda connection: connection.execute(beat))

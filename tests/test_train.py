@@ -81,7 +81,7 @@ def comparable(history: list[EpochResult]) -> list[tuple[Any, ...]]:
             result.epoch,
             {name: value for name, value in result.metrics.items() if name not in TIMED},
             None if result.probabilities is None else result.probabilities.tolist(),
-            result.best_value,
+            result.best_score,
             result.best_epoch,
         )
         for result in history
@@ -91,7 +91,7 @@ def comparable(history: list[EpochResult]) -> list[tuple[Any, ...]]:
 def assert_same(first: FitResult, second: FitResult) -> None:
     """Compare two runs bit by bit, timings apart."""
     assert comparable(first.history) == comparable(second.history)
-    assert (first.best_epoch, first.best_value, first.stopped) == (second.best_epoch, second.best_value, second.stopped)
+    assert (first.best_epoch, first.best_score, first.stopped) == (second.best_epoch, second.best_score, second.stopped)
     assert first.state_dict.keys() == second.state_dict.keys()
     assert all(torch.equal(first.state_dict[name], second.state_dict[name]) for name in first.state_dict)
 
@@ -306,7 +306,7 @@ def test_the_best_epoch_is_kept() -> None:
     f1s = losses(result, "val_f1")
     best = result.history[result.best_epoch - 1]
     assert result.best_epoch == int(np.argmax(f1s)) + 1
-    assert result.best_value == max(f1s)
+    assert result.best_score == max(f1s)
     assert best.probabilities is not None
     assert np.array_equal(predict(result.state_dict, hp, VAL, device=CPU), best.probabilities)
     np.testing.assert_allclose(
@@ -329,7 +329,7 @@ def test_another_metric_may_choose_the_best_epoch(tmp_path: Path, monitor: str, 
     scores = [sign * value for value in losses(result, f"val_{monitor}")]
     best = result.history[result.best_epoch - 1]
     assert result.best_epoch == int(np.argmax(scores)) + 1
-    assert result.best_value == best.metrics["val_f1"]
+    assert result.best_score == best.metrics["val_f1"]
     assert [epoch.best_epoch == epoch.epoch for epoch in result.history] == [
         all(score > earlier for earlier in scores[:index]) for index, score in enumerate(scores)
     ]
@@ -344,7 +344,7 @@ def test_without_an_auroc_the_first_epoch_is_kept() -> None:
     result = trained(hyperparameters(epochs=2, monitor="auroc"), val=positives)
 
     assert result.best_epoch == 1
-    assert result.best_value is not None
+    assert result.best_score is not None
 
 
 def test_a_checkpoint_from_before_a_hyperparameter_is_resumed(tmp_path: Path) -> None:
@@ -400,7 +400,7 @@ def test_without_validation_it_trains_to_the_stop_epoch() -> None:
 
     assert len(whole.history) == 4
     assert comparable(cut.history) == comparable(whole.history[:2])
-    assert (cut.best_epoch, cut.best_value, cut.stopped) == (2, None, "epochs")
+    assert (cut.best_epoch, cut.best_score, cut.stopped) == (2, None, "epochs")
     assert not any(name.startswith("val_") for name in cut.history[0].metrics)
     assert cut.history[0].probabilities is None
     assert not any(torch.equal(cut.state_dict[n], whole.state_dict[n]) for n in ("head.weight", "cls_token"))

@@ -107,7 +107,7 @@ def all_done(url: str) -> None:
         for slot in ledger.slots(storage, study, "search"):
             assert slot.state == "done"
             assert slot.outcome is not None
-            assert slot.outcome["state"] == "COMPLETE"
+            assert slot.outcome.state == "COMPLETE"
             rows = epochs_of(storage, study, "search", slot.slot)
             assert [row.epoch for row in rows] == list(range(1, N_EPOCHS + 1))
         assert journal.events(storage, study, kind="error") == []
@@ -129,7 +129,7 @@ def test_any_worker_resumes_any_trial(
     with open_storage(storage_url_sqlite) as storage:
         study = studies.load_study(storage, "small")
         slots = ledger.slots(storage, study, "search")
-        best = max(slots, key=lambda slot: ((slot.outcome or {})["value"], -slot.slot))
+        best = max(slots, key=lambda slot: (slot.outcome.value, -slot.slot))
         assert kept == trial_checkpoints.checkpoint_key(study, "search", best.slot)
     state = store.load(kept)
     assert state is not None

@@ -9,6 +9,7 @@ import pytest
 from mhist_tune import studies, trial_note
 from mhist_tune.dashboard.server import app
 from mhist_tune.epochs import epochs_of
+from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 from tests.conftest import MakeStudy
@@ -31,7 +32,7 @@ def ended(storage: Storage, make_study: MakeStudy) -> tuple[Study, optuna.trial.
     claimed = claim(storage, study, 0)
     train(storage, claimed, 0.4, 0.6, 0.5)
     epochs = epochs_of(storage, study, "search", claimed.slot)
-    outcome = {"state": "PRUNED", "value": 0.5, "best_epoch": 2, "reason": "0.600 is too low"}
+    outcome = Outcome(state=EndState.PRUNED, value=0.5, best_epoch=2, reason="0.600 is too low")
     for _ in range(2):  # a worker killed in between lets the next one write it again
         trial_note.write_trial(storage, study, "search", trial_id, outcome, epochs)
     storage.optuna.set_trial_state_values(trial_id, optuna.trial.TrialState.PRUNED, [0.5])

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from mhist_tune.epochs import EpochRow
+from mhist_tune.outcome import EndState
 from mhist_tune.space import Categorical, Float, Int
 from mhist_tune.trials import Trial, edges, importance
 
@@ -15,7 +16,7 @@ SPACE = {
 def trial(number, params, values):
     """A trial with these best values, one for each epoch."""
     epochs = [EpochRow(n, 1, value, value, {}, None, 0.0) for n, value in enumerate(values, start=1)]
-    return Trial(number, "COMPLETE" if len(values) > 2 else "PRUNED", params, tuple(epochs))
+    return Trial(number, EndState.COMPLETE if len(values) > 2 else EndState.PRUNED, params, tuple(epochs))
 
 
 def draw(rng):

@@ -29,6 +29,7 @@ from mhist_tune.devices import parse_devices
 from mhist_tune.epochs import epochs_of
 from mhist_tune.errors import MhistTuneError
 from mhist_tune.events import Interrupted
+from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.predictions import image_rows
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study, load_study
@@ -123,21 +124,21 @@ def write(storage: Storage, found: Sequence[Study], path: Path) -> int:
     lines = [head]
     for seed, study in zip(SEEDS, found, strict=True):
         for slot in ledger.slots(storage, study, "search"):
-            outcome = slot.outcome or {}
-            if outcome.get("state") in ("COMPLETE", "PRUNED"):  # pruned means diverged: nothing else prunes here
+            outcome = slot.outcome
+            if outcome and outcome.state is not EndState.FAIL:  # pruned means diverged: nothing else prunes here
                 lines.append(_line(storage, study, slot.slot, seed, outcome))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return len(lines) - 1
 
 
-def _line(storage: Storage, study: Study, slot: int, seed: int, outcome: Mapping[str, Any]) -> dict[str, Any]:
+def _line(storage: Storage, study: Study, slot: int, seed: int, outcome: Outcome) -> dict[str, Any]:
     epochs = epochs_of(storage, study, "search", slot)
     curves = {
         name: [None if (value := epoch.metrics.get(name)) is None else round(value, decimals) for epoch in epochs]
         for name, decimals in METRICS.items()
     }
-    return {"configuration": slot, "seed": seed, "params": outcome["params"], **curves}
+    return {"configuration": slot, "seed": seed, "params": outcome.params, **curves}
 
 
 def _arguments() -> argparse.Namespace:

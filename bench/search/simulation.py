@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from mhist_tune import pruning, space
+from mhist_tune.decision import Decision, Verdict
 from mhist_tune.promotion import Rung, arrive, close
 
 Params = Mapping[str, Any]
@@ -189,16 +190,24 @@ class Simulation:
                 found = arrive(rung, trial.slot, trial.best, reduction_factor=self._factor, n_slots=self._n_slots)
                 for slot, decision in found.items():
                     self._take(slot, decision)
-        elif pruning.decide(
-            self._pruner, slot=trial.slot, epoch=epoch, n_epochs=n_epochs, value=trial.best, values_at=self._values_at
-        ).prune:
+        elif (
+            pruning.decide(
+                self._pruner,
+                slot=trial.slot,
+                epoch=epoch,
+                n_epochs=n_epochs,
+                value=trial.best,
+                values_at=self._values_at,
+            ).verdict
+            is Verdict.PRUNE
+        ):
             trial.state = "pruned"
 
-    def _take(self, slot: int, decision: pruning.Decision) -> None:
+    def _take(self, slot: int, decision: Decision) -> None:
         trial = self.search.trials[slot]
         self._rungs[decision.epoch].take(slot, decision)
-        if decision.prune or decision.pause:
-            trial.state = "pruned" if decision.prune else "paused"
+        if decision.verdict is not Verdict.GO_ON:
+            trial.state = "pruned" if decision.verdict is Verdict.PRUNE else "waiting"
         elif trial not in self._promoted:
             trial.state = "promoted"
             self._promoted.append(trial)

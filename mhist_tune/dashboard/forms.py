@@ -13,7 +13,7 @@ from mhist_tune.stages import StudyState
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
-ACTIONS = ("pause", "continue", "stop", "extend", "retry", "veto", "enqueue", "delete")
+ACTIONS = ("pause", "continue", "stop", "extend", "retry", "thaw", "veto", "enqueue", "delete")
 _STATES = {"pause": StudyState.PAUSED, "continue": StudyState.ACTIVE, "stop": StudyState.STOPPED}
 _BY = "the dashboard"
 _MAX_FORM_BYTES = 64 * 1024
@@ -62,6 +62,10 @@ def act(storage: Storage, study: Study, action: str, fields: Mapping[str, str]) 
             change.extend(storage, study, _whole(fields, "n_trials", 1, _MAX_TRIALS), by=_BY)
         case "retry":
             change.retry(storage, study, _whole(fields, "trial", 0, 10**9), by=_BY)
+        case "thaw":
+            number = _whole(fields, "trial", 0, 10**9)
+            change.thaw(storage, study, number, by=_BY)
+            return f"{here}/trial/{number}"
         case "veto":
             number = _whole(fields, "trial", 0, 10**9)
             veto.record(storage, study, number, fields.get("reason", ""), by=_BY)

@@ -113,7 +113,7 @@ class _StudyCache:
 
     def params(self, slot: SlotRow) -> dict[str, Any]:
         """Return a trial's params: of its outcome, of its slot, or else those that Optuna has stored."""
-        params = (slot.outcome or {}).get("params") or slot.payload.get("params")
+        params = (slot.outcome and slot.outcome.params) or slot.payload.get("params")
         if params is None and slot.trial_id is not None:
             with contextlib.suppress(KeyError):
                 params = self._storage.optuna.get_trial(slot.trial_id).params

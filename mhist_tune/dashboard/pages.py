@@ -92,11 +92,12 @@ def trial(board: Board, name: str, number: int) -> dict[str, Any]:
     if other is not None and other is not slot:
         curves.insert(0, (f"trial {other.trial_number}, best", board.epochs(name, other), "best"))
     elapsed_s = sum(epoch.metrics.get("elapsed_s") or 0.0 for epoch in epochs)
+    has_best = slot.outcome is not None or slot.if_not_promoted is not None
     return {
         "study": name,
         "trial": row,
         "facts_of_trial": [
-            ("Best validation F1", row.value, f"epoch {row.best_epoch}" if slot.outcome else ""),
+            ("Best validation F1", row.value, f"epoch {row.best_epoch}" if has_best else ""),
             ("Epochs", row.epochs, ""),
             ("Training", f"{elapsed_s:,.0f}", "s"),
             ("Attempts", str(slot.attempts), ""),
@@ -105,12 +106,13 @@ def trial(board: Board, name: str, number: int) -> dict[str, Any]:
         "charts": view.panels(curves, max(len(drawn) for _, drawn, _ in curves)),
         "params": [(key, shortest(value)) for key, value in params.items()],
         "decisions": [
-            (epoch.epoch, epoch.decision["reason"])
+            (epoch.epoch, epoch.decision.reason)
             for epoch in epochs
-            if epoch.decision and epoch.decision.get("threshold") is not None
+            if epoch.decision and epoch.decision.threshold is not None
         ],
         "may_retry": row.state in ("failed", "pruned") and not snapshot.study.definition.rows,
-        "may_veto": slot.state == SlotState.LEASED,
+        "may_veto": slot.state is SlotState.LEASED,
+        "may_thaw": slot.state is SlotState.WAITING,
     }
 
 

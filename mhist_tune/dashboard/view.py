@@ -11,6 +11,7 @@ from mhist_tune import selection, svg
 from mhist_tune.dashboard.live import Snapshot
 from mhist_tune.epochs import EpochRow
 from mhist_tune.ledger import SlotRow
+from mhist_tune.outcome import EndState
 from mhist_tune.stages import SlotState
 from mhist_tune.svg import Line
 from mhist_tune.words import rough_duration, score, shortest
@@ -26,15 +27,15 @@ N_COLOURS = 6
 N_DRAWN = 2000
 """Trials in the history chart at most: the newest."""
 PAGE = 50
-_STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+_STATES = {EndState.COMPLETE: "complete", EndState.PRUNED: "pruned", EndState.FAIL: "failed"}
 _SLOTS = {
     SlotState.LEASED: "running",
-    SlotState.FREE: "waiting",
-    SlotState.WAITING: "paused",
+    SlotState.FREE: "free",
+    SlotState.WAITING: "waiting",
     SlotState.CANCELLED: "cancelled",
     SlotState.DONE: "done",
 }
-_BAR = ("done", "pruned", "failed", "leased", "free", "cancelled")
+_BAR = ("done", "pruned", "failed", "leased", "waiting", "free", "cancelled")
 
 Epochs = Sequence[EpochRow]
 Curves = Sequence[tuple[str, Epochs, str]]
@@ -58,7 +59,7 @@ class TrialRow:
 
 def state_of(slot: SlotRow) -> str:
     """Return the state of a slot in one word."""
-    return _STATES.get((slot.outcome or {}).get("state", ""), _SLOTS[slot.state])
+    return _STATES[slot.outcome.state] if slot.outcome else _SLOTS[slot.state]
 
 
 def study(snapshot: Snapshot) -> dict[str, Any]:
@@ -67,9 +68,9 @@ def study(snapshot: Snapshot) -> dict[str, Any]:
     counts = dict.fromkeys(_BAR, 0)
     for slot in slots:
         state = state_of(slot)
-        counts[{"complete": "done", "running": "leased", "waiting": "free", "paused": "free"}.get(state, state)] += 1
+        counts[{"complete": "done", "running": "leased"}.get(state, state)] += 1
     ended = counts["done"] + counts["pruned"] + counts["failed"]
-    words = {"done": "complete", "leased": "running", "free": "waiting"}
+    words = {"done": "complete", "leased": "running"}
     speed = sum(worker.images_per_s or 0.0 for worker in found.workers)
     best = found.best
     left = "–" if found.time_left_s is None else rough_duration(found.time_left_s)
@@ -130,20 +131,19 @@ def trial_rows(
     best = snapshot.summary.best
     rows = []
     for slot, given in zip(slots, params, strict=True):
-        outcome = slot.outcome or {}
+        outcome = slot.outcome or slot.if_not_promoted
         epochs = running.get(slot.slot, ())
-        values = [row.best_value for row in epochs if row.best_value is not None]
-        value = outcome.get("best_value", outcome.get("value", max(values, default=None)))
+        value = outcome.value if outcome else max((row.value for row in epochs if row.value is not None), default=None)
         rows.append(
             TrialRow(
                 slot=slot.slot,
                 number=slot.trial_number,
                 state=state_of(slot),
                 value=score(value),
-                best_epoch=shortest(outcome.get("best_epoch")),
-                epochs=shortest(outcome.get("stopped_epoch", len(epochs) or None)),
+                best_epoch=shortest(outcome.best_epoch if outcome else None),
+                epochs=shortest((outcome and outcome.stopped_epoch) or len(epochs) or None),
                 params=[shortest(given.get(name)) for name in names],
-                reason=str(outcome.get("reason", "")),
+                reason=(outcome.reason or "") if outcome else "",
                 is_best=best is not None and slot.slot == best.slot,
             )
         )
@@ -167,7 +167,7 @@ def chosen(slots: Sequence[SlotRow], *, sort: str, only: str) -> list[SlotRow]:
 
 def filters(name: str, slots: Sequence[SlotRow], only: str) -> list[tuple[str, str]]:
     """Return text and URL of a link for each state that occurs. The state that is listed has no URL."""
-    states = dict.fromkeys(("complete", "pruned", "failed", "running", "waiting", "cancelled"), 0)
+    states = dict.fromkeys(("complete", "pruned", "failed", "running", "waiting", "free", "cancelled"), 0)
     for slot in chosen(slots, sort="", only=""):
         states[state_of(slot)] = states.get(state_of(slot), 0) + 1
     found = [("all", "" if not only else f"/study/{name}#trials")]
@@ -210,9 +210,8 @@ def history(snapshot: Snapshot) -> tuple[str, str]:
 
 
 def _value(slot: SlotRow) -> float:
-    outcome = slot.outcome or {}
-    value = outcome.get("best_value", outcome.get("value"))
-    return -math.inf if value is None else float(value)
+    outcome = slot.outcome or slot.if_not_promoted
+    return -math.inf if outcome is None or outcome.value is None else outcome.value
 
 
 def _ago(snapshot: Snapshot) -> str:

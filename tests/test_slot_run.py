@@ -29,6 +29,7 @@ from mhist_tune.errors import StorageError
 from mhist_tune.events import Emit
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.ledger import SlotRow
+from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.pruning import Decision
 from mhist_tune.storage import open_storage
 
@@ -97,13 +98,13 @@ def test_a_smoothed_value_is_recorded_and_judged(work: Work, recorded: Recorded)
 
     assert slot.outcome is not None
     curve = [row.metrics["val_f1"] or 0.0 for row in epochs]
-    best = slot.outcome["best_epoch"]
-    assert slot.outcome["value"] == pytest.approx(sum(curve[max(0, best - 2) : best]) / min(best, 2))
-    assert slot.outcome["best_value"] == curve[best - 1] == max(curve)
-    assert epochs[-1].best_value == slot.outcome["value"]
+    best = slot.outcome.best_epoch
+    assert slot.outcome.value == pytest.approx(sum(curve[max(0, best - 2) : best]) / min(best, 2))
+    assert slot.outcome.best_score == curve[best - 1] == max(curve)
+    assert epochs[-1].value == slot.outcome.value
     for n, row in enumerate(epochs, 1):
         kept = max(range(n), key=lambda index: curve[index])
-        assert row.best_value == pytest.approx(sum(curve[max(0, kept - 1) : kept + 1]) / min(kept + 1, 2))
+        assert row.value == pytest.approx(sum(curve[max(0, kept - 1) : kept + 1]) / min(kept + 1, 2))
 
 
 def test_a_diverged_trial_is_pruned_with_its_reason(work: Work, recorded: Recorded) -> None:
@@ -114,10 +115,10 @@ def test_a_diverged_trial_is_pruned_with_its_reason(work: Work, recorded: Record
     assert code == 0
     assert slot.state == "done"
     assert slot.outcome is not None
-    assert slot.outcome["state"] == "PRUNED"
-    assert slot.outcome["sampling"]["n_train"] > 0
-    assert slot.outcome["reason"].startswith("diverged: ")
-    assert "epoch 1" in slot.outcome["reason"]
+    assert slot.outcome.state == "PRUNED"
+    assert slot.outcome.sampling["n_train"] > 0
+    assert slot.outcome.reason.startswith("diverged: ")
+    assert "epoch 1" in slot.outcome.reason
 
 
 def test_a_failing_trial_is_retried_twice_from_its_checkpoint(
@@ -140,7 +141,7 @@ def test_a_failing_trial_is_retried_twice_from_its_checkpoint(
 
     assert code == 0
     assert (slot.state, slot.attempts) == ("done", 3)
-    assert slot.outcome == {"state": "FAIL", "value": None, "reason": "ZeroDivisionError: a bug"}
+    assert slot.outcome == Outcome(state=EndState.FAIL, reason="ZeroDivisionError: a bug")
     assert [(row.epoch, row.token) for row in epochs] == [(1, 1)]
     assert judged == [1, 2] * 3
     errors = [event.detail["traceback"] for event in events if event.kind == "error"]
@@ -168,7 +169,7 @@ def test_out_of_memory_halves_the_micro_batch(work: Work, recorded: Recorded, sm
 
     assert code == 0
     assert slot.outcome is not None
-    assert slot.outcome["state"] == "COMPLETE"
+    assert slot.outcome.state == "COMPLETE"
     assert [row.epoch for row in epochs] == [1, 2, 3]
     assert [event.detail["micro_batch_size"] for event in events if event.kind == "out of memory"] == [16, 8]
     assert "micro_batch_size=4" in err
@@ -202,7 +203,7 @@ def test_a_full_disk_pauses_the_trial(work: Work, recorded: Recorded, monkeypatc
 
     assert code == 0
     assert slot.outcome is not None
-    assert slot.outcome["state"] == "COMPLETE"
+    assert slot.outcome.state == "COMPLETE"
     assert [row.epoch for row in epochs] == [1, 2, 3]
     assert err.count("event=paused") == 1
     assert "no space is left" in err
@@ -241,7 +242,7 @@ def test_a_full_disk_of_the_database_pauses_the_trial(
 
     assert code == 0
     assert slot.outcome is not None
-    assert slot.outcome["state"] == "COMPLETE"
+    assert slot.outcome.state == "COMPLETE"
     assert [row.epoch for row in epochs] == list(range(1, 13))
     assert len(heard) == 1
     assert "disk is full" in err

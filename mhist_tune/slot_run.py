@@ -2,40 +2,46 @@
 
 The order of the writes is what makes a kill at any point harmless: the epoch enters the ledger's tables first,
 together with what was decided after it, then Optuna's mirror of it; the outcome is decided in the ledger first, then
-given to Optuna, then the slot is done. Whoever claims the slot next finds how far this went and goes on from there.
+given to Optuna, then the slot is done. The next worker that claims the slot finds how far this went and goes on there.
 """
 
 import contextlib
 import dataclasses
-import itertools
 import math
 import time
 import traceback
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping
 from functools import partial
 from typing import Any
 
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Executable
 
-from mhist_tune import journal, ledger, memory, studies, trial_note
-from mhist_tune.epochs import EpochRow, epochs_of, record_epoch
+from mhist_tune import journal, ledger, memory
+from mhist_tune.decision import Decision, Verdict
+from mhist_tune.epochs import epochs_of, record_epoch
 from mhist_tune.errors import DeviceError, MhistTuneError, StorageError
 from mhist_tune.events import Interrupted
 from mhist_tune.heartbeats import heartbeat
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.images import ImageSet
 from mhist_tune.leases import Claim, LeaseKeeper, StaleTokenError
-from mhist_tune.optuna_internals import trial_id
+from mhist_tune.optuna_trial import OptunaTrial
 from mhist_tune.outbox import Outbox
-from mhist_tune.pruning import Decision, smoothed
+from mhist_tune.outcome import EndState, Outcome
+from mhist_tune.pruning import smoothed
 from mhist_tune.session import Session
+from mhist_tune.stages import Stage
 from mhist_tune.train import Diverged, EpochResult, FitResult, fit
 from mhist_tune.trial_checkpoints import LeftToOthers, TrialCheckpoints
 
 N_ATTEMPTS_AFTER_ERRORS = 3
 """How often a trial that fails by itself is tried before it is recorded as FAIL."""
+
+Judge = Callable[[int, float], Decision]
+"""Decides about a trial from the epoch just finished and its value."""
+
+Arrive = Callable[[EpochResult, float], Decision]
+"""Decides about a trial that has arrived at a rung, from the epoch just finished and its value."""
 
 _STEP_EVENT_S = 0.5
 _ANSWER_S = 2.0  # how long training waits for the report of an epoch; after that it goes on and the report waits
@@ -43,17 +49,25 @@ _LISTEN_S = 0.2
 _RELEASE_S = 5.0
 
 
-class _Pruned(Exception):
-    def __init__(self, decision: Mapping[str, Any]) -> None:
-        super().__init__(decision["reason"])
-        self.decision = decision
+class EndedEarly(Exception):
+    """Training ended before its last epoch: a decision pruned the trial, or it diverged."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
 
 
-class Paused(Exception):
+class Waits(Exception):
     """The trial waits at a rung, and its slot with it."""
 
     def __init__(self, decision: Decision) -> None:
         super().__init__(decision.reason)
+
+
+class _Pruned(Exception):
+    def __init__(self, decision: Decision) -> None:
+        super().__init__(decision.reason)
+        self.decision = decision
 
 
 class SlotRun:
@@ -63,45 +77,24 @@ class SlotRun:
         session: the worker's session.
         claim: the slot as claimed.
         keeper: renews the lease and knows when it is lost.
+
+    Attributes:
+        trial: Optuna's trial of the slot.
+        params: of the trial; None until the stage has set them.
+        sampling: what epochs are drawn from; None until `fit` knows.
     """
 
     def __init__(self, session: Session, claim: Claim, keeper: LeaseKeeper) -> None:
         self.session = session
         self.claim = claim
-        self.sampling: dict[str, Any] = {}  # what epochs are drawn from, once `fit` knows
-        self.trial_number = -1 if claim.trial_number is None else claim.trial_number
-        self._trial_id = -1 if claim.trial_id is None else claim.trial_id
+        self.params: dict[str, Any] | None = None
+        self.sampling: dict[str, Any] | None = None
+        self.trial = OptunaTrial(session.storage, session.study, claim)
         self._keeper = keeper
         self._epoch = 0
         self._curve: list[float] = []
         self._last_step_event = 0.0
         self.checkpoints = TrialCheckpoints(session, claim, keeper, self._where)
-
-    def ensure_trial(self, template: Callable[[], FrozenTrial]) -> int:
-        """Return the Optuna trial id of this slot: stored, or adopted by its tag, or created from `template`.
-
-        The template is a RUNNING trial whose user attribute `slot` is the slot's number.
-        """
-        storage, claim = self.session.storage, self.claim
-        if claim.trial_id is not None:
-            return claim.trial_id
-        study_id = studies.optuna_study_id(storage, self.session.study, claim.stage)
-        attempts = itertools.count(claim.token)
-
-        def adopt_or_create() -> FrozenTrial:
-            # a first claim has no orphan, unless the answer to its own creation was lost
-            if next(attempts) > 1:
-                running = storage.optuna.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
-                orphan = next((trial for trial in running if trial.user_attrs.get("slot") == claim.slot), None)
-                if orphan is not None:
-                    return orphan
-            return storage.optuna.get_trial(storage.optuna.create_new_trial(study_id, template_trial=template()))
-
-        trial = storage.retrying(adopt_or_create)
-        self._trial_id, self.trial_number = trial_id(trial), trial.number
-        if not ledger.attach_trial(storage, claim, self._trial_id, trial.number):
-            raise StaleTokenError(claim)
-        return self._trial_id
 
     def fit(
         self,
@@ -111,12 +104,12 @@ class SlotRun:
         *,
         seed: int,
         stop_epoch: int | None = None,
-        judge: Callable[[EpochResult], Decision] | None = None,
-        arrive: Callable[[EpochResult], Decision] | None = None,
+        judge: Judge | None = None,
+        arrive: Arrive | None = None,
         rungs: Container[int] = (),
         image_set: str = "val",
-    ) -> FitResult | dict[str, Any]:
-        """Train with fenced reports; return the result, or the outcome that ended it early (pruned or diverged).
+    ) -> FitResult:
+        """Train with fenced reports and return the result.
 
         `judge` decides after every epoch; `arrive` after those in `rungs`, whose end is always saved before.
         `image_set` names the stored images that `val` is.
@@ -124,8 +117,9 @@ class SlotRun:
         Out of memory, the run goes on from its checkpoint with half the micro-batch.
 
         Raises:
+            EndedEarly: the trial was pruned, or it diverged.
             MhistTuneError: out of memory, and the micro-batch cannot be halved.
-            Paused: the trial waits at a rung.
+            Waits: the trial waits at a rung.
         """
         session, n_epochs = self.session, stop_epoch or hp.epochs
         session.emit("trial", **self._where(), epochs=n_epochs, attempt=self.claim.attempts)
@@ -146,7 +140,7 @@ class SlotRun:
                             checkpoint=self.checkpoints.writer,
                             on_epoch=partial(self._on_epoch, outbox),
                             on_step=partial(self._on_step, outbox),
-                            on_sampling=self.sampling.update,
+                            on_sampling=self._take_sampling,
                             stop_epoch=stop_epoch,
                             save_at=rungs,
                         )
@@ -158,9 +152,9 @@ class SlotRun:
                 # Only here, behind the handler, the failed run is gone from memory: the error's traceback held it.
                 hp = self._with_less_memory(hp)
         except _Pruned as pruned:
-            return self._ended_early(str(pruned), decision=dict(pruned.decision))
+            raise EndedEarly(self._ended_early(str(pruned), pruned.decision)) from None
         except Diverged as diverged:
-            return self._ended_early(f"diverged: {diverged}")
+            raise EndedEarly(self._ended_early(f"diverged: {diverged}", None)) from diverged
 
     def _with_less_memory(self, hp: Hyperparameters) -> Hyperparameters:
         session, device = self.session, self.session.device
@@ -180,7 +174,7 @@ class SlotRun:
             return dataclasses.replace(hp, micro_batch_size=n_images // 2)
         fitting = memory.fitting_micro_batch_size(hp, device, n_images // 2)
         raise MhistTuneError(
-            f"trial {self.trial_number} of {session.study.name} does not fit into the memory of {device} with "
+            f"trial {self.trial.number} of {session.study.name} does not fit into the memory of {device} with "
             f"{n_images} images at once; its slot is free again",
             hint="this needs a device with more free memory"
             if fitting is None
@@ -188,19 +182,24 @@ class SlotRun:
             "with BatchNorm it is part of the method and stays as it is",
         )
 
-    def _ended_early(self, reason: str, **details: Any) -> dict[str, Any]:
+    def _ended_early(self, reason: str, decision: Decision | None) -> Outcome:
         rows = epochs_of(self.session.storage, self.session.study, self.claim.stage, self.claim.slot)
-        best = max(rows, key=lambda row: (row.value, -row.epoch), default=None)
-        return {
-            "state": "PRUNED",
-            "value": rows[-1].value if rows else None,
-            "best_value": best.value if best else None,
-            "best_epoch": best.epoch if best else None,
-            "stopped_epoch": len(rows),
-            "reason": reason,
-            "sampling": self.sampling,
-            **details,
-        }
+        best = max(rows, key=lambda row: (row.score, -row.epoch), default=None)
+        return Outcome(
+            # a search goes on without the trial; every other stage needs all of its trainings
+            state=EndState.PRUNED if self.claim.stage is Stage.SEARCH else EndState.FAIL,
+            value=rows[-1].value if rows else None,
+            best_score=best.score if best else None,
+            best_epoch=best.epoch if best else None,
+            stopped_epoch=len(rows),
+            reason=reason,
+            decision=decision,
+            params=self.params,
+            sampling=self.sampling,
+        )
+
+    def _take_sampling(self, sampling: dict[str, Any]) -> None:
+        self.sampling = sampling
 
     def _on_epoch(self, outbox: Outbox[EpochResult], result: EpochResult) -> None:
         self._epoch = result.epoch
@@ -235,51 +234,50 @@ class SlotRun:
         result: EpochResult,
         *,
         n_epochs: int,
-        judge: Callable[[EpochResult], Decision] | None,
-        arrive: Callable[[EpochResult], Decision] | None,
+        judge: Judge | None,
+        arrive: Arrive | None,
         rungs: Container[int],
         image_set: str,
     ) -> None:
-        session, lease_s = self.session, self.session.study.definition.lease_s
-        value = result.metrics.get("val_f1", result.metrics["train_loss"])
-        assert value is not None
+        session = self.session
+        score = result.metrics.get("val_f1", result.metrics["train_loss"])
+        assert score is not None
+        value = result.best_score
+        decision = None
         if judge is not None:
             # the epochs of a resumed run are reported from the first one on
-            self._curve[result.epoch - 1 :] = [value]
-            objective = smoothed(self._curve, result.best_epoch, session.study.definition.smoothing)
-            result = dataclasses.replace(result, best_value=objective)
-        decision = None if judge is None else judge(result).to_dict()
+            self._curve[result.epoch - 1 :] = [score]
+            value = smoothed(self._curve, result.best_epoch, session.study.definition.smoothing)
+            decision = judge(result.epoch, value)
         started = time.monotonic()
         recorded = record_epoch(
             session.storage,
             self.claim,
             epoch=result.epoch,
+            score=score,
             value=value,
-            best_value=result.best_value,
             metrics=result.metrics,
             decision=decision,
             predictions=result.probabilities,
             image_set=image_set,
-            lease_s=lease_s,
+            lease_s=session.study.definition.lease_s,
             alongside=self._heartbeat(result.epoch, result.metrics),
         )
         self._keeper.renewed(started)
         self.checkpoints.announce()
-        session.storage.retrying(partial(self._mirror, result.epoch, value))
+        session.storage.retrying(partial(self.trial.record, result.epoch, score))
         if recorded.is_new:
             shown = {**self._where(), "epoch": result.epoch, "epochs": n_epochs, "best_epoch": result.best_epoch}
             session.emit("epoch", **shown, **result.metrics)
-        if recorded.decision is not None and recorded.decision["prune"]:
+        if recorded.decision is not None and recorded.decision.verdict is Verdict.PRUNE:
             raise _Pruned(recorded.decision)
         if arrive is not None and result.epoch in rungs:
-            arrived = arrive(result)
-            if arrived.pause:
-                raise Paused(arrived)
-            if arrived.prune:
-                raise _Pruned(arrived.to_dict())
-
-    def _mirror(self, epoch: int, value: float) -> None:
-        self.session.storage.optuna.set_trial_intermediate_value(self._trial_id, epoch, value)
+            assert value is not None
+            arrived = arrive(result, value)
+            if arrived.verdict is Verdict.WAIT:
+                raise Waits(arrived)
+            if arrived.verdict is Verdict.PRUNE:
+                raise _Pruned(arrived)
 
     def _heartbeat(self, epoch: int, metrics: Mapping[str, float | None]) -> Executable:
         return heartbeat(
@@ -289,7 +287,7 @@ class SlotRun:
             device=str(self.session.device),
             stage=self.claim.stage,
             slot=self.claim.slot,
-            trial_number=self.trial_number,
+            trial_number=self.trial.number,
             epoch=epoch,
             images_per_s=metrics.get("images_per_s"),
             memory_bytes=metrics.get("peak_memory_bytes"),
@@ -302,47 +300,31 @@ class SlotRun:
             "study": self.session.study.name,
             "stage": claim.stage,
             "slot": claim.slot,
-            "trial": self.trial_number,
+            "trial": self.trial.number,
             "epoch": self._epoch,
         }
 
-    def conclude(self, outcome: Mapping[str, Any]) -> None:
+    def conclude(self, outcome: Outcome) -> None:
         """Decide the outcome, hand it to Optuna, and finish the slot.
 
         Raises:
             StaleTokenError: another worker holds the slot now.
         """
         storage, claim = self.session.storage, self.claim
-        if not ledger.decide(storage, claim, dict(outcome)):
+        if not ledger.decide(storage, claim, outcome):
             raise StaleTokenError(claim)
         epochs = epochs_of(storage, self.session.study, claim.stage, claim.slot)
-        storage.retrying(lambda: self._tell(outcome, epochs))
+        storage.retrying(lambda: self.trial.finish(outcome, epochs))
         # Before the slot is done: killed here, the next holder of the slot removes them, afterwards nobody would.
         self.checkpoints.tidy()
         if not ledger.finish(storage, claim):
             raise StaleTokenError(claim)
-        shown = {
-            name: outcome[name] for name in ("state", "value", "best_epoch", "reason") if outcome.get(name) is not None
-        }
+        record = outcome.to_json()
+        shown = {name: record[name] for name in ("state", "value", "best_epoch", "reason") if name in record}
         self.session.emit("done", **self._where(), **shown)
 
-    def _tell(self, outcome: Mapping[str, Any], epochs: Sequence[EpochRow]) -> None:
-        optuna_storage, value = self.session.storage.optuna, outcome.get("value")
-        if optuna_storage.get_trial(self._trial_id).state.is_finished():
-            return
-        # a worker that lost this slot after its decision may write the same outcome at the same time
-        with contextlib.suppress(UpdateFinishedTrialError):
-            for name in ("standard_error", "best_epoch", "stopped_epoch", "reason"):
-                if outcome.get(name) is not None:
-                    optuna_storage.set_trial_user_attr(self._trial_id, name, outcome[name])
-            trial_note.write_trial(
-                self.session.storage, self.session.study, self.claim.stage, self._trial_id, outcome, epochs
-            )
-            values = None if value is None else [value]
-            optuna_storage.set_trial_state_values(self._trial_id, TrialState[outcome["state"]], values)
 
-
-def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Mapping[str, Any]]) -> None:
+def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Outcome]) -> None:
     """Run a claimed slot to its end with `work`, which returns the outcome.
 
     A lease lost on the way ends the run quietly, a stop request frees the slot, and an error is recorded with its
@@ -359,21 +341,21 @@ def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Mapping[s
         run = SlotRun(session, claim, keeper)
         try:
             try:
-                run.conclude(claim.outcome or work(run))
+                run.conclude(claim.outcome or _outcome_of(work, run))
             except Interrupted:
                 run.checkpoints.writer.save_kept()
                 raise
             finally:
                 run.checkpoints.writer.finish()  # no save outlives the lease
-        except Paused as paused:
-            session.emit("waits", study=name, stage=stage, slot=slot, reason=str(paused))
+        except Waits as waits:
+            session.emit("waits", study=name, stage=stage, slot=slot, reason=str(waits))
         except StaleTokenError:
             session.emit("lost", study=name, stage=stage, slot=slot)
         except LeftToOthers:
             _release(session, claim)
         except StorageError as error:
             _release(session, claim)
-            kept = f"{error}; trial {run.trial_number} of {name} keeps its checkpoint and is resumed from it"
+            kept = f"{error}; trial {run.trial.number} of {name} keeps its checkpoint and is resumed from it"
             raise StorageError(kept, hint=error.hint) from error
         except (Interrupted, MhistTuneError):
             _release(session, claim)
@@ -390,7 +372,14 @@ def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Mapping[s
             if len(errors) < N_ATTEMPTS_AFTER_ERRORS:
                 ledger.release(storage, claim)
             else:
-                run.conclude({"state": "FAIL", "value": None, "reason": summary})
+                run.conclude(Outcome(state=EndState.FAIL, reason=summary))
+
+
+def _outcome_of(work: Callable[[SlotRun], Outcome], run: SlotRun) -> Outcome:
+    try:
+        return work(run)
+    except EndedEarly as ended:
+        return ended.outcome
 
 
 def _release(session: Session, claim: Claim) -> None:
