@@ -34,7 +34,10 @@ WRITES = [
     ("PATCH", "/api/studies/1"),
     ("OPTIONS", "/api/studies"),
     ("POST", "/healthz"),
-    *(("POST", f"/study/shown/{one}") for one in ("pause", "continue", "stop", "extend", "retry", "veto", "enqueue")),
+    *(
+        ("POST", f"/study/shown/{one}")
+        for one in ("pause", "continue", "stop", "extend", "retry", "thaw", "veto", "enqueue")
+    ),
 ]
 ALLOWED = {"/api/studies/1/note", "/api/studies/1/1/note", "/api/artifacts/1", "/api/artifacts/1/1/abc"}
 PAGES = ["/", "/study/shown", "/study/shown/report", "/dashboard", "/api/studies", "/static/bundle.js", "/csv/1"]

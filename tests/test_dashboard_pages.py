@@ -13,6 +13,8 @@ from mhist_tune.epochs import record_epoch
 from mhist_tune.heartbeats import heartbeat
 from mhist_tune.leases import Claim, LeaseObserver
 from mhist_tune.outcome import EndState, Outcome
+from mhist_tune.rungs import RungBook
+from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 from tests import made_up
@@ -208,6 +210,46 @@ def test_control_is_recorded(user: Client, storage: Storage, shown: Study) -> No
     kinds = [event.kind for event in journal.events(storage, shown) if event.detail.get("by") == "the dashboard"]
     assert kinds == ["state", "state", "extended", "retried", "veto", "enqueued", "state"]
     assert "looks wrong" in user.get("/study/shown").body
+
+
+@pytest.fixture
+def waiting(storage: Storage, make_study: MakeStudy) -> Study:
+    """A study with nine slots, in which trial 0 waits at its first rung and nothing has ended."""
+    pruner = '{ name = "promotion", min_resource = 1, reduction_factor = 3 }'
+    study = make_study("shown", n_trials=9, lease_s=60.0, pruner=pruner)
+    claimed = claim(storage, study, 0)
+    train(storage, claimed, 0.4321)
+    unless_promoted = Outcome(
+        state=EndState.PRUNED,
+        value=0.4321,
+        best_score=0.4321,
+        best_epoch=1,
+        stopped_epoch=1,
+        params={"learning_rate": 0.00123456},
+    )
+    RungBook(storage, study, Stage.SEARCH).arrive(claimed, epoch=1, value=0.4321, if_not_promoted=unless_promoted)
+    return study
+
+
+def test_a_trial_at_a_rung_is_waiting(user: Client, storage: Storage, waiting: Study) -> None:
+    """It is not counted as pruned or ended, and its page offers to continue it, not to try it again."""
+    page = user.get("/study/shown").body
+    assert "1 waiting, 8 free" in page
+    assert "1 pruned" not in page
+    assert "pill waiting" in page
+    assert "0.4321" in page
+    assert user.get("/study/shown?state=pruned").body.count("pill pruned") == 0
+    trial = user.get("/study/shown/trial/0").body
+    assert "/study/shown/thaw" in trial
+    assert "/study/shown/retry" not in trial
+    assert "too few trials have arrived there" in trial
+
+    assert user.post("/study/shown/retry", {"trial": "0"}).status == 409
+    assert user.post("/study/shown/veto", {"trial": "0", "reason": "late"}).status == 409
+    assert len(ledger.slots(storage, waiting, Stage.SEARCH)) == 9
+    assert user.post("/study/shown/thaw", {"trial": "0"}).status == 303
+    assert ledger.slots(storage, waiting, Stage.SEARCH)[0].state is SlotState.FREE
+    assert user.post("/study/shown/thaw", {"trial": "0"}).status == 409
 
 
 @pytest.mark.parametrize(

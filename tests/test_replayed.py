@@ -44,6 +44,7 @@ drop_rate = { low = 0.1, high = 0.6 }
 learning_rate = 1e-3
 """
 MakeStudy = Callable[..., Study]
+Run = Callable[..., tuple[int, str, str]]
 
 SPACE = {"learning_rate": space.Float(1e-5, 1e-1, log=True), "sampling": space.Categorical(("none", "random_over"))}
 TPE = {"name": "tpe", "seed": 0, "n_startup_trials": 2, "n_ei_candidates": 24}
@@ -96,9 +97,28 @@ def test_a_search_by_four_workers_matches_until_it_is_changed(searched: str) -> 
         best = next(slot for slot in slots if slot.outcome and slot.outcome.is_complete)
         assert best.outcome is not None
         epoch = sqlalchemy.and_(tables.epochs.c.slot == best.slot, tables.epochs.c.epoch == best.outcome.best_epoch)
-        storage.transaction(lambda c: c.execute(sqlalchemy.update(tables.epochs).where(epoch).values(value=0.9999)))
+        storage.transaction(lambda c: c.execute(sqlalchemy.update(tables.epochs).where(epoch).values(score=0.9999)))
     text = replayed.to_text(replay(searched))
-    assert f"its value is {best.outcome.value}, but epoch {best.outcome.best_epoch} has 0.9999" in text
+    assert (
+        f"its value is {best.outcome.value}, but its scores up to epoch {best.outcome.best_epoch} give 0.9999" in text
+    )
+
+
+def test_a_smoothed_search_matches(run: Run, generated: Path, tmp_path: Path, storage_url_sqlite: str) -> None:
+    """Where a trial's value is a mean over epochs, it is computed again from its curve, and nothing differs."""
+    text = DEFINITION.replace("n_trials = 12", "n_trials = 3\nsmoothing = 2").replace("epochs = 3", "epochs = 6")
+    text = text.replace('"median", n_startup_trials = 2, n_warmup_epochs = 1', '"none"')
+    (tmp_path / "small.toml").write_text(text)
+    assert run("create-study", "small.toml", "--data", str(generated))[0] == 0
+    assert run("worker", "small", "--devices", "cpu", "--per-device", "1", "--data", str(generated))[0] == 0
+    with open_storage(storage_url_sqlite) as storage:
+        slots = ledger.slots(storage, studies.load_study(storage, "small"), "search")
+        assert any(slot.outcome and slot.outcome.value != slot.outcome.best_score for slot in slots)
+
+    code, out, err = run("replay", "small")
+
+    assert code == 0, out + err
+    assert "3 matching" in out
 
 
 def test_a_suggestion_outlives_its_worker(storage: Storage, make_study: MakeStudy) -> None:
@@ -159,8 +179,8 @@ def test_what_was_seen_is_enough(name: str) -> None:
         suggestions.visible(seen),
         SPACE,
         params={one.number: one.params for one in trials},
-        values={one.number: [*one.intermediate_values.values(), 0.9] for one in trials},  # and what came later
-        completed={0: 0.6, 5: 0.7},
+        scores={one.number: [*one.intermediate_values.values(), 0.9] for one in trials},  # and what came later
+        values={0: 0.6, 5: 0.7},
     )
 
     assert suggestions.suggest(options, 7, SPACE, again) == suggestions.suggest(options, 7, SPACE, seen)

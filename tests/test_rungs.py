@@ -1,6 +1,7 @@
 """Slots that wait at a rung: in the ledger, under kills, with many workers."""
 
 import collections
+import csv
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mhist_tune import journal, ledger, promotion
+from mhist_tune import change, journal, ledger, promotion, records_csv, status, trials
 from mhist_tune.decision import Decision, Verdict
 from mhist_tune.epochs import epochs_of, record_epoch
 from mhist_tune.errors import UsageError
@@ -186,6 +187,24 @@ def test_a_waiting_slot_is_continued_by_hand_once(storage: Storage, book: RungBo
     assert ledger.slots(storage, book._study, "search")[0].state == "free"
     with pytest.raises(UsageError, match="trial 0 of small does not wait"):
         book.thaw(0)
+
+
+def test_a_waiting_trial_has_not_ended(storage: Storage, book: RungBook, arrive: Arrive, tmp_path: Path) -> None:
+    """Status, export and the trials of reports do not count it, and it is not tried again, which would add a slot."""
+    arrive(0.9)
+    study = book._study
+
+    found = status.of_study(storage, study)
+    assert (found["stages"]["search"], sum(found["trials"].values())) == ({"paused": 1, "free": 8}, 0)
+    assert "8 free, 1 waiting" in status.to_text(found)
+    records_csv.write(storage, study, tmp_path)
+    [row] = csv.DictReader((tmp_path / "trials.csv").read_text(encoding="utf-8").splitlines())
+    assert (row["number"], row["state"], row["best_value"]) == ("0", "", "")
+    assert trials.ended(storage, study) == []
+    with pytest.raises(UsageError, match="trial 0 waits at a rung") as caught:
+        change.retry(storage, study, 0, by="a test")
+    assert caught.value.hint == "continue it: mhist-tune thaw small 0"
+    assert len(ledger.slots(storage, study, "search")) == 9
 
 
 def test_rungs_lie_below_the_last_epoch() -> None:
