@@ -18,6 +18,7 @@ from mhist_tune.leases import LeaseObserver, StaleTokenError
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 from mhist_tune.worker_options import WorkerOptions
+from tests import test_slot_run
 
 DEFINITION = """
 [study]
@@ -106,8 +107,7 @@ def test_a_search_by_four_workers_matches_until_it_is_changed(searched: str) -> 
 
 def test_a_smoothed_search_matches(run: Run, generated: Path, tmp_path: Path, storage_url_sqlite: str) -> None:
     """Where a trial's value is a mean over epochs, it is computed again from its curve, and nothing differs."""
-    text = DEFINITION.replace("n_trials = 12", "n_trials = 3\nsmoothing = 2").replace("epochs = 3", "epochs = 6")
-    text = text.replace('"median", n_startup_trials = 2, n_warmup_epochs = 1', '"none"')
+    text = test_slot_run.DEFINITION.format(model="fcnn", study="smoothing = 2", more="", epochs=4)
     (tmp_path / "small.toml").write_text(text)
     assert run("create-study", "small.toml", "--data", str(generated))[0] == 0
     assert run("worker", "small", "--devices", "cpu", "--per-device", "1", "--data", str(generated))[0] == 0
@@ -118,7 +118,7 @@ def test_a_smoothed_search_matches(run: Run, generated: Path, tmp_path: Path, st
     code, out, err = run("replay", "small")
 
     assert code == 0, out + err
-    assert "3 matching" in out
+    assert "1 matching" in out
 
 
 def test_a_suggestion_outlives_its_worker(storage: Storage, make_study: MakeStudy) -> None:
