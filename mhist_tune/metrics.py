@@ -28,7 +28,9 @@ def binary_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
     from torchmetrics.functional import classification as functional  # takes two seconds: not before the first step
 
     if probabilities.shape != labels.shape or probabilities.ndim != 1 or len(labels) == 0:
-        raise ValueError(f"expected two vectors of one size, got {list(probabilities.shape)} and {list(labels.shape)}")
+        raise ValueError(
+            f"expected two vectors of the same size, got {list(probabilities.shape)} and {list(labels.shape)}"
+        )
     if not probabilities.is_floating_point():
         raise ValueError(f"expected probabilities, got {probabilities.dtype}: classes have no ranking")
     if not bool(((probabilities >= 0) & (probabilities <= 1)).all()):

@@ -24,7 +24,7 @@ def lines(space: str, fixed: str = "") -> list[str]:
     ],
 )
 def test_a_decay_that_float32_drops_is_named(space: str, fixed: str, is_warned: bool) -> None:
-    """Where AdamW may meet a product below 3e-8 the line says so; no decay at all is meant."""
+    """A product below 3e-8 with AdamW gives a line of advice; a weight decay of 0 gives none."""
     found = lines(space, fixed)
 
     assert len(found) == is_warned

@@ -213,7 +213,7 @@ def test_all_problems_of_a_file_come_at_once() -> None:
 
 
 def test_an_empty_file_is_refused_with_what_is_missing() -> None:
-    """Name and budget are asked for; nothing else can be missing."""
+    """Name and budget are required; everything else has a default."""
     assert len(problems_of("")) == 2
 
 

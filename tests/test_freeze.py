@@ -63,7 +63,7 @@ def test_the_stem_of_a_vit() -> None:
 
 @pytest.mark.parametrize("model", ["resnet18", "test_vit", "fcnn"])
 def test_more_blocks_than_there_are_is_refused(model: str) -> None:
-    """The line says how many there are, at create-study too."""
+    """The message gives the number of blocks, also in create-study."""
     with pytest.raises(UsageError, match=r"cannot freeze first40: it has \d+ blocks or stages") as caught:
         models.check(hyperparameters(model, "first40"))
     assert caught.value.hint

@@ -47,7 +47,7 @@ def test_choices_and_types_come_from_the_annotations() -> None:
     ],
 )
 def test_an_illegal_value_is_named(name: str, value: object, problem: str) -> None:
-    """The problem says what is expected and what was given."""
+    """The problem names the expected and the given value."""
     assert check(name, value) == problem
 
 

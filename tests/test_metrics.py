@@ -38,7 +38,7 @@ def test_auroc_is_exact_and_not_the_mean_of_recall_and_specificity() -> None:
 
 
 def test_the_standard_error_of_f1_is_that_of_new_samples() -> None:
-    """Of 200 images drawn anew again and again, F1 varies as the one sample says it does."""
+    """The standard deviation of F1 over repeated samples of 200 images agrees with the estimate from one sample."""
     rng = np.random.default_rng(0)
     draws, claimed = [], []
     for _ in range(400):

@@ -221,7 +221,7 @@ def test_a_position_grid_of_another_size_is_resampled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("build", [models.check, models.create_model])
 def test_a_file_of_another_model_is_refused(build: Any, tmp_path: Path) -> None:
-    """Missing tensors are an error; they would stay random without a word."""
+    """Missing tensors are an error; timm would silently leave them random."""
     path = saved_weights(tmp_path, "test_resnet")
 
     with pytest.raises(UsageError, match=r"does not fit test_vit: .* tensors are missing from it") as caught:

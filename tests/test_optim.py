@@ -100,7 +100,7 @@ def test_sgd_has_its_momentum() -> None:
 
 @pytest.mark.parametrize("name", ["test_vit", "resnet18", "fcnn"])
 def test_layer_decay_lowers_the_rate_away_from_the_head(name: str) -> None:
-    """The head learns at the full rate, each layer before it at a factor less; all parameters decay alike."""
+    """The head has the full learning rate, each layer before it less by a factor; all have the same weight decay."""
     hp = Hyperparameters(model=name, weights="random", image_size=32, layer_decay=0.5, weight_decay=0.3)
     model = create_model(hp)
     optimizer = build_optimizer(model, hp)

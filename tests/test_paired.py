@@ -139,7 +139,7 @@ def test_holm_by_hand():
 
 
 def test_mcnemar_counts_the_discordant_images():
-    """Three images only the first calls rightly and none only the second: 2 x 0.5 ** 3 = 0.25."""
+    """Three images are called correctly by the first model only, none by the second only: 2 x 0.5 ** 3 = 0.25."""
     labels = [1, 1, 1, 0, 0]
     assert paired.mcnemar(labels, [1, 1, 1, 0, 1], [0, 0, 0, 0, 1]) == (3, 0, pytest.approx(0.25))
 

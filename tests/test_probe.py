@@ -31,13 +31,13 @@ def settings(hp: Hyperparameters) -> tuple[str, ...]:
 
 @pytest.fixture(autouse=True)
 def fast_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests find the same rivals on every machine: a CPU may be as fast in one number format as in another."""
+    """Tests have the same candidates on every machine: the CPU counts as equally fast in all number formats."""
     monkeypatch.setattr(probe, "_slowness", lambda precision: 1.0)
 
 
 @pytest.fixture
 def made_up_times(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[Any, ...]]]:
-    """A function that sets how long a step takes with each setting, 1 s if not told; returns what is asked for."""
+    """A function that sets the seconds of a step of each setting, by default 1 s; it returns the timed ones."""
 
     def call(seconds: dict[tuple[str, ...], float]) -> list[tuple[Any, ...]]:
         asked: list[tuple[Any, ...]] = []
@@ -54,7 +54,7 @@ def made_up_times(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[A
 
 @pytest.mark.parametrize("model", ["test_vit", "test_resnet"])
 def test_real_steps_choose_what_is_auto(model: str) -> None:
-    """Every rival of a CPU has a speed, auto becomes one of them, and nothing else changes; JSON can hold it."""
+    """Every candidate of a CPU has a speed, auto becomes one of them, nothing else changes, and JSON can hold it."""
     hp = hyperparameters(model)
     choice = probe.choose(hp, CPU)
 
@@ -125,7 +125,7 @@ def test_no_graph_is_compiled_in_vain(
 
 
 def test_what_does_not_fit_is_timed_with_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If no rival fits the memory, all are timed again with half the images; a rival's own failure puts it out."""
+    """If no candidate fits the memory, all are timed again with half the images; one that fails alone is ruled out."""
 
     def fastest_step_s(hp: Hyperparameters, n_images: int, device: torch.device, fastest_s: float) -> float:
         if n_images > 8:
@@ -248,7 +248,7 @@ def test_other_hardware_keeps_the_choice_and_fits_its_memory(
     model: str,
     micro_batch_size: int,
 ) -> None:
-    """A second worker says that it is another device, times nothing, and limits a micro-batch that is a resource."""
+    """A second worker reports its different device, times nothing, and limits a micro-batch that is a resource."""
     (tmp_path / "small.toml").write_text(DEFINITION.format(model=model))
     assert run("create-study", "small.toml", "--data", str(generated))[0] == 0
     heard: list[tuple[str, dict[str, Any]]] = []
@@ -301,7 +301,7 @@ def test_a_study_probed_before_graphs_were_compiled_goes_on(
 
 
 def test_the_sentence_says_what_was_measured() -> None:
-    """The docstring's example, a limit of memory, a rival that failed, and a definition that left nothing to probe."""
+    """The docstring's example, a memory limit, a failed candidate, and a definition that leaves nothing to measure."""
     assert doctest.testmod(words).failed == 0
     bare = {"precision": "fp16", "memory_format": "contiguous", "compile": "on"}
     timings = [{**bare, "images_per_s": None}]

@@ -268,7 +268,7 @@ def test_batch_norm_never_sees_one_image(n_images: int, effective: int, micro: i
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 40))
 def test_without_batch_norm_the_micro_batch_is_a_limit(n_images: int, effective: int, micro: int) -> None:
-    """Updates have the effective size except for the last; no micro-batch is larger than asked for."""
+    """Updates have the effective size except for the last; no micro-batch exceeds its size."""
     updates = sizes(n_images, effective, micro, is_coupled=False)
 
     assert all(sum(update) == effective for update in updates[:-1])

@@ -71,7 +71,7 @@ def test_threshold_itself_counts_as_hp():
 
 
 def test_log_loss_is_a_mean_per_image_and_finite_at_certainty():
-    """Copying every image leaves the loss as it is, and certainty costs what scikit-learn says, never infinity."""
+    """Copying every image does not change the loss. Probabilities of 0 and 1 give scikit-learn's loss, not infinity."""
     labels, p = [1, 0, 1], [0.2, 0.4, 0.9]
     by_hand = -(np.log(0.2) + np.log(0.6) + np.log(0.9)) / 3
     assert metrics_of(labels, p)["log_loss"] == pytest.approx(by_hand)

@@ -25,14 +25,14 @@ def chosen(*, at: Any = slice(None), **options: Any) -> list[str]:
 
 
 def test_all_images_train_by_default() -> None:
-    """Nothing is left out unless it is asked for."""
+    """By default no image is excluded."""
     assert chosen() == NAMES
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40), st.integers(0, 2**31))
 def test_subsets_have_equal_classes(n_per_class: int, subset_seed: int) -> None:
-    """As many images of each class as asked for."""
+    """Each class has n_per_class images."""
     names = chosen(n_per_class=n_per_class, subset_seed=subset_seed)
 
     labels = [LABELS[NAMES.index(name)] for name in names]
@@ -69,7 +69,7 @@ def test_exclusions_come_first() -> None:
 
 @pytest.mark.parametrize(("options", "left"), [({}, "40 HP"), ({"exclude_votes": (4,)}, "40 HP")])
 def test_a_class_that_is_too_small_is_named(options: dict[str, Any], left: str) -> None:
-    """The line says how many were asked for and how many there are."""
+    """The message gives n_per_class and the number of images that there are."""
     with pytest.raises(UsageError, match=f"n_per_class = 41, but {left} images are left") as caught:
         chosen(n_per_class=41, **options)
     assert caught.value.hint
@@ -82,6 +82,6 @@ def test_the_rarer_class_may_be_either() -> None:
 
 
 def test_excluding_everything_is_refused() -> None:
-    """No image left to train on is said at once."""
+    """Excluding every image is an error."""
     with pytest.raises(UsageError, match="no training image is left"):
         chosen(exclude_votes=tuple(range(8)))

@@ -34,7 +34,7 @@ def pixels_and_labels(root: Path, partition: str) -> tuple[NDArray[np.uint8], ND
 
 
 def test_the_full_size_has_the_counts_of_mhist() -> None:
-    """3,152 images have MHIST's very table of votes."""
+    """3,152 images have MHIST's counts of votes."""
     counts = Counter(votes_of_images(3152))
     assert {p: tuple(counts[p, votes] for votes in range(8)) for p in MHIST_VOTES} == MHIST_VOTES
 

@@ -197,7 +197,7 @@ def test_resumed_equals_uninterrupted_with_batch_norm(
 def test_saving_keeps_to_its_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, saved_epochs: list[int]
 ) -> None:
-    """The first epoch, which tells what saving costs, and the last are always saved; others when they are due."""
+    """The first epoch, which measures the cost of saving, and the last are always saved; others when they are due."""
     monkeypatch.setattr(checkpoint_writer, "SAVING_SHARE", share)
     writer, seen = writer_in(tmp_path), []
 
@@ -461,7 +461,7 @@ def test_a_subset_trains_on_its_images_alone() -> None:
 
 
 def test_excluding_everything_is_an_error() -> None:
-    """No image left to train on is said at once."""
+    """A run without a training image fails before the first epoch."""
     with pytest.raises(UsageError, match="no training image is left"):
         trained(hyperparameters(exclude_votes=tuple(range(8))))
 
@@ -552,7 +552,7 @@ def test_the_random_state_of_the_process_is_left_alone() -> None:
 def test_an_epoch_waits_for_the_device_at_its_end_alone(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    """The meta device has no values: whoever asks for one before the last image is done, or in evaluation, fails."""
+    """The meta device has no values: reading one before the last image is trained, or in evaluation, fails."""
     monkeypatch.setitem(forward.EVALUATION_BATCH, "meta", (1, 8))
     steps = list[tuple[int, int]]()
     hp = hyperparameters(**options)
