@@ -68,9 +68,9 @@ def test_logits_are_refused(outside: float) -> None:
 
 def test_sizes_must_agree() -> None:
     """Vectors of different sizes and empty ones are refused."""
-    with pytest.raises(ValueError, match="of one size"):
+    with pytest.raises(ValueError, match="of the same size"):
         binary_metrics(torch.tensor([0.2, 0.8]), torch.tensor([0]))
-    with pytest.raises(ValueError, match="of one size"):
+    with pytest.raises(ValueError, match="of the same size"):
         binary_metrics(torch.tensor([]), torch.tensor([]))
 
 
