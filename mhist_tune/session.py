@@ -1,4 +1,4 @@
-"""What one worker process holds while it serves one study."""
+"""The session of a worker in one study: the data, the device, and the search records that it has read."""
 
 import functools
 from collections.abc import Mapping
@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mhist_tune import memory, studies
+from mhist_tune import cache, memory, models, probe, studies
+from mhist_tune.checkpoint_places import open_checkpoints
 from mhist_tune.checkpoint_store import CheckpointStore
+from mhist_tune.errors import DataError
 from mhist_tune.events import Emit, StopRequest
-from mhist_tune.hyperparameters import Hyperparameters
+from mhist_tune.hyperparameters import PROBED, Hyperparameters
 from mhist_tune.images import ImageSet
 from mhist_tune.leases import SlotKey
 from mhist_tune.predictions import image_rows
@@ -27,12 +29,12 @@ from mhist_tune.studies import Study
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """A slot that was left to others, since its trial's checkpoint is not reached from here.
+    """A slot that this worker skips because it cannot read the trial's checkpoint.
 
     Attributes:
-        place: where the checkpoint is; None if this worker's own store is away.
-        n_epochs: how many epochs were recorded.
-        again_at: when it may be claimed again if there is nothing else to do, monotonic seconds.
+        place: the place of the checkpoint; None if this worker's own store is unreachable.
+        n_epochs: the number of recorded epochs.
+        again_at: the time from which this worker may claim it if there is no other slot, monotonic seconds.
     """
 
     place: str | None
@@ -40,21 +42,21 @@ class Elsewhere:
     again_at: float
 
     def is_unchanged(self, other: "Elsewhere") -> bool:
-        """Tell whether nobody has trained it in between."""
+        """Return whether nobody trained it in between."""
         return (self.place, self.n_epochs) == (other.place, other.n_epochs)
 
 
 @dataclass(frozen=True)
 class Session:
-    """What one worker process holds while it serves one study.
+    """The session of a worker in one study.
 
     Attributes:
         train: the whole train partition.
-        cache_dir: where decoded partitions are kept.
-        checkpoints: where training states are kept.
-        emit: receives events for whoever watches.
-        micro_batch_size: how many images of a micro-batch fit this worker's device; None for as many as a trial asks.
-        elsewhere: slots that are left to others.
+        cache_dir: the folder of decoded partitions.
+        checkpoints: the store of training states.
+        emit: receives events.
+        micro_batch_size: the images of a micro-batch that fit this worker's device; None for any number.
+        elsewhere: slots that this worker skips.
     """
 
     storage: Storage
@@ -80,19 +82,19 @@ class Session:
         return self._subsets[image_set]
 
     def positions(self, image_set: str) -> npt.NDArray[np.int64]:
-        """Return where the images of a stored set lie in the train partition, in their stored order."""
+        """Return the positions of a stored set's images in the train partition, in their stored order."""
         position = {name: index for index, name in enumerate(self.train.names)}
         names = image_rows(self.storage, self.study, image_set).names
         return np.array([position[name] for name in names], dtype=np.int64)
 
     def scores(self, stage: Stage) -> ScoreBook:
-        """Return the scores of a stage's slots, as far as this process knows them."""
+        """Return the scores of a stage's slots that this process has read."""
         if stage not in self._scores:
             self._scores[stage] = ScoreBook(self.storage, self.study, stage)
         return self._scores[stage]
 
     def rungs(self, stage: Stage) -> RungBook:
-        """Return the rungs of a stage, as far as this process knows them; only with the pruner `promotion`."""
+        """Return the rungs of a stage that this process has read. Only the pruner `promotion` has rungs."""
         if stage not in self._rungs:
             self._rungs[stage] = RungBook(self.storage, self.study, stage)
         return self._rungs[stage]
@@ -103,8 +105,87 @@ class Session:
         return SamplerStorage(self.storage.rdb, lambda: waiting(self.storage, self.study, Stage.SEARCH))
 
     def hyperparameters(self, params: Mapping[str, Any]) -> Hyperparameters:
-        """Return what `fit` takes, see `studies.hyperparameters`, with a micro-batch that fits the device."""
+        """Return what `studies.hyperparameters` does, with a micro-batch that fits the device."""
         hp = studies.hyperparameters(self.study, params)
         if self.micro_batch_size is None or hp.micro_batch_size <= self.micro_batch_size or memory.is_coupled(hp):
             return hp
         return replace(hp, micro_batch_size=self.micro_batch_size)
+
+
+def open_session(
+    storage: Storage,
+    study: Study,
+    *,
+    data_root: Path,
+    device: str,
+    worker: str,
+    emit: Emit,
+    stop: StopRequest,
+    checkpoints: CheckpointStore | None = None,
+) -> Session:
+    """Check that the data and the weights are the study's, measure its settings if nobody has, and load the images.
+
+    Args:
+        storage: where the study is.
+        study: the study.
+        data_root: the folder of the data set.
+        device: torch's name of the device.
+        worker: the name of the worker.
+        emit: receives events.
+        stop: asks the worker to stop.
+        checkpoints: the store of checkpoints; None for the one in the storage folder.
+
+    Raises:
+        DataError: the images or a weight file differ from those of the study.
+    """
+    fingerprint = cache.fingerprint(data_root)
+    if fingerprint != study.dataset["fingerprint"]:
+        raise DataError(
+            f"the images under {data_root} are not those that {study.name} was created with",
+            hint="point --data to the same copy of the data set",
+        )
+    for weights, sha256 in study.dataset.get("weight_files", {}).items():
+        if models.weights_identity(weights) != sha256:
+            raise DataError(
+                f"{weights} is not the weight file that {study.name} was created with",
+                hint=f"its sha256 must be {sha256}",
+            )
+    hp = study.definition.hyperparameters(study.definition.default_params())
+    torch_device = torch.device(device)
+    study, micro_batch_size = _settings(storage, study, hp, torch_device, emit)
+    cache_dir = storage.root / "cache"
+    return Session(
+        storage=storage,
+        study=study,
+        data_root=data_root,
+        cache_dir=cache_dir,
+        checkpoints=checkpoints or open_checkpoints(None, storage.root),
+        train=cache.load_train(data_root, image_size=hp.image_size, cache_dir=cache_dir).to(torch_device),
+        device=torch_device,
+        worker=worker,
+        emit=emit,
+        stop=stop,
+        micro_batch_size=micro_batch_size,
+    )
+
+
+def _settings(
+    storage: Storage, study: Study, hp: Hyperparameters, device: torch.device, emit: Emit
+) -> tuple[Study, int | None]:
+    """Return the study with its measured settings, and the micro-batch that fits this device, None for any.
+
+    On another kind of device than the measured one the settings stay, so that trials are comparable. Only the
+    micro-batch follows the memory of this device.
+    """
+    name = probe.device_name(device)
+    if "probed" not in study.settings:
+        study = studies.set_setting(storage, study, "probed", probe.measure(hp, device, study.definition.space))
+    probed = study.settings["probed"]
+    micro_batch_size: int | None = probed.get("micro_batch_size")
+    emit("setting", study=study.name, **{key: probed.get(key) for key in (*PROBED, "micro_batch_size")})
+    if probed.get("device", name) != name:
+        default = studies.hyperparameters(study, study.definition.default_params())
+        micro_batch_size = probe.micro_batch_size(default, device)
+        shown = {"device": name, "probed_on": probed["device"], "micro_batch_size": micro_batch_size}
+        emit("hardware", study=study.name, **shown)
+    return study, micro_batch_size

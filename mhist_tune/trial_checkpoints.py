@@ -1,8 +1,8 @@
-"""The checkpoints of one claimed slot: where they are, who can resume it, and what stays of them when it is finished.
+"""The checkpoints of one claimed slot: their place, the workers that can resume them, and their removal at the end.
 
-That a trial has a checkpoint, and where, is written to the database once one is durable, not before. A worker whose
-store has none of a trial that has one elsewhere leaves the slot to others. If ten minutes later nobody has trained it
-further, and there is nothing else to do, it begins the trial anew: what was recorded stays and is not recorded twice.
+The place of a trial's checkpoints is recorded in the database as soon as one of them is durable. A worker that cannot
+read the place skips the slot. If nobody has trained the trial ten minutes later, and no other slot is left, the worker
+begins the trial anew. Recorded epochs stay and are not recorded twice.
 """
 
 import time
@@ -20,14 +20,14 @@ from mhist_tune.stages import Stage
 from mhist_tune.studies import Study
 
 PATIENCE_S = 600.0
-"""How long a trial whose checkpoint is elsewhere is left to those who reach it."""
+"""The time that a worker leaves a trial to the workers that can read its checkpoint."""
 
-_AWAY_S = 30.0
+_UNREACHABLE_S = 30.0
 _WAIT_S = 10.0
 
 
 class LeftToOthers(Exception):
-    """The checkpoint of a trial cannot be reached from here, so its slot is for another worker."""
+    """Raised where this worker cannot read the trial's checkpoint, so that another worker runs the slot."""
 
 
 class TrialCheckpoints:
@@ -37,17 +37,17 @@ class TrialCheckpoints:
         session: the worker's session.
         claim: the slot as claimed.
         keeper: knows when the lease is lost.
-        where: returns the fields of an event that tell what it is about.
+        where: returns the fields of an event that name the trial.
 
     Attributes:
-        writer: the one that `fit` uses.
+        writer: used by `fit`.
     """
 
     def __init__(
         self, session: Session, claim: Claim, keeper: LeaseKeeper, where: Callable[[], Mapping[str, Any]]
     ) -> None:
         self._session, self._claim, self._keeper, self._where = session, claim, keeper, where
-        self._is_announced = self._is_paused = False
+        self._is_announced = self._is_blocked = False
         self.writer = CheckpointWriter(
             session.checkpoints,
             checkpoint_key(session.study, claim.stage, claim.slot),
@@ -59,10 +59,10 @@ class TrialCheckpoints:
         )
 
     def announce(self) -> None:
-        """Write down where the trial's checkpoints are, as soon as there is a durable one; once for each lease."""
+        """Record the place of the trial's checkpoints when the first is durable, once for each lease."""
         if self.writer.saved_epoch is None:
             return
-        self._is_paused = False
+        self._is_blocked = False
         if not self._is_announced:
             place = self.writer.store.place
             if self._announced_place() != place:
@@ -70,10 +70,9 @@ class TrialCheckpoints:
             self._is_announced = True
 
     def tidy(self) -> None:
-        """Remove the checkpoints of this study's finished trials, this one's too, but for those of the best trial.
+        """Remove the checkpoints of this study's finished trials, now that the outcome of this slot is decided.
 
-        The outcome of this slot is decided. Of the best search trial among those whose checkpoints lie in this store,
-        they stay.
+        The best search trial in this store keeps its checkpoints.
         """
         session, store, mine = self._session, self.writer.store, (self._claim.stage, self._claim.slot)
         while True:
@@ -93,37 +92,37 @@ class TrialCheckpoints:
                 return
 
     def _wait(self, error: StorageError) -> None:
-        """Wait a while for space, or for the store; the lease is kept meanwhile."""
-        if not self._is_paused:
-            self._is_paused = True
-            self._session.emit("paused", **self._where(), reason=f"{error}; it goes on, with nothing lost, after that")
+        """Wait a while for space, or for the store. The lease is kept meanwhile."""
+        if not self._is_blocked:
+            self._is_blocked = True
+            self._session.emit("blocked", **self._where(), reason=f"{error}; it goes on, with nothing lost, after that")
         self._session.stop.wait(_WAIT_S)
         if self._keeper.lost.is_set():
             raise StaleTokenError(self._claim)
 
-    def _check_elsewhere(self, away: StoreAwayError | None) -> None:
-        """Leave the slot to others if the trial has a checkpoint that this worker does not reach.
+    def _check_elsewhere(self, error: StoreAwayError | None) -> None:
+        """Skip the slot if the trial has a checkpoint that this worker cannot read.
 
         Raises:
-            LeftToOthers: it has.
+            LeftToOthers: it has one.
         """
         session, claim, here = self._session, self._claim, self.writer.store.place
         place = None if claim.attempts == 1 else self._announced_place()
         if place is None:
             return
-        if away is None and place == here:
+        if error is None and place == here:
             session.emit("anew", **self._where(), reason=f"no checkpoint in {here} is whole")
             return
         key, now = (claim.stage, claim.slot), time.monotonic()
         n_epochs = len(epochs_of(session.storage, session.study, *key))
         before = session.elsewhere.get(key)
-        found = Elsewhere(None if away else place, n_epochs, now + (_AWAY_S if away else PATIENCE_S))
-        if before is not None and before.is_unchanged(found) and before.again_at <= now and away is None:
+        found = Elsewhere(None if error else place, n_epochs, now + (_UNREACHABLE_S if error else PATIENCE_S))
+        if before is not None and before.is_unchanged(found) and before.again_at <= now and error is None:
             del session.elsewhere[key]
             session.emit("anew", **self._where(), reason=f"nobody has resumed it from {place}")
             return
         session.elsewhere[key] = found
-        reason = str(away) if away else f"its checkpoint is in {place}, which is not reached here ({here})"
+        reason = str(error) if error else f"its checkpoint is in {place}, which is not reached here ({here})"
         if before is None:
             session.emit("unreachable", **self._where(), reason=f"{reason}; it is left to other workers")
         raise LeftToOthers(reason)

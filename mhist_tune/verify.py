@@ -19,9 +19,9 @@ from mhist_tune.devices import n_cores, parse_devices
 from mhist_tune.epochs import epochs_of
 from mhist_tune.events import Emit, StopRequest
 from mhist_tune.evidence import Evidence
+from mhist_tune.session import open_session
 from mhist_tune.storage import Storage
 from mhist_tune.train import EpochResult
-from mhist_tune.worker import open_session
 
 TOLERANCE = 1e-6
 """The largest difference that counts as agreement: another library version or processor may round differently."""
@@ -81,7 +81,7 @@ def of_training(
     study = found.study
     names = parse_devices(devices, per_device)
     torch.set_num_threads(max(1, n_cores() // len(names)))
-    session = open_session(storage, study, data_root, names[0], "verify", emit, stop)
+    session = open_session(storage, study, data_root=data_root, device=names[0], worker="verify", emit=emit, stop=stop)
     slot, stored = found.slots[0], found.probabilities[0]
     losses: list[float | None] = []
 

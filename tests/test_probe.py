@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from mhist_tune import memory, probe, status, studies, words, worker
+from mhist_tune import memory, probe, session, status, studies, words
 from mhist_tune.hyperparameters import PROBED, Hyperparameters
 from mhist_tune.session import StopRequest
 from mhist_tune.storage import open_storage
@@ -258,11 +258,13 @@ def test_other_hardware_keeps_the_choice_and_fits_its_memory(
 
     with open_storage(storage_url_sqlite) as storage:
 
-        def open_session() -> worker.Session:
+        def opened() -> session.Session:
             study = studies.load_study(storage, "small")
-            return worker.open_session(storage, study, generated, "cpu", "w", emit, StopRequest())
+            return session.open_session(
+                storage, study, data_root=generated, device="cpu", worker="w", emit=emit, stop=StopRequest()
+            )
 
-        first = open_session()
+        first = opened()
         stored = studies.load_study(storage, "small").settings["probed"]
         assert [event for event, _ in heard] == ["setting"]
         assert stored["device"] == probe.device_name(CPU)
@@ -275,7 +277,7 @@ def test_other_hardware_keeps_the_choice_and_fits_its_memory(
         monkeypatch.setattr(probe, "device_name", lambda device: "another")
         monkeypatch.setattr(probe, "micro_batch_size", lambda hp, device: 4)
         monkeypatch.setattr(probe, "choose", None)
-        second = open_session()
+        second = opened()
         assert heard[-1] == (
             "hardware",
             {"study": "small", "device": "another", "probed_on": stored["device"], "micro_batch_size": 4},

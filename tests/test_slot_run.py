@@ -205,7 +205,7 @@ def test_a_full_disk_pauses_the_trial(work: Work, recorded: Recorded, monkeypatc
     assert slot.outcome is not None
     assert slot.outcome.state == "COMPLETE"
     assert [row.epoch for row in epochs] == [1, 2, 3]
-    assert err.count("event=paused") == 1
+    assert err.count("event=blocked") == 1
     assert "no space is left" in err
 
 
@@ -228,11 +228,11 @@ def test_a_full_disk_of_the_database_pauses_the_trial(
         nonlocal n_pages
         n_pages = 2**30
         heard.append(str(error))
-        tell_paused(emit, error)
+        tell_blocked(emit, error)
 
-    decide, tell_paused = search.decide, worker._tell_paused
+    decide, tell_blocked = search.decide, worker._tell_blocked
     monkeypatch.setattr(search, "decide", fill)
-    monkeypatch.setattr(worker, "_tell_paused", free)
+    monkeypatch.setattr(worker, "_tell_blocked", free)
     event.listen(Pool, "checkout", limit)
     try:
         code, err = work(more="patience = 12", epochs=12)
@@ -246,7 +246,7 @@ def test_a_full_disk_of_the_database_pauses_the_trial(
     assert [row.epoch for row in epochs] == list(range(1, 13))
     assert len(heard) == 1
     assert "disk is full" in err
-    assert err.count("event=paused") == 1
+    assert err.count("event=blocked") == 1
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,7 @@ def test_a_store_that_is_away_pauses_the_trial(
     code, err = work(s3_place)
 
     assert code == 0, err
-    assert len(named(err, "paused")) == 1
+    assert len(named(err, "blocked")) == 1
     all_done(storage_url_sqlite)
 
 
