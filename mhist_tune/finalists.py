@@ -131,6 +131,14 @@ def candidates(study: Study, searched: Sequence[SlotRow]) -> list[Candidate]:
     return top + [one for one in default if one not in top]
 
 
+def final_choice(study: Study, searched: Sequence[SlotRow], confirmation: Confirmation | None) -> SlotRow | None:
+    """Return the search slot of the final choice: the best confirmed trial, or the best one where none is confirmed."""
+    if confirmation and confirmation.chosen:
+        trial = confirmation.chosen.candidate.trial
+        return next(slot for slot in searched if slot.trial_number == trial)
+    return selection.best(study, searched)
+
+
 def stop_epoch(inner: Sequence[SlotRow]) -> int | None:
     """Return the median best epoch of a candidate's inner splits, of two the lower; None unless all are complete."""
     if not inner or not all(selection.is_complete(slot) for slot in inner):

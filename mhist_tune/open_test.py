@@ -119,12 +119,10 @@ def _choose(study: Study, searched: Sequence[ledger.SlotRow], confirmation: Conf
             f"{confirmation.n_open} finalists of {study.name} are not confirmed yet, so the final choice is not known",
             hint=f"finish it: mhist-tune worker {study.name}, or choose: mhist-tune retrain {study.name} --trial N",
         )
-    if confirmation and confirmation.chosen:
-        return confirmation.chosen.candidate.trial
-    best = selection.best(study, searched)
-    if best is None or best.trial_number is None:
+    choice = finalists.final_choice(study, searched, confirmation)
+    if choice is None or choice.trial_number is None:
         raise UsageError(f"no trial of {study.name} is complete", hint=f"mhist-tune worker {study.name}")
-    return best.trial_number
+    return choice.trial_number
 
 
 def _require_finished(study: Study, slots: Sequence[ledger.SlotRow]) -> None:

@@ -102,16 +102,10 @@ class Status:
     test_openings: int
 
 
-def best(storage: Storage, study: Study) -> BestTrial | None:
-    """Return the trial to go on with, if any is complete."""
-    slots = {stage: ledger.slots(storage, study, stage) for stage in (Stage.SEARCH, Stage.CONFIRM)}
-    return best_of(storage, study, slots)
-
-
 def of_study(storage: Storage, study: Study) -> Status:
     """Return where a study stands."""
     slots = {stage: ledger.slots(storage, study, stage) for stage in Stage}
-    return summary(storage, study, slots, best_of(storage, study, slots))
+    return summary(storage, study, slots, best(storage, study, slots))
 
 
 def summary(storage: Storage, study: Study, slots: Mapping[Stage, Sequence[SlotRow]], best: BestTrial | None) -> Status:
@@ -131,28 +125,39 @@ def summary(storage: Storage, study: Study, slots: Mapping[Stage, Sequence[SlotR
     )
 
 
-def best_of(storage: Storage, study: Study, slots: Mapping[Stage, Sequence[SlotRow]]) -> BestTrial | None:
-    """Return what `best` does, from the slots of search and confirmation; the latter costs a bootstrap."""
+def best(storage: Storage, study: Study, slots: Mapping[Stage, Sequence[SlotRow]] | None = None) -> BestTrial | None:
+    """Return the trial to go on with, if any is complete. That costs a bootstrap where finalists are confirmed.
+
+    Args:
+        storage: where the study is.
+        study: the study.
+        slots: those of search and confirmation; loaded if None.
+    """
+    if slots is None:
+        slots = {stage: ledger.slots(storage, study, stage) for stage in (Stage.SEARCH, Stage.CONFIRM)}
     searched = slots[Stage.SEARCH]
-    slot = selection.best(study, searched)
-    if slot is None or slot.outcome is None:
-        return None
-    outcome, confirmed = slot.outcome, None
-    if slots[Stage.CONFIRM]:
+    slot, confirmed, candidate = selection.best(study, searched), None, None
+    if slot and slots[Stage.CONFIRM]:
         from mhist_tune import confirmation, finalists  # with NumPy
 
         found = finalists.of_slots(storage, study, searched, slots[Stage.CONFIRM])
+        slot = finalists.final_choice(study, searched, found)
         if found and found.chosen:
-            chosen, confirmed = found.chosen.candidate, confirmation.document(found)
-            slot = next(one for one in searched if one.trial_number == chosen.trial)
-            assert slot.outcome is not None  # it has ended
-            outcome = replace(slot.outcome, params=chosen.params, value=chosen.search_value)
+            candidate, confirmed = found.chosen.candidate, confirmation.document(found)
+    if slot is None or slot.outcome is None:
+        return None
+    outcome = slot.outcome
+    if candidate:
+        outcome = replace(outcome, params=candidate.params, value=candidate.search_value)
     row = selection.best_row(study, searched)
     common: dict[str, Any] = {
         "number": slot.trial_number,
         "slot": slot.slot,
         "value": outcome.value if row is None else row.mean,
-        **{name: getattr(outcome, name) for name in ("standard_error", "best_epoch", "stopped_epoch", "params")},
+        "standard_error": outcome.standard_error,
+        "best_epoch": outcome.best_epoch,
+        "stopped_epoch": outcome.stopped_epoch,
+        "params": outcome.params,
         "confirm": confirmed,
     }
     if row is not None:

@@ -128,6 +128,9 @@ def test_the_best_confirmed_trial_is_chosen(storage: Storage, study: Study) -> N
     assert found.chosen.candidate.trial == 1
     assert found.default is not None
     assert found.default.candidate.trial == 0
+    searched_slots = ledger.slots(storage, study, "search")
+    choice, best = (finalists.final_choice(study, searched_slots, one) for one in (found, None))
+    assert (choice.trial_number, best.trial_number) == (1, 3)
     shown = confirmation.document(found)
     assert [one.trial for one in shown.finalists] == [1, 3, 0]
     assert [one.f1 for one in shown.finalists] == pytest.approx([1.0, 6 / 7, 1 / 3])

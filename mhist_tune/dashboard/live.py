@@ -82,7 +82,7 @@ class _StudyCache:
         slots = {stage: self._slots.slots(stage) for stage in Stage}
         ended = {stage: [(slot.slot, slot.token) for slot in slots[stage] if slot.outcome] for stage in _DECIDING}
         if self._best is None or self._best[0] != ended:  # a confirmation costs a bootstrap
-            self._best = (ended, status.best_of(self._storage, study, slots))
+            self._best = (ended, status.best(self._storage, study, slots))
         events = journal.events(self._storage, study)
         seen = [worker["seen_at"] for worker in load_workers(self._storage, study)]
         return Snapshot(
