@@ -1,4 +1,7 @@
-"""Optuna's private parts that this package uses. `sampler_storage` has those of the cached storage."""
+"""Optuna's private parts that this package uses. `sampler_storage` has those of the cached storage.
+
+`optuna_attrs` has the formats of optuna-dashboard's notes and figures and of artifacts.
+"""
 
 from typing import Any
 
@@ -6,6 +9,9 @@ from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.samplers import QMCSampler
 from optuna.trial import FrozenTrial
+
+FIXED_PARAMS = "fixed_params"
+"""The system attribute of a trial with params to be used instead of suggestions, as `Study.enqueue_trial` writes it."""
 
 
 def trial_id(trial: FrozenTrial) -> int:

@@ -14,7 +14,7 @@ from mhist_tune import ledger, studies, trial_note
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.epochs import EpochRow
 from mhist_tune.leases import Claim, StaleTokenError
-from mhist_tune.optuna_internals import trial_id
+from mhist_tune.optuna_internals import FIXED_PARAMS, trial_id
 from mhist_tune.outcome import Outcome
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -57,7 +57,7 @@ class OptunaTrial:
             params=values,
             distributions=distributions,
             user_attrs={"slot": claim.slot, "token": claim.token, **tags},
-            system_attrs={"fixed_params": dict(fixed)} if fixed else {},
+            system_attrs={FIXED_PARAMS: dict(fixed)} if fixed else {},
         )
 
         def adopt_or_create() -> FrozenTrial:

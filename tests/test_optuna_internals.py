@@ -11,7 +11,7 @@ import pytest
 from optuna.storages import InMemoryStorage, _cached_storage
 from optuna.study import StudyDirection
 
-from mhist_tune.optuna_internals import trial_id
+from mhist_tune.optuna_internals import FIXED_PARAMS, trial_id
 
 
 def test_a_trial_carries_its_id() -> None:
@@ -25,6 +25,16 @@ def test_a_trial_carries_its_id() -> None:
     assert trial.number != created
     assert hasattr(trial, "_trial_id"), "Optuna's FrozenTrial has no _trial_id: mend optuna_internals.trial_id"
     assert trial_id(trial) == created
+
+
+def test_params_are_fixed_by_the_same_attribute() -> None:
+    """A trial that Optuna enqueues has its params where `optuna_trial` puts them."""
+    study = optuna.create_study()
+    study.enqueue_trial({"x": 0.5})
+    [trial] = study.get_trials()
+
+    found = trial.system_attrs.get(FIXED_PARAMS)
+    assert found == {"x": 0.5}, "Optuna's enqueued trials have no fixed_params: mend optuna_internals.FIXED_PARAMS"
 
 
 @pytest.mark.parametrize(
