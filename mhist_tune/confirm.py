@@ -11,6 +11,7 @@ import numpy as np
 
 from mhist_tune import finalists, ledger, statistics
 from mhist_tune.finalists import INNER, OUTER, fold_set, inner_set
+from mhist_tune.fit import predict
 from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.predictions import record_predictions
 from mhist_tune.seeds import derive_seed
@@ -18,7 +19,6 @@ from mhist_tune.slot_run import SlotRun
 from mhist_tune.stages import OPEN, SlotState, Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
-from mhist_tune.train import predict
 
 
 def add_slots(storage: Storage, study: Study) -> None:

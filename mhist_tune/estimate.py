@@ -10,6 +10,7 @@ import torch
 from mhist_tune import finalists, ledger, models, studies
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.epochs import epochs_of
+from mhist_tune.fit import EpochResult, fit
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.images import ImageSet
 from mhist_tune.predictions import image_rows
@@ -17,7 +18,6 @@ from mhist_tune.probe import resolve
 from mhist_tune.pruning import rungs
 from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import Storage
-from mhist_tune.train import EpochResult, fit
 
 _SUPPOSED_F1, _SUPPOSED_CORRELATION = 0.75, 0.5
 _Z = 1.96

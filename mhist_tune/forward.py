@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import deterministic
 
-from mhist_tune.augment import normalize_
+from mhist_tune.augmentation import normalize_
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model, input_statistics
 from mhist_tune.warps import warp

@@ -9,6 +9,7 @@ from typing import Any
 from mhist_tune import holdout, kept_weights, saved_model, thumbnails
 from mhist_tune.arrays import FloatArray
 from mhist_tune.errors import DataError
+from mhist_tune.fit import EpochResult, FitResult, fit, predict
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.images import ImageSet
 from mhist_tune.openings import load_openings
@@ -16,7 +17,6 @@ from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.predictions import record_predictions, save_image_set
 from mhist_tune.session import Session
 from mhist_tune.slot_run import SlotRun
-from mhist_tune.train import EpochResult, FitResult, fit, predict
 
 
 def run(run: SlotRun) -> Outcome:
@@ -79,7 +79,7 @@ def rerun(session: Session, payload: Mapping[str, Any], on_epoch: Callable[[Epoc
         on_epoch: hears each epoch.
 
     Raises:
-        Diverged: as `train.fit`.
+        Diverged: as `fit`.
         DataError: the test partition is not the one that was opened.
     """
     hp = session.hyperparameters(payload["params"])

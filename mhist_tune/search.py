@@ -7,6 +7,7 @@ from typing import Any
 
 from mhist_tune import space, studies, suggestions, veto
 from mhist_tune.decision import Decision, Verdict
+from mhist_tune.fit import EpochResult
 from mhist_tune.leases import Claim
 from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.pruning import decide, rungs, smoothed
@@ -14,7 +15,6 @@ from mhist_tune.seeds import derive_seed
 from mhist_tune.session import Session
 from mhist_tune.slot_run import SlotRun
 from mhist_tune.stages import Stage
-from mhist_tune.train import EpochResult
 
 
 def run(run: SlotRun) -> Outcome:

@@ -21,6 +21,7 @@ from mhist_tune.decision import Decision, Verdict
 from mhist_tune.epochs import epochs_of, record_epoch
 from mhist_tune.errors import DeviceError, MhistTuneError, StorageError
 from mhist_tune.events import Interrupted
+from mhist_tune.fit import Diverged, EpochResult, FitResult, fit
 from mhist_tune.heartbeats import heartbeat
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.images import ImageSet
@@ -31,7 +32,6 @@ from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.pruning import smoothed
 from mhist_tune.session import Session
 from mhist_tune.stages import Stage
-from mhist_tune.train import Diverged, EpochResult, FitResult, fit
 from mhist_tune.trial_checkpoints import LeftToOthers, TrialCheckpoints
 
 N_ATTEMPTS_AFTER_ERRORS = 3

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from mhist_tune.forward import compiled_logits_of, logits_of
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import has_batch_norm
-from mhist_tune.optim import build_optimizer
+from mhist_tune.optimizer import build_optimizer
 from mhist_tune.sampling import cut_updates
 
 

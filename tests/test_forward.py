@@ -9,7 +9,7 @@ import torch
 from torch.utils import deterministic
 
 from mhist_tune import forward
-from mhist_tune.augment import normalize_
+from mhist_tune.augmentation import normalize_
 from mhist_tune.forward import evaluate, logits_of, probabilities_of, ready, reproducible, statistics_on
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model

@@ -10,7 +10,7 @@ from mhist_tune import models
 from mhist_tune.errors import UsageError
 from mhist_tune.freeze import set_training
 from mhist_tune.hyperparameters import Hyperparameters
-from mhist_tune.optim import build_optimizer
+from mhist_tune.optimizer import build_optimizer
 
 
 def hyperparameters(model: str, freeze: str, **options: Any) -> Hyperparameters:

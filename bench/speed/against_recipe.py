@@ -6,7 +6,7 @@ leases. The recipe has PyTorch's defaults and two loader workers. Ours has the p
 probe chooses here. They take turns, a trial each, after an epoch of each to warm up. Rows, with the median over the
 turns:
 
-- a model's name: epochs per hour of ours, by `train.fit` with all cores, over those of the recipe;
+- a model's name: epochs per hour of ours, by `fit` with all cores, over those of the recipe;
 - `trials, ...`: finished trials per hour of the whole machine, ours by `mhist-tune worker --devices cpu` (a process
   for each core, timed from the first trial's start to the last one's end), over those of the recipe's
   `study.optimize`;
@@ -44,6 +44,7 @@ from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.checkpoint_writer import CheckpointWriter
 from mhist_tune.devices import parse_devices
 from mhist_tune.events import StopRequest
+from mhist_tune.fit import EpochResult, fit
 from mhist_tune.forward import AUTOCAST
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.images import ImageSet
@@ -53,7 +54,6 @@ from mhist_tune.splits import split_train
 from mhist_tune.storage import open_storage
 from mhist_tune.supervisor import run_workers
 from mhist_tune.synthesize import synthesize
-from mhist_tune.train import EpochResult, fit
 from mhist_tune.worker_options import WorkerOptions
 
 LEARNING_RATE = 3e-4

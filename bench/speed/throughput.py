@@ -1,6 +1,6 @@
 """Measure images per second of real training epochs, over those of the bare training step on resident random tensors.
 
-A real epoch is `mhist_tune.train.fit` with all work of a study: random oversampling, augmentation, micro-batches,
+A real epoch is `mhist_tune.fit.fit` with all work of a study: random oversampling, augmentation, micro-batches,
 reporting and checkpoints, but no validation. The bare step is forward, loss, backward and optimizer of the same model,
 batch size, precision and determinism on one batch that never changes. No training can be faster.
 
@@ -27,15 +27,15 @@ from bench import output
 from mhist_tune.cache import load_train
 from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.checkpoint_writer import CheckpointWriter
+from mhist_tune.fit import EpochResult, fit
 from mhist_tune.forward import MEMORY_FORMATS, ready
 from mhist_tune.freeze import set_training
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.images import ImageSet
 from mhist_tune.models import create_model
-from mhist_tune.optim import build_optimizer
+from mhist_tune.optimizer import build_optimizer
 from mhist_tune.probe import resolve
 from mhist_tune.synthesize import synthesize
-from mhist_tune.train import EpochResult, fit
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def show_command(root: Path, output: Path, seed: int, sampling: str | None) -> N
     vote_histogram(root, output / "votes.png")
     names = ["contact-sheet.png", "votes.png"]
     if sampling is not None:
-        from mhist_tune.balance import sampled_votes
+        from mhist_tune.sampling_figure import sampled_votes
 
         names.append(f"votes-{sampling}.png")
         sampled_votes(root, output / names[-1], sampling, seed=seed)

@@ -1,4 +1,4 @@
-"""Tests of mhist_tune.augment."""
+"""Tests of mhist_tune.augmentation."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mhist_tune.augment import STAINS, draw, draw_stains, normalize_, stain
+from mhist_tune.augmentation import STAINS, draw, draw_stains, normalize_, stain
 from mhist_tune.hyperparameters import Hyperparameters
 
 OLD, NEW = torch.zeros(6, dtype=torch.bool), torch.tensor([False, True, False, True, True, False])

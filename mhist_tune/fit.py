@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from mhist_tune.augment import draw, normalize_
+from mhist_tune.augmentation import draw, normalize_
 from mhist_tune.checkpoint_writer import CheckpointWriter
 from mhist_tune.features import image_features
 from mhist_tune.forward import evaluate, probabilities_of, ready, reproducible, statistics_on
@@ -29,7 +29,7 @@ from mhist_tune.images import ImageSet
 from mhist_tune.metrics import binary_metrics
 from mhist_tune.mhist import N_ANNOTATORS
 from mhist_tune.models import create_model
-from mhist_tune.optim import build_scheduler, current_learning_rate, effective_weight_decay
+from mhist_tune.optimizer import build_scheduler, current_learning_rate, effective_weight_decay
 from mhist_tune.sampling import prepare
 from mhist_tune.step import Stepper
 from mhist_tune.subsets import training_indices

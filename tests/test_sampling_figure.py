@@ -1,4 +1,4 @@
-"""Tests of mhist_tune.balance, through the command that uses it."""
+"""Tests of mhist_tune.sampling_figure, through the command that uses it."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tests of mhist_tune.optim."""
+"""Tests of mhist_tune.optimizer."""
 
 import math
 from typing import Any
@@ -9,7 +9,7 @@ from torch import nn
 
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.models import create_model
-from mhist_tune.optim import build_optimizer, build_scheduler, current_learning_rate, effective_weight_decay
+from mhist_tune.optimizer import build_optimizer, build_scheduler, current_learning_rate, effective_weight_decay
 
 
 def trained(**options: Any) -> torch.Tensor:
