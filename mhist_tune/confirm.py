@@ -11,8 +11,8 @@ import numpy as np
 
 from mhist_tune import finalists, ledger, statistics
 from mhist_tune.finalists import INNER, OUTER, fold_set, inner_set
-from mhist_tune.fit import predict
 from mhist_tune.outcome import EndState, Outcome
+from mhist_tune.prediction import predict
 from mhist_tune.predictions import record_predictions
 from mhist_tune.seeds import derive_seed
 from mhist_tune.slot_run import SlotRun

@@ -10,7 +10,8 @@ import torch
 from mhist_tune import finalists, ledger, models, studies
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.epochs import epochs_of
-from mhist_tune.fit import EpochResult, fit
+from mhist_tune.fit import fit
+from mhist_tune.fit_result import EpochResult
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.images import ImageSet
 from mhist_tune.predictions import image_rows

@@ -9,19 +9,18 @@ import math
 import resource
 import time
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from mhist_tune.augmentation import draw, normalize_
 from mhist_tune.checkpoint_writer import CheckpointWriter
 from mhist_tune.features import image_features
+from mhist_tune.fit_result import Diverged, EpochResult, FitResult, result_from, result_to
 from mhist_tune.forward import evaluate, probabilities_of, ready, reproducible, statistics_on
 from mhist_tune.freeze import set_training
 from mhist_tune.hyperparameters import FIELDS, PROBED, Hyperparameters
@@ -35,55 +34,6 @@ from mhist_tune.step import Stepper
 from mhist_tune.subsets import training_indices
 
 _INIT, _AUGMENTATION, _DROPOUT = range(3)
-
-
-class Diverged(Exception):
-    """A loss, a logit or a weight is not finite at the end of `epoch`."""
-
-    def __init__(self, epoch: int, message: str) -> None:
-        super().__init__(f"{message} in epoch {epoch}")
-        self.epoch = epoch
-
-
-@dataclass(frozen=True, eq=False)
-class EpochResult:
-    """One finished epoch.
-
-    Attributes:
-        epoch: 1-based.
-        metrics: train_loss (mean per image), learning_rate, effective_weight_decay, elapsed_s (with validation),
-            images_per_s (of training), peak_memory_bytes (of the device; of the process on a CPU) and, with
-            validation, val_loss, val_f1, val_f1_standard_error (None where F1 is 0 or 1), val_precision, val_recall,
-            val_specificity, val_accuracy, val_auroc (None with one class only).
-        probabilities: float64 [n_val] of this epoch if it is the best so far, else None.
-        best_score: val_f1 of the best epoch, also if `hp.monitor` is another metric; None without validation.
-        best_epoch: the epoch with the best metric `hp.monitor` so far, of equal ones the first; this epoch without
-            validation.
-    """
-
-    epoch: int
-    metrics: dict[str, float | None]
-    probabilities: NDArray[np.float64] | None
-    best_score: float | None
-    best_epoch: int
-
-
-@dataclass(eq=False)
-class FitResult:
-    """A finished run.
-
-    Attributes:
-        history: the result of every epoch.
-        best_epoch, best_score: as in the last `EpochResult`.
-        state_dict: the weights of the best epoch (without validation, of the last epoch), on the device.
-        stopped: why the run ended.
-    """
-
-    history: list[EpochResult]
-    best_epoch: int
-    best_score: float | None
-    state_dict: dict[str, Tensor]
-    stopped: Literal["epochs", "patience"]
 
 
 def fit(
@@ -148,39 +98,6 @@ def fit(
         return run.result()
 
 
-def predict(
-    state_dict: Mapping[str, Tensor],
-    hp: Hyperparameters,
-    images: ImageSet,
-    *,
-    device: torch.device,
-    batch_size: int | None = None,
-) -> NDArray[np.float64]:
-    """Return the probability of the positive class of each image, float64 [n], strictly between 0 and 1.
-
-    Args:
-        state_dict: weights as in `FitResult`.
-        hp: the run's hyperparameters, resolved.
-        images: at `hp.image_size`.
-        device: where the model runs.
-        batch_size: images in one pass; None for the size that `forward.EVALUATION_BATCH` gives.
-    """
-    with reproducible(hp, device):
-        logits = evaluate(trained_model(state_dict, hp, device), images.to(device), hp, batch_size=batch_size)
-    return probabilities_of(logits).cpu().numpy()
-
-
-def trained_model(state_dict: Mapping[str, Tensor], hp: Hyperparameters, device: torch.device) -> nn.Module:
-    """Return a run's model with its trained weights on a device. Changes torch's global random state.
-
-    Raises:
-        RuntimeError: the weights do not fit the model.
-    """
-    model = create_model(dataclasses.replace(hp, weights="random"))
-    model.load_state_dict(state_dict)
-    return ready(model, hp, device)
-
-
 class _Run:
     """The state of a run that changes from epoch to epoch, and its images."""
 
@@ -230,7 +147,7 @@ class _Run:
         if scaler := saved.get("scaler"):  # empty except in fp16; missing in checkpoints from before fp16
             self.stepper.scaler.load_state_dict(scaler)
         self.scheduler.load_state_dict(saved["scheduler"])
-        self.history = [_result_from(item) for item in saved["history"]]
+        self.history = [result_from(item) for item in saved["history"]]
         weights = saved["best_model"] or saved["model"]
         self.best_weights = {name: tensor.to(self.device) for name, tensor in weights.items()}
 
@@ -245,7 +162,7 @@ class _Run:
             "optimizer": {**optimizer, "state": {str(index): item for index, item in optimizer["state"].items()}},
             "scaler": self.stepper.scaler.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "history": [_result_to(result) for result in self.history],
+            "history": [result_to(result) for result in self.history],
         }
 
     @property
@@ -373,17 +290,3 @@ def _peak_memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _result_to(result: EpochResult) -> dict[str, Any]:
-    plain = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
-    has_any = result.probabilities is not None
-    plain["best_value"] = plain.pop("best_score")  # its name in checkpoints since the first release
-    return {**plain, "probabilities": torch.from_numpy(result.probabilities) if has_any else None}
-
-
-def _result_from(plain: Mapping[str, Any]) -> EpochResult:
-    fields = {**plain, "best_score": plain["best_value"]}
-    known = {field.name: fields[field.name] for field in dataclasses.fields(EpochResult)}
-    probabilities = plain["probabilities"]
-    return EpochResult(**{**known, "probabilities": None if probabilities is None else probabilities.numpy()})

@@ -9,11 +9,13 @@ from typing import Any
 from mhist_tune import holdout, kept_weights, saved_model, thumbnails
 from mhist_tune.arrays import FloatArray
 from mhist_tune.errors import DataError
-from mhist_tune.fit import EpochResult, FitResult, fit, predict
+from mhist_tune.fit import fit
+from mhist_tune.fit_result import EpochResult, FitResult
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.images import ImageSet
 from mhist_tune.openings import load_openings
 from mhist_tune.outcome import EndState, Outcome
+from mhist_tune.prediction import predict
 from mhist_tune.predictions import record_predictions, save_image_set
 from mhist_tune.session import Session
 from mhist_tune.slot_run import SlotRun

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from mhist_tune import cache
 from mhist_tune.errors import MhistTuneError, UsageError
-from mhist_tune.fit import trained_model
 from mhist_tune.forward import evaluate, probabilities_of, reproducible
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.mhist import NEGATIVE_CLASS, POSITIVE_CLASS
+from mhist_tune.prediction import trained_model
 from mhist_tune.writing import replaced
 
 FORMAT = "mhist-tune model 1"

@@ -7,7 +7,7 @@ from typing import Any
 
 from mhist_tune import space, studies, suggestions, veto
 from mhist_tune.decision import Decision, Verdict
-from mhist_tune.fit import EpochResult
+from mhist_tune.fit_result import EpochResult
 from mhist_tune.leases import Claim
 from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.pruning import decide, rungs, smoothed

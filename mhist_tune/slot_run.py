@@ -21,7 +21,8 @@ from mhist_tune.decision import Decision, Verdict
 from mhist_tune.epochs import epochs_of, record_epoch
 from mhist_tune.errors import DeviceError, MhistTuneError, StorageError
 from mhist_tune.events import Interrupted
-from mhist_tune.fit import Diverged, EpochResult, FitResult, fit
+from mhist_tune.fit import fit
+from mhist_tune.fit_result import Diverged, EpochResult, FitResult
 from mhist_tune.heartbeats import heartbeat
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.images import ImageSet

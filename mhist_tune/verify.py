@@ -19,7 +19,7 @@ from mhist_tune.devices import n_cores, parse_devices
 from mhist_tune.epochs import epochs_of
 from mhist_tune.events import Emit, StopRequest
 from mhist_tune.evidence import Evidence
-from mhist_tune.fit import EpochResult
+from mhist_tune.fit_result import EpochResult
 from mhist_tune.session import open_session
 from mhist_tune.storage import Storage
 

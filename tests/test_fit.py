@@ -13,10 +13,12 @@ from mhist_tune import checkpoint_writer, forward
 from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.checkpoint_writer import CheckpointWriter
 from mhist_tune.errors import UsageError
-from mhist_tune.fit import Diverged, EpochResult, FitResult, fit, predict
+from mhist_tune.fit import fit
+from mhist_tune.fit_result import Diverged, EpochResult, FitResult
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.images import ImageSet
 from mhist_tune.models import create_model
+from mhist_tune.prediction import predict
 
 CPU = torch.device("cpu")
 GOLDEN_TRAIN_LOSSES = [0.7037647, 0.6484672, 0.6618774, 0.6659396]

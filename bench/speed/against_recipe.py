@@ -44,7 +44,8 @@ from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.checkpoint_writer import CheckpointWriter
 from mhist_tune.devices import parse_devices
 from mhist_tune.events import StopRequest
-from mhist_tune.fit import EpochResult, fit
+from mhist_tune.fit import fit
+from mhist_tune.fit_result import EpochResult
 from mhist_tune.forward import AUTOCAST
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.images import ImageSet

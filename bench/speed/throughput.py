@@ -27,7 +27,8 @@ from bench import output
 from mhist_tune.cache import load_train
 from mhist_tune.checkpoint_store import CheckpointStore
 from mhist_tune.checkpoint_writer import CheckpointWriter
-from mhist_tune.fit import EpochResult, fit
+from mhist_tune.fit import fit
+from mhist_tune.fit_result import EpochResult
 from mhist_tune.forward import MEMORY_FORMATS, ready
 from mhist_tune.freeze import set_training
 from mhist_tune.hyperparameters import Hyperparameters
