@@ -94,8 +94,8 @@ class RungBook:
 
         return self._storage.transaction(work)
 
-    def settle(self) -> None:
-        """Decide about those that wait if no slot is left that could still change anything for them."""
+    def close(self) -> None:
+        """Promote or prune the waiting trials if no slot is left that could change the decision."""
 
         def work(connection: Connection) -> None:
             studies.lock_study(connection, self._study)

@@ -231,8 +231,8 @@ def best_text(best: BestTrial) -> str:
 def to_text(found: Status) -> str:
     """Return where a study stands as lines of text."""
     lines = [f"{found.study}  {found.state}"]
-    if settled := found.settings.get("probed"):
-        lines.append(f"  settings: {words.settings(settled)}")
+    if probed := found.settings.get("probed"):
+        lines.append(f"  settings: {words.settings(probed)}")
     for stage, counts in found.stages.items():
         if counts:
             states = ", ".join(f"{n} {_WORDS.get(state, state)}" for state, n in sorted(counts.items()))

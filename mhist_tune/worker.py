@@ -129,7 +129,7 @@ class _Claimer:
         """Claim a slot of a study, or return None. Waiting trials are decided first if nothing else is left."""
         claim = self._claim_free(session)
         if claim is None and Stage.SEARCH in self._stages and session.study.definition.pruner["name"] == "promotion":
-            session.rungs(Stage.SEARCH).settle()  # promotes or prunes them, which frees their slots
+            session.rungs(Stage.SEARCH).close()  # promotes or prunes them, which frees their slots
             claim = self._claim_free(session)
         return claim
 

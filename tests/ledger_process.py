@@ -111,7 +111,7 @@ def climb(url: str, name: str, folder: str) -> None:
         while _is_pending(storage, study):
             claim = ledger.claim(storage, study, ["search"], worker=str(os.getpid()), observer=observer)
             if claim is None:
-                book.settle()
+                book.close()
                 threading.Event().wait(POLL_S)
                 continue
             try:

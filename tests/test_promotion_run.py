@@ -44,7 +44,7 @@ KILLS = (
     ("mhist_tune.rungs:RungBook.arrive", 1),  # saved and recorded, not arrived
     ("mhist_tune.rungs:RungBook.arrive", 2),
     ("mhist_tune.optuna_trial:OptunaTrial.finish", 2),
-    ("mhist_tune.rungs:RungBook.settle", 1),  # nothing but waiting slots is left
+    ("mhist_tune.rungs:RungBook.close", 1),  # nothing but waiting slots is left
 )
 
 
@@ -116,7 +116,7 @@ def test_thaw_continues_a_waiting_trial(
 ) -> None:
     """By hand a trial that waits goes on from its checkpoint to its next rung; a pruned one is refused in one line."""
     common = create(storage_url_sqlite)
-    assert run_killed("mhist_tune.rungs:RungBook.settle", 1, [*WORK, *common]) == -signal.SIGKILL
+    assert run_killed("mhist_tune.rungs:RungBook.close", 1, [*WORK, *common]) == -signal.SIGKILL
     with open_storage(storage_url_sqlite) as storage:
         study = studies.load_study(storage, "paused")
         slots = ledger.slots(storage, study, "search")

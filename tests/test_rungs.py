@@ -170,13 +170,13 @@ def test_a_hopeless_slot_is_free_to_be_ended(storage: Storage, book: RungBook, a
     assert claim.outcome.decision.verdict is Verdict.PRUNE
 
 
-def test_nothing_is_settled_while_a_slot_is_left(storage: Storage, book: RungBook, arrive: Arrive) -> None:
+def test_rungs_stay_open_while_a_slot_is_left(storage: Storage, book: RungBook, arrive: Arrive) -> None:
     """A free or leased slot may still change who goes on."""
     arrive(0.4)
-    book.settle()
+    book.close()
     assert len(journal.events(storage, book._study, kind=KIND)) == 1
     ledger.cancel_free(storage, book._study)
-    book.settle()
+    book.close()
     assert ledger.counts(storage, book._study, "search") == {"free": 1, "cancelled": 8}
 
 
@@ -195,7 +195,7 @@ def test_a_waiting_trial_has_not_ended(storage: Storage, book: RungBook, arrive:
     study = book._study
 
     found = status.of_study(storage, study)
-    assert (found["stages"]["search"], sum(found["trials"].values())) == ({"paused": 1, "free": 8}, 0)
+    assert (found.stages["search"], sum(found.trials.values())) == ({"paused": 1, "free": 8}, 0)
     assert "8 free, 1 waiting" in status.to_text(found)
     records_csv.write(storage, study, tmp_path)
     [row] = csv.DictReader((tmp_path / "trials.csv").read_text(encoding="utf-8").splitlines())

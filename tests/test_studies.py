@@ -167,7 +167,7 @@ def test_several_may_create_the_same_study_at_once(
 
 
 def test_the_first_setting_stands(storage: Storage, make_study: MakeStudy) -> None:
-    """Of several who settle the same thing at once one wins, and all learn what it said; other keys are kept."""
+    """Of several that set the same setting at once one wins, and all get its value; other settings are kept."""
     study = make_study()
     studies.set_setting(storage, study, "other", [1])
 
