@@ -1,4 +1,4 @@
-"""The benchmarks run; what they measure is for people to look at."""
+"""The benchmarks run. Their numbers are not tested."""
 
 import importlib
 import itertools

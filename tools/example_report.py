@@ -1,8 +1,8 @@
 """Write `docs/results/example-report/`: `python tools/example_report.py sqlite:///PATH STUDY STUDY [STUDY...]`.
 
-The studies are retrained ones of one SQLite storage. Their database alone is copied first, to where no thumbnails lie:
-images of a data set must not get into a repository. `generated/` is `mhist-tune demo`, whose images are made up.
-Figures are in the pages alone, so that nothing is there twice.
+The studies are retrained ones of one SQLite storage. The script first copies the database to a folder without
+thumbnails, since images of a data set must not get into a repository. `generated/` is the report of `mhist-tune demo`,
+whose images are generated. Figures are in the pages alone, so no figure is stored twice.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ def write_studies(storage_url: str, names: list[str], folder: Path) -> None:
                 report = report_files.write(storage, name, Path(name))  # relative: the path of a file is in the report
                 for figure in Path(name).glob("*.png"):
                     figure.unlink()
-                definition = Path(name) / "study.toml"  # the folder of the weights is nobody's business
+                definition = Path(name) / "study.toml"  # without the folder of the weights
                 definition.write_text(
                     re.sub(r'(?m)^weights = ".*/', 'weights = "', definition.read_text("utf-8")), "utf-8"
                 )
