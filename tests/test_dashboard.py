@@ -15,6 +15,7 @@ import optuna
 import pytest
 
 from mhist_tune.dashboard.access import Access
+from mhist_tune.dashboard.forms import ACTIONS
 from mhist_tune.dashboard.server import app, serve
 from mhist_tune.errors import StorageError, UsageError
 from mhist_tune.storage import Storage, open_storage
@@ -34,10 +35,7 @@ WRITES = [
     ("PATCH", "/api/studies/1"),
     ("OPTIONS", "/api/studies"),
     ("POST", "/healthz"),
-    *(
-        ("POST", f"/study/shown/{one}")
-        for one in ("pause", "continue", "stop", "extend", "retry", "thaw", "veto", "enqueue")
-    ),
+    *(("POST", f"/study/shown/{action}") for action in ACTIONS),
 ]
 ALLOWED = {"/api/studies/1/note", "/api/studies/1/1/note", "/api/artifacts/1", "/api/artifacts/1/1/abc"}
 PAGES = ["/", "/study/shown", "/study/shown/report", "/dashboard", "/api/studies", "/static/bundle.js", "/csv/1"]
