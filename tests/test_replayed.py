@@ -107,7 +107,7 @@ def test_a_search_by_four_workers_matches_until_it_is_changed(searched: str) -> 
 
 def test_a_smoothed_search_matches(run: Run, generated: Path, tmp_path: Path, storage_url_sqlite: str) -> None:
     """Where a trial's value is a mean over epochs, it is computed again from its curve, and nothing differs."""
-    text = test_slot_run.DEFINITION.format(model="fcnn", study="smoothing = 2", more="", epochs=4)
+    text = test_slot_run.DEFINITION.format(model="fcnn", study="smoothing = 2", more="learning_rate = 3e-2", epochs=4)
     (tmp_path / "small.toml").write_text(text)
     assert run("create-study", "small.toml", "--data", str(generated))[0] == 0
     assert run("worker", "small", "--devices", "cpu", "--per-device", "1", "--data", str(generated))[0] == 0
