@@ -1,10 +1,11 @@
-"""What a table has measured, beside the numbers that its definition reports from elsewhere.
+"""The results of a table beside the numbers that its definition reports from elsewhere.
 
-A reported number's name says what it was measured on, and so which of our records stands beside it: `val_*` the
-validation images at each training's best epoch, `test_*` the test images with early-stopped models, which
-`retrain --with-validation` makes and which choose nothing, `retrained_*` the test images with models trained on the
-whole train partition. `train_*` are kept in the definition and have no counterpart. Ours are recomputed from stored
-probabilities.
+The name of a reported number says what it was measured on, and so which of our results it is compared with:
+`val_*`: the validation images, at the best epoch of each training.
+`test_*`: the test images, with early-stopped models (`retrain --with-validation`). No choice rests on them.
+`retrained_*`: the test images, with models trained on the whole train partition.
+`train_*`: nothing. They stay in the definition only.
+Our results are recomputed from stored probabilities.
 """
 
 import math
@@ -47,8 +48,8 @@ class ComparedRow:
     """A row of the table.
 
     Attributes:
-        n_seeds: complete trainings.
-        ours: what was measured, by name.
+        n_seeds: number of complete trainings.
+        ours: our results, by name.
         reported: as in the definition.
     """
 
@@ -64,8 +65,8 @@ class AgainstReport:
     """A table beside the numbers that are reported elsewhere.
 
     Attributes:
-        columns: names of the numbers shown: validation's, and `test_*` and `retrained_*` once there are such models.
-        descriptive: those of them by which nothing may be chosen.
+        columns: names of the numbers shown: those of validation, and `test_*` and `retrained_*` once such models exist.
+        descriptive: the columns on which no choice may rest.
     """
 
     study: str
@@ -75,7 +76,7 @@ class AgainstReport:
 
 
 def build(storage: Storage, study_name: str) -> AgainstReport:
-    """Return a table beside what is reported.
+    """Return a table beside its reported numbers.
 
     Raises:
         StudyNotFoundError: no such study.
@@ -116,7 +117,7 @@ def write(storage: Storage, study_name: str, folder: Path) -> AgainstReport:
 
 
 def to_text(document: AgainstReport) -> str:
-    """Return the table in Markdown with aligned columns, and the sentences without which it would be misread."""
+    """Return the table in Markdown with aligned columns, followed by the notes needed to read it."""
     columns = document.columns
     titles = [f"{name} (descriptive)" if name in document.descriptive else name for name in columns]
     cells = [["row", "seeds", *(title for name in titles for title in (name, "reported"))]]
@@ -132,9 +133,7 @@ def to_text(document: AgainstReport) -> str:
     ]
     lines.append("Ours: mean +- standard deviation over the seeds, positive class SSA, threshold 0.5.")
     if document.descriptive:
-        lines.append(
-            "test_* are early-stopped models, trained without the validation images: nothing is chosen by them."
-        )
+        lines.append("test_* are early-stopped models, trained without the validation images. No choice rests on them.")
     if any(name.startswith("retrained_") for name in columns):
         lines.append("retrained_* are models trained on the whole train partition.")
     return "\n".join(lines)
@@ -170,7 +169,7 @@ def _summary(values: Sequence[float]) -> Measured:
 
 
 def _columns(rows: Sequence[ComparedRow]) -> list[str]:
-    """Return the numbers that somebody reports and we have measured, after those that are always shown."""
+    """Return `ALWAYS_SHOWN`, then the names of the numbers that are both reported and measured."""
     both = {name for row in rows for name in row.reported} & {name for row in rows for name in row.ours}
     order = [f"{prefix}_{metric}" for prefix in _SOURCES for metric in METRICS]
     return [*ALWAYS_SHOWN, *(name for name in order if name in both and name not in ALWAYS_SHOWN)]

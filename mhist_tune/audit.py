@@ -1,4 +1,4 @@
-"""What pruning saved and what it cost, told by the audited trials: those that were finished whatever their scores."""
+"""Savings and losses of the pruner, estimated from trials that are finished regardless of their scores."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from mhist_tune.promotion import can_go_on
 from mhist_tune.trials import Trial
 
 N_NEEDED = 8
-"""Audited trials that would have been pruned, below which nothing is concluded."""
+"""Fewest audited trials that would have been pruned from which the audit concludes anything."""
 
 
 @dataclass(frozen=True)
@@ -19,15 +19,15 @@ class Audit:
 
     Attributes:
         n_audited: audited trials that are complete.
-        n_would_have_ended: those among them that would have been pruned.
-        saved_s: device seconds that the pruned trials would have taken longer: each at its own speed, to the mean
-            length of a complete trial.
+        n_would_have_ended: audited trials that would have been pruned.
+        saved_s: device seconds that pruning saved: each pruned trial extended to the mean length of a complete trial,
+            at its own speed.
         spent_s: device seconds that the audit took.
-        lost_f1: by how much the best of those that would have been pruned is above the best of all others, in
-            validation F1; 0 if it is not.
-        rank_correlation: Spearman's, between the audited trials' best values up to an epoch and at their end, by
-            epoch; None where all values are equal.
-        missing: why nothing is concluded, if so; then the numbers above are None or empty.
+        lost_f1: validation F1 of the best trial that would have been pruned, minus that of the best other trial; 0 if
+            it is negative.
+        rank_correlation: Spearman's, by epoch, between the audited trials' values up to that epoch and their final
+            values; None where all values are equal.
+        missing: the reason why nothing is concluded; the numbers above are None then.
     """
 
     n_audited: int
@@ -72,7 +72,7 @@ def _would_end(trial: Trial, trials: Sequence[Trial], pruner: Mapping[str, Any])
             continue
         if pruner["name"] != "promotion":
             return row.epoch
-        # It would have waited; whether for good, all that have arrived at this rung tell.
+        # It would have waited. All trials that reached this rung decide whether it would have been promoted.
         others = [one for one in trials if not one.is_audited and len(one.epochs) >= row.epoch]
         values = [one.value_until(row.epoch) or 0.0 for one in others]
         if not can_go_on(trial.value_until(row.epoch) or 0.0, values, reduction_factor=pruner["reduction_factor"]):

@@ -1,6 +1,6 @@
-"""Which images are misclassified: rates by the pathologists' agreement, and the most confident mistakes.
+"""Misclassified images: error rates by the agreement of the pathologists, and the most confident mistakes.
 
-Shapes: `n` images, `S` seeds. Labels are 0 (HP) or 1 (SSA), votes are those for SSA, of seven pathologists.
+Shapes: `n` images, `S` seeds. Labels are 0 (HP) or 1 (SSA); votes count the pathologists, of seven, who chose SSA.
 """
 
 from collections.abc import Sequence
@@ -37,9 +37,9 @@ class Mistake:
     """A misclassified image.
 
     Attributes:
-        index: its place in the set.
-        probability: of SSA, the mean over the seeds.
-        share_of_seeds: that misclassify it.
+        index: its position in the set.
+        probability: of SSA, mean over the seeds.
+        share_of_seeds: share of the seeds that misclassify it.
     """
 
     image_name: str
@@ -52,7 +52,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class RateArrays:
-    """The rates of the numbers of votes that have images, ready to be drawn; each [k].
+    """Error rates as arrays to draw, for the k numbers of votes that have images; each [k].
 
     Attributes:
         spread: how far the interval reaches below and above the rate, [2, k].
@@ -81,11 +81,11 @@ def error_rates(
     n_boot: int = 2000,
     seed: int = 0,
 ) -> list[VoteRate]:
-    """Return the error rate for each number of SSA votes 0..7, with its 95% interval; None where no image is.
+    """Return the error rate for each number of SSA votes 0..7, with its 95% interval; None where there is no image.
 
-    Rates, not counts: 7 of 7 votes is the largest group of SSA and so leads every list of counts. The intervals are
-    those of the crossed bootstrap (`statistics.crossed_bootstrap`). Where every image is right in every seed, or
-    every one wrong, it has nothing to resample, and the exact binomial interval for as many images stands in.
+    Rates are more useful than counts, since 7 of 7 votes is the largest group of SSA and has the most mistakes. The
+    intervals are those of the crossed bootstrap (`statistics.crossed_bootstrap`). If all seeds classify all images
+    correctly, or all wrongly, resampling cannot vary the rate; the exact binomial interval is used then.
 
     Args:
         votes: [n], in 0..7.

@@ -8,13 +8,13 @@ from mhist_tune.words import Rows, change, interval, markdown_table, number, p_v
 
 
 def headline(comparison: Comparison) -> str:
-    """Return who is compared, and on how many images."""
+    """Return the names of the compared studies and the number of images."""
     *others, last = [member.study for member in comparison.members]
     return f"{', '.join(others)} and {last} on the same {comparison.n_images} test images"
 
 
 def to_text(comparison: Comparison) -> str:
-    """Return a comparison as text: the models, the primary test of each pair, and what is descriptive."""
+    """Return a comparison as text: the models, the primary test of each pair, and the descriptive tests."""
     members = comparison.members
     width = max(len(member.study) for member in members)
     lines = [f"{len(members)} models on the same {comparison.n_images} test images", ""]
@@ -45,7 +45,7 @@ def to_text(comparison: Comparison) -> str:
 
 
 def verdict(pair: PrimaryTest) -> str:
-    """Return what the primary test of one pair says, in one sentence."""
+    """Return the result of the primary test of one pair in one sentence."""
     smallest = f"smallest difference found with 80% power here: {pair.detectable:.4f}"
     if pair.p_holm < 0.05:
         better = pair.first if pair.difference > 0 else pair.second
@@ -54,12 +54,12 @@ def verdict(pair: PrimaryTest) -> str:
 
 
 def caveats(comparison: Comparison) -> list[str]:
-    """Return the sentences without which the comparison would be misread."""
+    """Return the caveats that are needed to read the comparison."""
     units = "whole groups of images" if comparison.resampled_by == "group" else "images, which count as independent,"
     found = [f"Intervals resample {units} and seeds; they hold for these configurations, not for whole searches."]
     single = [member.study for member in comparison.members if member.n_seeds == 1]
     if single:
-        found.append(f"One seed only: {', '.join(single)}; how much its seeds vary is left out of the test.")
+        found.append(f"One seed only: {', '.join(single)}; the test does not include the variation between its seeds.")
     again = [member for member in comparison.members if member.n_test_openings > 1]
     found += [f"{one.study} opened the test partition {one.n_test_openings} times." for one in again]
     return found
@@ -88,7 +88,7 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def verdicts(comparison: Comparison) -> list[str]:
-    """Return what the primary test says of each pair, naming both, in one sentence each."""
+    """Return the result of the primary test of each pair, with the names of both studies, in one sentence each."""
     return [f"{_pair(pair)}: AUROC {_difference(pair)}; {verdict(pair)}" for pair in comparison.primary]
 
 

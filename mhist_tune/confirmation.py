@@ -1,4 +1,4 @@
-"""What the confirmation of a search's finalists gave: as a document, in sentences, and what it costs."""
+"""The confirmation of the finalists of a search as a document and in sentences, and its cost."""
 
 from dataclasses import dataclass
 
@@ -120,8 +120,8 @@ def sentences(confirmed: Confirmed) -> list[str]:
     ]
     if best.confirmed_value is not None:
         found.append(
-            f"the search's best, trial {best.trial}, had {best.search_value:.3f} and confirmed "
-            f"{best.confirmed_value:.3f}: {best.optimism:+.3f} was optimism"
+            f"the search's best, trial {best.trial}, had F1 {best.search_value:.3f} in the search and "
+            f"{best.confirmed_value:.3f} out of fold: {best.optimism:+.3f} was optimism"
         )
     return found
 

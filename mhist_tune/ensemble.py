@@ -1,7 +1,7 @@
 """An ensemble of studies: the mean of their retrained models' stored test probabilities.
 
-Members are joined on the image's name, never on its position, and each was predicted with its own preprocessing when
-it was retrained, so neither a misaligned image nor a wrong normalization can enter here.
+Members are joined on the name of an image, never on its position. Each member predicted with its own preprocessing when
+it was retrained. So neither misaligned images nor a wrong normalization can occur.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Ensemble:
     """An ensemble of two or more studies.
 
     Attributes:
-        seeds: that all members have.
+        seeds: the seeds that all members have.
         per_seed: metrics of the mean over the members, one ensemble for each seed.
         over_seeds: metrics of the mean over members and seeds, one model.
     """

@@ -1,4 +1,4 @@
-"""What a report or a comparison rests on: the test probabilities that one opening of the test partition stored."""
+"""The stored test probabilities of one opening of the test partition. Reports and comparisons are made from them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,13 +24,14 @@ class Evidence:
     """The newest opening of a study that has a finished seed.
 
     Attributes:
-        opening: that one.
-        openings: every one of the study, the first one first.
-        slots: of the finished seeds of the opening, [S].
-        n_planned: how many seeds the opening has.
+        opening: the newest one with a finished seed.
+        openings: all openings of the study, the oldest first.
+        slots: the slots of the finished seeds of the opening, [S].
+        n_planned: number of seeds of the opening.
         images: the test images, [n].
         probabilities: of SSA, [S, n].
-        default_slots, default_probabilities: the same of the study's default, where it was retrained beside the trial.
+        default_slots: as `slots`, of the study's default; empty if it was not retrained with the trial.
+        default_probabilities: as `probabilities`, of the default; None without it.
     """
 
     study: Study
@@ -50,12 +51,12 @@ class Evidence:
 
     @property
     def payload(self) -> dict[str, Any]:
-        """What the seeds have in common: the trial, its params and its epochs."""
+        """The payload that the seeds share: the trial, its params and its epochs."""
         return self.slots[0].payload
 
 
 def load(storage: Storage, study_name: str) -> Evidence:
-    """Return what the newest opening with a finished seed has stored.
+    """Return the evidence of the newest opening with a finished seed.
 
     Raises:
         StudyNotFoundError: no such study.

@@ -1,8 +1,8 @@
-"""The finalists of a search: its best trials and its default, each trained again out of fold, and which one is chosen.
+"""The finalists of a search, which are its best trials and its default, and the final choice among them.
 
-The search's best value is the highest of many noisy ones, each at its own best epoch, and so too high. Here every
-finalist predicts each image of the train partition once, by a model that did not see it, after a number of epochs that
-was fixed before. All finalists share folds and seeds.
+The best value of a search is the maximum of many noisy values, each at its own best epoch, so it is too high. So each
+finalist is trained again on folds: each image of the train partition is predicted once, by a model that was not
+trained on it, after a fixed number of epochs. All finalists share folds and seeds.
 """
 
 import statistics as numbers
@@ -24,7 +24,7 @@ from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
 INNER, OUTER = "inner", "fold"
-"""What a slot trains on: a part of the images outside a fold, to find the number of epochs, or all of them."""
+"""The images that a slot trains on: a part of those outside a fold, to find the number of epochs, or all of them."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Candidate:
     Attributes:
         trial: the number of its search trial.
         params: its hyperparameters.
-        search_value: the trial's best validation F1; None if it was pruned or failed.
+        search_value: the trial's value; None if it was pruned or failed.
         is_default: whether it is the study's default.
     """
 
@@ -51,7 +51,7 @@ class Finalist:
     Attributes:
         stop_epoch: the fixed number of epochs: the median of the best ones on the inner splits.
         probabilities: of SSA, out of fold, [n].
-        scores: of these.
+        scores: of `probabilities`.
     """
 
     candidate: Candidate
@@ -62,16 +62,16 @@ class Finalist:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What the confirm stage of a study has given so far.
+    """The results of the confirm stage of a study so far.
 
     Attributes:
-        finalists: the confirmed ones, the best first.
-        search_best: the candidate with the highest validation F1 in the search.
-        n_open: candidates that still have something to be trained, and one more while the search goes on.
-        n_failed: candidates of which a training failed, so that they are not confirmed.
+        finalists: the confirmed candidates, the best first.
+        search_best: the candidate with the highest value in the search.
+        n_open: number of candidates with unfinished trainings, plus one while the search is unfinished.
+        n_failed: number of candidates that are not confirmed because a training failed.
         labels: of the images, fold by fold, [n].
-        folds: the fold of each, [n].
-        groups: of each, None if they are not known.
+        folds: the fold of each image, [n].
+        groups: the patient or slide of each image; None if they are not known.
     """
 
     finalists: tuple[Finalist, ...]
@@ -112,7 +112,7 @@ def candidates(study: Study, searched: Sequence[SlotRow]) -> list[Candidate]:
 
     Args:
         study: with `[confirm]`.
-        searched: its search slots, none of them open.
+        searched: its search slots, all of them finished.
     """
     assert study.definition.confirm is not None
     default_params = study.definition.default_params()

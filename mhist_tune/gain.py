@@ -1,4 +1,4 @@
-"""What tuning gained: the chosen trial against the study's default, retrained with the same seeds in one opening."""
+"""The gain from tuning: the chosen trial against the study's default, retrained with the same seeds in one opening."""
 
 from dataclasses import dataclass
 
@@ -69,7 +69,7 @@ def _change(difference: paired.Difference) -> Change:
 
 
 def sentence(gain: Gain) -> str | None:
-    """Return what tuning gained in one sentence; None while the default has no results."""
+    """Return the gain in one sentence; None while the default has no results."""
     if gain.is_chosen:
         return "The study's default was the best confirmed configuration, so tuning gained nothing here."
     difference = gain.difference

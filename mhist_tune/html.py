@@ -1,4 +1,4 @@
-"""A report or a comparison as one HTML file that needs nothing beside it: no script, no font, no request."""
+"""A report or a comparison as one self-contained HTML file without scripts, fonts or requests."""
 
 import base64
 import functools
@@ -14,7 +14,7 @@ from mhist_tune.figures import ReportFigure
 N_THUMBNAILS = 48
 """Misclassified images that a report shows at most."""
 _N_OF_EACH = 16
-"""The same of each model of a comparison."""
+"""Misclassified images that a comparison shows at most of each model."""
 
 
 @functools.cache
@@ -35,7 +35,7 @@ def render(report: Report, figures: Sequence[ReportFigure], thumbnails: Mapping[
 
     Args:
         report: as from `report_build.build`.
-        figures: that it shows.
+        figures: its figures.
         thumbnails: JPEG files by the image's name; may lack any image.
     """
     tables = report_text.tables(report)
@@ -63,8 +63,8 @@ def render_comparison(
     """Return a comparison as HTML.
 
     Args:
-        comparison: of `compare.build`.
-        figures: that it shows.
+        comparison: as from `compare.build`.
+        figures: its figures.
         thumbnails: of each member JPEG files by the image's name; may lack any image.
     """
     members = comparison.members
@@ -89,7 +89,7 @@ def render_comparison(
 
 
 def _shown(mistakes: Sequence[Mistake], thumbnails: Mapping[str, bytes], n_most: int) -> list[tuple[Mistake, str]]:
-    """Return the first mistakes that have a picture, with it."""
+    """Return the first `n_most` mistakes that have a thumbnail, each with the thumbnail as a data URL."""
     shown = [one for one in mistakes if one.image_name in thumbnails][:n_most]
     return [(one, _data_url(thumbnails[one.image_name])) for one in shown]
 

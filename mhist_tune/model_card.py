@@ -1,6 +1,6 @@
-"""The model card of an exported model (after Mitchell et al., 2019): what it is for, how good it is, its limits.
+"""The model card of an exported model (after Mitchell et al., 2019): intended use, metrics and limits.
 
-Every number in it is the report's.
+All numbers are those of the report.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ def render(report: Report, model: Mapping[str, Any]) -> str:
     """Return the card.
 
     Args:
-        report: the study's.
+        report: the report of the study.
         model: the description of the model, as in `model.json`.
     """
     seed = report.seeds.index(model["seed"]) if model["seed"] in report.seeds else None
@@ -28,9 +28,9 @@ def render(report: Report, model: Mapping[str, Any]) -> str:
         f"This folder holds one of these {counted(report.n_seeds, 'model')}: seed {model['seed']}, the first one, "
         f"which is not chosen by its score. Its own test AUROC is {number(own, 4)}.",
         "## Intended use",
-        f"Research on telling {positive} from {negative} in H&E images like those that it was trained on: of the same "
-        "stain, scanner, magnification and preparation. It is no medical device. Nothing here says how it does on "
-        "images of another laboratory, and no diagnosis may rest on it.",
+        f"Research on distinguishing {positive} from {negative} in H&E images like those that it was trained on: of "
+        "the same stain, scanner, magnification and preparation. It is no medical device. Its performance on images of "
+        "another laboratory is not known, and no diagnosis may rest on it.",
         "## Use",
         "```\nmhist-tune predict . IMAGE.png\n```",
         f"gives the probability of {positive} and the class at the threshold {model['threshold']:.4f} "

@@ -1,4 +1,4 @@
-"""What out-of-fold predictions say of several configurations, and how firmly the best of them stands.
+"""Scores of configurations from out-of-fold predictions, and the stability of the choice among them.
 
 Shapes: `n` images, `F` configurations. Labels are 0 (HP) or 1 (SSA), probabilities are those of SSA.
 """
@@ -25,9 +25,9 @@ class Selection:
     """The choice of the configuration with the highest pooled F1, repeated in resamples of the images.
 
     Attributes:
-        shares: of the resamples in which each is chosen, [F]; how the choice follows these images, not the
-            probability that a configuration is the best.
-        intervals: 95% of each one's pooled F1.
+        shares: share of the resamples in which each configuration is chosen, [F]. It measures how the choice depends
+            on the images; it is not the probability that a configuration is the best.
+        intervals: 95% interval of the pooled F1 of each configuration.
     """
 
     shares: list[float]
@@ -37,8 +37,8 @@ class Selection:
 def scores(labels: npt.ArrayLike, folds: npt.NDArray[np.int64], probabilities: npt.ArrayLike) -> OutOfFold:
     """Return the scores of one configuration.
 
-    Counts of right and wrong calls may be added up over folds. Probabilities of different models may not be ranked
-    together, as one is bolder than another, so AUROC is that of each fold, averaged (Forman and Scholz, 2010).
+    Counts of correct and wrong predictions may be pooled over folds. Probabilities of different models may not be
+    ranked together, since their scales differ, so AUROC is averaged over folds (Forman and Scholz, 2010).
 
     Args:
         labels: [n], 0 or 1, both in each fold.

@@ -1,4 +1,4 @@
-"""The records of a study as CSV files, for other programs: trials, epochs and predictions of every stage."""
+"""The trials, epochs and predictions of every stage of a study as CSV files."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -30,9 +30,9 @@ _PAYLOAD = ("trial", "seed", "fit", "fold", "label")
 def write(storage: Storage, study: Study, folder: Path) -> dict[str, int]:
     """Write trials.csv, epochs.csv and predictions.csv, and return how many rows each has.
 
-    A trial's columns are its stage, slot and number, its outcome, what its slot was for (`for_trial`, `for_seed` and so
-    on, where there is such a thing) and its hyperparameters under `params_`. An epoch's and a prediction's are stage,
-    slot and trial number, then the epoch with all metrics, or the image set with name, label, votes and probability.
+    Columns of trials.csv: stage, slot, number, the outcome, the purpose of the slot (`for_trial`, `for_seed` ..., where
+    it has one) and the hyperparameters (`params_...`). Of epochs.csv: stage, slot, number, the epoch and its metrics.
+    Of predictions.csv: stage, slot, number, image set, image name, label, votes and probability.
 
     Raises:
         UsageError: the folder cannot be written.

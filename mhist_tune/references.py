@@ -1,4 +1,4 @@
-"""Published test results on MHIST that a study stands beside; they hold for its 977 test images, 360 of them SSA.
+"""Published test results on MHIST's 977 test images, 360 of them SSA, to compare a study with.
 
 The method report is the hand-made tuning that this package automates. Its ResNet rows are single runs whose
 hyperparameters were chosen on the test partition; its AUROC is the area under the curve of probabilities. The paper

@@ -51,7 +51,7 @@ def to_markdown(report: Report, figures: Sequence[ReportFigure]) -> str:
 
 
 def to_note(report: Report) -> str:
-    """Return the heart of a report as Markdown: the result, the metrics, what limits them, the openings."""
+    """Return a short report as Markdown: the result, the metrics, the caveats, the openings."""
     parts = [
         f"**{headline(report)}**",
         report.result,
@@ -171,7 +171,7 @@ def gain_rows(report: Report) -> Rows:
 
 
 def confirm_rows(confirmed: Confirmed) -> Rows:
-    """Return the finalists with what the search and what the folds say of each."""
+    """Return the finalists with their results in the search and out of fold."""
     head = ["trial", "F1 in the search", "F1 out of fold", "95% interval", "AUROC", "epochs", "chosen in resamples"]
     rows = [head]
     for trial in confirmed.finalists:
@@ -199,7 +199,7 @@ def vote_rows(report: Report) -> Rows:
 
 
 def search_lines(report: Report) -> list[str]:
-    """Return what is to be said of the search: its size, importances where there are none, values at an edge."""
+    """Return sentences on the search: its size, missing importances, the audit, the confirmation, values at an edge."""
     search = report.search
     states = ", ".join(f"{count} {state.lower()}" for state, count in search.n_trials.items())
     lines = [f"Trials: {states}."]
@@ -209,8 +209,8 @@ def search_lines(report: Report) -> list[str]:
     if report.confirm:
         lines += [f"{line[0].upper()}{line[1:]}." for line in confirmation.sentences(report.confirm)]
         lines.append(
-            "How often a finalist is chosen in resamples of the train images says how firm the choice is, not how "
-            "probably it is the best."
+            "The share of resamples of the train images in which a finalist is chosen measures how stable the choice "
+            "is; it is not the probability that the finalist is the best."
         )
     lines += [f"Edge of range: {alarm}." for alarm in search.edges]
     return lines
@@ -230,7 +230,7 @@ def _audit_lines(audit: Audit) -> list[str]:
     correlations = [f"{rho:.2f} after epoch {epoch}" for epoch, rho in audit.rank_correlation.items() if rho]
     return [
         f"Audit of the pruner: pruning saved about {duration(audit.saved_s)} on one device. "
-        f"{audit.n_would_have_ended} of {audit.n_audited} trials that were finished whatever their scores would "
+        f"Of {audit.n_audited} trials that were finished regardless of their scores, {audit.n_would_have_ended} would "
         f"have been pruned; finishing them took {duration(audit.spent_s)}, and {best}.",
         f"Rank correlation of scores with those at the end: {', '.join(correlations)}.",
     ]

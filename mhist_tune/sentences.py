@@ -1,4 +1,4 @@
-"""The sentences of a report: its result, what limits it, and a methods paragraph for a paper, numbers filled in."""
+"""The sentences of a report: its result, its caveats, and a methods paragraph for a paper."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def result(report: Report) -> str:
     auroc = report.metrics["auroc"]
     what = f"{report.model} tuned by study {report.study} (trial {report.trial.number})"
     if auroc.mean is None:
-        return f"{what} has no AUROC, because the test partition holds one class only."
+        return f"{what} has no AUROC, because the test partition has one class only."
     std = "" if auroc.std is None else f" ± {auroc.std:.4f} (standard deviation)"
     gained = gain.sentence(report.gain) if report.gain else None
     text = (
@@ -41,7 +41,7 @@ def result(report: Report) -> str:
 
 
 def caveats(report: Report) -> list[str]:
-    """Return the sentences without which the numbers would be misread."""
+    """Return the caveats that are needed to read the numbers."""
     found = ["The positive class is SSA. Loss, Brier score and calibration error are means per image."]
     slides = " (MHIST's come from 328)" if report.is_mhist else ""
     drawn = f"images, which count as independent since no patient or slide is known{slides}"
@@ -49,29 +49,30 @@ def caveats(report: Report) -> list[str]:
         drawn = "whole groups of images"
     found.append(
         f"95% intervals resample {drawn}, once for all seeds, and the seeds independently of them. They are "
-        "conditional on the chosen configuration: that the search chose it from noisy validation scores is not in them."
+        "conditional on the chosen configuration: the uncertainty of its choice by noisy validation scores is not "
+        "included."
     )
     if report.n_seeds == 1:
-        found.append("There is one seed, so the intervals leave out how much trainings differ.")
+        found.append("There is one seed, so the intervals do not include the variation between trainings.")
     if not report.complete:
         found.append(f"Only {report.n_seeds} of {report.n_seeds_planned} planned seeds have results.")
     found.append("The calibration error has no interval: resampling biases it upwards.")
     found.append(
         f"The share of SSA is {report.share_ssa:.1%} here and "
         + (f"{report.held_out.share_ssa:.1%} in training" if report.held_out else "another in training")
-        + ", so validation F1 and test F1 are not on one scale and no difference of them is given."
+        + ", so validation F1 and test F1 are not comparable and their difference is not given."
     )
     if report.extended_after_opening:
         found.append(
             f"The search went on with {counted(report.extended_after_opening, 'trial')} after the test partition "
-            "had been opened, so what was chosen later may have been chosen with knowledge of test results."
+            "had been opened, so later choices may have been made with knowledge of test results."
         )
     if len(report.test_openings) > 1:
         found.append(f"The test partition was opened {len(report.test_openings)} times; each look weakens the result.")
     if not report.is_mhist:
         found.append(
             f"This test partition is not MHIST's ({N_TEST_IMAGES} images, {N_TEST_SSA} SSA), so published results are "
-            "no yardstick."
+            "not comparable."
         )
     return found
 
@@ -80,7 +81,7 @@ _TASK = {
     True: "sessile serrated adenoma (SSA) from hyperplastic polyp (HP) in MHIST's images of colorectal polyps",
     False: "the class SSA from the class HP in images laid out as MHIST's",
 }
-"""What is learned, by whether the images are MHIST's."""
+"""The task, by whether the images are MHIST's."""
 
 
 def paragraph(report: Report, study: Study) -> str:
@@ -95,7 +96,7 @@ def paragraph(report: Report, study: Study) -> str:
     n_before = sum(one.id < report.opening for one in openings)
     drawn = "groups" if report.resampled_by == "group" else "images"
     sentences = [
-        f"We trained {hp.model} ({weights}) to tell {_TASK[report.is_mhist]}, whose labels are the majority of "
+        f"We trained {hp.model} ({weights}) to distinguish {_TASK[report.is_mhist]}, whose labels are the majority of "
         "seven votes.",
         f"The train partition was split into {counted(report.n_train, 'image')} for training and "
         f"{counted(report.n_val, 'image')} for validation, stratified on the votes"
@@ -170,9 +171,9 @@ def _confirmed(report: Report) -> str:
     if best.optimism is not None:
         text += (
             f" The validation F1 of the search's best, trial {best.trial}, fell from {number(best.search_value)} "
-            f"to {number(best.confirmed_value)} thereby."
+            f"to {number(best.confirmed_value)}."
             if best.optimism > 0
-            else f" The search's best, trial {best.trial}, lost nothing of its F1 thereby."
+            else f" The F1 of the search's best, trial {best.trial}, did not fall."
         )
     return text
 

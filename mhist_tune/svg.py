@@ -1,6 +1,6 @@
-"""Small SVG charts for pages that are made anew every second: strings, no drawing library.
+"""Small SVG charts as strings, without a drawing library, for pages that are rendered every second.
 
-Colours and fonts come from the page's style sheet by class; `standalone` makes a file of a chart.
+The style sheet of the page sets colours and fonts by class. `standalone` makes a file with a style of its own.
 """
 
 import math
@@ -19,10 +19,10 @@ _FILE_STYLE = (
 
 @dataclass(frozen=True)
 class Line:
-    """One curve by epoch, from the first on; None where nothing was measured.
+    """One curve by epoch, from epoch 1 on; None where nothing was measured.
 
     Attributes:
-        label: what the pointer shows.
+        label: the tooltip.
         style: its class in the style sheet.
     """
 
@@ -62,8 +62,8 @@ def curves(title: str, lines: Sequence[Line], *, n_epochs: int, is_log: bool = F
     """Return one panel with a curve for each line.
 
     Args:
-        title: what is drawn, for those who do not see it.
-        lines: the later ones lie on top.
+        title: the text alternative of the chart.
+        lines: later ones are drawn on top.
         n_epochs: right end of the axis.
         is_log: whether the values, then above 0, are on a logarithmic scale.
     """

@@ -1,7 +1,7 @@
-"""Threshold and recalibration, fixed on train images that the models behind them had not seen, applied to test images.
+"""Decision threshold and recalibration, fixed on held-out images of the train partition and applied to test images.
 
-The images are the whole train partition, predicted out of fold, where the trial was confirmed; or else the validation
-images, on which the trial's best epoch was chosen as well.
+If the trial is confirmed, the held-out images are the whole train partition, predicted out of fold. Otherwise they are
+the validation images, on which the best epoch of the trial was chosen as well.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _OF_THRESHOLD = ("f1", "precision", "recall", "specificity", "accuracy", "balanc
 
 @dataclass(frozen=True)
 class _Predicted:
-    """Held-out images: whence they are, their labels and their probabilities of SSA, [n] each."""
+    """Held-out images: a description of their source, their labels [n] and their probabilities of SSA [n]."""
 
     source: str
     labels: npt.NDArray[Any]
@@ -34,12 +34,12 @@ class _Predicted:
 
 @dataclass(frozen=True)
 class FixedThreshold:
-    """A threshold and a recalibration, and what they give on the test images.
+    """A threshold and a recalibration with their results on the test images.
 
     Attributes:
-        source: whence the held-out images are, in words.
-        n_images: of the held-out images.
-        share_ssa: likewise.
+        source: description of the held-out images.
+        n_images: number of held-out images.
+        share_ssa: share of SSA among the held-out images.
         metrics: on the test images at the threshold, by name.
         slope: of the recalibration of logits, as is `intercept`.
         calibration: log loss, Brier score and calibration error on the test images, of raw, recalibrated and
@@ -59,7 +59,7 @@ class FixedThreshold:
 
 
 def document(storage: Storage, found: Evidence, confirmation: Confirmation | None) -> FixedThreshold | None:
-    """Return what was fixed and what it gives; None without held-out predictions of both classes."""
+    """Return the threshold, the recalibration and their results; None without held-out predictions of both classes."""
     images = found.images
     held_out = _predicted(storage, found, confirmation)
     if held_out is None or not 0 < held_out.labels.sum() < held_out.labels.size:

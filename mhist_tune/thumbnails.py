@@ -59,7 +59,7 @@ def remove(storage: Storage, study: Study) -> None:
 
 
 def read(path: Path, names: Sequence[str]) -> dict[str, bytes]:
-    """Return the JPEG files of those of the named images that have one."""
+    """Return the JPEG files of the named images, without images that have none."""
     if not path.exists():
         return {}
     with zipfile.ZipFile(path) as archive:

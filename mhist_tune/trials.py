@@ -1,6 +1,6 @@
-"""What a search found: its trials, how much each hyperparameter mattered, and where a range was too short.
+"""The trials of a search, the importance of its hyperparameters, and values at the end of their range.
 
-All of it rests on validation scores; nothing here has seen the test partition.
+Only validation scores are used, never the test partition.
 """
 
 import math
@@ -23,7 +23,7 @@ from mhist_tune.studies import Study
 _MIN_TRIALS, _MIN_TRIALS_PER_PARAM = 20, 5
 _N_TREES, _N_RESAMPLES = 16, 20
 _EDGE = 0.05
-"""A best value within this share of a range from its end lies at the edge."""
+"""A value whose distance from the end of its range is below this share of the range is at the edge."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Trial:
     """One search trial that has ended and has recorded at least one epoch.
 
     Attributes:
-        is_audited: whether it was to be finished whatever its scores.
+        is_audited: whether it is finished regardless of its scores.
     """
 
     number: int
@@ -47,12 +47,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Importance:
-    """Shares of the scores' variance that each hyperparameter explains, all trials compared after `epoch` epochs.
+    """Each hyperparameter's share of the variance of the trials' values after `epoch` epochs.
 
     Attributes:
-        n_trials: that were compared.
-        shares: by hyperparameter, with a 90% interval over resampled trials; the largest first.
-        missing: why there are none, if so.
+        n_trials: number of trials compared.
+        shares: share and the ends of its 90% interval over resampled trials, by hyperparameter, the largest first.
+        missing: the reason why there are none.
     """
 
     epoch: int | None
@@ -76,11 +76,11 @@ def ended(storage: Storage, study: Study) -> list[Trial]:
 
 
 def importance(trials: Sequence[Trial], space: Mapping[str, Dimension]) -> Importance:
-    """Return how much each hyperparameter mattered (fANOVA; Hutter et al., 2014), or why that cannot be said.
+    """Return the importance of each hyperparameter (fANOVA; Hutter et al., 2014), or why it is not known.
 
-    A pruned trial's last score is that of a shorter training, which would be taken for a worse hyperparameter. So every
-    trial counts with its value after as many epochs as the shortest one has. Shares add up to 1 even where no
-    hyperparameter explains anything; none are given unless a forest predicts left-out trials better than their mean.
+    The last value of a pruned trial is that of a shorter training, which would look like a worse hyperparameter. So all
+    trials are compared at the last epoch that all of them reached. Shares add up to 1 even if no hyperparameter
+    explains anything, so none are given unless a forest predicts left-out trials better than their mean does.
     """
     from sklearn.ensemble import RandomForestRegressor
 
@@ -110,9 +110,9 @@ def importance(trials: Sequence[Trial], space: Mapping[str, Dimension]) -> Impor
 
 
 def edges(params: Mapping[str, Any], space: Mapping[str, Dimension]) -> list[str]:
-    """Return an alarm for each value that lies at the end of its range, where a wider one may hold a better.
+    """Return an alarm for each value at the end of its range, since a wider range may contain a better value.
 
-    Choices count as a range where they are three or more numbers.
+    Choices count as a range if they are three or more numbers.
     """
     alarms = []
     for name, dimension in space.items():

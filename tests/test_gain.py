@@ -122,7 +122,7 @@ def test_the_confirmation_is_shown_with_its_optimism(storage: Storage, study: St
         text = (tmp_path / "report" / name).read_text()
         assert "Finalists of the search, out of fold" in text
         assert "+0.093 was optimism" in text
-        assert "not how probably it is the best" in text
+        assert "not the probability that the finalist is the best" in text
     rows = report_text.confirm_rows(document.confirm)
     assert [row[0] for row in rows[1:]] == ["1", "3", "0, the default"]
 

@@ -280,7 +280,7 @@ def test_the_page_needs_nothing_beside_it(storage, study, tmp_path):
     assert html.count("data:image/jpeg") == len(document.mistakes) > 0
     assert document.mistakes[0].image_name in html
     assert "&lt;first&gt; look" in html
-    for sentence in ("conditional on the chosen configuration", "not enough data", "no yardstick", document.methods):
+    for sentence in ("conditional on the chosen configuration", "not enough data", "not comparable", document.methods):
         assert sentence in unescape(html)
     assert len(html) < 2_000_000
 

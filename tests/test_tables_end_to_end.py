@@ -108,7 +108,7 @@ def test_rows_are_described_on_test_by_early_stopped_models(
     assert document["rows"][0]["ours"]["test_auroc"]["per_seed"] == pytest.approx(expected)
     text = run("report", "table", "--against", "method-report")[1]
     assert "test_auroc (descriptive)" in text
-    assert "nothing is chosen by them" in text
+    assert "No choice rests on them" in text
 
     assert run("report", "table")[0] == 2  # nothing was retrained
     assert run("retrain", "table", "--n-seeds", "2", *data)[0] == 2  # another opening needs a reason
