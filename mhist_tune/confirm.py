@@ -1,8 +1,8 @@
-"""The confirm stage: the finalists of a search are trained again out of fold, on folds that are the same for all.
+"""The confirm stage: the finalists of a search are trained again out of fold, on the same folds.
 
-First each is trained outside every fold on a part of those images and stopped early on the rest of them (an inner
-split), which gives its number of epochs. Then each is trained on all images outside a fold for that fixed number, and
-predicts the fold. No training is stopped, and no epoch chosen, by images that score it.
+First the images outside each fold are split again (an inner split): a finalist trains on one part and stops early on
+the other, which gives its number of epochs. Then it trains on all images outside a fold for that fixed number, and
+predicts the fold. The images that score a training neither stop it nor choose its epoch.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Whether this machine, its data and its database can do the work; each check stands for itself."""
+"""Checks of this machine, its data and its database. No check depends on another."""
 
 import io
 import os
@@ -35,7 +35,7 @@ _SQLITE_WORKERS = 16
 
 @dataclass(frozen=True)
 class Check:
-    """What was found at one place; `hint` says what to do about a warning or a failure."""
+    """The result of one check; `hint` says what to do about a warning or a failure."""
 
     name: str
     state: Literal["ok", "warn", "fail"]

@@ -51,7 +51,7 @@ def event(
 def events(
     storage: Storage, study: Study, *, kind: str | None = None, stage: Stage | None = None, slot: int | None = None
 ) -> list[EventRow]:
-    """Return the events of a study (of a kind, a stage, a slot), the first one first."""
+    """Return the events of a study (of a kind, a stage, a slot) in their order."""
     table = tables.events
     wanted = {"study": study.uuid, "kind": kind, "stage": stage, "slot": slot}
     query = sqlalchemy.select(*(table.c[name] for name in EventRow.__dataclass_fields__)).order_by(table.c.id)

@@ -35,15 +35,14 @@ def open_test(
 ) -> int:
     """Record the opening of the test partition for one trial and its seeds, and add one slot for each; return its id.
 
-    Where the study's default is confirmed, the same seeds of it belong to the opening, so that the gain from tuning is
-    measured with the same look. Asked for the same trial and seeds again it changes nothing and returns the same
-    opening.
+    If the study's default is confirmed, the opening includes the same seeds of the default: one opening then measures
+    the gain from tuning. The same trial and seeds again are the same opening, and add nothing.
 
     Args:
-        trial: the number of the search trial; the final choice if None: the best confirmed one, or the best one where
-            nothing is confirmed.
-        n_seeds: how many seeds, 0 to n_seeds - 1.
-        again: why the test partition is opened once more for another trial or other seeds.
+        trial: the number of the search trial. None for the final choice: the best confirmed trial, or the best trial of
+            a study that confirms none.
+        n_seeds: the number of seeds, 0 to n_seeds - 1.
+        again: the reason for opening the test partition for another trial or other seeds.
 
     Raises:
         UsageError: the trial is not complete, or another opening stands and no reason is given.
@@ -72,11 +71,11 @@ def open_rows(
 ) -> int:
     """Record one opening for early-stopped models of a table's rows, and add a slot for each row and seed.
 
-    Asked for the same rows and seeds again it changes nothing and returns the same opening.
+    The same rows and seeds again are the same opening, and add nothing.
 
     Args:
-        trials: a trial of each row; every row with a complete training if empty.
-        n_seeds: how many seeds, 0 to n_seeds - 1; as many as the table has if None.
+        trials: a trial of each row; if empty, every row with a complete training.
+        n_seeds: the number of seeds, 0 to n_seeds - 1; None for the table's number.
         again: as for `open_test`.
 
     Raises:
@@ -157,7 +156,7 @@ def _open(
     again: str | None,
     default: int | None = None,
 ) -> int:
-    """Return the opening of this set, whatever default was opened beside it, or record it."""
+    """Return the opening of this set with any default beside it. Record it if there is none."""
     from mhist_tune import holdout  # imports torch
 
     openings = load_openings(storage, study)

@@ -19,7 +19,7 @@ class OpeningRow:
 
     Attributes:
         opened_at: epoch seconds.
-        payload: what it was opened for.
+        payload: the trials and seeds that it was opened for.
         fingerprint: of the test partition.
     """
 
@@ -44,17 +44,17 @@ def record_opening(
     slots: Sequence[Mapping[str, Any]] = (),
     stage: Stage = Stage.RETRAIN,
 ) -> int:
-    """Record an opening of the test partition and add its slots, together; return its id.
+    """Record an opening of the test partition and add its slots in one transaction, and return its id.
 
-    An opening with the same payload is the same opening: it is returned, and nothing is written.
+    An opening with the same payload is the same opening: its id is returned, and nothing is written.
 
     Args:
         storage: where the study is.
         study: the study.
-        by: who opens it.
+        by: the person who opens it.
         code_version: of mhist-tune.
-        reason: why.
-        payload: what it is opened for, JSON.
+        reason: the reason for it.
+        payload: the trials and seeds that it is opened for, JSON.
         fingerprint: of the test partition.
         slots: a payload for each slot; `opening`, the id, is added to each.
         stage: of these slots.
@@ -84,7 +84,7 @@ def record_opening(
 
 
 def load_openings(storage: Storage, study: Study) -> list[OpeningRow]:
-    """Return every opening of the test partition for a study, the first one first."""
+    """Return every opening of the test partition for a study, in their order."""
     table = tables.openings
     query = sqlalchemy.select(*(table.c[name] for name in OpeningRow.__dataclass_fields__))
     query = query.where(table.c.study == study.uuid).order_by(table.c.id)

@@ -76,7 +76,7 @@ def ties(best: SlotRow, slots: Sequence[SlotRow]) -> list[SlotRow]:
 
 
 def unfinished(slots: Sequence[SlotRow]) -> list[SlotRow]:
-    """Return the slots of which something is still to come."""
+    """Return the slots that are not finished."""
     return [slot for slot in slots if slot.state in OPEN]
 
 

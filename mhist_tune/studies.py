@@ -1,4 +1,4 @@
-"""Studies: the stored definition, the images of its splits, its budget of slots, and Optuna's studies beside it."""
+"""Studies: the stored definition, the images of the splits, the first slots, and Optuna's studies beside ours."""
 
 import functools
 import uuid
@@ -23,9 +23,9 @@ class Study:
 
     Attributes:
         uuid: 32 hexadecimal digits; a name that is used again gets another one.
-        dataset: what it was created with: the fingerprint, and the hash of each weight file.
+        dataset: the fingerprint of the images and the hash of each weight file at its creation.
         settings: settings that the first worker measured, for all workers.
-        state: active; paused, of which no slot is claimed; or stopped, whose slots without a trial were cancelled.
+        state: see `StudyState`.
         created_at: epoch seconds.
     """
 
@@ -50,12 +50,12 @@ def create_study(
     dataset: dict[str, Any],
     image_sets: Mapping[str, Sequence[Sequence[Any]]],
 ) -> Study:
-    """Store a study with its images and its search slots, and return it; the same again changes nothing.
+    """Store a study with its images and its search slots, and return it. The same study again changes nothing.
 
-    All of it is one transaction; Optuna's study follows, and is made by the next call if this one is killed between.
+    Our rows are one transaction. Optuna's study follows. If a kill comes between the two, the next call makes it.
 
     Args:
-        storage: where to.
+        storage: where it is stored.
         definition: the resolved definition; see its `slot_payloads`.
         dataset: JSON; its `fingerprint` must be the same when a study is created again.
         image_sets: by name, the rows [name, label, votes, group or None] in the order that probabilities will have.
