@@ -1,6 +1,6 @@
 """The first seed's weights of each retrained trial, in the storage folder of the machine that trained it.
 
-The first seed, not the best one: a choice by test scores would be a choice on the test partition.
+It is the first seed, not the best one: to choose by test scores would be to choose on the test partition.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ SEED = 0
 
 
 def path_of(storage: Storage, study: Study, payload: Mapping[str, Any]) -> Path:
-    """Return where the weights of a retraining slot lie; `payload` is the slot's."""
+    """Return the path of the weights of a retraining slot; `payload` is the slot's."""
     name = f"opening-{payload['opening']}-trial-{payload['trial']}-seed-{payload['seed']}.safetensors"
     return _folder(storage, study) / name
 

@@ -1,7 +1,7 @@
-"""Small copies of test images, one zip file per study below the storage folder, for a report's contact sheet.
+"""Small copies of test images for a report's contact sheet: one zip file for each study, in the storage folder.
 
-They stay out of the database, which may be seen by more people than the data set's agreement covers. A report that is
-made on a machine without the file shows no contact sheet.
+They are not in the database, because more people may read it than the agreement of the data set covers. A report that
+is made on a machine without the file has no contact sheet.
 """
 
 import io
@@ -21,12 +21,12 @@ _SIDE, _QUALITY = 112, 80
 
 
 def path_of(storage: Storage, study: Study) -> Path:
-    """Return where a study's thumbnails lie."""
+    """Return the path of a study's thumbnails."""
     return storage.root / "thumbnails" / f"{study.folder_name}.zip"
 
 
 def write(path: Path, names: Sequence[str], images: npt.NDArray[np.uint8]) -> None:
-    """Write a JPEG of each image, unless the file is there; several processes may do so at the same time.
+    """Write a JPEG of each image, unless the file exists. Several processes may do so at the same time.
 
     Args:
         path: of the zip file.

@@ -349,8 +349,8 @@ def test_without_an_auroc_the_first_epoch_is_kept() -> None:
     assert result.best_score is not None
 
 
-def test_a_checkpoint_from_before_a_hyperparameter_is_resumed(tmp_path: Path) -> None:
-    """A field that the checkpoint's version did not have counts as its default, and as nothing else."""
+def test_a_checkpoint_of_an_older_version_is_resumed(tmp_path: Path) -> None:
+    """A hyperparameter that the version did not have counts as its default; an unknown field of an epoch is ignored."""
     hp = hyperparameters(model="fcnn", dropout_placement="none", epochs=2)
     writer = writer_in(tmp_path)
     with pytest.raises(Stopped):
@@ -359,6 +359,7 @@ def test_a_checkpoint_from_before_a_hyperparameter_is_resumed(tmp_path: Path) ->
     assert saved is not None
     for name in ("monitor", "freeze", "labels"):
         del saved["identity"]["hyperparameters"][name]
+    saved["history"][0]["is_best"] = True
     writer.save(saved, epoch=1)
     writer.wait()
 
