@@ -1,0 +1,108 @@
+"""A storage of the first release (made by `tools/make_old_databases.py`) is read, resumed and extended."""
+
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mhist_tune import epochs, ledger, studies
+from mhist_tune.stages import SlotState, Stage
+from mhist_tune.storage import open_storage
+from tests.test_rungs import decide_again
+
+Run = Callable[..., tuple[int, str, str]]
+
+ARCHIVE = Path(__file__).parent / "data" / "first-release.tar.xz"
+GOLDEN = json.loads((Path(__file__).parent / "data" / "golden.json").read_text())
+WORK = ("--devices", "cpu", "--per-device", "1", "--data", "images")
+
+
+@pytest.fixture
+def old(run: Run, tmp_path: Path) -> Run:
+    """A function that runs one command line beside the old storage, which must succeed, and returns what it printed."""
+    with tarfile.open(ARCHIVE) as packed:
+        packed.extractall(tmp_path, filter="data")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code, out, err = run(*arguments)
+        assert code == 0, err
+        return code, out, err
+
+    return call
+
+
+def states(url: str, name: str) -> dict[int, SlotState]:
+    with open_storage(url) as storage:
+        return {
+            slot.slot: slot.state for slot in ledger.slots(storage, studies.load_study(storage, name), Stage.SEARCH)
+        }
+
+
+def close(found: Any, expected: Any) -> bool:
+    """Compare documents whose numbers come from sums of another processor."""
+    if isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(close(found[key], expected[key]) for key in expected)
+    if isinstance(expected, list):
+        return len(found) == len(expected) and all(map(close, found, expected))
+    if isinstance(expected, float):
+        return bool(found == pytest.approx(expected, rel=1e-9, abs=1e-12))
+    return bool(found == expected)
+
+
+@pytest.mark.parametrize("name", ["finished", "table"])
+def test_an_old_study_is_reported_as_before(old: Run, name: str) -> None:
+    """Every metric, interval and error rate is what the first release made of the same stored probabilities."""
+    report = json.loads(old("report", name, "--json")[1])
+
+    expected = GOLDEN["reports"][f"old {name}"]
+    assert close({key: report[key] for key in expected}, expected)
+
+
+def test_old_studies_are_shown(old: Run) -> None:
+    """The list of studies, their status, their choice and their CSV files can be had."""
+    assert [line.split()[0] for line in old("studies")[1].splitlines()[:3]] == ["waiting", "finished", "table"]
+    assert json.loads(old("best-trial", "waiting", "--json")[1])["number"] == 1
+    assert json.loads(old("best-trial", "finished", "--json")[1])["number"] == 1
+    assert "3 done" in old("status", "waiting")[1]
+    for name in ("waiting", "finished", "table"):
+        old("export", name, f"csv-{name}")
+
+
+def test_old_decisions_and_suggestions_come_out_again(old: Run, storage_url_sqlite: str) -> None:
+    """From the recorded scores this version suggests and decides what the first release did, on any processor."""
+    assert "4 matching" in old("replay", "finished")[1]
+    assert "7 matching" in old("replay", "waiting")[1]
+    with open_storage(storage_url_sqlite) as storage:
+        rungs = decide_again(storage, studies.load_study(storage, "waiting"))
+    assert {epoch: len(rung.values) for epoch, rung in rungs.items()} == {1: 6, 2: 3}
+
+
+def test_an_old_search_is_resumed(old: Run, storage_url_sqlite: str) -> None:
+    """The waiting trials, the one that its worker left and the slots that nobody began all end, with whole curves."""
+    before = states(storage_url_sqlite, "waiting")
+    assert list(before.values()).count(SlotState.WAITING) == 3
+
+    old("worker", "waiting", *WORK)
+
+    assert set(states(storage_url_sqlite, "waiting").values()) == {SlotState.DONE}
+    with open_storage(storage_url_sqlite) as storage:
+        study = studies.load_study(storage, "waiting")
+        decide_again(storage, study)
+        for slot in ledger.slots(storage, study, Stage.SEARCH):
+            curve = epochs.epochs_of(storage, study, Stage.SEARCH, slot.slot)
+            assert slot.outcome is not None
+            assert [one.epoch for one in curve] == list(range(1, (slot.outcome.stopped_epoch or 0) + 1))
+
+
+def test_old_studies_are_extended(old: Run, storage_url_sqlite: str) -> None:
+    """More trials are searched in an old study, and an old table's rows are retrained with a recorded reason."""
+    old("extend", "finished", "--n-trials", "2")
+    old("worker", "finished", *WORK)
+    old("retrain", "table", "--trial", "1", "--n-seeds", "2", "--again", "another row", *WORK)
+
+    assert len(states(storage_url_sqlite, "finished")) == 6
+    assert json.loads(old("report", "finished", "--json")[1])["n_seeds"] == 3
+    assert len(json.loads(old("report", "table", "--json")[1])["test_openings"]) == 2
