@@ -1,6 +1,5 @@
 """Tests of mhist_tune.probe, and of what a worker makes of it."""
 
-import doctest
 import json
 import math
 from collections.abc import Callable
@@ -300,17 +299,6 @@ def test_a_study_probed_before_graphs_were_compiled_goes_on(
     assert code == 0
     assert "event=hardware" not in err
     assert "settings: bf16 channels_last\n" in run("status", "small")[1]
-
-
-def test_the_sentence_says_what_was_measured() -> None:
-    """The docstring's example, a memory limit, a failed candidate, and a definition that leaves nothing to measure."""
-    assert doctest.testmod(words).failed == 0
-    bare = {"precision": "fp16", "memory_format": "contiguous", "compile": "on"}
-    timings = [{**bare, "images_per_s": None}]
-    text = words.settings({**bare, "micro_batch_size": 4, "device": "d", "n_images": 2, "timings": timings})
-    assert text.startswith("fp16 contiguous compiled, at most 4 images at once; ")
-    assert text.endswith("fp16 contiguous compiled ruled out")
-    assert words.settings({**bare, "timings": []}).endswith("; fixed by the definition")
 
 
 def test_no_number_of_the_probe_reaches_training() -> None:

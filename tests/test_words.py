@@ -1,5 +1,6 @@
 """Numbers, times and tables as people read them."""
 
+import doctest
 import math
 
 import pytest
@@ -39,3 +40,14 @@ def test_tables_are_aligned() -> None:
     assert words.text_table(rows) == ["         F1", "mean  0.500"]
     assert words.markdown_table(rows) == ["|  | F1 |", "| --- | ---: |", "| mean | 0.500 |"]
     assert words.markdown_table(rows, is_aligned=True) == ["|      |    F1 |", "| ---- | ----: |", "| mean | 0.500 |"]
+
+
+def test_the_sentence_says_what_was_measured() -> None:
+    """The docstring's example, a memory limit, a failed candidate, and a definition that leaves nothing to measure."""
+    assert doctest.testmod(words).failed == 0
+    bare = {"precision": "fp16", "memory_format": "contiguous", "compile": "on"}
+    timings = [{**bare, "images_per_s": None}]
+    text = words.settings({**bare, "micro_batch_size": 4, "device": "d", "n_images": 2, "timings": timings})
+    assert text.startswith("fp16 contiguous compiled, at most 4 images at once; ")
+    assert text.endswith("fp16 contiguous compiled ruled out")
+    assert words.settings({**bare, "timings": []}).endswith("; fixed by the definition")
