@@ -34,7 +34,7 @@ class Claim:
         token: grows by one with every claim of the slot; 1 for the first.
         payload: what the slot is to do, JSON.
         trial_id: Optuna's id of the slot's trial, None until one is attached.
-        attempts: how often the slot has been claimed, this time included.
+        n_claims: how often the slot has been claimed, this time included.
         outcome: what an earlier holder decided and did not finish; None if nothing was decided.
     """
 
@@ -45,7 +45,7 @@ class Claim:
     payload: dict[str, Any]
     trial_id: int | None
     trial_number: int | None
-    attempts: int
+    n_claims: int
     outcome: Outcome | None
 
 

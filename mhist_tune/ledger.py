@@ -30,7 +30,7 @@ class SlotRow:
     Attributes:
         owner: who holds it, or held it last; None if nobody ever did.
         expires_at: end of the lease, epoch seconds; None if it is not leased.
-        attempts: how often it has been claimed.
+        n_claims: how often it has been claimed.
         priority: the higher, the sooner it is claimed.
         outcome: what was decided; None before.
         if_not_promoted: of a waiting slot, the outcome it has unless it is promoted; None for every other.
@@ -45,7 +45,7 @@ class SlotRow:
     token: int
     owner: str | None
     expires_at: float | None
-    attempts: int
+    n_claims: int
     priority: int
     outcome: Outcome | None
     if_not_promoted: Outcome | None
@@ -258,7 +258,7 @@ def _take(storage: Storage, connection: Connection, study: Study, row: Row[Any],
         "state": SlotState.LEASED,
         "owner": nonce,
         "expires_at": storage.clock + study.definition.lease_s,
-        "attempts": row.attempts + 1,
+        "n_claims": row.n_claims + 1,
     }
     is_unchanged = sqlalchemy.and_(
         table.c.state == row.state,
@@ -313,6 +313,6 @@ def _claim(row: Row[Any]) -> Claim:
         payload=row.payload,
         trial_id=row.trial_id,
         trial_number=row.trial_number,
-        attempts=row.attempts,
+        n_claims=row.n_claims,
         outcome=row.outcome,
     )

@@ -123,7 +123,7 @@ class SlotRun:
             Waits: the trial waits at a rung.
         """
         session, n_epochs = self.session, stop_epoch or hp.epochs
-        session.emit("trial", **self._where(), epochs=n_epochs, attempt=self.claim.attempts)
+        session.emit("trial", **self._where(), epochs=n_epochs, attempt=self.claim.n_claims)
         session.storage.transaction(lambda connection: connection.execute(self._heartbeat(0, {})))
         try:
             while True:

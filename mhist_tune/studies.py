@@ -129,7 +129,7 @@ def insert_slots(
             "payload": dict(payload),
             "token": 0,
             "state": SlotState.FREE,
-            "attempts": 0,
+            "n_claims": 0,
             "priority": priority,
         }
         for index, payload in enumerate(payloads)

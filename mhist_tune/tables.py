@@ -144,7 +144,7 @@ slots = Table(
     Column("state", Name(SlotState, 16), nullable=False),
     Column("owner", String(255)),
     Column("expires_at", Double),
-    Column("attempts", Integer, nullable=False),
+    Column("n_claims", Integer, nullable=False),
     Column("priority", Integer, nullable=False),
     Column("outcome", Record(Outcome)),
     Column("if_not_promoted", Record(Outcome)),  # of a waiting slot: the outcome it has unless it is promoted

@@ -107,7 +107,7 @@ class TrialCheckpoints:
             LeftToOthers: it has one.
         """
         session, claim, here = self._session, self._claim, self.writer.store.place
-        place = None if claim.attempts == 1 else self._announced_place()
+        place = None if claim.n_claims == 1 else self._announced_place()
         if place is None:
             return
         if error is None and place == here:

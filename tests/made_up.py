@@ -75,7 +75,7 @@ def search(storage, study, *, n_trials, n_epochs=30):
     update = update.values(
         state="done",
         token=1,
-        attempts=1,
+        n_claims=1,
         trial_number=sqlalchemy.bindparam("number"),
         outcome=sqlalchemy.bindparam("result", type_=tables.Record(Outcome)),
     )

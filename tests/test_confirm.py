@@ -133,7 +133,7 @@ def test_a_fold_that_failed_is_predicted_by_the_training_it_had(
         epochs = {slot.slot: epochs_of(storage, study, "confirm", slot.slot) for slot in outer}
         found = finalists.load(storage, study)
 
-    assert sorted(slot.attempts for slot in outer) == [1, 2]
+    assert sorted(slot.n_claims for slot in outer) == [1, 2]
     assert all({row.token for row in rows} == {1} for rows in epochs.values())
     assert found is not None
     assert found.chosen is not None

@@ -72,7 +72,7 @@ def test_a_claim_is_a_lease_on_the_first_free_slot(storage: Storage, make_study:
     assert (first.slot, second.slot) == (0, 1)
     assert first == Claim(study.uuid, "search", 0, 1, {"params": {"learning_rate": 1e-3}}, None, None, 1, None)
     row = row_of(storage, study)
-    assert (row.state, row.token, row.attempts) == ("leased", 1, 1)
+    assert (row.state, row.token, row.n_claims) == ("leased", 1, 1)
     assert row.owner is not None and row.owner.startswith("w:")
     assert row.expires_at is not None and before + 60 <= row.expires_at <= storage.now() + 60
     assert take(storage, study) is None
@@ -154,13 +154,13 @@ def test_killed_workers_lose_no_slot_and_no_epoch(
         row.slot: Outcome(state=EndState.COMPLETE, value=row.slot + N_EPOCHS / 10) for row in rows
     }
     assert {row.trial_id for row in rows} == {1000 + row.slot for row in rows}
-    assert any(row.attempts > 1 for row in rows)
+    assert any(row.n_claims > 1 for row in rows)
     assert set(recorded.values()) == {1}  # nobody was told twice that an epoch is new
     for row in rows:
         epochs = epochs_of(storage, study, "search", row.slot)
         assert [epoch.epoch for epoch in epochs] == list(range(1, N_EPOCHS + 1))
         assert [epoch.token for epoch in epochs] == sorted(epoch.token for epoch in epochs)
-        assert epochs[-1].token <= row.token == row.attempts
+        assert epochs[-1].token <= row.token == row.n_claims
     assert set(predictions_of(storage, study, "search", "val")) == set(range(16))
 
 
@@ -181,7 +181,7 @@ def test_a_stale_token_writes_nothing(storage: Storage, make_study: MakeStudy) -
         storage.transaction(lambda connection: fence(connection, old))
 
     assert row_of(storage, study) == before
-    assert new == dataclasses.replace(old, token=2, attempts=2, trial_id=7, trial_number=3)
+    assert new == dataclasses.replace(old, token=2, n_claims=2, trial_id=7, trial_number=3)
     assert ledger.decide(storage, new, Outcome(state=EndState.COMPLETE))
     assert ledger.finish(storage, new)
 
@@ -309,7 +309,7 @@ def test_a_released_slot_is_free_at_once_and_a_finished_one_never(storage: Stora
     assert not ledger.finish(storage, claim)
 
     again = must_take(storage, study)
-    assert (again.slot, again.token, again.attempts) == (0, 2, 2)
+    assert (again.slot, again.token, again.n_claims) == (0, 2, 2)
     assert ledger.finish(storage, again) and ledger.finish(storage, again)
 
     assert not ledger.release(storage, again)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
+from sqlalchemy.exc import OperationalError
 
 from mhist_tune import epochs, ledger, studies
 from mhist_tune.stages import SlotState, Stage
@@ -69,6 +71,23 @@ def test_old_studies_are_shown(old: Run) -> None:
     assert "3 done" in old("status", "waiting")[1]
     for name in ("waiting", "finished", "table"):
         old("export", name, f"csv-{name}")
+
+
+def test_a_worker_of_the_first_release_can_claim_nothing_more(old: Run, storage_url_sqlite: str) -> None:
+    """What it asked the database for at each claim and each epoch is no longer there, so that it ends."""
+    engine = sqlalchemy.create_engine(storage_url_sqlite)
+    claim = sqlalchemy.text("SELECT slot, token, state, attempts, outcome FROM mhist_slots")
+    epoch = sqlalchemy.text("SELECT value, best_value FROM mhist_epochs")
+    for before in (claim, epoch):
+        with engine.connect() as connection:
+            assert connection.execute(before).all() != []
+
+    old("status", "waiting")
+
+    for after in (claim, epoch):
+        with engine.connect() as connection, pytest.raises(OperationalError, match="no such column"):
+            connection.execute(after)
+    engine.dispose()
 
 
 def test_old_decisions_and_suggestions_come_out_again(old: Run, storage_url_sqlite: str) -> None:

@@ -140,7 +140,7 @@ def test_a_failing_trial_is_retried_twice_from_its_checkpoint(
     slot, epochs, events = recorded()
 
     assert code == 0
-    assert (slot.state, slot.attempts) == ("done", 3)
+    assert (slot.state, slot.n_claims) == ("done", 3)
     assert slot.outcome == Outcome(state=EndState.FAIL, reason="ZeroDivisionError: a bug")
     assert [(row.epoch, row.token) for row in epochs] == [(1, 1)]
     assert judged == [1, 2] * 3

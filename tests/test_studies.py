@@ -49,7 +49,7 @@ def test_a_study_is_stored_with_its_images_its_slots_and_optunas_study(storage: 
     slots = ledger.slots(storage, study, "search")
     assert [slot.slot for slot in slots] == [0, 1, 2, 3]
     assert [slot.payload.get("params", {}).get("learning_rate") for slot in slots] == [1e-3, 1e-2, None, None]
-    assert {(slot.state, slot.token, slot.attempts) for slot in slots} == {("free", 0, 0)}
+    assert {(slot.state, slot.token, slot.n_claims) for slot in slots} == {("free", 0, 0)}
     assert image_rows(storage, study, "val").names == ("c.png", "d.png", "e.png")
     kept = load_optuna_study(storage, study, "search")
     assert kept.study_name == "small"

@@ -246,8 +246,8 @@ def _slot(row: Mapping[str, Any]) -> dict[str, Any]:
     outcome, unless = _outcome(row["outcome"]), _outcome(row.get("if_not_promoted"))
     if "if_not_promoted" not in row and state == "waiting":  # one column for both, in the first release
         outcome, unless = None, outcome
-    names = ("trial_number", "attempts", "priority")
-    kept = {name: row[name] for name in names}
+    n_claims = row["attempts" if "attempts" in row else "n_claims"]
+    kept = {"trial_number": row["trial_number"], "priority": row["priority"], "attempts": n_claims}
     return {**kept, "state": state, "payload": _named(row["payload"]), "outcome": outcome, "if_not_promoted": unless}
 
 

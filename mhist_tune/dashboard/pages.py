@@ -100,7 +100,7 @@ def trial(board: Board, name: str, number: int) -> dict[str, Any]:
             ("Best validation F1", row.value, f"epoch {row.best_epoch}" if has_best else ""),
             ("Epochs", row.epochs, ""),
             ("Training", f"{elapsed_s:,.0f}", "s"),
-            ("Attempts", str(slot.attempts), ""),
+            ("Attempts", str(slot.n_claims), ""),
         ],
         "legend_lines": [(label, style) for label, _, style in reversed(curves)],
         "charts": view.panels(curves, max(len(drawn) for _, drawn, _ in curves)),

@@ -33,6 +33,8 @@ def upgrade() -> None:
     """Rename the columns, and rewrite decisions, outcomes and the events of rungs."""
     op.execute("ALTER TABLE mhist_epochs RENAME COLUMN value TO score")
     op.execute("ALTER TABLE mhist_epochs RENAME COLUMN best_value TO value")
+    # Not for its name alone: each claim of a worker of the first release names this column, and fails from here on.
+    op.execute("ALTER TABLE mhist_slots RENAME COLUMN attempts TO n_claims")
     op.add_column("mhist_slots", sa.Column("if_not_promoted", sa.Text))
     connection = op.get_bind()
     _rewrite(connection, _epochs, ("study", "stage", "slot", "epoch"), "decision", _decision)
