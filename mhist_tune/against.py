@@ -17,6 +17,7 @@ from pathlib import Path
 from mhist_tune import ledger, selection, statistics, studies
 from mhist_tune.document import to_json
 from mhist_tune.errors import UsageError
+from mhist_tune.payloads import ConfirmPayload, SearchPayload
 from mhist_tune.predictions import image_rows, predictions_of
 from mhist_tune.stages import Stage
 from mhist_tune.statistics import METRICS
@@ -142,16 +143,19 @@ def to_text(document: AgainstReport) -> str:
 def _measured(storage: Storage, study: Study) -> dict[str, dict[str, list[float]]]:
     """Return by row and number the values of all seeds that have predictions; of a seed made twice, the newest."""
     found: dict[str, dict[str, dict[int, float]]] = {row.label: {} for row in study.definition.rows}
-    label_of = {slot.trial_number: slot.payload["label"] for slot in ledger.slots(storage, study, Stage.SEARCH)}
+    searched = ledger.slots(storage, study, Stage.SEARCH)
+    label_of = {slot.trial_number: slot.payload.label or "" for slot in searched}
     for prefix, (stage, image_set) in _SOURCES.items():
         predictions = predictions_of(storage, study, stage, image_set)
         for slot in ledger.slots(storage, study, stage):
             if slot.slot not in predictions or not selection.is_complete(slot):
                 continue
-            label = slot.payload["label"] if stage == Stage.SEARCH else label_of[slot.payload["trial"]]
+            payload = slot.payload
+            assert not isinstance(payload, ConfirmPayload)
+            label = label_of[slot.trial_number if isinstance(payload, SearchPayload) else payload.trial]
             truth = image_rows(storage, study, image_set).labels
             for name, value in statistics.metrics_of(truth, predictions[slot.slot]).items():
-                found[label].setdefault(f"{prefix}_{name}", {})[slot.payload["seed"]] = value
+                found[label].setdefault(f"{prefix}_{name}", {})[payload.seed or 0] = value
     return {
         label: {name: [by_seed[seed] for seed in sorted(by_seed)] for name, by_seed in numbers_.items()}
         for label, numbers_ in found.items()

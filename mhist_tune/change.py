@@ -12,7 +12,8 @@ from mhist_tune import journal, ledger, studies
 from mhist_tune import space as spaces
 from mhist_tune.decision import Decision
 from mhist_tune.errors import UsageError, did_you_mean
-from mhist_tune.ledger import SlotRow
+from mhist_tune.ledger import SearchSlot
+from mhist_tune.payloads import SearchPayload
 from mhist_tune.rungs import RungBook
 from mhist_tune.space import Categorical, Dimension, normalize
 from mhist_tune.stages import SlotState, Stage, StudyState
@@ -45,7 +46,7 @@ def extend(storage: Storage, study: Study, n_trials: int, *, by: str) -> int:
         UsageError: the study is a table of rows.
     """
     _refuse_table(study)
-    ledger.add_slots(storage, study, Stage.SEARCH, [{}] * n_trials)
+    ledger.add_slots(storage, study, Stage.SEARCH, [SearchPayload()] * n_trials)
     journal.event(storage, study, kind="extended", stage=Stage.SEARCH, detail={"n_trials": n_trials, "by": by})
     return sum(ledger.counts(storage, study, Stage.SEARCH).values())
 
@@ -101,7 +102,7 @@ def enqueue(storage: Storage, study: Study, params: Mapping[str, Any], *, by: st
     if problems:
         raise UsageError("; ".join(problems), hint=f"searched are {', '.join(space)}")
     complete = {**study.definition.default_params(), **given}
-    [slot] = ledger.add_slots(storage, study, Stage.SEARCH, [{"params": complete}], _FIRST)
+    [slot] = ledger.add_slots(storage, study, Stage.SEARCH, [SearchPayload(params=complete)], _FIRST)
     journal.event(storage, study, kind="enqueued", stage=Stage.SEARCH, slot=slot, detail={"params": complete, "by": by})
     return slot
 
@@ -127,8 +128,8 @@ def retry(storage: Storage, study: Study, number: int, *, by: str) -> int:
     if slot.outcome is None or slot.outcome.is_complete:
         state = "complete" if slot.outcome else "still at work"
         raise UsageError(f"trial {number} is {state}; only a failed or pruned one is tried again")
-    params = slot.outcome.params or slot.payload.get("params") or _optuna_params(storage, slot)
-    payload = {"params": params, "retry_of": number} if params else {"retry_of": number}
+    params = slot.outcome.params or slot.payload.params or _optuna_params(storage, slot)
+    payload = SearchPayload(params=params or None, retry_of=number)
     [added] = ledger.add_slots(storage, study, Stage.SEARCH, [payload], _FIRST)
     journal.event(storage, study, kind="retried", stage=Stage.SEARCH, slot=added, detail={"trial": number, "by": by})
     return added
@@ -156,7 +157,7 @@ def _read(dimension: Dimension | None, text: str) -> Any:
     return text
 
 
-def _optuna_params(storage: Storage, slot: SlotRow) -> dict[str, Any]:
+def _optuna_params(storage: Storage, slot: SearchSlot) -> dict[str, Any]:
     """Return a failed trial's params from Optuna, since its outcome has none."""
     if slot.trial_id is None:
         return {}

@@ -78,8 +78,8 @@ def _member(member: Evidence) -> Member:
     images = member.images
     return Member(
         study=member.study.name,
-        model=member.study.definition.hyperparameters(member.payload["params"]).model,
-        trial=member.payload["trial"],
+        model=member.study.definition.hyperparameters(member.payload.params).model,
+        trial=member.payload.trial,
         opening=member.opening.id,
         n_seeds=len(member.seeds),
         seeds=member.seeds,

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from mhist_tune import finalists, ledger, statistics
-from mhist_tune.finalists import INNER, OUTER, fold_set, inner_set
+from mhist_tune.finalists import fold_set, inner_set
 from mhist_tune.outcome import EndState, Outcome
+from mhist_tune.payloads import INNER, OUTER, ConfirmPayload
 from mhist_tune.prediction import predict
 from mhist_tune.predictions import record_predictions
 from mhist_tune.seeds import derive_seed
@@ -30,21 +31,26 @@ def add_slots(storage: Storage, study: Study) -> None:
         return
     slots = ledger.slots(storage, study, Stage.CONFIRM)
     for candidate in finalists.candidates(study, ledger.slots(storage, study, Stage.SEARCH)):
-        mine = [slot for slot in slots if slot.payload["trial"] == candidate.trial]
-        common = {
-            "trial": candidate.trial,
-            "params": candidate.params,
-            "search_value": candidate.search_value,
-        }
-        n_epochs = finalists.stop_epoch([slot for slot in mine if slot.payload["fit"] == INNER])
+        mine = [slot for slot in slots if slot.payload.trial == candidate.trial]
+        n_epochs = finalists.stop_epoch([slot for slot in mine if slot.payload.fit == INNER])
         if not mine:
-            wanted = {**common, "fit": INNER}
-        elif n_epochs is not None and all(slot.payload["fit"] == INNER for slot in mine):
-            wanted = {**common, "fit": OUTER, "stop_epoch": n_epochs}
+            fit, stop_epoch = INNER, None
+        elif n_epochs is not None and all(slot.payload.fit == INNER for slot in mine):
+            fit, stop_epoch = OUTER, n_epochs
         else:
             continue
-        payloads = [{**wanted, "fold": fold} for fold in range(study.definition.confirm["n_folds"])]
-        ledger.add_slots(storage, study, Stage.CONFIRM, payloads, key=f"{wanted['fit']} {candidate.trial}")
+        payloads = [
+            ConfirmPayload(
+                trial=candidate.trial,
+                params=candidate.params,
+                search_value=candidate.search_value,
+                fit=fit,
+                stop_epoch=stop_epoch,
+                fold=fold,
+            )
+            for fold in range(study.definition.confirm["n_folds"])
+        ]
+        ledger.add_slots(storage, study, Stage.CONFIRM, payloads, key=f"{fit} {candidate.trial}")
 
 
 def run(run: SlotRun) -> Outcome:
@@ -54,19 +60,20 @@ def run(run: SlotRun) -> Outcome:
         EndedEarly: it diverged.
     """
     session, payload = run.session, run.claim.payload
-    definition, fold = session.study.definition, payload["fold"]
-    run.trial.ensure(payload["params"], trial=payload["trial"], fit=payload["fit"], fold=fold)
-    hp = session.hyperparameters(payload["params"])
+    assert isinstance(payload, ConfirmPayload)
+    definition, fold = session.study.definition, payload.fold
+    run.trial.ensure(payload.params, trial=payload.trial, fit=payload.fit, fold=fold)
+    hp = session.hyperparameters(payload.params)
     seed = derive_seed(definition.sampler["seed"], "confirm", fold)
     held_out = session.positions(fold_set(fold))
     outside = np.setdiff1d(np.arange(len(session.train)), held_out)
-    if payload["fit"] == INNER:
+    if payload.fit == INNER:
         inner = session.positions(inner_set(fold))
         train, val = session.train.take(np.setdiff1d(outside, inner)), session.train.take(inner)
         result = run.fit(hp, train, val, seed=seed, image_set=inner_set(fold))
         value = result.best_score
     else:
-        result = run.fit(hp, session.train.take(outside), None, seed=seed, stop_epoch=payload["stop_epoch"])
+        result = run.fit(hp, session.train.take(outside), None, seed=seed, stop_epoch=payload.stop_epoch)
         scored = session.train.take(held_out)
         probabilities = predict(result.state_dict, hp, scored, device=session.device)
         record_predictions(session.storage, run.claim, fold_set(fold), probabilities)

@@ -23,8 +23,8 @@ class ReportedTrial:
 
     number: int
     params: dict[str, Any]
-    best_epoch: int
-    stopped_epoch: int
+    best_epoch: int | None
+    stopped_epoch: int | None
     configured_epochs: int
 
 

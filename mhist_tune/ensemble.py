@@ -77,7 +77,7 @@ def build(storage: Storage, names: Sequence[str]) -> Ensemble:
         members=[
             EnsembleMember(
                 study=member.study.name,
-                trial=member.payload["trial"],
+                trial=member.payload.trial,
                 opening=member.opening.id,
                 n_test_openings=len(member.openings),
                 metrics=summary(probabilities),

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from mhist_tune import ledger, studies
 from mhist_tune.arrays import FloatArray
 from mhist_tune.errors import UsageError
-from mhist_tune.ledger import SlotRow
+from mhist_tune.ledger import RetrainSlot
 from mhist_tune.openings import OpeningRow, load_openings
+from mhist_tune.payloads import RetrainPayload
 from mhist_tune.predictions import ImageRows, image_rows, predictions_of
 from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import Storage
@@ -37,20 +37,20 @@ class Evidence:
     study: Study
     opening: OpeningRow
     openings: tuple[OpeningRow, ...]
-    slots: tuple[SlotRow, ...]
+    slots: tuple[RetrainSlot, ...]
     n_planned: int
     images: ImageRows
     probabilities: FloatArray
-    default_slots: tuple[SlotRow, ...]
+    default_slots: tuple[RetrainSlot, ...]
     default_probabilities: FloatArray | None
 
     @property
     def seeds(self) -> list[int]:
         """The finished seeds, [S]."""
-        return [slot.payload["seed"] for slot in self.slots]
+        return [slot.payload.seed for slot in self.slots]
 
     @property
-    def payload(self) -> dict[str, Any]:
+    def payload(self) -> RetrainPayload:
         """The payload that the seeds share: the trial, its params and its epochs."""
         return self.slots[0].payload
 
@@ -66,22 +66,23 @@ def load(storage: Storage, study_name: str) -> Evidence:
     stored = predictions_of(storage, study, Stage.RETRAIN, IMAGE_SET)
     slots = ledger.slots(storage, study, Stage.RETRAIN)
     openings = load_openings(storage, study)
-    trial_of = {row.id: row.payload.get("trial") for row in openings}  # an opening that describes rows has none
-    chosen = [slot for slot in slots if slot.payload["trial"] == trial_of[slot.payload["opening"]]]
+    # an opening that describes rows has no trial
+    trial_of: dict[int | None, int | None] = {row.id: row.payload.get("trial") for row in openings}
+    chosen = [slot for slot in slots if slot.payload.trial == trial_of[slot.payload.opening]]
     finished = [slot for slot in chosen if _is_finished(slot, stored)]
     if not finished:
         raise UsageError(
             f"no retraining of {study_name} has finished, so there is nothing to report",
             hint=f"mhist-tune retrain {study_name}",
         )
-    with_results = {slot.payload["opening"] for slot in finished}
+    with_results = {slot.payload.opening for slot in finished}
     opening = next(row for row in reversed(openings) if row.id in with_results)
-    reported = [slot for slot in finished if slot.payload["opening"] == opening.id]
+    reported = [slot for slot in finished if slot.payload.opening == opening.id]
     default = [
         slot
         for slot in slots
-        if slot.payload["opening"] == opening.id
-        and slot.payload["trial"] != opening.payload["trial"]
+        if slot.payload.opening == opening.id
+        and slot.payload.trial != opening.payload["trial"]
         and _is_finished(slot, stored)
     ]
     return Evidence(
@@ -89,7 +90,7 @@ def load(storage: Storage, study_name: str) -> Evidence:
         opening=opening,
         openings=tuple(openings),
         slots=tuple(reported),
-        n_planned=sum(slot.payload["opening"] == opening.id for slot in chosen),
+        n_planned=sum(slot.payload.opening == opening.id for slot in chosen),
         images=image_rows(storage, study, IMAGE_SET),
         probabilities=np.stack([stored[slot.slot] for slot in reported]),
         default_slots=tuple(default),
@@ -97,7 +98,7 @@ def load(storage: Storage, study_name: str) -> Evidence:
     )
 
 
-def _is_finished(slot: SlotRow, stored: Mapping[int, FloatArray]) -> bool:
+def _is_finished(slot: RetrainSlot, stored: Mapping[int, FloatArray]) -> bool:
     return slot.state == SlotState.DONE and slot.slot in stored
 
 

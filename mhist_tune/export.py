@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from mhist_tune.errors import UsageError
 from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.mhist import NEGATIVE_CLASS, POSITIVE_CLASS, THRESHOLD
 from mhist_tune.models import input_statistics
+from mhist_tune.payloads import RetrainPayload
 from mhist_tune.saved_model import CARD, DESCRIPTION, FORMAT, WEIGHTS
 from mhist_tune.storage import Storage
 from mhist_tune.writing import output_folder
@@ -26,17 +27,17 @@ def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
     """
     found = evidence.load(storage, study_name)
     report = report_build.build(storage, study_name)
-    payload = {**found.payload, "seed": kept_weights.SEED}
+    payload = replace(found.payload, seed=kept_weights.SEED)
     path = kept_weights.path_of(storage, found.study, payload)
     try:
         weights = path.read_bytes()
     except OSError as error:
         raise UsageError(
-            f"the weights of trial {payload['trial']} of {study_name}, seed {payload['seed']}, are not at {path}",
+            f"the weights of trial {payload.trial} of {study_name}, seed {payload.seed}, are not at {path}",
             hint="export where that seed was trained, or train it once more: "
             f"mhist-tune verify {study_name} --data DIR",
         ) from error
-    description = _describe(report, studies.hyperparameters(found.study, payload["params"]), payload, weights)
+    description = _describe(report, studies.hyperparameters(found.study, payload.params), payload, weights)
     with output_folder(folder, "the model"):
         (folder / WEIGHTS).write_bytes(weights)
         (folder / CARD).write_text(model_card.render(report, description), encoding="utf-8")
@@ -45,13 +46,13 @@ def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
     return description
 
 
-def _describe(report: Report, hp: Hyperparameters, payload: Mapping[str, Any], weights: bytes) -> dict[str, Any]:
+def _describe(report: Report, hp: Hyperparameters, payload: RetrainPayload, weights: bytes) -> dict[str, Any]:
     held_out, (mean, std) = report.held_out, input_statistics(hp)
     return {
         "format": FORMAT,
         "study": report.study,
-        "trial": payload["trial"],
-        "seed": payload["seed"],
+        "trial": payload.trial,
+        "seed": payload.seed,
         "definition_sha256": report.definition_sha256,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "positive_class": POSITIVE_CLASS,

@@ -16,15 +16,13 @@ import numpy.typing as npt
 from mhist_tune import ledger, out_of_fold, selection
 from mhist_tune.arrays import FloatArray
 from mhist_tune.definition import StudyDefinition
-from mhist_tune.ledger import SlotRow
+from mhist_tune.ledger import ConfirmSlot, SearchSlot
 from mhist_tune.out_of_fold import OutOfFold
+from mhist_tune.payloads import INNER, OUTER
 from mhist_tune.predictions import image_rows, predictions_of
 from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
-
-INNER, OUTER = "inner", "fold"
-"""The images that a slot trains on: a part of those outside a fold, to find the number of epochs, or all of them."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def inner_set(fold: int) -> str:
     return f"fold{fold}.inner"
 
 
-def candidates(study: Study, searched: Sequence[SlotRow]) -> list[Candidate]:
+def candidates(study: Study, searched: Sequence[SearchSlot]) -> list[Candidate]:
     """Return the `top` best complete trials of different params, the best first, and the default if it is not there.
 
     Args:
@@ -131,7 +129,7 @@ def candidates(study: Study, searched: Sequence[SlotRow]) -> list[Candidate]:
     return top + [one for one in default if one not in top]
 
 
-def final_choice(study: Study, searched: Sequence[SlotRow], confirmation: Confirmation | None) -> SlotRow | None:
+def final_choice(study: Study, searched: Sequence[SearchSlot], confirmation: Confirmation | None) -> SearchSlot | None:
     """Return the search slot of the final choice: the best confirmed trial, or the best one where none is confirmed."""
     if confirmation and confirmation.chosen:
         trial = confirmation.chosen.candidate.trial
@@ -139,7 +137,7 @@ def final_choice(study: Study, searched: Sequence[SlotRow], confirmation: Confir
     return selection.best(study, searched)
 
 
-def stop_epoch(inner: Sequence[SlotRow]) -> int | None:
+def stop_epoch(inner: Sequence[ConfirmSlot]) -> int | None:
     """Return the median best epoch of a candidate's inner splits, of two the lower; None unless all are complete."""
     if not inner or not all(selection.is_complete(slot) for slot in inner):
         return None
@@ -148,12 +146,12 @@ def stop_epoch(inner: Sequence[SlotRow]) -> int | None:
 
 def load(storage: Storage, study: Study) -> Confirmation | None:
     """Return what is confirmed; None without `[confirm]`, and before the search has ended or if it found nothing."""
-    searched, slots = (ledger.slots(storage, study, stage) for stage in (Stage.SEARCH, Stage.CONFIRM))
-    return of_slots(storage, study, searched, slots)
+    searched = ledger.slots(storage, study, Stage.SEARCH)
+    return of_slots(storage, study, searched, ledger.slots(storage, study, Stage.CONFIRM))
 
 
 def of_slots(
-    storage: Storage, study: Study, searched: Sequence[SlotRow], slots: Sequence[SlotRow]
+    storage: Storage, study: Study, searched: Sequence[SearchSlot], slots: Sequence[ConfirmSlot]
 ) -> Confirmation | None:
     """Return what `load` does, from all slots of the search and of the confirm stage.
 
@@ -175,21 +173,23 @@ def of_slots(
         for slot, probabilities in predictions_of(storage, study, Stage.CONFIRM, name).items()
     }
     earlier = [
-        Candidate(slot.payload["trial"], slot.payload["params"], slot.payload["search_value"], False)
+        Candidate(slot.payload.trial, slot.payload.params, slot.payload.search_value, False)
         for slot in slots
-        if slot.payload["fit"] == OUTER and slot.payload["fold"] == 0
+        if slot.payload.fit == OUTER and slot.payload.fold == 0
     ]
     known = {one.trial: one for one in [*earlier, *wanted]}
     finalists, n_open, n_failed = [], int(is_searching), 0
     for candidate in known.values():
-        mine = [slot for slot in slots if slot.payload["trial"] == candidate.trial]
-        inner = [slot for slot in mine if slot.payload["fit"] == INNER]
-        outer = sorted((slot for slot in mine if slot.payload["fit"] == OUTER), key=lambda slot: slot.payload["fold"])
+        mine = [slot for slot in slots if slot.payload.trial == candidate.trial]
+        inner = [slot for slot in mine if slot.payload.fit == INNER]
+        outer = sorted((slot for slot in mine if slot.payload.fit == OUTER), key=lambda slot: slot.payload.fold)
         n_epochs = stop_epoch(inner)
         if outer and all(slot.state == SlotState.DONE and slot.slot in stored for slot in outer):
             table = np.concatenate([stored[slot.slot] for slot in outer])
             scores = out_of_fold.scores(labels, folds, table)
-            finalists.append(Finalist(candidate, outer[0].payload["stop_epoch"], table, scores))
+            n_trained = outer[0].payload.stop_epoch
+            assert n_trained is not None
+            finalists.append(Finalist(candidate, n_trained, table, scores))
         elif selection.unfinished(mine) or not inner or (n_epochs is not None and not outer):
             n_open += 1
         else:

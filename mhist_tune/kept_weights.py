@@ -5,10 +5,9 @@ It is the first seed, not the best one: to choose by test scores would be to cho
 
 import contextlib
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from mhist_tune.payloads import RetrainPayload
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
@@ -16,9 +15,9 @@ SEED = 0
 """The seed whose weights are kept."""
 
 
-def path_of(storage: Storage, study: Study, payload: Mapping[str, Any]) -> Path:
+def path_of(storage: Storage, study: Study, payload: RetrainPayload) -> Path:
     """Return the path of the weights of a retraining slot; `payload` is the slot's."""
-    name = f"opening-{payload['opening']}-trial-{payload['trial']}-seed-{payload['seed']}.safetensors"
+    name = f"opening-{payload.opening}-trial-{payload.trial}-seed-{payload.seed}.safetensors"
     return _folder(storage, study) / name
 
 

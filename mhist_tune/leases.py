@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 import sqlalchemy
 from sqlalchemy import ColumnElement, Connection, Table
@@ -17,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Table
 from mhist_tune import tables
 from mhist_tune.errors import MhistTuneError
 from mhist_tune.outcome import Outcome
+from mhist_tune.payloads import Payload
 from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import RETRY_S, Storage
 
@@ -32,7 +32,7 @@ class Claim:
 
     Attributes:
         token: grows by one with every claim of the slot; 1 for the first.
-        payload: what the slot is to do, JSON.
+        payload: what the slot is to do.
         trial_id: Optuna's id of the slot's trial, None until one is attached.
         n_claims: how often the slot has been claimed, this time included.
         outcome: what an earlier holder decided and did not finish; None if nothing was decided.
@@ -42,7 +42,7 @@ class Claim:
     stage: Stage
     slot: int
     token: int
-    payload: dict[str, Any]
+    payload: Payload
     trial_id: int | None
     trial_number: int | None
     n_claims: int

@@ -5,17 +5,18 @@ A claim raises the slot's token; every later write names the token and is refuse
 
 import json
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Literal, TypeVar, overload
 
 import sqlalchemy
 from sqlalchemy import ColumnElement, Connection, Row
 
-from mhist_tune import studies, tables
+from mhist_tune import payloads, studies, tables
 from mhist_tune.errors import UsageError
 from mhist_tune.leases import Claim, LeaseObserver, SlotKey, is_claimed, is_held
 from mhist_tune.outcome import Outcome
+from mhist_tune.payloads import ConfirmPayload, DescriptivePayload, Payload, RetrainPayload, SearchPayload
 from mhist_tune.stages import SlotState, Stage, StudyState
 from mhist_tune.storage import RETRY_S, Storage
 from mhist_tune.studies import Study
@@ -23,8 +24,11 @@ from mhist_tune.studies import Study
 _ADDED = "slots_added"
 
 
+P_co = TypeVar("P_co", bound=Payload, covariant=True)
+
+
 @dataclass(frozen=True)
-class SlotRow:
+class SlotRow(Generic[P_co]):
     """A slot as it is stored.
 
     Attributes:
@@ -39,7 +43,7 @@ class SlotRow:
     stage: Stage
     slot: int
     state: SlotState
-    payload: dict[str, Any]
+    payload: P_co
     trial_id: int | None
     trial_number: int | None
     token: int
@@ -49,6 +53,28 @@ class SlotRow:
     priority: int
     outcome: Outcome | None
     if_not_promoted: Outcome | None
+
+
+SearchSlot = SlotRow[SearchPayload]
+ConfirmSlot = SlotRow[ConfirmPayload]
+RetrainSlot = SlotRow[RetrainPayload]
+DescriptiveSlot = SlotRow[DescriptivePayload]
+AnySlot = SlotRow[Payload]
+
+
+@dataclass(frozen=True)
+class StudySlots:
+    """The slots of a study by stage, each by number."""
+
+    search: Sequence[SearchSlot]
+    confirm: Sequence[ConfirmSlot]
+    retrain: Sequence[RetrainSlot]
+    descriptive: Sequence[DescriptiveSlot]
+
+    def of(self, stage: Stage) -> Sequence[AnySlot]:
+        """Return the slots of a stage."""
+        slots: Sequence[AnySlot] = getattr(self, stage)
+        return slots
 
 
 def claim(
@@ -156,18 +182,18 @@ def add_slots(
     storage: Storage,
     study: Study,
     stage: Stage,
-    payloads: Sequence[Mapping[str, Any]],
+    added: Sequence[Payload],
     priority: int = 0,
     *,
     key: str | None = None,
 ) -> list[int]:
-    """Add one free slot for each payload, and return their numbers.
+    """Add one free slot for each of `added`, and return their numbers.
 
     Args:
         storage: where the study is.
         study: the study.
         stage: the slots' stage.
-        payloads: JSON, what each slot is to do.
+        added: what each new slot is to do.
         priority: the higher, the sooner they are claimed.
         key: slots of one key are added once; later calls return the first ones. Every call has its own by default.
     """
@@ -180,11 +206,11 @@ def add_slots(
         for detail in connection.execute(query.where(events.c.kind == _ADDED)).scalars():
             if detail["key"] == key:
                 return list(detail["slots"])
-        added = studies.insert_slots(connection, study.uuid, stage, payloads, priority=priority)
-        detail = {"key": key, "slots": added}
+        numbers = studies.insert_slots(connection, study.uuid, stage, added, priority=priority)
+        detail = {"key": key, "slots": numbers}
         row = {"study": study.uuid, "stage": stage, "at": storage.clock, "kind": _ADDED, "detail": detail}
         connection.execute(sqlalchemy.insert(events).values(row))
-        return added
+        return numbers
 
     return storage.transaction(work)
 
@@ -206,14 +232,34 @@ def counts(storage: Storage, study: Study, stage: Stage) -> dict[SlotState, int]
     return {row.state: row.n_slots for row in rows}
 
 
-def slots(storage: Storage, study: Study, stage: Stage) -> list[SlotRow]:
+@overload
+def slots(storage: Storage, study: Study, stage: Literal[Stage.SEARCH]) -> list[SearchSlot]: ...
+
+
+@overload
+def slots(storage: Storage, study: Study, stage: Literal[Stage.CONFIRM]) -> list[ConfirmSlot]: ...
+
+
+@overload
+def slots(storage: Storage, study: Study, stage: Literal[Stage.RETRAIN]) -> list[RetrainSlot]: ...
+
+
+@overload
+def slots(storage: Storage, study: Study, stage: Literal[Stage.DESCRIPTIVE]) -> list[DescriptiveSlot]: ...
+
+
+@overload
+def slots(storage: Storage, study: Study, stage: Stage) -> list[AnySlot]: ...
+
+
+def slots(storage: Storage, study: Study, stage: Stage) -> Sequence[AnySlot]:
     """Return all slots of a stage by number."""
     rows = storage.read(lambda connection: connection.execute(_slots(study, [stage])).all())
     rows = sorted(rows, key=lambda row: row.slot)
-    return [_slot(row) for row in rows]
+    return [read_slot(row) for row in rows]
 
 
-def of_trial(storage: Storage, study: Study, number: int) -> SlotRow:
+def of_trial(storage: Storage, study: Study, number: int) -> SearchSlot:
     """Return the search slot of the trial of that number.
 
     Raises:
@@ -224,7 +270,17 @@ def of_trial(storage: Storage, study: Study, number: int) -> SlotRow:
     row = storage.read(lambda connection: connection.execute(sqlalchemy.select(table).where(is_trial)).first())
     if row is None:
         raise UsageError(f"study {study.name} has no trial {number}")
-    return _slot(row)
+    return read_slot(row)
+
+
+def all_slots(storage: Storage, study: Study) -> StudySlots:
+    """Return all slots of a study."""
+    return StudySlots(
+        search=slots(storage, study, Stage.SEARCH),
+        confirm=slots(storage, study, Stage.CONFIRM),
+        retrain=slots(storage, study, Stage.RETRAIN),
+        descriptive=slots(storage, study, Stage.DESCRIPTIVE),
+    )
 
 
 def outcomes(storage: Storage, study: Study, keys: Collection[SlotKey]) -> dict[SlotKey, Outcome]:
@@ -300,8 +356,10 @@ def _is_one_of(keys: Collection[SlotKey]) -> ColumnElement[bool]:
     return sqlalchemy.tuple_(tables.slots.c.stage, tables.slots.c.slot).in_(list(keys))
 
 
-def _slot(row: Row[Any]) -> SlotRow:
-    return SlotRow(**{name: getattr(row, name) for name in SlotRow.__dataclass_fields__})
+def read_slot(row: Row[Any]) -> SlotRow[Any]:
+    """Return the slot of a row with all columns of a `SlotRow`."""
+    fields = {name: getattr(row, name) for name in SlotRow.__dataclass_fields__}
+    return SlotRow(**{**fields, "payload": payloads.from_json(row.stage, row.payload)})
 
 
 def _claim(row: Row[Any]) -> Claim:
@@ -310,7 +368,7 @@ def _claim(row: Row[Any]) -> Claim:
         stage=row.stage,
         slot=row.slot,
         token=row.token,
-        payload=row.payload,
+        payload=payloads.from_json(row.stage, row.payload),
         trial_id=row.trial_id,
         trial_number=row.trial_number,
         n_claims=row.n_claims,

@@ -9,7 +9,7 @@ such models. They are descriptive: their stage is their own, and no report of a 
 
 import getpass
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from mhist_tune import __version__, finalists, ledger, selection
 from mhist_tune.errors import UsageError
 from mhist_tune.finalists import Confirmation
 from mhist_tune.openings import load_openings, record_opening
+from mhist_tune.payloads import DescriptivePayload, RetrainPayload
 from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -89,7 +90,7 @@ def open_rows(
         )
     slots = ledger.slots(storage, study, Stage.SEARCH)
     if trials:
-        labels = {_complete(study, slots, trial).payload["label"] for trial in trials}
+        labels = {_complete(study, slots, trial).payload.label for trial in trials}
     else:
         _require_finished(study, slots)
         labels = {row.label for row in study.definition.rows}
@@ -98,7 +99,9 @@ def open_rows(
         raise UsageError(f"no trial of {study.name} is complete", hint=f"mhist-tune worker {study.name}")
     seeds = list(range(n_seeds or study.definition.n_seeds))
     payloads = [
-        {"trial": slot.trial_number, "label": slot.payload["label"], "params": slot.payload["params"], "seed": seed}
+        DescriptivePayload(
+            trial=_number_of(slot), label=slot.payload.label or "", params=selection.params_of(slot), seed=seed
+        )
         for seed in seeds
         for slot in chosen
     ]
@@ -106,7 +109,7 @@ def open_rows(
     return _open(storage, study, data_root, fixed_set, payloads, stage=Stage.DESCRIPTIVE, again=again)
 
 
-def _choose(study: Study, searched: Sequence[ledger.SlotRow], confirmation: Confirmation | None) -> int:
+def _choose(study: Study, searched: Sequence[ledger.SearchSlot], confirmation: Confirmation | None) -> int:
     """Return the number of the trial that is the final choice.
 
     Raises:
@@ -124,7 +127,7 @@ def _choose(study: Study, searched: Sequence[ledger.SlotRow], confirmation: Conf
     return choice.trial_number
 
 
-def _require_finished(study: Study, slots: Sequence[ledger.SlotRow]) -> None:
+def _require_finished(study: Study, slots: Sequence[ledger.SearchSlot]) -> None:
     if unfinished := selection.unfinished(slots):
         raise UsageError(
             f"the search of {study.name} has {len(unfinished)} unfinished slots, so its best trial is not known",
@@ -133,8 +136,8 @@ def _require_finished(study: Study, slots: Sequence[ledger.SlotRow]) -> None:
 
 
 def _complete(
-    study: Study, slots: Sequence[ledger.SlotRow], trial: int, confirmation: Confirmation | None = None
-) -> ledger.SlotRow:
+    study: Study, slots: Sequence[ledger.SearchSlot], trial: int, confirmation: Confirmation | None = None
+) -> ledger.SearchSlot:
     """Return the search slot of a trial, which must be complete or, as a pruned default can be, confirmed."""
     slot = next((slot for slot in slots if slot.trial_number == trial), None)
     is_confirmed = confirmation is not None and confirmation.of_trial(trial) is not None
@@ -150,7 +153,7 @@ def _open(
     study: Study,
     data_root: Path,
     fixed_set: dict[str, Any],
-    payloads: Sequence[Mapping[str, Any]],
+    payloads: Sequence[RetrainPayload | DescriptivePayload],
     *,
     stage: Stage,
     again: str | None,
@@ -183,11 +186,11 @@ def _open(
 
 def _payload(
     study: Study,
-    searched: Sequence[ledger.SlotRow],
+    searched: Sequence[ledger.SearchSlot],
     confirmation: Confirmation | None,
-    chosen: ledger.SlotRow,
+    chosen: ledger.SearchSlot,
     seed: int,
-) -> dict[str, Any]:
+) -> RetrainPayload:
     """Return what one retraining slot needs.
 
     The stop epoch is the confirmed one, or else the median best epoch of the search over equal configurations.
@@ -200,12 +203,17 @@ def _payload(
         for slot in searched
         if selection.is_complete(slot) and selection.params_of(slot) == params
     ]
-    return {
-        "trial": chosen.trial_number,
-        "params": params,
-        "seed": seed,
-        "stop_epoch": finalist.stop_epoch if finalist else int(statistics.median_low(same)),
-        "best_epoch": outcome.best_epoch if outcome else None,
-        "stopped_epoch": outcome.stopped_epoch if outcome else None,
-        "configured_epochs": study.definition.hyperparameters(params).epochs,
-    }
+    return RetrainPayload(
+        trial=_number_of(chosen),
+        params=params,
+        seed=seed,
+        stop_epoch=finalist.stop_epoch if finalist else int(statistics.median_low(same)),
+        best_epoch=outcome.best_epoch if outcome else None,
+        stopped_epoch=outcome.stopped_epoch if outcome else None,
+        configured_epochs=study.definition.hyperparameters(params).epochs,
+    )
+
+
+def _number_of(slot: ledger.SearchSlot) -> int:
+    assert slot.trial_number is not None  # it has an outcome
+    return slot.trial_number

@@ -1,13 +1,14 @@
 """The record of every opening of the test partition."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy
 from sqlalchemy import Connection
 
 from mhist_tune import studies, tables
+from mhist_tune.payloads import DescriptivePayload, RetrainPayload
 from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -41,7 +42,7 @@ def record_opening(
     reason: str | None,
     payload: dict[str, Any],
     fingerprint: str,
-    slots: Sequence[Mapping[str, Any]] = (),
+    slots: Sequence[RetrainPayload | DescriptivePayload] = (),
     stage: Stage = Stage.RETRAIN,
 ) -> int:
     """Record an opening of the test partition and add its slots in one transaction, and return its id.
@@ -77,7 +78,7 @@ def record_opening(
             "fingerprint": fingerprint,
         }
         inserted = connection.execute(sqlalchemy.insert(table).values(row).returning(table.c.id)).scalar_one()
-        studies.insert_slots(connection, study.uuid, stage, [{**slot, "opening": inserted} for slot in slots])
+        studies.insert_slots(connection, study.uuid, stage, [replace(slot, opening=inserted) for slot in slots])
         return int(inserted)
 
     return storage.transaction(work)

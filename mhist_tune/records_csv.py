@@ -7,7 +7,8 @@ from typing import Any
 
 from mhist_tune import ledger
 from mhist_tune.epochs import epochs_of
-from mhist_tune.ledger import SlotRow
+from mhist_tune.ledger import AnySlot
+from mhist_tune.payloads import to_json
 from mhist_tune.predictions import image_rows, predicted_sets, predictions_of
 from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
@@ -50,10 +51,10 @@ def write(storage: Storage, study: Study, folder: Path) -> dict[str, int]:
 Table = tuple[list[str], Iterable[Sequence[Any]]]
 
 
-def _trials(slots: Sequence[SlotRow]) -> Table:
-    params = [(slot.outcome and slot.outcome.params) or slot.payload.get("params") or {} for slot in slots]
+def _trials(slots: Sequence[AnySlot]) -> Table:
+    params = [(slot.outcome and slot.outcome.params) or getattr(slot.payload, "params", None) or {} for slot in slots]
     names = list(dict.fromkeys(name for one in params for name in one))
-    aims = [name for name in _PAYLOAD if any(name in slot.payload for slot in slots)]
+    aims = [name for name in _PAYLOAD if any(name in to_json(slot.payload) for slot in slots)]
     head = [
         "stage",
         "slot",
@@ -68,14 +69,14 @@ def _trials(slots: Sequence[SlotRow]) -> Table:
             slot.slot,
             slot.trial_number,
             *(getattr(slot.outcome, name, None) for name in _OUTCOME.values()),
-            *(slot.payload.get(name) for name in aims),
+            *(getattr(slot.payload, name, None) for name in aims),
             *(one.get(name) for name in names),
         ]
         for slot, one in zip(slots, params, strict=True)
     )
 
 
-def _epochs(storage: Storage, study: Study, slots: Sequence[SlotRow]) -> Table:
+def _epochs(storage: Storage, study: Study, slots: Sequence[AnySlot]) -> Table:
     rows = [(slot, row) for slot in slots for row in epochs_of(storage, study, slot.stage, slot.slot)]
     metrics = list(dict.fromkeys(name for _, row in rows for name in row.metrics))
     return ["stage", "slot", "number", "epoch", "value", *metrics], (
@@ -84,7 +85,7 @@ def _epochs(storage: Storage, study: Study, slots: Sequence[SlotRow]) -> Table:
     )
 
 
-def _predictions(storage: Storage, study: Study, slots: Sequence[SlotRow]) -> Table:
+def _predictions(storage: Storage, study: Study, slots: Sequence[AnySlot]) -> Table:
     def rows() -> Iterable[Sequence[Any]]:
         numbers = {(slot.stage, slot.slot): slot.trial_number for slot in slots}
         for stage, name in predicted_sets(storage, study):

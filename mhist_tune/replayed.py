@@ -11,7 +11,7 @@ from typing import Any
 from mhist_tune import ledger, selection, space, studies, suggestions
 from mhist_tune.epochs import EpochRow, epochs_of
 from mhist_tune.errors import UsageError
-from mhist_tune.ledger import SlotRow
+from mhist_tune.ledger import SearchSlot
 from mhist_tune.pruning import smoothed
 from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
@@ -65,7 +65,7 @@ def replay(storage: Storage, study: Study) -> dict[str, Any]:
         elif wanted is not None:
             problems += _differences("Optuna's trial", shown[number].params, wanted)
             problems += _differences("the outcome", (slot.outcome and slot.outcome.params) or wanted, wanted)
-        source = "given" if "params" in slot.payload else "suggested" if slot.slot in found else "unrecorded"
+        source = "given" if slot.payload.params is not None else "suggested" if slot.slot in found else "unrecorded"
         verdicts.append(Verdict(slot.slot, number, source, problems))
     return {
         "study": study.name,
@@ -90,7 +90,7 @@ class _History:
 
     def __init__(
         self,
-        slots: Sequence[SlotRow],
+        slots: Sequence[SearchSlot],
         found: Mapping[int, Mapping[str, Any]],
         epochs: Mapping[int, Sequence[EpochRow]],
     ) -> None:
@@ -100,7 +100,7 @@ class _History:
         for slot in slots:
             number, outcome = slot.trial_number, slot.outcome
             assert number is not None
-            params: Mapping[str, Any] | None = slot.payload.get("params")
+            params: Mapping[str, Any] | None = slot.payload.params
             if not params:
                 params = found[slot.slot]["params"] if slot.slot in found else outcome.params if outcome else None
             if params is not None:
@@ -126,7 +126,7 @@ def _suggestion_problems(study: Study, slot: int, detail: Mapping[str, Any], his
     return _differences("the suggestion on record", detail["params"], derived)
 
 
-def _outcome_problems(slot: SlotRow, epochs: Sequence[EpochRow], smoothing: int) -> list[str]:
+def _outcome_problems(slot: SearchSlot, epochs: Sequence[EpochRow], smoothing: int) -> list[str]:
     """Compare a complete trial's value with its curve, from which it is computed again."""
     if not selection.is_complete(slot):
         return []

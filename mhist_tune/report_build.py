@@ -68,18 +68,18 @@ def of_evidence(storage: Storage, found: Evidence, searched: Sequence[Trial]) ->
     weight_files = {Path(name).name: sha256 for name, sha256 in study.dataset.get("weight_files", {}).items()}
     report = Report(
         study=study.name,
-        model=study.definition.hyperparameters(payload["params"]).model,
+        model=study.definition.hyperparameters(payload.params).model,
         definition_sha256=study.definition.sha256,
         weight_files=weight_files,
         dataset_fingerprint=study.dataset["fingerprint"],
         trial=ReportedTrial(
-            number=payload["trial"],
-            params=payload["params"],
-            best_epoch=payload["best_epoch"],
-            stopped_epoch=payload["stopped_epoch"],
-            configured_epochs=payload["configured_epochs"],
+            number=payload.trial,
+            params=payload.params,
+            best_epoch=payload.best_epoch,
+            stopped_epoch=payload.stopped_epoch,
+            configured_epochs=payload.configured_epochs,
         ),
-        stop_epoch=payload["stop_epoch"],
+        stop_epoch=payload.stop_epoch,
         opening=found.opening.id,
         complete=len(found.slots) == found.n_planned,
         n_seeds=len(found.slots),
@@ -113,7 +113,7 @@ def of_evidence(storage: Storage, found: Evidence, searched: Sequence[Trial]) ->
         commands=[
             "mhist-tune create-study study.toml --data DIR" + (" --weights FILE" if weight_files else ""),
             f"mhist-tune worker {study.name} --data DIR",
-            f"mhist-tune retrain {study.name} --trial {payload['trial']} --n-seeds {found.n_planned} --data DIR",
+            f"mhist-tune retrain {study.name} --trial {payload.trial} --n-seeds {found.n_planned} --data DIR",
             f"mhist-tune report {study.name}",
             f"mhist-tune verify {study.name} --data DIR",
         ],
@@ -143,7 +143,7 @@ def _search(storage: Storage, found: Evidence, searched: Sequence[Trial]) -> Sea
         ],
         importance=trials.importance(searched, space),
         audit=audit.audit(searched, found.study.definition.pruner),
-        edges=trials.edges(found.payload["params"], space),
+        edges=trials.edges(found.payload.params, space),
     )
 
 

@@ -22,7 +22,7 @@ from mhist_tune.arrays import FloatArray
 from mhist_tune.document import Report, to_json
 from mhist_tune.errors import StorageError
 from mhist_tune.evidence import Evidence
-from mhist_tune.ledger import SlotRow
+from mhist_tune.ledger import RetrainSlot
 from mhist_tune.mhist import THRESHOLD
 from mhist_tune.outcome import EndState
 from mhist_tune.predictions import ImageRows
@@ -96,13 +96,13 @@ def _page(storage: Storage, found: Evidence, report: Report, drawn: Sequence[fig
     return html.render(report, drawn, thumbnails.read(thumbnails.path_of(storage, found.study), wrong))
 
 
-def _write_predictions(images: ImageRows, slots: Sequence[SlotRow], probabilities: FloatArray, path: Path) -> None:
+def _write_predictions(images: ImageRows, slots: Sequence[RetrainSlot], probabilities: FloatArray, path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["seed", "image_name", "label", "votes", "probability"])
         for slot, row in zip(slots, probabilities.tolist(), strict=True):
             for name, label, votes, probability in zip(images.names, images.labels, images.votes, row, strict=True):
-                writer.writerow([slot.payload["seed"], name, int(label), int(votes), probability])
+                writer.writerow([slot.payload.seed, name, int(label), int(votes), probability])
 
 
 def _write_metrics(report: Report, path: Path) -> None:

@@ -3,8 +3,7 @@
 The test partition is loaded under an opening that `open_test` has recorded. Nothing else loads it.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from mhist_tune import holdout, kept_weights, saved_model, thumbnails
 from mhist_tune.arrays import FloatArray
@@ -15,6 +14,7 @@ from mhist_tune.hyperparameters import Hyperparameters
 from mhist_tune.images import ImageSet
 from mhist_tune.openings import load_openings
 from mhist_tune.outcome import EndState, Outcome
+from mhist_tune.payloads import DescriptivePayload, RetrainPayload
 from mhist_tune.prediction import predict
 from mhist_tune.predictions import record_predictions, save_image_set
 from mhist_tune.session import Session
@@ -28,10 +28,11 @@ def run(run: SlotRun) -> Outcome:
         EndedEarly: it diverged; the seed has no predictions.
     """
     session, payload = run.session, run.claim.payload
-    run.trial.ensure(payload["params"], seed=payload["seed"], trial=payload["trial"])
-    hp = session.hyperparameters(payload["params"])
-    result = run.fit(hp, session.train, None, seed=payload["seed"], stop_epoch=payload["stop_epoch"])
-    if payload["seed"] == kept_weights.SEED:
+    assert isinstance(payload, RetrainPayload)
+    run.trial.ensure(payload.params, seed=payload.seed, trial=payload.trial)
+    hp = session.hyperparameters(payload.params)
+    result = run.fit(hp, session.train, None, seed=payload.seed, stop_epoch=payload.stop_epoch)
+    if payload.seed == kept_weights.SEED:
         path = kept_weights.path_of(session.storage, session.study, payload)
         saved_model.write_weights(path, result.state_dict)
     _predict_test(run, hp, result)
@@ -51,9 +52,10 @@ def run_with_validation(run: SlotRun) -> Outcome:
         EndedEarly: it diverged; the seed has no predictions.
     """
     session, payload = run.session, run.claim.payload
-    run.trial.ensure(payload["params"], seed=payload["seed"], trial=payload["trial"])
-    hp = session.hyperparameters(payload["params"])
-    result = run.fit(hp, session.subset("train"), session.subset("val"), seed=payload["seed"])
+    assert isinstance(payload, DescriptivePayload)
+    run.trial.ensure(payload.params, seed=payload.seed, trial=payload.trial)
+    hp = session.hyperparameters(payload.params)
+    result = run.fit(hp, session.subset("train"), session.subset("val"), seed=payload.seed)
     _predict_test(run, hp, result)
     return Outcome(
         state=EndState.COMPLETE,
@@ -70,7 +72,7 @@ def _predict_test(run: SlotRun, hp: Hyperparameters, result: FitResult) -> None:
     record_predictions(run.session.storage, run.claim, "test", probabilities)
 
 
-def rerun(session: Session, payload: Mapping[str, Any], on_epoch: Callable[[EpochResult], None]) -> FloatArray:
+def rerun(session: Session, payload: RetrainPayload, on_epoch: Callable[[EpochResult], None]) -> FloatArray:
     """Train a finished slot's seed once more, under the opening that stands; return its test probabilities, [n].
 
     Nothing is recorded, but the weights that are kept are written where they are missing.
@@ -84,20 +86,20 @@ def rerun(session: Session, payload: Mapping[str, Any], on_epoch: Callable[[Epoc
         Diverged: as `fit`.
         DataError: the test partition is not the one that was opened.
     """
-    hp = session.hyperparameters(payload["params"])
+    hp = session.hyperparameters(payload.params)
     result = fit(
         hp,
         session.train,
         None,
-        seed=payload["seed"],
+        seed=payload.seed,
         device=session.device,
         checkpoint=None,
         on_epoch=on_epoch,
         on_step=lambda _done, _images: session.stop.check(),
-        stop_epoch=payload["stop_epoch"],
+        stop_epoch=payload.stop_epoch,
     )
     path = kept_weights.path_of(session.storage, session.study, payload)
-    if payload["seed"] == kept_weights.SEED and not path.exists():
+    if payload.seed == kept_weights.SEED and not path.exists():
         saved_model.write_weights(path, result.state_dict)
     return predict(result.state_dict, hp, _load_test(session), device=session.device)
 

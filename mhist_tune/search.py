@@ -10,6 +10,7 @@ from mhist_tune.decision import Decision, Verdict
 from mhist_tune.fit_result import EpochResult
 from mhist_tune.leases import Claim
 from mhist_tune.outcome import EndState, Outcome
+from mhist_tune.payloads import SearchPayload
 from mhist_tune.pruning import decide, rungs, smoothed
 from mhist_tune.seeds import derive_seed
 from mhist_tune.session import Session
@@ -24,13 +25,15 @@ def run(run: SlotRun) -> Outcome:
         EndedEarly: the trial was pruned, or it diverged.
         Waits: it waits at a rung.
     """
-    session, claim = run.session, run.claim
+    session, claim, payload = run.session, run.claim, run.claim.payload
+    assert isinstance(payload, SearchPayload)
     definition = session.study.definition
     if definition.rows:
-        params, seed = claim.payload["params"], claim.payload["seed"]  # the same seeds for all rows: they are compared
-        run.trial.ensure(params, label=claim.payload["label"], seed=seed)
+        assert payload.params is not None
+        params, seed = payload.params, payload.seed or 0  # the same seeds for all rows: they are compared
+        run.trial.ensure(params, label=payload.label, seed=seed)
     else:
-        params = _suggest(session, claim, run.trial.ensure(None, fixed=claim.payload.get("params")))
+        params = _suggest(session, claim, payload, run.trial.ensure(None, fixed=payload.params))
         seed = derive_seed(definition.sampler["seed"], "train", claim.slot)
     run.params = params
     hp = session.hyperparameters(params)
@@ -81,13 +84,13 @@ def run(run: SlotRun) -> Outcome:
     )
 
 
-def _suggest(session: Session, claim: Claim, trial_id: int) -> dict[str, Any]:
+def _suggest(session: Session, claim: Claim, payload: SearchPayload, trial_id: int) -> dict[str, Any]:
     """Return the trial's params, which are set where they are not yet: the slot's own, or a suggestion on record."""
     storage, study = session.storage, session.study
     stored = storage.retrying(lambda: storage.optuna.get_trial(trial_id).params)
     if study.definition.space.keys() <= stored.keys():
         return {name: stored[name] for name in study.definition.space}
-    params, dimensions = claim.payload.get("params"), study.definition.space
+    params, dimensions = payload.params, study.definition.space
     if params is None:
         found = suggestions.recorded(storage, study, Stage.SEARCH, claim.slot).get(claim.slot)
         detail = (

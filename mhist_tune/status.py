@@ -5,13 +5,13 @@ confirmed or workers train.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mhist_tune import ledger, selection, words
 from mhist_tune.heartbeats import load_workers
-from mhist_tune.ledger import SlotRow
+from mhist_tune.ledger import AnySlot, StudySlots
 from mhist_tune.openings import load_openings
 from mhist_tune.outcome import EndState
 from mhist_tune.stages import SlotState, Stage
@@ -104,43 +104,43 @@ class Status:
 
 def of_study(storage: Storage, study: Study) -> Status:
     """Return where a study stands."""
-    slots = {stage: ledger.slots(storage, study, stage) for stage in Stage}
+    slots = ledger.all_slots(storage, study)
     return summary(storage, study, slots, best(storage, study, slots))
 
 
-def summary(storage: Storage, study: Study, slots: Mapping[Stage, Sequence[SlotRow]], best: BestTrial | None) -> Status:
-    """Return what `of_study` does, from the slots of each of `Stage` and the best of them."""
-    states = Counter(slot.outcome.state for slot in slots[Stage.SEARCH] if slot.outcome)
-    workers = _workers(storage, study, [slot for stage in Stage for slot in slots[stage]])
+def summary(storage: Storage, study: Study, slots: StudySlots, best: BestTrial | None) -> Status:
+    """Return what `of_study` does, from the slots of the study and the best of them."""
+    states = Counter(slot.outcome.state for slot in slots.search if slot.outcome)
+    workers = _workers(storage, study, [slot for stage in Stage for slot in slots.of(stage)])
     return Status(
         study=study.name,
         state=study.state,
         settings=study.settings,
-        stages={stage: dict(Counter(_KEYS.get(slot.state, slot.state) for slot in slots[stage])) for stage in Stage},
+        stages={stage: dict(Counter(_KEYS.get(slot.state, slot.state) for slot in slots.of(stage))) for stage in Stage},
         trials={state: states[state] for state in EndState},
         best=best,
         workers=workers,
-        time_left_s=_time_left_s(storage, study, slots[Stage.SEARCH], workers),
+        time_left_s=_time_left_s(storage, study, slots.search, workers),
         test_openings=len(load_openings(storage, study)),
     )
 
 
-def best(storage: Storage, study: Study, slots: Mapping[Stage, Sequence[SlotRow]] | None = None) -> BestTrial | None:
+def best(storage: Storage, study: Study, slots: StudySlots | None = None) -> BestTrial | None:
     """Return the trial to go on with, if any is complete. That costs a bootstrap where finalists are confirmed.
 
     Args:
         storage: where the study is.
         study: the study.
-        slots: those of search and confirmation; loaded if None.
+        slots: of the study; loaded if None.
     """
     if slots is None:
-        slots = {stage: ledger.slots(storage, study, stage) for stage in (Stage.SEARCH, Stage.CONFIRM)}
-    searched = slots[Stage.SEARCH]
+        slots = ledger.all_slots(storage, study)
+    searched = slots.search
     slot, confirmed, candidate = selection.best(study, searched), None, None
-    if slot and slots[Stage.CONFIRM]:
+    if slot and slots.confirm:
         from mhist_tune import confirmation, finalists  # with NumPy
 
-        found = finalists.of_slots(storage, study, searched, slots[Stage.CONFIRM])
+        found = finalists.of_slots(storage, study, searched, slots.confirm)
         slot = finalists.final_choice(study, searched, found)
         if found and found.chosen:
             candidate, confirmed = found.chosen.candidate, confirmation.document(found)
@@ -165,7 +165,7 @@ def best(storage: Storage, study: Study, slots: Mapping[Stage, Sequence[SlotRow]
     return BestOfSearch(**common, n_ties=len(selection.ties(slot, searched)))
 
 
-def _workers(storage: Storage, study: Study, slots: Sequence[SlotRow]) -> list[WorkerStatus]:
+def _workers(storage: Storage, study: Study, slots: Sequence[AnySlot]) -> list[WorkerStatus]:
     """Return the workers whose lease has not run out."""
     now, lease_s = storage.now(), study.definition.lease_s
     said = {worker["worker"]: worker for worker in load_workers(storage, study)}
@@ -194,7 +194,7 @@ def _workers(storage: Storage, study: Study, slots: Sequence[SlotRow]) -> list[W
 
 
 def _time_left_s(
-    storage: Storage, study: Study, slots: Sequence[SlotRow], workers: Sequence[WorkerStatus]
+    storage: Storage, study: Study, slots: Sequence[AnySlot], workers: Sequence[WorkerStatus]
 ) -> float | None:
     """Return how long the present workers need for the rest of the search; None if that is not known."""
     n_workers = len([worker for worker in workers if worker.stage == Stage.SEARCH])

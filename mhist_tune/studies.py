@@ -13,6 +13,7 @@ from mhist_tune import optuna_studies, tables
 from mhist_tune.definition import StudyDefinition
 from mhist_tune.errors import DataError, StudyExistsError, StudyNotFoundError, did_you_mean
 from mhist_tune.hyperparameters import PROBED, Hyperparameters
+from mhist_tune.payloads import Payload, SearchPayload, to_json
 from mhist_tune.stages import SlotState, Stage, StudyState
 from mhist_tune.storage import Storage
 
@@ -83,7 +84,9 @@ def create_study(
             return
         for name, rows in image_sets.items():
             insert_image_set(connection, new_uuid, name, rows)
-        insert_slots(connection, new_uuid, Stage.SEARCH, definition.slot_payloads())
+        insert_slots(
+            connection, new_uuid, Stage.SEARCH, [SearchPayload(**payload) for payload in definition.slot_payloads()]
+        )
 
     names = [optuna_name(definition.name, stage) for stage in Stage]
     if _find(storage, definition.name) is None:
@@ -114,7 +117,7 @@ def insert_image_set(connection: Connection, study_uuid: str, name: str, rows: S
 
 
 def insert_slots(
-    connection: Connection, study_uuid: str, stage: Stage, payloads: Sequence[Mapping[str, Any]], *, priority: int = 0
+    connection: Connection, study_uuid: str, stage: Stage, payloads: Sequence[Payload], *, priority: int = 0
 ) -> list[int]:
     """Insert free slots numbered after the last one of the stage, and return their numbers; needs `lock_study`."""
     slots = tables.slots
@@ -126,7 +129,7 @@ def insert_slots(
             "study": study_uuid,
             "stage": stage,
             "slot": first + index,
-            "payload": dict(payload),
+            "payload": to_json(payload),
             "token": 0,
             "state": SlotState.FREE,
             "n_claims": 0,

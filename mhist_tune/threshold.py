@@ -93,7 +93,7 @@ def document(storage: Storage, found: Evidence, confirmation: Confirmation | Non
 
 
 def _predicted(storage: Storage, found: Evidence, confirmation: Confirmation | None) -> _Predicted | None:
-    study, trial = found.study, found.payload["trial"]
+    study, trial = found.study, found.payload.trial
     finalist = confirmation.of_trial(trial) if confirmation else None
     if confirmation and finalist:
         source = f"train images that search trial {trial} predicted out of fold"

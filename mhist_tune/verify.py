@@ -87,14 +87,14 @@ def of_training(
 
     def hear(result: EpochResult) -> None:
         losses.append(result.metrics["train_loss"])
-        shown = {"stage": slot.stage, "slot": slot.slot, "trial": slot.payload["trial"]}
+        shown = {"stage": slot.stage, "slot": slot.slot, "trial": slot.payload.trial}
         session.emit(
-            "epoch", study=study.name, **shown, epoch=result.epoch, epochs=slot.payload["stop_epoch"], **result.metrics
+            "epoch", study=study.name, **shown, epoch=result.epoch, epochs=slot.payload.stop_epoch, **result.metrics
         )
 
     probabilities = retrain.rerun(session, slot.payload, hear)
     recorded = [row.metrics["train_loss"] for row in epochs_of(storage, study, slot.stage, slot.slot)]
-    seed = f"seed {slot.payload['seed']}, trained again on {session.device}"
+    seed = f"seed {slot.payload.seed}, trained again on {session.device}"
     aurocs = [statistics.metrics_of(found.images.labels, row)["auroc"] for row in (stored, probabilities)]
     comparisons = [
         _compared(f"{seed}: training loss of {len(losses)} epochs", losses, recorded),
@@ -105,7 +105,7 @@ def of_training(
             f"AUROC {aurocs[1]:.4f}, reported {aurocs[0]:.4f}",
         ),
     ]
-    detail = {"seed": slot.payload["seed"], "states": [comparison.state for comparison in comparisons]}
+    detail = {"seed": slot.payload.seed, "states": [comparison.state for comparison in comparisons]}
     journal.event(storage, study, kind="verified", stage=slot.stage, slot=slot.slot, detail=detail)
     return comparisons
 

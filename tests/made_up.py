@@ -12,6 +12,7 @@ from mhist_tune.epochs import record_epoch
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.openings import record_opening
 from mhist_tune.outcome import EndState, Outcome
+from mhist_tune.payloads import RetrainPayload
 from mhist_tune.predictions import record_predictions, save_image_set
 
 DEFINITION = """
@@ -86,7 +87,18 @@ def search(storage, study, *, n_trials, n_epochs=30):
 
 def open_test(storage, study, *, trial=3, seeds=(0, 1, 2), reason="first opening", fingerprint="e" * 64):
     """Record an opening with one slot per seed, as retrain does."""
-    payload = {"params": {"learning_rate": 1e-3}, "best_epoch": 2, "stopped_epoch": 4, "configured_epochs": 9}
+    slots = [
+        RetrainPayload(
+            trial=trial,
+            params={"learning_rate": 1e-3},
+            seed=seed,
+            stop_epoch=2,
+            best_epoch=2,
+            stopped_epoch=4,
+            configured_epochs=9,
+        )
+        for seed in seeds
+    ]
     return record_opening(
         storage,
         study,
@@ -95,7 +107,7 @@ def open_test(storage, study, *, trial=3, seeds=(0, 1, 2), reason="first opening
         reason=reason,
         payload={"trial": trial, "seeds": list(seeds)},
         fingerprint=fingerprint,
-        slots=[{**payload, "trial": trial, "seed": seed, "stop_epoch": 2} for seed in seeds],
+        slots=slots,
     )
 
 
@@ -116,5 +128,5 @@ def retrain(storage, study, *, n_slots, groups=None, epochs=EPOCHS, votes=VOTES,
         record_predictions(storage, claim, "test", probabilities)
         ledger.decide(storage, claim, Outcome(state=EndState.COMPLETE))
         assert ledger.finish(storage, claim)
-        made_up[claim.payload["seed"]] = probabilities
+        made_up[claim.payload.seed] = probabilities
     return made_up

@@ -59,7 +59,7 @@ def train(storage: Storage, *, n_slots: int = 4, text: str = TABLE) -> studies.S
             value=0.5,
             best_epoch=claim.slot + 1,
             stopped_epoch=9,
-            params=claim.payload["params"],
+            params=claim.payload.params,
         )
         ledger.decide(storage, claim, outcome)
         ledger.finish(storage, claim)

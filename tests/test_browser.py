@@ -242,7 +242,7 @@ def test_buttons_steer_the_study(page: Any, served: Served) -> None:
         slots = ledger.slots(storage, study, "search")
     assert study.state == "active"
     assert len(slots) == 408
-    assert slots[-1].payload["params"]["learning_rate"] == 0.00321
+    assert slots[-1].payload.params["learning_rate"] == 0.00321
 
 
 def test_without_a_password_there_is_nothing_to_press(page: Any, read_only: Served) -> None:

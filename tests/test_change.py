@@ -40,7 +40,7 @@ def test_a_worker_hears_a_veto(run: Run, generated: Path, tmp_path: Path, storag
         assert trial.user_attrs["val_loss"] > 0
         assert trial.user_attrs["reason"] == vetoed.outcome.reason
         assert change.retry(storage, study, vetoed.trial_number or 0, by="a test") == 2
-        assert ledger.slots(storage, study, "search")[2].payload["params"] == vetoed.outcome.params
+        assert ledger.slots(storage, study, "search")[2].payload.params == vetoed.outcome.params
 
 
 def test_a_wider_range_stays_in_the_joint_space(storage: Storage, make_study: MakeStudy) -> None:

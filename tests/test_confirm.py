@@ -49,7 +49,7 @@ WORK = ("--devices", "cpu", "--per-device", "1")
 
 
 def slots_of(storage: Storage, study: Study, fit: str) -> list[ledger.SlotRow]:
-    return [slot for slot in ledger.slots(storage, study, "confirm") if slot.payload["fit"] == fit]
+    return [slot for slot in ledger.slots(storage, study, "confirm") if slot.payload.fit == fit]
 
 
 def test_finalists_predict_every_train_image_out_of_fold(
@@ -68,7 +68,7 @@ def test_finalists_predict_every_train_image_out_of_fold(
         folds = [image_rows(storage, study, f"fold{fold}") for fold in range(2)]
         stored = [predictions_of(storage, study, "confirm", f"fold{fold}") for fold in range(2)]
         epochs = {slot.slot: len(epochs_of(storage, study, "confirm", slot.slot)) for slot in outer}
-    trials = {slot.payload["trial"] for slot in inner}
+    trials = {slot.payload.trial for slot in inner}
 
     assert "6 trainings, 2 folds x 3" in err
     assert len(trials) == 2
@@ -81,9 +81,9 @@ def test_finalists_predict_every_train_image_out_of_fold(
     assert sorted(names) == sorted(train.names)
     for finalist in confirmation.finalists:
         trial = finalist.candidate.trial
-        best = [slot.outcome.best_epoch for slot in inner if slot.payload["trial"] == trial]
-        mine = {slot.payload["fold"]: slot for slot in outer if slot.payload["trial"] == trial}
-        assert {slot.payload["stop_epoch"] for slot in mine.values()} == {min(best)} == {finalist.stop_epoch}
+        best = [slot.outcome.best_epoch for slot in inner if slot.payload.trial == trial]
+        mine = {slot.payload.fold: slot for slot in outer if slot.payload.trial == trial}
+        assert {slot.payload.stop_epoch for slot in mine.values()} == {min(best)} == {finalist.stop_epoch}
         assert all(epochs[slot.slot] == finalist.stop_epoch for slot in mine.values())
         parts = [stored[fold][mine[fold].slot] for fold in range(2)]
         labels = np.concatenate([fold.labels for fold in folds])
@@ -98,9 +98,9 @@ def test_finalists_predict_every_train_image_out_of_fold(
         retrained = [slot.payload for slot in ledger.slots(storage, study, "retrain")]
         [opening] = load_openings(storage, study)
     wanted = dict.fromkeys([best["number"], confirmation.default.candidate.trial])
-    assert [(one["trial"], one["seed"]) for one in retrained] == [(trial, seed) for trial in wanted for seed in (0, 1)]
+    assert [(one.trial, one.seed) for one in retrained] == [(trial, seed) for trial in wanted for seed in (0, 1)]
     stop_epochs = {one.candidate.trial: one.stop_epoch for one in confirmation.finalists}
-    assert all(one["stop_epoch"] == stop_epochs[one["trial"]] for one in retrained)
+    assert all(one.stop_epoch == stop_epochs[one.trial] for one in retrained)
     assert opening.payload == {"trial": best["number"], "seeds": [0, 1], "default": list(wanted)[-1]}
 
     again = ("retrain", "tiny", "--n-seeds", "2", *WORK, *data)

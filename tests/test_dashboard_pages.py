@@ -13,6 +13,7 @@ from mhist_tune.epochs import record_epoch
 from mhist_tune.heartbeats import heartbeat
 from mhist_tune.leases import Claim, LeaseObserver
 from mhist_tune.outcome import EndState, Outcome
+from mhist_tune.payloads import SearchPayload
 from mhist_tune.rungs import RungBook
 from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import Storage
@@ -113,7 +114,7 @@ def test_a_new_epoch_appears_and_an_old_page_is_not_sent_again(
     first = user.get("/study/shown")
     again = user.get("/study/shown", HTTP_IF_NONE_MATCH=first.headers["etag"])
     [slot] = [one for one in ledger.slots(storage, shown, "search") if one.state == "leased"]
-    held = Claim(shown.uuid, "search", slot.slot, slot.token, {}, slot.trial_id, 3, 1, None)
+    held = Claim(shown.uuid, "search", slot.slot, slot.token, SearchPayload(), slot.trial_id, 3, 1, None)
     record_epoch(storage, held, epoch=2, score=0.7, value=0.7, metrics={"val_f1": 0.7})
     news = user.get("/study/shown", HTTP_IF_NONE_MATCH=first.headers["etag"])
 
@@ -202,8 +203,8 @@ def test_control_is_recorded(user: Client, storage: Storage, shown: Study) -> No
     assert len(slots) == 5 + 3 + 1 + 1
     first = ledger.claim(storage, shown, ["search"], worker="w", observer=LeaseObserver())
     assert first is not None
-    assert first.payload == {"params": {"learning_rate": 0.00123456}, "retry_of": 2}
-    assert slots[-1].payload == {"params": {"learning_rate": 0.002}}
+    assert first.payload == SearchPayload(params={"learning_rate": 0.00123456}, retry_of=2)
+    assert slots[-1].payload == SearchPayload(params={"learning_rate": 0.002})
     assert act("stop") == 303
     assert studies.load_study(storage, "shown").state == "stopped"
     assert {slot.state for slot in ledger.slots(storage, shown, "search")} == {"done", "leased", "cancelled"}

@@ -12,6 +12,7 @@ from mhist_tune.errors import UsageError
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.openings import record_opening
 from mhist_tune.outcome import EndState, Outcome
+from mhist_tune.payloads import RetrainPayload
 from mhist_tune.predictions import record_predictions, save_image_set
 from mhist_tune.storage import Storage, open_storage
 from tests.conftest import IMAGE_SETS
@@ -50,7 +51,7 @@ def member(
         reason="first opening",
         payload={"trial": 0, "seeds": list(seeds)},
         fingerprint=fingerprint,
-        slots=[{"trial": 0, "params": {}, "seed": seed} for seed in seeds],
+        slots=[RetrainPayload(trial=0, params={}, seed=seed, stop_epoch=1, configured_epochs=1) for seed in seeds],
     )
     rows = [[image, LABELS[image], 4 * LABELS[image], None] for image in names]
     save_image_set(storage, study, "test", rows)

@@ -73,7 +73,7 @@ def test_a_study_starts_from_another_ones_best(run: Run, storage_url_sqlite: str
 
     with open_storage(storage_url_sqlite) as storage:
         study = studies.load_study(storage, "second")
-        payloads = [slot.payload.get("params") for slot in ledger.slots(storage, study, "search")]
+        payloads = [slot.payload.params for slot in ledger.slots(storage, study, "search")]
     default = study.definition.default_params()["learning_rate"]
     assert [one and one["learning_rate"] for one in payloads] == [default, 1e-2, 1e-1, None, None, None]
     source = study.settings["warm_start"]  # trial 3 had 1e-4, which moves to the default's 1e-3

@@ -9,6 +9,7 @@ import pytest
 from mhist_tune import confirm, confirmation, definition, finalists, ledger, studies
 from mhist_tune.leases import Claim, LeaseObserver
 from mhist_tune.outcome import Outcome
+from mhist_tune.payloads import SearchPayload
 from mhist_tune.predictions import record_predictions
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -54,7 +55,7 @@ def finish(storage: Storage, study: Study, stage: str, outcome_of: Callable[[Cla
         ledger.attach_trial(storage, claim, number, number)
         outcome = dict(outcome_of(claim))
         if "predictions" in outcome:
-            image_set = finalists.fold_set(claim.payload["fold"])
+            image_set = finalists.fold_set(claim.payload.fold)
             record_predictions(storage, claim, image_set, outcome.pop("predictions"))
         assert ledger.decide(storage, claim, Outcome.from_json(outcome))
         assert ledger.finish(storage, claim)
@@ -75,7 +76,7 @@ def searched(*values: float | None) -> Callable[[Claim], Mapping[str, Any]]:
 
 def inner(claim: Claim) -> Mapping[str, Any]:
     """The best epoch of an inner split: 4 + the trial's number in fold 0, 9 in fold 1."""
-    return {"state": "COMPLETE", "value": 0.5, "best_epoch": 9 if claim.payload["fold"] else 4 + claim.payload["trial"]}
+    return {"state": "COMPLETE", "value": 0.5, "best_epoch": 9 if claim.payload.fold else 4 + claim.payload.trial}
 
 
 def predicted(tables: Mapping[int, list[list[float]]]) -> Callable[[Claim], Mapping[str, Any]]:
@@ -83,7 +84,7 @@ def predicted(tables: Mapping[int, list[list[float]]]) -> Callable[[Claim], Mapp
     return lambda claim: {
         "state": "COMPLETE",
         "value": 0.5,
-        "predictions": tables[claim.payload["trial"]][claim.payload["fold"]],
+        "predictions": tables[claim.payload.trial][claim.payload.fold],
     }
 
 
@@ -91,7 +92,7 @@ GOOD, FAIR, POOR = [[0.1, 0.2, 0.9], [0.1, 0.8, 0.9]], [[0.1, 0.6, 0.9], [0.1, 0
 
 
 def kinds(claims: list[Claim]) -> list[tuple[str, int, int]]:
-    return [(claim.payload["fit"], claim.payload["trial"], claim.payload["fold"]) for claim in claims]
+    return [(claim.payload.fit, claim.payload.trial, claim.payload.fold) for claim in claims]
 
 
 def test_slots_come_once_the_search_is_over_and_again_after_the_inner_splits(storage: Storage, study: Study) -> None:
@@ -110,7 +111,7 @@ def test_slots_come_once_the_search_is_over_and_again_after_the_inner_splits(sto
         confirm.add_slots(storage, study)
     second = finish(storage, study, "confirm", predicted({3: FAIR, 1: GOOD, 0: POOR}))
     assert kinds(second) == [("fold", trial, fold) for trial in (3, 1, 0) for fold in (0, 1)]
-    assert [claim.payload["stop_epoch"] for claim in second] == [7, 7, 5, 5, 4, 4]  # of two the lower
+    assert [claim.payload.stop_epoch for claim in second] == [7, 7, 5, 5, 4, 4]  # of two the lower
     confirm.add_slots(storage, study)
     assert ledger.counts(storage, study, "confirm") == {"done": 12}
 
@@ -151,7 +152,7 @@ def test_an_extended_search_confirms_what_is_new(storage: Storage, study: Study)
     finish(storage, study, "confirm", inner)
     confirm.add_slots(storage, study)
     finish(storage, study, "confirm", predicted({3: FAIR, 1: GOOD, 0: POOR}))
-    ledger.add_slots(storage, study, "search", [{}])
+    ledger.add_slots(storage, study, "search", [SearchPayload()])
     waiting = finalists.load(storage, study)
     assert waiting is not None
     assert (len(waiting.finalists), waiting.chosen) == (3, None)  # the search goes on
@@ -173,7 +174,7 @@ def test_a_failed_finalist_is_not_confirmed(storage: Storage, study: Study) -> N
     confirm.add_slots(storage, study)
 
     def diverging(claim: Claim) -> Mapping[str, Any]:
-        return {"state": "FAIL", "value": None} if claim.payload["trial"] == 3 else inner(claim)
+        return {"state": "FAIL", "value": None} if claim.payload.trial == 3 else inner(claim)
 
     finish(storage, study, "confirm", diverging)
     confirm.add_slots(storage, study)

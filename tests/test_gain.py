@@ -23,6 +23,7 @@ from mhist_tune import (
 from mhist_tune.document import to_json
 from mhist_tune.gain import Change, Gain
 from mhist_tune.openings import record_opening
+from mhist_tune.payloads import RetrainPayload
 from mhist_tune.predictions import predictions_of
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
@@ -62,7 +63,7 @@ def open_test(storage: Storage, study: Study, trial: int, default: int) -> None:
     """Open the test partition for two seeds of a trial and of the default, as retrain does, and finish all of them."""
     common = {"best_epoch": 2, "stopped_epoch": 4, "configured_epochs": 9, "stop_epoch": 2}
     slots = [
-        {**common, "trial": one, "params": {"learning_rate": confirmed.RATES[one]}, "seed": seed}
+        RetrainPayload(trial=one, params={"learning_rate": confirmed.RATES[one]}, seed=seed, **common)
         for one in dict.fromkeys([trial, default])
         for seed in (0, 1)
     ]

@@ -12,6 +12,7 @@ from mhist_tune import ledger, studies, tables
 from mhist_tune.epochs import epochs_of
 from mhist_tune.leases import Claim, LeaseKeeper, LeaseObserver, StaleTokenError, fence, renew
 from mhist_tune.outcome import EndState, Outcome
+from mhist_tune.payloads import ConfirmPayload, RetrainPayload, SearchPayload
 from mhist_tune.predictions import predictions_of
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
@@ -22,6 +23,9 @@ from tests.processes import Fleet
 WAIT_S = 30.0
 
 MakeStudy = Callable[..., Study]
+
+RETRAIN = RetrainPayload(trial=0, params={}, seed=0, stop_epoch=1, configured_epochs=1)
+CONFIRM = ConfirmPayload(trial=0, params={}, fit="inner", fold=0)
 
 
 class Clock:
@@ -70,7 +74,9 @@ def test_a_claim_is_a_lease_on_the_first_free_slot(storage: Storage, make_study:
     first, second = must_take(storage, study), must_take(storage, study)
 
     assert (first.slot, second.slot) == (0, 1)
-    assert first == Claim(study.uuid, "search", 0, 1, {"params": {"learning_rate": 1e-3}}, None, None, 1, None)
+    assert first == Claim(
+        study.uuid, "search", 0, 1, SearchPayload(params={"learning_rate": 1e-3}), None, None, 1, None
+    )
     row = row_of(storage, study)
     assert (row.state, row.token, row.n_claims) == ("leased", 1, 1)
     assert row.owner is not None and row.owner.startswith("w:")
@@ -82,9 +88,9 @@ def test_a_claim_is_a_lease_on_the_first_free_slot(storage: Storage, make_study:
 def test_slots_are_claimed_by_stage_then_priority_then_number(storage: Storage, make_study: MakeStudy) -> None:
     """The order of the stages is the caller's; slots of other stages are left alone."""
     study = make_study(n_trials=1)
-    assert ledger.add_slots(storage, study, "search", [{}, {}], priority=5) == [1, 2]
-    assert ledger.add_slots(storage, study, "retrain", [{"seed": 0}]) == [0]
-    assert ledger.add_slots(storage, study, "confirm", [{}]) == [0]
+    assert ledger.add_slots(storage, study, "search", [SearchPayload()] * 2, priority=5) == [1, 2]
+    assert ledger.add_slots(storage, study, "retrain", [RETRAIN]) == [0]
+    assert ledger.add_slots(storage, study, "confirm", [CONFIRM]) == [0]
 
     observer, got = LeaseObserver(), []
     while claim := ledger.claim(storage, study, ["retrain", "search"], worker="w", observer=observer):
@@ -321,12 +327,12 @@ def test_slots_of_one_key_are_added_once(storage: Storage, make_study: MakeStudy
     """Without a key every call adds, with one only the first does; a deleted study gets none."""
     study = make_study(n_trials=1)
 
-    assert ledger.add_slots(storage, study, "search", [{"n": 1}]) == [1]
-    assert ledger.add_slots(storage, study, "search", [{"n": 2}], key="top") == [2]
-    assert ledger.add_slots(storage, study, "search", [{"n": 3}], key="top") == [2]
-    assert ledger.add_slots(storage, study, "search", [{"n": 4}]) == [3]
+    assert ledger.add_slots(storage, study, "search", [SearchPayload(retry_of=1)]) == [1]
+    assert ledger.add_slots(storage, study, "search", [SearchPayload(retry_of=2)], key="top") == [2]
+    assert ledger.add_slots(storage, study, "search", [SearchPayload(retry_of=3)], key="top") == [2]
+    assert ledger.add_slots(storage, study, "search", [SearchPayload(retry_of=4)]) == [3]
 
-    assert [slot.payload for slot in ledger.slots(storage, study, "search")] == [{}, {"n": 1}, {"n": 2}, {"n": 4}]
+    assert [slot.payload.retry_of for slot in ledger.slots(storage, study, "search")] == [None, 1, 2, 4]
 
 
 def test_slots_added_at_once_have_different_numbers(storage: Storage, storage_url: str, make_study: MakeStudy) -> None:
@@ -336,7 +342,7 @@ def test_slots_added_at_once_have_different_numbers(storage: Storage, storage_ur
     def add() -> None:
         with open_storage(storage_url) as own:
             barrier.wait()
-            ledger.add_slots(own, study, "search", [{}] * 5)
+            ledger.add_slots(own, study, "search", [SearchPayload()] * 5)
 
     threads = [threading.Thread(target=add) for _ in range(4)]
     for thread in threads:
@@ -366,7 +372,7 @@ def test_only_free_slots_are_cancelled(storage: Storage, make_study: MakeStudy) 
     """A claimed slot is finished by its holder; another stage is touched only when all are meant."""
     study = make_study(n_trials=3)
     claim = must_take(storage, study)
-    ledger.add_slots(storage, study, "retrain", [{}])
+    ledger.add_slots(storage, study, "retrain", [RETRAIN])
 
     assert ledger.cancel_free(storage, study, "search") == 2
     assert ledger.counts(storage, study, "search") == {"cancelled": 2, "leased": 1}

@@ -57,7 +57,7 @@ def test_the_best_trial_is_retrained_to_its_best_epoch(storage: Storage, study: 
     first = open_test.open_test(storage, study, data_root=generated, n_seeds=2)
     assert open_test.open_test(storage, study, data_root=generated, trial=1, n_seeds=2) == first
     slots = ledger.slots(storage, study, "retrain")
-    assert [(slot.payload["trial"], slot.payload["seed"], slot.payload["stop_epoch"]) for slot in slots] == [
+    assert [(slot.payload.trial, slot.payload.seed, slot.payload.stop_epoch) for slot in slots] == [
         (1, 0, 3),
         (1, 1, 3),
     ]

@@ -8,6 +8,7 @@ import pytest
 
 from mhist_tune import ledger
 from mhist_tune.openings import load_openings, record_opening
+from mhist_tune.payloads import RetrainPayload
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
 
@@ -17,6 +18,11 @@ MakeStudy = Callable[..., Study]
 @pytest.fixture
 def study(make_study: MakeStudy) -> Study:
     return make_study(n_trials=2)
+
+
+def seed_of(seed: int, opening: int | None = None) -> RetrainPayload:
+    """What a slot of one seed is to do."""
+    return RetrainPayload(trial=3, params={}, seed=seed, stop_epoch=1, configured_epochs=1, opening=opening)
 
 
 def open_for(storage: Storage, study: Study, payload: dict[str, Any]) -> int:
@@ -29,7 +35,7 @@ def open_for(storage: Storage, study: Study, payload: dict[str, Any]) -> int:
         reason="first",
         payload=payload,
         fingerprint="f",
-        slots=[{"seed": 0}, {"seed": 1}],
+        slots=[seed_of(0), seed_of(1)],
     )
 
 
@@ -49,10 +55,10 @@ def test_an_opening_is_recorded_with_its_slots(storage: Storage, study: Study) -
     )
     assert abs(opened[0].opened_at - storage.now()) < 60
     assert [(slot.slot, slot.payload) for slot in ledger.slots(storage, study, "retrain")] == [
-        (0, {"seed": 0, "opening": first}),
-        (1, {"seed": 1, "opening": first}),
-        (2, {"seed": 0, "opening": second}),
-        (3, {"seed": 1, "opening": second}),
+        (0, seed_of(0, first)),
+        (1, seed_of(1, first)),
+        (2, seed_of(0, second)),
+        (3, seed_of(1, second)),
     ]
 
 

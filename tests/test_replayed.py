@@ -85,7 +85,7 @@ def test_a_search_by_four_workers_matches_until_it_is_changed(searched: str) -> 
         found = suggestions.recorded(storage, study, "search")
         assert any("R" in event.detail["visible"]["states"] for event in found.values())  # they were at it together
         slots = ledger.slots(storage, study, "search")
-        victim = next(slot for slot in slots if "params" not in slot.payload)
+        victim = next(slot for slot in slots if slot.payload.params is None)
         change = sqlalchemy.text(
             "UPDATE trial_params SET param_value = 0.05 WHERE trial_id = :id AND param_name = :name"
         )

@@ -18,6 +18,7 @@ from mhist_tune.epochs import record_epoch
 from mhist_tune.errors import StudyNotFoundError, UsageError
 from mhist_tune.leases import LeaseObserver
 from mhist_tune.outcome import EndState, Outcome
+from mhist_tune.payloads import SearchPayload
 from mhist_tune.statistics import crossed_bootstrap
 from mhist_tune.storage import open_storage
 from tests.made_up import EPOCHS, LABELS, VOTES, create, open_test, retrain
@@ -287,11 +288,11 @@ def test_the_page_needs_nothing_beside_it(storage, study, tmp_path):
 
 def test_a_search_extended_after_an_opening_is_marked(storage, study):
     """Trials added before the opening are not counted, those added after it are, in every later report."""
-    ledger.add_slots(storage, study, "search", [{}])
+    ledger.add_slots(storage, study, "search", [SearchPayload()])
     open_test(storage, study, seeds=(0,))
     retrain(storage, study, n_slots=1)
     assert report_build.build(storage, "tiny").extended_after_opening == 0
-    ledger.add_slots(storage, study, "search", [{}, {}])
+    ledger.add_slots(storage, study, "search", [SearchPayload()] * 2)
     document = report_build.build(storage, "tiny")
     assert document.extended_after_opening == 2
     assert "went on with 2 trials after" in report_text.to_table(document)
@@ -299,7 +300,7 @@ def test_a_search_extended_after_an_opening_is_marked(storage, study):
 
 def test_a_search_that_went_on_after_an_opening_is_marked(storage, study):
     """A trial that was begun before the opening and trained after it counts, one that had ended does not."""
-    ledger.add_slots(storage, study, "search", [{}])
+    ledger.add_slots(storage, study, "search", [SearchPayload()])
     search(storage, study)
     open_test(storage, study, seeds=(0,))
     retrain(storage, study, n_slots=1)

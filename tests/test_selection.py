@@ -48,7 +48,7 @@ def finish(storage: Storage, text: str, outcomes: Mapping[int, dict[str, Any]]) 
         claim = ledger.claim(storage, study, ["search"], worker="w", observer=observer)
         assert claim is not None
         ledger.attach_trial(storage, claim, 100 + claim.slot, claim.slot)
-        common = {"best_epoch": number + 1, "stopped_epoch": 9, "params": claim.payload.get("params", {})}
+        common = {"best_epoch": number + 1, "stopped_epoch": 9, "params": claim.payload.params or {}}
         ledger.decide(storage, claim, Outcome.from_json({**common, **outcomes[claim.slot]}))
         ledger.finish(storage, claim)
     return study
@@ -73,7 +73,7 @@ def test_the_row_with_the_best_mean_leads(storage: Storage) -> None:
     assert [score.mean for score in scores] == pytest.approx([0.6, 0.71, 0.95])
     best = selection.best(study, ledger.slots(storage, study, "search"))
     assert best is not None
-    assert (best.payload["label"], best.payload["seed"]) == ("steady", 0)
+    assert (best.payload.label, best.payload.seed) == ("steady", 0)
     shown = status.best(storage, study)
     assert shown is not None
     assert (shown.label, shown.n_seeds, shown.number) == ("steady", 2, 1)

@@ -5,6 +5,8 @@ import sqlalchemy
 from mhist_tune import ledger
 from mhist_tune.dashboard.slot_cache import SlotCache
 from mhist_tune.leases import LeaseObserver, renew
+from mhist_tune.outcome import EndState, Outcome
+from mhist_tune.payloads import SearchPayload
 from mhist_tune.storage import Storage
 from tests.conftest import MakeStudy
 
@@ -26,13 +28,13 @@ def test_every_change_is_seen(storage: Storage, make_study: MakeStudy) -> None:
     assert same()
     renew(storage, claim, 90.0)
     assert same()
-    ledger.decide(storage, claim, {"state": "FAIL"})
+    ledger.decide(storage, claim, Outcome(state=EndState.COMPLETE, value=0.5))
     assert same()
     ledger.finish(storage, claim)
     assert same()
     ledger.cancel_free(storage, study)
     assert same()
-    ledger.add_slots(storage, study, "search", [{"params": {"learning_rate": 1e-3}}])
+    ledger.add_slots(storage, study, "search", [SearchPayload(params={"learning_rate": 1e-3})])
     assert same()
     assert cache.slots("retrain") == []
 

@@ -48,7 +48,7 @@ def test_a_study_is_stored_with_its_images_its_slots_and_optunas_study(storage: 
     assert study.definition.n_trials == 4
     slots = ledger.slots(storage, study, "search")
     assert [slot.slot for slot in slots] == [0, 1, 2, 3]
-    assert [slot.payload.get("params", {}).get("learning_rate") for slot in slots] == [1e-3, 1e-2, None, None]
+    assert [(slot.payload.params or {}).get("learning_rate") for slot in slots] == [1e-3, 1e-2, None, None]
     assert {(slot.state, slot.token, slot.n_claims) for slot in slots} == {("free", 0, 0)}
     assert image_rows(storage, study, "val").names == ("c.png", "d.png", "e.png")
     kept = load_optuna_study(storage, study, "search")
@@ -219,7 +219,7 @@ def test_deleting_removes_everything_of_one_study_and_nothing_else(storage: Stor
     study = make_study("small")
     studies.optuna_study_id(storage, study, "retrain")
     journal.event(storage, study, kind="note")
-    record_opening(storage, study, by="me", code_version="1", reason=None, payload={}, fingerprint="f", slots=[{}])
+    record_opening(storage, study, by="me", code_version="1", reason=None, payload={}, fingerprint="f")
 
     studies.delete_study(storage, study)
 

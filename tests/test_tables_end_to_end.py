@@ -138,7 +138,7 @@ def test_only_listed_rows_of_a_table_are_described(
         study = studies.load_study(storage, "table")
         open_test.open_rows(storage, study, data_root=generated, trials=[3], n_seeds=2)
         slots = ledger.slots(storage, study, "descriptive")
-    assert [(slot.payload["label"], slot.payload["trial"], slot.payload["seed"]) for slot in slots] == [
+    assert [(slot.payload.label, slot.payload.trial, slot.payload.seed) for slot in slots] == [
         ("clear", 1, 0),
         ("clear", 1, 1),
     ]

@@ -35,6 +35,7 @@ from mhist_tune import definition, devices, ledger, pruning, studies, tables
 from mhist_tune.epochs import record_epoch
 from mhist_tune.heartbeats import heartbeat
 from mhist_tune.leases import LeaseObserver
+from mhist_tune.payloads import SearchPayload
 from mhist_tune.scores import ScoreBook
 from mhist_tune.stages import SlotState
 from mhist_tune.storage import Storage, open_storage
@@ -102,7 +103,7 @@ def fill(storage: Storage, study: Study, n_trials: int, state: str) -> None:
     best = np.maximum.accumulate(rng.uniform(0.4, 0.8, (n_trials, n_epochs)), axis=1).tolist()
 
     def work(connection: sqlalchemy.Connection) -> None:
-        numbers = studies.insert_slots(connection, study.uuid, "search", [{}] * n_trials)
+        numbers = studies.insert_slots(connection, study.uuid, "search", [SearchPayload()] * n_trials)
         of_these = sqlalchemy.and_(tables.slots.c.study == study.uuid, tables.slots.c.slot >= numbers[0])
         connection.execute(sqlalchemy.update(tables.slots).where(of_these).values(state=state))
         rows = [
@@ -273,14 +274,14 @@ def measure(url: str, database: str, settings: Sequence[Setting], n_epochs: int)
         optuna.create_study(study_name=STOCK, storage=storage.optuna, direction="maximize")
         n_all = max(setting.n_workers for setting in settings)
         crew = Crew(url, n_all)
-        ledger.add_slots(storage, study, "search", [{}] * n_all)
+        ledger.add_slots(storage, study, "search", [SearchPayload()] * n_all)
         crew.measure("ledger", n_all, 1)  # imports and connections of a new process are not the cost of an epoch
         n_finished = n_waiting = 0
         for setting in settings:
             fill(storage, study, setting.n_finished - n_finished, "done")
             fill(storage, study, setting.n_waiting - n_waiting, SlotState.WAITING)
             n_finished, n_waiting = setting.n_finished, setting.n_waiting
-            ledger.add_slots(storage, study, "search", [{}] * setting.n_workers)
+            ledger.add_slots(storage, study, "search", [SearchPayload()] * setting.n_workers)
             sys.stderr.write(f"measuring {database} with {setting}\n")
             ours = 1e3 * np.array(crew.measure("ledger", setting.n_workers, n_epochs))
             stock = None

@@ -12,7 +12,7 @@ from mhist_tune.dashboard.slot_cache import SlotCache
 from mhist_tune.epochs import EpochRow, epochs_of
 from mhist_tune.heartbeats import load_workers
 from mhist_tune.journal import EventRow
-from mhist_tune.ledger import SlotRow
+from mhist_tune.ledger import SearchSlot
 from mhist_tune.stages import SlotState, Stage
 from mhist_tune.status import BestTrial, Status
 from mhist_tune.storage import Storage
@@ -57,7 +57,7 @@ class Snapshot:
 
     study: Study
     summary: Status
-    slots: Sequence[SlotRow]
+    slots: Sequence[SearchSlot]
     optuna_id: int
     changes: Sequence[EventRow]
     active_at: float
@@ -79,8 +79,8 @@ class _StudyCache:
 
     def _read(self) -> Snapshot:
         study = studies.load_study(self._storage, self._name)
-        slots = {stage: self._slots.slots(stage) for stage in Stage}
-        ended = {stage: [(slot.slot, slot.token) for slot in slots[stage] if slot.outcome] for stage in _DECIDING}
+        slots = self._slots.read()
+        ended = {stage: [(slot.slot, slot.token) for slot in slots.of(stage) if slot.outcome] for stage in _DECIDING}
         if self._best is None or self._best[0] != ended:  # a confirmation costs a bootstrap
             self._best = (ended, status.best(self._storage, study, slots))
         events = journal.events(self._storage, study)
@@ -88,14 +88,14 @@ class _StudyCache:
         return Snapshot(
             study=study,
             summary=status.summary(self._storage, study, slots, self._best[1]),
-            slots=slots[Stage.SEARCH],
+            slots=slots.search,
             optuna_id=self._optuna_id,
             changes=[event for event in events if "by" in event.detail][: -_N_CHANGES - 1 : -1],
             active_at=max([study.created_at, *seen]),
             now=self._storage.now(),
         )
 
-    def epochs(self, slot: SlotRow) -> list[EpochRow]:
+    def epochs(self, slot: SearchSlot) -> list[EpochRow]:
         """Return a slot's epochs. Those of a finished slot are read once."""
         study = self.snapshot.get().study
         key = (slot.slot, slot.token)
@@ -111,9 +111,9 @@ class _StudyCache:
                 self._epochs[key] = rows
         return rows
 
-    def params(self, slot: SlotRow) -> dict[str, Any]:
+    def params(self, slot: SearchSlot) -> dict[str, Any]:
         """Return a trial's params: of its outcome, of its slot, or else those that Optuna has stored."""
-        params = (slot.outcome and slot.outcome.params) or slot.payload.get("params")
+        params = (slot.outcome and slot.outcome.params) or slot.payload.params
         if params is None and slot.trial_id is not None:
             with contextlib.suppress(KeyError):
                 params = self._storage.optuna.get_trial(slot.trial_id).params
@@ -150,11 +150,11 @@ class Board:
         """
         return self._named(name).snapshot.get()
 
-    def epochs(self, name: str, slot: SlotRow) -> list[EpochRow]:
+    def epochs(self, name: str, slot: SearchSlot) -> list[EpochRow]:
         """Return the epochs of a search slot."""
         return self._named(name).epochs(slot)
 
-    def params(self, name: str, slot: SlotRow) -> dict[str, Any]:
+    def params(self, name: str, slot: SearchSlot) -> dict[str, Any]:
         """Return the params of a search slot's trial, empty before they are suggested."""
         return self._named(name).params(slot)
 

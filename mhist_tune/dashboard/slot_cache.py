@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import sqlalchemy
 from sqlalchemy import Connection
 
 from mhist_tune import tables
-from mhist_tune.ledger import SlotRow
+from mhist_tune.ledger import SlotRow, StudySlots, read_slot
 from mhist_tune.stages import Stage
 from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
@@ -19,7 +20,7 @@ _VERSION = ("state", "token", "expires_at", "trial_number")
 @dataclass
 class _Stage:
     versions: dict[int, tuple[object, ...]] = field(default_factory=dict)
-    rows: dict[int, SlotRow] = field(default_factory=dict)
+    rows: dict[int, SlotRow[Any]] = field(default_factory=dict)
 
 
 class SlotCache:
@@ -33,7 +34,16 @@ class SlotCache:
         self._storage, self._study = storage, study
         self._stages: dict[Stage, _Stage] = {}
 
-    def slots(self, stage: Stage) -> Sequence[SlotRow]:
+    def read(self) -> StudySlots:
+        """Return all slots of the study, as `ledger.all_slots` does."""
+        return StudySlots(
+            search=self.slots(Stage.SEARCH),
+            confirm=self.slots(Stage.CONFIRM),
+            retrain=self.slots(Stage.RETRAIN),
+            descriptive=self.slots(Stage.DESCRIPTIVE),
+        )
+
+    def slots(self, stage: Stage) -> Sequence[SlotRow[Any]]:
         """Return all slots of a stage by number, as `ledger.slots` does."""
         known = self._stages.setdefault(stage, _Stage())
         table = tables.slots
@@ -41,13 +51,13 @@ class SlotCache:
         has_outcome = table.c.outcome.is_not(None).label("has_outcome")
         survey = sqlalchemy.select(table.c.slot, *(table.c[name] for name in _VERSION), has_outcome).where(here)
 
-        def read(connection: Connection) -> tuple[dict[int, tuple[object, ...]], dict[int, SlotRow]]:
+        def read(connection: Connection) -> tuple[dict[int, tuple[object, ...]], dict[int, SlotRow[Any]]]:
             versions = {row[0]: tuple(row[1:]) for row in connection.execute(survey.order_by(table.c.slot))}
             changed = [slot for slot, version in versions.items() if known.versions.get(slot) != version]
             query = sqlalchemy.select(*(table.c[name] for name in SlotRow.__dataclass_fields__)).where(here)
             parts = [changed[i : i + _N_AT_ONCE] for i in range(0, len(changed), _N_AT_ONCE)]
             # Both queries are of one transaction: no row is newer than its version.
-            rows = [SlotRow(*row) for part in parts for row in connection.execute(query.where(table.c.slot.in_(part)))]
+            rows = [read_slot(row) for part in parts for row in connection.execute(query.where(table.c.slot.in_(part)))]
             return versions, {row.slot: row for row in rows}
 
         versions, changed = self._storage.read(read)

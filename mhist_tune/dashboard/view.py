@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from mhist_tune import selection, svg
 from mhist_tune.dashboard.live import Snapshot
 from mhist_tune.epochs import EpochRow
-from mhist_tune.ledger import SlotRow
+from mhist_tune.ledger import SearchSlot
 from mhist_tune.outcome import EndState
 from mhist_tune.stages import SlotState
 from mhist_tune.svg import Line
@@ -57,7 +57,7 @@ class TrialRow:
     is_best: bool
 
 
-def state_of(slot: SlotRow) -> str:
+def state_of(slot: SearchSlot) -> str:
     """Return the state of a slot in one word."""
     return _STATES[slot.outcome.state] if slot.outcome else _SLOTS[slot.state]
 
@@ -117,7 +117,7 @@ def workers(snapshot: Snapshot) -> list[list[str]]:
 
 
 def trial_rows(
-    snapshot: Snapshot, slots: Sequence[SlotRow], params: Sequence[Mapping[str, Any]], running: Mapping[int, Epochs]
+    snapshot: Snapshot, slots: Sequence[SearchSlot], params: Sequence[Mapping[str, Any]], running: Mapping[int, Epochs]
 ) -> list[TrialRow]:
     """Return the rows of some slots.
 
@@ -156,16 +156,16 @@ def params_of(snapshot: Snapshot) -> list[str]:
     return list(definition.rows[0].params) if definition.rows else list(definition.space)
 
 
-def chosen(slots: Sequence[SlotRow], *, sort: str, only: str) -> list[SlotRow]:
+def chosen(slots: Sequence[SearchSlot], *, sort: str, only: str) -> list[SearchSlot]:
     """Return the slots of one state (of all where `only` is empty), the newest or the best first."""
-    shown = [slot for slot in slots if slot.trial_number is not None or slot.payload.get("params")]
+    shown = [slot for slot in slots if slot.trial_number is not None or slot.payload.params]
     shown = [slot for slot in shown if only in ("", state_of(slot))]
     if sort == "value":
         return sorted(shown, key=lambda slot: -_value(slot))
     return sorted(shown, key=lambda slot: math.inf if slot.trial_number is None else slot.trial_number, reverse=True)
 
 
-def filters(name: str, slots: Sequence[SlotRow], only: str) -> list[tuple[str, str]]:
+def filters(name: str, slots: Sequence[SearchSlot], only: str) -> list[tuple[str, str]]:
     """Return text and URL of a link for each state that occurs. The state that is listed has no URL."""
     states = dict.fromkeys(("complete", "pruned", "failed", "running", "waiting", "free", "cancelled"), 0)
     for slot in chosen(slots, sort="", only=""):
@@ -178,7 +178,7 @@ def filters(name: str, slots: Sequence[SlotRow], only: str) -> list[tuple[str, s
     return found
 
 
-def drawn(snapshot: Snapshot) -> list[tuple[SlotRow, str, str]]:
+def drawn(snapshot: Snapshot) -> list[tuple[SearchSlot, str, str]]:
     """Return slot, label and class of each trial whose curves are drawn. The best one is last, so drawn on top."""
     leased = [slot for slot in snapshot.slots if slot.state == SlotState.LEASED]
     running = [slot for slot in leased if slot.trial_number is not None][-N_COLOURS:]
@@ -209,7 +209,7 @@ def history(snapshot: Snapshot) -> tuple[str, str]:
     return title, svg.history(title, points["complete"], points["pruned"])
 
 
-def _value(slot: SlotRow) -> float:
+def _value(slot: SearchSlot) -> float:
     outcome = slot.outcome or slot.if_not_promoted
     return -math.inf if outcome is None or outcome.value is None else outcome.value
 
