@@ -5,11 +5,9 @@ together with what was decided after it, then Optuna's mirror of it; the outcome
 given to Optuna, then the slot is done. The next worker that claims the slot finds how far this went and goes on there.
 """
 
-import contextlib
 import dataclasses
 import math
 import time
-import traceback
 from collections.abc import Callable, Container, Mapping
 from functools import partial
 from typing import Any
@@ -19,8 +17,7 @@ from sqlalchemy import Executable
 from mhist_tune import journal, ledger, memory
 from mhist_tune.decision import Decision, Verdict
 from mhist_tune.epochs import epochs_of, record_epoch
-from mhist_tune.errors import DeviceError, MhistTuneError, StorageError
-from mhist_tune.events import Interrupted
+from mhist_tune.errors import MhistTuneError
 from mhist_tune.fit import fit
 from mhist_tune.fit_result import Diverged, EpochResult, FitResult
 from mhist_tune.heartbeats import heartbeat
@@ -33,10 +30,7 @@ from mhist_tune.outcome import EndState, Outcome
 from mhist_tune.pruning import smoothed
 from mhist_tune.session import Session
 from mhist_tune.stages import Stage
-from mhist_tune.trial_checkpoints import LeftToOthers, TrialCheckpoints
-
-N_ATTEMPTS_AFTER_ERRORS = 3
-"""How often a trial that fails by itself is tried before it is recorded as FAIL."""
+from mhist_tune.trial_checkpoints import TrialCheckpoints
 
 Judge = Callable[[int, float], Decision]
 """Decides about a trial from the epoch just finished and its value."""
@@ -47,7 +41,6 @@ Arrive = Callable[[EpochResult, float], Decision]
 _STEP_EVENT_S = 0.5
 _ANSWER_S = 2.0  # how long training waits for the report of an epoch; after that it goes on and the report waits
 _LISTEN_S = 0.2
-_RELEASE_S = 5.0
 
 
 class EndedEarly(Exception):
@@ -323,67 +316,3 @@ class SlotRun:
         record = outcome.to_json()
         shown = {name: record[name] for name in ("state", "value", "best_epoch", "reason") if name in record}
         self.session.emit("done", **self._where(), **shown)
-
-
-def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Outcome]) -> None:
-    """Run a claimed slot to its end with `work`, which returns the outcome.
-
-    A lease lost on the way ends the run quietly, a stop request frees the slot, and an error is recorded with its
-    traceback and the slot freed, until it has failed `N_ATTEMPTS_AFTER_ERRORS` times and becomes FAIL. What is the
-    machine's fault (its database, disk, memory or device) is nobody's score: it frees the slot and ends the worker.
-
-    Raises:
-        Interrupted: a signal asked to stop; the slot is free.
-        MhistTuneError: this worker cannot go on; the slot is free, or will be when its lease has run out.
-    """
-    storage, name = session.storage, session.study.name
-    stage, slot = claim.stage, claim.slot
-    with LeaseKeeper(storage, claim, session.study.definition.lease_s) as keeper:
-        run = SlotRun(session, claim, keeper)
-        try:
-            try:
-                run.conclude(claim.outcome or _outcome_of(work, run))
-            except Interrupted:
-                run.checkpoints.writer.save_kept()
-                raise
-            finally:
-                run.checkpoints.writer.finish()  # no save outlives the lease
-        except Waits as waits:
-            session.emit("waits", study=name, stage=stage, slot=slot, reason=str(waits))
-        except StaleTokenError:
-            session.emit("lost", study=name, stage=stage, slot=slot)
-        except LeftToOthers:
-            _release(session, claim)
-        except StorageError as error:
-            _release(session, claim)
-            kept = f"{error}; trial {run.trial.number} of {name} keeps its checkpoint and is resumed from it"
-            raise StorageError(kept, hint=error.hint) from error
-        except (Interrupted, MhistTuneError):
-            _release(session, claim)
-            raise
-        except Exception as error:
-            if fault := memory.device_fault(error):
-                _release(session, claim)
-                raise DeviceError(f"{session.device} {fault}: {error}".splitlines()[0]) from error
-            summary = f"{type(error).__name__}: {error}"
-            detail = {"error": summary, "traceback": traceback.format_exc()}
-            journal.event(storage, session.study, kind="error", stage=stage, slot=slot, detail=detail)
-            session.emit("error", study=name, stage=stage, slot=slot, error=summary)
-            errors = journal.events(storage, session.study, kind="error", stage=stage, slot=slot)
-            if len(errors) < N_ATTEMPTS_AFTER_ERRORS:
-                ledger.release(storage, claim)
-            else:
-                run.conclude(Outcome(state=EndState.FAIL, reason=summary))
-
-
-def _outcome_of(work: Callable[[SlotRun], Outcome], run: SlotRun) -> Outcome:
-    try:
-        return work(run)
-    except EndedEarly as ended:
-        return ended.outcome
-
-
-def _release(session: Session, claim: Claim) -> None:
-    """Free the slot if the database is there; if not, the lease runs out by itself."""
-    with contextlib.suppress(Interrupted, StorageError):
-        ledger.release(session.storage, claim, retry_s=_RELEASE_S)

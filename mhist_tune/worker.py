@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from mhist_tune import confirm, ledger, memory, retrain, search, studies
+from mhist_tune.attempt import run_slot
 from mhist_tune.checkpoint_places import open_checkpoints
 from mhist_tune.errors import StorageError
 from mhist_tune.events import Emit, StopRequest, format_event
 from mhist_tune.leases import Claim, LeaseObserver
 from mhist_tune.outcome import Outcome
 from mhist_tune.session import Session, open_session
-from mhist_tune.slot_run import SlotRun, run_slot
+from mhist_tune.slot_run import SlotRun
 from mhist_tune.stages import OPEN, Stage, StudyState
 from mhist_tune.storage import Storage, open_storage
 from mhist_tune.studies import Study
