@@ -167,6 +167,12 @@ def compute(code: Path, folder: Path) -> dict[str, Any]:
     with tarfile.open(ARCHIVE) as packed:
         packed.extractall(folder / "old", filter="data")
     old = folder / "old"
+    connection = sqlite3.connect(old / "storage" / "mhist-tune.db")
+    with connection:  # as an upgrade of the tables does; otherwise it depends on the time which slot is claimed next
+        connection.execute(
+            "UPDATE mhist_slots SET state = 'free', token = token + 1, expires_at = NULL WHERE state = 'leased'"
+        )
+    connection.close()
     run_command(code, old, "worker", "waiting", *WORK)
     for name in ("finished", "table"):
         report = json.loads(run_command(code, old, "report", name, "--json"))
@@ -258,7 +264,9 @@ def _outcome(text: str | None) -> dict[str, Any] | None:
     if "best_value" in record:
         record["best_score"] = record.pop("best_value")
     if record["state"] == "PRUNED":
-        record.pop("value", None)  # the first release kept the last epoch's score under this name, see `epochs`
+        # the first release had scores under the name of values here, and the other way round; both are in the epochs
+        record.pop("value", None)
+        record.pop("best_score", None)
     for name in ("reason", "decision"):
         record.pop(name, None)
     return {name: value for name, value in record.items() if value is not None}
