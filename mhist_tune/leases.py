@@ -18,7 +18,7 @@ from mhist_tune.errors import MhistTuneError
 from mhist_tune.outcome import Outcome
 from mhist_tune.payloads import Payload
 from mhist_tune.stages import SlotState, Stage
-from mhist_tune.storage import RETRY_S, Storage
+from mhist_tune.storage import Storage
 
 SlotKey = tuple[Stage, int]
 """Stage and slot, within one study."""
@@ -80,7 +80,7 @@ def fence(connection: Connection, claim: Claim) -> None:
         raise StaleTokenError(claim)
 
 
-def renew(storage: Storage, claim: Claim, lease_s: float, *, retry_s: float = RETRY_S) -> bool:
+def renew(storage: Storage, claim: Claim, lease_s: float, *, retry_s: float | None = None) -> bool:
     """Let the lease end `lease_s` seconds from now; False if the claim no longer holds."""
     return storage.transaction(lambda connection: prolong(connection, storage, claim, lease_s), retry_s=retry_s)
 

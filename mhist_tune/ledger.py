@@ -18,7 +18,7 @@ from mhist_tune.leases import Claim, LeaseObserver, SlotKey, is_claimed, is_held
 from mhist_tune.outcome import Outcome
 from mhist_tune.payloads import ConfirmPayload, DescriptivePayload, Payload, RetrainPayload, SearchPayload
 from mhist_tune.stages import SlotState, Stage, StudyState
-from mhist_tune.storage import RETRY_S, Storage
+from mhist_tune.storage import Storage
 from mhist_tune.studies import Study
 
 _ADDED = "slots_added"
@@ -141,14 +141,14 @@ def claim(
     return storage.transaction(work)
 
 
-def release(storage: Storage, claim: Claim, *, retry_s: float = RETRY_S) -> bool:
+def release(storage: Storage, claim: Claim, *, retry_s: float | None = None) -> bool:
     """Give the slot back, free for anyone; False if the claim no longer holds."""
     return _end(storage, claim, SlotState.FREE, retry_s)
 
 
 def finish(storage: Storage, claim: Claim) -> bool:
     """Mark the slot as done; False if the claim no longer holds."""
-    return _end(storage, claim, SlotState.DONE, RETRY_S)
+    return _end(storage, claim, SlotState.DONE, None)
 
 
 def attach_trial(storage: Storage, claim: Claim, trial_id: int, number: int) -> bool:
@@ -326,7 +326,7 @@ def _take(storage: Storage, connection: Connection, study: Study, row: Row[Any],
     return _claim(connection.execute(_slots(study, [row.stage]).where(table.c.owner == nonce)).one())
 
 
-def _end(storage: Storage, claim: Claim, state: SlotState, retry_s: float) -> bool:
+def _end(storage: Storage, claim: Claim, state: SlotState, retry_s: float | None) -> bool:
     table = tables.slots
     is_mine = sqlalchemy.and_(
         is_claimed(table, claim), table.c.token == claim.token, table.c.state.in_((SlotState.LEASED, state))

@@ -19,6 +19,7 @@ from mhist_tune.errors import StorageError
 from mhist_tune.events import Emit, StopRequest, format_event
 from mhist_tune.leases import Claim, LeaseObserver
 from mhist_tune.outcome import Outcome
+from mhist_tune.retries import Waiting
 from mhist_tune.session import Session, open_session
 from mhist_tune.slot_run import SlotRun
 from mhist_tune.stages import OPEN, Stage, StudyState
@@ -48,11 +49,10 @@ def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop:
     if device == "cpu":
         memory.keep_freed()
     worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-    with open_storage(options.storage_url) as storage:
-        storage.interrupt = stop.check
+    waiting = Waiting(interrupt=stop.check, on_full_disk=lambda error: _report_blocked(emit, error))
+    with open_storage(options.storage_url, waiting=waiting) as storage:
         log_path = storage.root / "logs" / f"{worker}.log"
         with _logged(emit, log_path) as emit:
-            storage.paused = partial(_tell_blocked, emit)
             emit("worker", worker=worker, device=device, threads=n_threads, log=str(log_path))
             claimer = _Claimer(storage, options, device=device, worker=worker, emit=emit, stop=stop)
             while claimed := claimer.next_claim():
@@ -61,7 +61,7 @@ def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop:
             emit("left", worker=worker, reason="no slot is left")
 
 
-def _tell_blocked(emit: Emit, error: StorageError) -> None:
+def _report_blocked(emit: Emit, error: StorageError) -> None:
     emit("blocked", reason=f"{error}; it goes on, with nothing lost, when some space is free")
 
 

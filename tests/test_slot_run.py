@@ -228,11 +228,11 @@ def test_a_full_disk_of_the_database_pauses_the_trial(
         nonlocal n_pages
         n_pages = 2**30
         heard.append(str(error))
-        tell_blocked(emit, error)
+        report_blocked(emit, error)
 
-    decide, tell_blocked = search.decide, worker._tell_blocked
+    decide, report_blocked = search.decide, worker._report_blocked
     monkeypatch.setattr(search, "decide", fill)
-    monkeypatch.setattr(worker, "_tell_blocked", free)
+    monkeypatch.setattr(worker, "_report_blocked", free)
     event.listen(Pool, "checkout", limit)
     try:
         code, err = work(more="patience = 12", epochs=12)

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DatabaseError, PendingRollbackError, SQLAlchemyError
 
 from mhist_tune import tables
 from mhist_tune.errors import StorageError
+from mhist_tune.retries import Waiting
 from mhist_tune.storage import Storage, open_storage
 from tests.postgres import PostgresServer
 from tests.processes import Fleet
@@ -323,7 +324,7 @@ def full_disk() -> Iterator[Callable[[bool], None]]:
 
 
 def test_a_full_disk_is_waited_for(storage_url_sqlite: str, full_disk: Callable[[bool], None]) -> None:
-    """Without space a write is an error with a hint; whoever wants to hear of it hears once, and nothing is lost."""
+    """Without `on_full_disk` a write is an error with a hint; with it, it is called once and the write waits."""
     log = sqlalchemy.Table("log", sqlalchemy.MetaData(), sqlalchemy.Column("text", sqlalchemy.Text))
 
     def write(connection: Connection) -> None:
@@ -336,11 +337,13 @@ def test_a_full_disk_is_waited_for(storage_url_sqlite: str, full_disk: Callable[
             storage.transaction(write)
         assert "free some space" in str(caught.value.hint)
 
-        heard = []
-        storage.paused = heard.append
+    heard: list[StorageError] = []
+    waiting = Waiting(interrupt=lambda: full_disk(False), on_full_disk=heard.append, retry_s=0.1)
+    full_disk(False)
+    with open_storage(storage_url_sqlite, waiting=waiting) as storage:
+        full_disk(True)
         with pytest.raises(StorageError, match="disk is full"):
             storage.transaction(write, retry_s=0.1)  # such as a slot to be freed on the way out
-        storage.interrupt = lambda: full_disk(False)
         storage.transaction(write)
 
         assert len(heard) == 1

@@ -12,6 +12,7 @@ from mhist_tune.dashboard.guard import Guard
 from mhist_tune.dashboard.site import Site
 from mhist_tune.dashboard.stock import Stock
 from mhist_tune.errors import StorageError, UsageError
+from mhist_tune.retries import Waiting
 from mhist_tune.storage import Storage, open_storage
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ def app(storage: Storage, access: Access | None = None, *, hosts: Iterable[str] 
         access: the password; without one everybody may read and nobody may write.
         hosts: the names in a request's Host header that are served.
     """
-    storage.interrupt = _give_up
     return Guard(Site(storage, Stock(storage)), access or Access(), hosts)
 
 
@@ -71,7 +71,10 @@ def serve(
     open_storage(storage_url, create=False).close()  # an error ends the command here, not in the server's process
     named = {*LOOPBACK_HOSTS, host, socket.gethostname(), socket.getfqdn(), *hosts}
     access = Access(password, is_read_only)
-    _Server(lambda: app(open_storage(storage_url, create=False), access, hosts=named), _listen(host, port)).run()
+    waiting = Waiting(interrupt=_give_up)
+    _Server(
+        lambda: app(open_storage(storage_url, create=False, waiting=waiting), access, hosts=named), _listen(host, port)
+    ).run()
 
 
 def _give_up() -> None:
