@@ -7,6 +7,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, InterfaceE
 _SQLITE_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _CONTENTION = ("40001", "40P01", "55P03", "57014")  # serialization, deadlock, lock time-out, statement time-out
 _SQLSTATE_FULL = "53100"
+_SQLSTATE_NO_RIGHT = "42501"
 _UNREACHABLE = ("08", "53", "57", "25P03")  # connection, resources, operator intervention, idle in a transaction
 
 
@@ -40,5 +41,7 @@ def is_full(error: DBAPIError) -> bool:
 
 def is_refusal(error: DBAPIError) -> bool:
     """Return whether the database refuses, for example because of a missing right or a damaged file."""
+    if getattr(error.orig, "sqlstate", None) == _SQLSTATE_NO_RIGHT:
+        return True
     # SQLite raises the base class for a damaged file; most subclasses mean a wrong statement.
     return isinstance(error, (OperationalError, InterfaceError)) or type(error) is DatabaseError

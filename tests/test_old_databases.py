@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy
+from alembic import command
 from sqlalchemy.exc import OperationalError
 
-from mhist_tune import epochs, ledger, studies
+from mhist_tune import epochs, ledger, revisions, studies
 from mhist_tune.stages import SlotState, Stage
 from mhist_tune.storage import open_storage
+from tests.postgres import PostgresServer
 from tests.test_rungs import decide_again
 
 Run = Callable[..., tuple[int, str, str]]
@@ -88,6 +90,44 @@ def test_a_worker_of_the_first_release_can_claim_nothing_more(old: Run, storage_
         with engine.connect() as connection, pytest.raises(OperationalError, match="no such column"):
             connection.execute(after)
     engine.dispose()
+
+
+def test_an_upgrade_writes_the_same_rows_into_both_databases(
+    old: Run, storage_url_sqlite: str, postgres: PostgresServer
+) -> None:
+    """The old rows, copied into PostgreSQL tables of the first release, become what they become in SQLite."""
+    url = postgres.new_database()
+    source, target = (
+        sqlalchemy.create_engine(storage_url_sqlite),
+        sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg:")),
+    )
+    before = all_rows(source)
+    with target.begin() as connection:
+        command.upgrade(revisions._config(connection), "0001")
+        found = sqlalchemy.MetaData()
+        found.reflect(connection)
+        for name, rows in before.items():
+            if rows:
+                connection.execute(sqlalchemy.insert(found.tables[name]), rows)
+
+    for each in (storage_url_sqlite, url):
+        open_storage(each).close()
+
+    after = all_rows(source)
+    assert after != before
+    assert after == all_rows(target)
+    source.dispose()
+    target.dispose()
+
+
+def all_rows(engine: sqlalchemy.Engine) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of all our tables, sorted."""
+    found = sqlalchemy.MetaData()
+    with engine.connect() as connection:
+        found.reflect(connection)
+        names = sorted(name for name in found.tables if name.startswith("mhist_"))
+        rows = {name: connection.execute(sqlalchemy.select(found.tables[name])).mappings().all() for name in names}
+    return {name: sorted(map(dict, some), key=lambda row: str(sorted(row.items()))) for name, some in rows.items()}
 
 
 def test_old_decisions_and_suggestions_come_out_again(old: Run, storage_url_sqlite: str) -> None:

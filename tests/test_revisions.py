@@ -181,6 +181,28 @@ def test_an_upgrade_that_fails_changes_nothing(storage: Storage, make_study: Mak
     take(storage, study)
 
 
+def test_a_user_who_may_only_read_upgrades_nothing(postgres: PostgresServer, tmp_path: Path) -> None:
+    """With the right to read alone, an old database is an error in one line, and a current one can be read."""
+    url = postgres.new_database()
+    with open_storage(url) as storage:
+
+        def add_reader(connection: Connection) -> None:
+            connection.execute(text("CREATE ROLE reader LOGIN PASSWORD 'reading'"))
+            connection.execute(text("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader"))
+
+        storage.transaction(add_reader)
+        address = url.rpartition("@")[2]
+        with open_storage(f"postgresql://reader:reading@{address}", create=False) as readable:
+            assert readable.read(n_upgrades) == 0
+        before = storage.read(versions)
+        with next_version(tmp_path / "next"), pytest.raises(StorageError, match="permission denied") as caught:
+            open_storage(f"postgresql://reader:reading@{address}", create=False)
+
+        assert caught.value.exit_code == 4
+        assert storage.read(versions) == before
+        storage.transaction(lambda connection: connection.execute(text("DROP OWNED BY reader; DROP ROLE reader")))
+
+
 def test_an_upgrade_waits_for_no_worker_and_disturbs_none(
     storage: Storage, make_study: MakeStudy, tmp_path: Path
 ) -> None:
