@@ -94,9 +94,8 @@ def prolong(connection: Connection, storage: Storage, claim: Claim, lease_s: flo
 class LeaseKeeper:
     """Renews a lease every third of it from a thread of its own, while the context is open.
 
-    Where something else has renewed it (`renewed`), as every recorded epoch does, that counts. It outlives every error:
-    a database that is away makes nobody a thief (see `LeaseObserver`), so the only thing that ends it early is a lease
-    that was taken over.
+    A renewal by something else (`renewed`), as by every recorded epoch, counts. The thread outlives every error: while
+    the database is unreachable nobody can take the slot (see `LeaseObserver`). So only a takeover ends it early.
 
     Attributes:
         lost: set when the slot was found to be somebody else's.
