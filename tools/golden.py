@@ -254,7 +254,8 @@ def _slot(row: Mapping[str, Any]) -> dict[str, Any]:
         outcome, unless = None, outcome
     n_claims = row["attempts" if "attempts" in row else "n_claims"]
     kept = {"trial_number": row["trial_number"], "priority": row["priority"], "attempts": n_claims}
-    return {**kept, "state": state, "payload": _named(row["payload"]), "outcome": outcome, "if_not_promoted": unless}
+    payload = {name: value for name, value in _named(row["payload"]).items() if value is not None}
+    return {**kept, "state": state, "payload": payload, "outcome": outcome, "if_not_promoted": unless}
 
 
 def _outcome(text: str | None) -> dict[str, Any] | None:
