@@ -26,15 +26,15 @@ test: setup check ## run make check and the tests: no network, no GPU, no data s
 
 # MHIST_TUNE_CHAOS_SEED chooses another schedule of accidents.
 chaos: setup ## run the long form of the chaos test: six workers, 40 trials of each study, many accidents
-	MHIST_TUNE_CHAOS_TRIALS=40 $(PYTEST) tests/test_chaos.py --durations=0
+	MHIST_TUNE_CHAOS_TRIALS=40 $(PYTEST) tests/system/test_chaos.py --durations=0
 
 test-browser: setup ## test the dashboard in Chromium, on both databases, while workers train; screenshots in build/
 	$(PIP) install -e '.[browser]'
 	@command -v chromium >/dev/null || $(BIN)/playwright install chromium
-	$(PYTEST) -m browser tests/test_browser.py
+	$(PYTEST) -m browser tests/system/test_browser.py
 
 compose-test: setup ## run the Compose stack, with accidents; needs Docker and Compose v2
-	$(BIN)/python tests/compose_stack.py --build
+	$(BIN)/python tests/support/compose_stack.py --build
 
 check: setup ## check format, lint, types, import contracts, deployment files
 	$(BIN)/ruff format --check

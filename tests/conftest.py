@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from mhist_tune import definition, studies
 from mhist_tune.cli import main
-from mhist_tune.stages import Stage
-from mhist_tune.storage import Storage, open_storage
-from mhist_tune.studies import Study
-from mhist_tune.synthesize import synthesize
-from tests.postgres import PostgresServer
+from mhist_tune.data.synthesize import synthesize
+from mhist_tune.definition import study_file
+from mhist_tune.storage import studies
+from mhist_tune.storage.database import Storage, open_storage
+from mhist_tune.storage.stages import Stage
+from mhist_tune.storage.studies import Study
+from tests.support.postgres import PostgresServer
 
 if TYPE_CHECKING:
     import optuna
 
-    from tests.s3 import S3Server
+    from tests.support.s3 import S3Server
 
 DEFINITION = """
 [study]
@@ -52,7 +53,7 @@ def postgres() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def s3() -> Iterator["S3Server"]:
     """An S3 server for the whole run, started when a test first needs it."""
-    from tests.s3 import S3Server
+    from tests.support.s3 import S3Server
 
     server = S3Server()
     yield server
@@ -79,7 +80,7 @@ def storage(storage_url: str) -> Iterator[Storage]:
 
 
 @pytest.fixture
-def make_definition() -> Callable[..., definition.StudyDefinition]:
+def make_definition() -> Callable[..., study_file.StudyDefinition]:
     """A function that returns a small study definition."""
 
     def make(
@@ -90,16 +91,16 @@ def make_definition() -> Callable[..., definition.StudyDefinition]:
         low: float = 1e-5,
         start: tuple[float, ...] = (),
         pruner: str = '{ name = "hyperband" }',
-    ) -> definition.StudyDefinition:
+    ) -> study_file.StudyDefinition:
         entries = "\n".join(f"[[start]]\nlearning_rate = {rate}" for rate in start)
         text = DEFINITION.format(name=name, n_trials=n_trials, lease_s=lease_s, low=low, start=entries, pruner=pruner)
-        return definition.parse(text, "test")
+        return study_file.parse(text, "test")
 
     return make
 
 
 @pytest.fixture
-def make_study(storage: Storage, make_definition: Callable[..., definition.StudyDefinition]) -> MakeStudy:
+def make_study(storage: Storage, make_definition: Callable[..., study_file.StudyDefinition]) -> MakeStudy:
     """A function that stores such a study, with two train and three validation images."""
 
     def make(name: str = "small", **options: object) -> Study:

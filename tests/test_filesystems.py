@@ -6,7 +6,7 @@ import pytest
 
 from mhist_tune import filesystems
 from mhist_tune.errors import StorageError
-from mhist_tune.storage import open_storage
+from mhist_tune.storage.database import open_storage
 
 MOUNTS = """\
 22 1 254:0 / / rw,relatime - ext4 /dev/vda rw

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-from mhist_tune import compare, report_files, report_text
-from mhist_tune.storage import open_storage
+from mhist_tune.report import compare, files, report_text
+from mhist_tune.storage.database import open_storage
 
 FOLDER = Path(__file__).parents[1] / "docs" / "results" / "example-report"
 
@@ -35,7 +35,7 @@ def write_studies(storage_url: str, names: list[str], folder: Path) -> None:
         with open_storage(f"sqlite:///{alone}/studies.db", create=False) as storage:
             for name in names:
                 shutil.rmtree(name, ignore_errors=True)
-                report = report_files.write(storage, name, Path(name))  # relative: the path of a file is in the report
+                report = files.write(storage, name, Path(name))  # relative: the path of a file is in the report
                 for figure in Path(name).glob("*.png"):
                     figure.unlink()
                 definition = Path(name) / "study.toml"  # without the folder of the weights

@@ -1,7 +1,7 @@
 """Runs small studies of every stage through the command line and writes what they computed, as canonical JSON.
 
-    python tools/golden.py --code ../first-release tests/data/golden.json     what that code computes
-    python tools/golden.py /tmp/now.json && diff tests/data/golden.json /tmp/now.json
+    python tools/golden.py --code ../first-release tests/first_release/golden.json     what that code computes
+    python tools/golden.py /tmp/now.json && diff tests/first_release/golden.json /tmp/now.json
 
 Two versions that compute the same write the same bytes on the same processor, with the same torch: params, decisions,
 scores, losses, outcomes, the hashes of stored probabilities and of weights, and the reports' metrics. The search that
@@ -120,7 +120,7 @@ NAMES = {
 }
 """Keys of the first release by what they are called later."""
 REPORTED = ("metrics", "by_votes", "trial", "seeds")
-ARCHIVE = Path(__file__).parents[1] / "tests" / "data" / "first-release.tar.xz"
+ARCHIVE = Path(__file__).parents[1] / "tests" / "first_release" / "first-release.tar.xz"
 NOT_COMPARED = ("elapsed_s", "images_per_s", "peak_memory_bytes")
 
 

@@ -1,7 +1,7 @@
 """Writes the storage that tests open as one of the first release: studies of every stage, made by that release itself.
 
     git worktree add --detach ../first-release 2d4b420
-    python tools/make_old_databases.py ../first-release tests/data/first-release.tar.xz
+    python tools/make_old_databases.py ../first-release tests/first_release/first-release.tar.xz
 
 The archive holds the images, the SQLite file and the checkpoints of three studies:
 
@@ -82,7 +82,7 @@ RUN = """
 import socket, sys
 socket.gethostname = lambda: "first-release"
 from mhist_tune.cli import main
-from tests.killed_worker import _kill_in
+from tests.support.killed_worker import _kill_in
 if len(sys.argv[1]):
     place, _, n = sys.argv[1].rpartition("@")
     _kill_in(place, int(n))

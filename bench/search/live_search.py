@@ -20,18 +20,20 @@ from pathlib import Path
 from typing import Any
 
 from bench.output import machine, show
-from mhist_tune import definition, finalists, ledger
+from mhist_tune.actions.create import create
 from mhist_tune.cli.progress import progress
-from mhist_tune.create import create
-from mhist_tune.definition import StudyDefinition
-from mhist_tune.devices import parse_devices
-from mhist_tune.epochs import epochs_of
+from mhist_tune.definition import study_file
+from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.errors import MhistTuneError
 from mhist_tune.events import Interrupted
-from mhist_tune.storage import Storage, open_storage
-from mhist_tune.studies import Study
-from mhist_tune.supervisor import run_workers, stop_on_signals
-from mhist_tune.worker_options import WorkerOptions
+from mhist_tune.search import finalists
+from mhist_tune.storage import ledger
+from mhist_tune.storage.database import Storage, open_storage
+from mhist_tune.storage.epochs import epochs_of
+from mhist_tune.storage.studies import Study
+from mhist_tune.worker.devices import parse_devices
+from mhist_tune.worker.options import WorkerOptions
+from mhist_tune.worker.supervisor import run_workers, stop_on_signals
 
 SETTINGS = {"model": "tf_efficientnet_lite0", "image_size": "48"}
 """What of the definition is changed: the network and size of the recorded curves, which two CPU cores can train."""
@@ -89,12 +91,12 @@ def main() -> None:
     here, rows = machine(), list[dict[str, Any]]()
     url = f"sqlite:///{arguments.storage}/studies.db"
     overrides = {**SETTINGS, "epochs": str(arguments.n_epochs), **dict(one.split("=", 1) for one in arguments.set)}
-    base = definition.load(arguments.study, overrides=overrides, weights=arguments.weights)
-    base = replace(base, pruner=shortened(definition.load(arguments.study), arguments.n_epochs))
+    base = study_file.load(arguments.study, overrides=overrides, weights=arguments.weights)
+    base = replace(base, pruner=shortened(study_file.load(arguments.study), arguments.n_epochs))
     with open_storage(url) as storage, stop_on_signals() as stop, progress() as emit:
 
         def search(one: StudyDefinition) -> Study:
-            study = create(storage, definition.parse(definition.render(one), __file__), arguments.data)
+            study = create(storage, study_file.parse(study_file.render(one), __file__), arguments.data)
             options = WorkerOptions(url, arguments.data, study.name)
             run_workers(options, parse_devices(arguments.devices, arguments.per_device), emit, stop)
             return study

@@ -21,22 +21,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mhist_tune import definition, ledger
+from mhist_tune.actions.create import create
 from mhist_tune.cli.progress import progress
-from mhist_tune.create import create
-from mhist_tune.definition import StudyDefinition
-from mhist_tune.devices import parse_devices
-from mhist_tune.epochs import epochs_of
+from mhist_tune.data.synthesize import synthesize
+from mhist_tune.definition import study_file
+from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.errors import MhistTuneError
 from mhist_tune.events import Interrupted
-from mhist_tune.outcome import EndState, Outcome
-from mhist_tune.predictions import image_rows
-from mhist_tune.storage import Storage, open_storage
-from mhist_tune.studies import Study, load_study
-from mhist_tune.suggestions import suggest
-from mhist_tune.supervisor import run_workers, stop_on_signals
-from mhist_tune.synthesize import synthesize
-from mhist_tune.worker_options import WorkerOptions
+from mhist_tune.search.suggestions import suggest
+from mhist_tune.storage import ledger
+from mhist_tune.storage.database import Storage, open_storage
+from mhist_tune.storage.epochs import epochs_of
+from mhist_tune.storage.outcome import EndState, Outcome
+from mhist_tune.storage.predictions import image_rows
+from mhist_tune.storage.studies import Study, load_study
+from mhist_tune.worker.devices import parse_devices
+from mhist_tune.worker.options import WorkerOptions
+from mhist_tune.worker.supervisor import run_workers, stop_on_signals
 
 SEEDS = (1, 2)
 METRICS = {"val_f1": 5, "val_auroc": 5, "val_loss": 5, "train_loss": 5, "elapsed_s": 2}
@@ -68,7 +69,7 @@ def main() -> None:
     url = f"sqlite:///{arguments.storage / arguments.recording}.db"
     recording = RECORDINGS[arguments.recording]
     overrides = {**recording.overrides, "epochs": str(arguments.epochs), "patience": str(arguments.epochs)}
-    base = definition.load(recording.base, overrides=overrides, weights=arguments.weights)
+    base = study_file.load(recording.base, overrides=overrides, weights=arguments.weights)
     with open_storage(url) as storage:
         data = arguments.data or storage.root / "generated-images"
         if not arguments.data and not (data / "annotations.csv").exists():
@@ -106,7 +107,7 @@ def definitions(base: StudyDefinition, name: str, n_configurations: int) -> list
         )
         for seed in SEEDS
     ]
-    return [definition.parse(definition.render(one), __file__) for one in made]
+    return [study_file.parse(study_file.render(one), __file__) for one in made]
 
 
 def write(storage: Storage, found: Sequence[Study], path: Path) -> int:

@@ -2,7 +2,8 @@
 seed.
 
 A replay is a whole search by simulated workers. They take the time of the recorded epochs and call
-`mhist_tune.pruning` and `mhist_tune.promotion` as real workers do. The search decides on one seed of a recording. The
+`mhist_tune.search.pruning` and `mhist_tune.search.promotion` as real workers do.
+The search decides on one seed of a recording. The
 other seed's curve, trained and validated on other images, scores the chosen epoch. Both seeds take both parts.
 `difference` is that score less the score of the configuration that the same search picks without pruning. It has a 90%
 interval over bootstrapped configurations: each replicate draws them anew, in another order.
@@ -31,7 +32,7 @@ import optuna
 
 from bench.search.simulation import PROMOTION, Curves, Search, Simulation, Trial, rank_correlations, read
 from bench.search.surrogate import Surrogate, quality, suggest
-from mhist_tune.canvas import BLUE, GREY, INK, ORANGE, new_figure, write_png
+from mhist_tune.plots.canvas import BLUE, GREY, INK, ORANGE, new_figure, write_png
 
 OPTUNAS, HYPERBAND, PROMOTED = (
     "median, 5 rivals, from epoch 1",

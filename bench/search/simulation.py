@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from mhist_tune import pruning, space
-from mhist_tune.decision import Decision, Verdict
-from mhist_tune.promotion import Rung, arrive, close
+from mhist_tune.definition import space
+from mhist_tune.search import pruning
+from mhist_tune.search.promotion import Rung, arrive, close
+from mhist_tune.storage.decision import Decision, Verdict
 
 Params = Mapping[str, Any]
 

@@ -10,7 +10,8 @@ from scipy.stats import spearmanr
 from sklearn.ensemble import RandomForestRegressor
 
 from bench.search.simulation import Curves, Params, Trial
-from mhist_tune import space, suggestions
+from mhist_tune.definition import space
+from mhist_tune.search import suggestions
 
 _N_TREES = 60
 

@@ -28,12 +28,14 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from mhist_tune import create, definition, studies
-from mhist_tune.epochs import epochs_of
-from mhist_tune.storage import Storage, open_storage
-from mhist_tune.studies import Study
-from mhist_tune.synthesize import synthesize
-from tests import made_up
+from mhist_tune.actions import create
+from mhist_tune.data.synthesize import synthesize
+from mhist_tune.definition import study_file
+from mhist_tune.storage import studies
+from mhist_tune.storage.database import Storage, open_storage
+from mhist_tune.storage.epochs import epochs_of
+from mhist_tune.storage.studies import Study
+from tests.support import made_up
 
 ROOT = Path(__file__).parents[2]
 N_IMAGES = 600  # for epochs of half a second or more: nobody watches a trial of thousands of epochs
@@ -101,7 +103,7 @@ class Server:
         self.folder, self.url = folder, f"sqlite:///{folder}/storage.db"
         with open_storage(self.url) as storage:
             text = DEFINITION.format(n_trials=n_trials + 1)
-            study = create.create(storage, definition.parse(text, "watched"), folder / "images")
+            study = create.create(storage, study_file.parse(text, "watched"), folder / "images")
             made_up.search(storage, study, n_trials=n_trials)
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]

@@ -31,16 +31,19 @@ import sqlalchemy
 from optuna.trial import TrialState, create_trial
 
 from bench.output import machine, show
-from mhist_tune import definition, devices, ledger, pruning, studies, tables
-from mhist_tune.epochs import record_epoch
-from mhist_tune.heartbeats import heartbeat
-from mhist_tune.leases import LeaseObserver
-from mhist_tune.payloads import SearchPayload
-from mhist_tune.scores import ScoreBook
-from mhist_tune.stages import SlotState
-from mhist_tune.storage import Storage, open_storage
-from mhist_tune.studies import Study
-from tests.postgres import PostgresServer
+from mhist_tune.definition import study_file
+from mhist_tune.search import pruning
+from mhist_tune.search.scores import ScoreBook
+from mhist_tune.storage import ledger, studies, tables
+from mhist_tune.storage.database import Storage, open_storage
+from mhist_tune.storage.epochs import record_epoch
+from mhist_tune.storage.heartbeats import heartbeat
+from mhist_tune.storage.leases import LeaseObserver
+from mhist_tune.storage.payloads import SearchPayload
+from mhist_tune.storage.stages import SlotState
+from mhist_tune.storage.studies import Study
+from mhist_tune.worker import devices
+from tests.support.postgres import PostgresServer
 
 EPOCH_S = 2.0
 SHARE_OF_S = 5.0
@@ -237,7 +240,9 @@ class Crew:
 
     def __init__(self, url: str, n_workers: int) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["optuna", "mhist_tune.epochs", "mhist_tune.ledger", "mhist_tune.pruning"])
+        context.set_forkserver_preload(
+            ["optuna", "mhist_tune.storage.epochs", "mhist_tune.storage.ledger", "mhist_tune.search.pruning"]
+        )
         self._members = []
         for index in range(n_workers):
             ours, theirs = context.Pipe()
@@ -268,7 +273,7 @@ def measure(url: str, database: str, settings: Sequence[Setting], n_epochs: int)
     at_first: dict[int, list[float | None]] = {}
     with open_storage(url) as storage:
         image_set = {"val": [[f"{index}.png", index % 2, 0, None] for index in range(N_VAL)]}
-        parsed = definition.parse(DEFINITION.format(n_epochs=N_EPOCHS), "bench")
+        parsed = study_file.parse(DEFINITION.format(n_epochs=N_EPOCHS), "bench")
         study = studies.create_study(storage, parsed, dataset={"fingerprint": "bench"}, image_sets=image_set)
         ledger.cancel_free(storage, study)
         optuna.create_study(study_name=STOCK, storage=storage.optuna, direction="maximize")

@@ -37,25 +37,26 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.output import machine, show
 from bench.speed import recipe
 from bench.speed.equivalence import compare
-from mhist_tune import create, definition
-from mhist_tune.annotations import read_annotations
-from mhist_tune.cache import load_train
-from mhist_tune.checkpoint_store import CheckpointStore
-from mhist_tune.checkpoint_writer import CheckpointWriter
-from mhist_tune.devices import parse_devices
+from mhist_tune.actions import create
+from mhist_tune.data.annotations import read_annotations
+from mhist_tune.data.cache import load_train
+from mhist_tune.data.images import ImageSet
+from mhist_tune.data.splits import split_train
+from mhist_tune.data.synthesize import synthesize
+from mhist_tune.definition import study_file
+from mhist_tune.definition.hyperparameters import Hyperparameters
 from mhist_tune.events import StopRequest
-from mhist_tune.fit import fit
-from mhist_tune.fit_result import EpochResult
-from mhist_tune.forward import AUTOCAST
-from mhist_tune.hyperparameters import Hyperparameters
-from mhist_tune.images import ImageSet
-from mhist_tune.models import create_model
-from mhist_tune.probe import product_s, resolve
-from mhist_tune.splits import split_train
-from mhist_tune.storage import open_storage
-from mhist_tune.supervisor import run_workers
-from mhist_tune.synthesize import synthesize
-from mhist_tune.worker_options import WorkerOptions
+from mhist_tune.storage.database import open_storage
+from mhist_tune.training.checkpoints.store import CheckpointStore
+from mhist_tune.training.checkpoints.writer import CheckpointWriter
+from mhist_tune.training.fit import fit
+from mhist_tune.training.fit_result import EpochResult
+from mhist_tune.training.forward import AUTOCAST
+from mhist_tune.training.models import create_model
+from mhist_tune.training.probe import product_s, resolve
+from mhist_tune.worker.devices import parse_devices
+from mhist_tune.worker.options import WorkerOptions
+from mhist_tune.worker.supervisor import run_workers
 
 LEARNING_RATE = 3e-4
 VAL_FRACTION = 0.2
@@ -198,7 +199,7 @@ class BothWays:
             higher=1.01 * LEARNING_RATE,
         )
         with open_storage(url) as storage:
-            create.create(storage, definition.parse(text, name), self.root)
+            create.create(storage, study_file.parse(text, name), self.root)
         times: dict[str, list[float]] = {"trial": [], "done": []}
 
         def emit(event: str, /, **fields: Any) -> None:

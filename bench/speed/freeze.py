@@ -13,8 +13,8 @@ import torch
 
 from bench.output import show
 from bench.speed.throughput import bare_epoch, machine
-from mhist_tune.hyperparameters import Hyperparameters
-from mhist_tune.probe import resolve
+from mhist_tune.definition.hyperparameters import Hyperparameters
+from mhist_tune.training.probe import resolve
 
 SETTINGS = {
     "resnet18": ("none", "stem", "first1", "first2", "first3", "all_but_head"),

@@ -25,16 +25,17 @@ import torch
 from bench.output import show
 from bench.speed.throughput import SETTINGS as MEASURED
 from bench.speed.throughput import Setting, balanced_epoch, hyperparameters, machine, measure
-from mhist_tune import create, definition
-from mhist_tune.cache import load_train
-from mhist_tune.devices import parse_devices
+from mhist_tune.actions import create
+from mhist_tune.data.cache import load_train
+from mhist_tune.data.synthesize import synthesize
+from mhist_tune.definition import study_file
+from mhist_tune.definition.hyperparameters import PROBED, Hyperparameters
 from mhist_tune.events import StopRequest
-from mhist_tune.hyperparameters import PROBED, Hyperparameters
-from mhist_tune.probe import PRECISIONS, resolve
-from mhist_tune.storage import open_storage
-from mhist_tune.supervisor import run_workers
-from mhist_tune.synthesize import synthesize
-from mhist_tune.worker_options import WorkerOptions
+from mhist_tune.storage.database import open_storage
+from mhist_tune.training.probe import PRECISIONS, resolve
+from mhist_tune.worker.devices import parse_devices
+from mhist_tune.worker.options import WorkerOptions
+from mhist_tune.worker.supervisor import run_workers
 
 SETTINGS = MEASURED | {"vit_base_patch16_224": Setting("vit_base_patch16_224", 224, 32, 0.95)}
 N_TURNS = 3
@@ -102,7 +103,7 @@ def searches(
         text = DEFINITION.format(name=name, n_trials=N_TURNS * n_workers, n_epochs=n_epochs, fixed=fixed)
         url = f"sqlite:///{folder}/storage/{name}.db"
         with open_storage(url) as storage:
-            create.create(storage, definition.parse(text, name), folder / "images")
+            create.create(storage, study_file.parse(text, name), folder / "images")
         ended: list[float] = []
 
         def emit(event: str, /, ended: list[float] = ended, **_: Any) -> None:

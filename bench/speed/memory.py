@@ -16,10 +16,11 @@ import time
 from pathlib import Path
 
 from bench.output import machine, show
-from mhist_tune import create, definition
-from mhist_tune.cache import load_train
-from mhist_tune.storage import open_storage
-from mhist_tune.synthesize import synthesize
+from mhist_tune.actions import create
+from mhist_tune.data.cache import load_train
+from mhist_tune.data.synthesize import synthesize
+from mhist_tune.definition import study_file
+from mhist_tune.storage.database import open_storage
 
 ROOT = Path(__file__).parents[2]
 PEAK_GB = 2.5
@@ -88,7 +89,7 @@ def main() -> None:
         text = DEFINITION.format(model=arguments.model, image_size=arguments.image_size)
         url = f"sqlite:///{folder}/storage.db"
         with open_storage(url) as storage:
-            create.create(storage, definition.parse(text, "full"), folder / "images")
+            create.create(storage, study_file.parse(text, "full"), folder / "images")
         sys.stderr.write("training one epoch\n")
         options = ["--storage", url, "--data", str(folder / "images"), "--devices", "cpu", "--per-device", "1"]
         peak = peak_bytes([sys.executable, "-m", "mhist_tune", "worker", "full", *options], folder)

@@ -26,14 +26,14 @@ import torch
 
 from bench.output import machine, show
 from bench.speed.equivalence import compare
-from mhist_tune.cache import load_train
-from mhist_tune.devices import n_cores
-from mhist_tune.fit import fit
-from mhist_tune.hyperparameters import Hyperparameters
-from mhist_tune.images import ImageSet
-from mhist_tune.probe import PRECISIONS
-from mhist_tune.splits import split_train
-from mhist_tune.synthesize import synthesize
+from mhist_tune.data.cache import load_train
+from mhist_tune.data.images import ImageSet
+from mhist_tune.data.splits import split_train
+from mhist_tune.data.synthesize import synthesize
+from mhist_tune.definition.hyperparameters import Hyperparameters
+from mhist_tune.training.fit import fit
+from mhist_tune.training.probe import PRECISIONS
+from mhist_tune.worker.devices import n_cores
 
 MARGIN = 0.01
 VAL_FRACTION = 0.35  # more than in a search, for less noise in a split's AUROC

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.output import machine, show
-from mhist_tune import create, definition
-from mhist_tune.storage import open_storage
-from mhist_tune.synthesize import synthesize
-from tests import made_up
+from mhist_tune.actions import create
+from mhist_tune.data.synthesize import synthesize
+from mhist_tune.definition import study_file
+from mhist_tune.storage.database import open_storage
+from tests.support import made_up
 
 ROOT = Path(__file__).parents[2]
 LIMITS_S = {"help": 0.1, "status": 0.4, "first-step": 10.0}
@@ -46,10 +47,10 @@ drop_rate = {{ low = 0.1, high = 0.5 }}
 WORKER = """
 import contextlib, signal, sys
 from pathlib import Path
-from mhist_tune.devices import parse_devices
-from mhist_tune.worker_options import WorkerOptions
+from mhist_tune.worker.devices import parse_devices
+from mhist_tune.worker.options import WorkerOptions
 from mhist_tune.events import Interrupted
-from mhist_tune.supervisor import run_workers, stop_on_signals
+from mhist_tune.worker.supervisor import run_workers, stop_on_signals
 
 def emit(event, /, **fields):
     if event == "step" and not stop.signum:
@@ -84,7 +85,7 @@ def measure(folder: Path, waits: Sequence[str], *, n_trials: int, n_rounds: int)
     with open_storage(url) as storage:
         for name, n in (("watched", n_trials), ("worked", 100)):
             text = DEFINITION.format(name=name, n_trials=n)
-            study = create.create(storage, definition.parse(text, name), folder / "images")
+            study = create.create(storage, study_file.parse(text, name), folder / "images")
             if name == "watched":
                 made_up.search(storage, study, n_trials=n_trials)
     (folder / "worker.py").write_text(WORKER)

@@ -1,6 +1,7 @@
 """Measure images per second of real training epochs, over those of the bare training step on resident random tensors.
 
-A real epoch is `mhist_tune.fit.fit` with all work of a study: random oversampling, augmentation, micro-batches,
+A real epoch is `mhist_tune.training.fit.fit` with all work of a study: random oversampling, augmentation,
+micro-batches,
 reporting and checkpoints, but no validation. The bare step is forward, loss, backward and optimizer of the same model,
 batch size, precision and determinism on one batch that never changes. No training can be faster.
 
@@ -24,19 +25,19 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from bench import output
-from mhist_tune.cache import load_train
-from mhist_tune.checkpoint_store import CheckpointStore
-from mhist_tune.checkpoint_writer import CheckpointWriter
-from mhist_tune.fit import fit
-from mhist_tune.fit_result import EpochResult
-from mhist_tune.forward import MEMORY_FORMATS, ready
-from mhist_tune.freeze import set_training
-from mhist_tune.hyperparameters import Hyperparameters
-from mhist_tune.images import ImageSet
-from mhist_tune.models import create_model
-from mhist_tune.optimizer import build_optimizer
-from mhist_tune.probe import resolve
-from mhist_tune.synthesize import synthesize
+from mhist_tune.data.cache import load_train
+from mhist_tune.data.images import ImageSet
+from mhist_tune.data.synthesize import synthesize
+from mhist_tune.definition.hyperparameters import Hyperparameters
+from mhist_tune.training.checkpoints.store import CheckpointStore
+from mhist_tune.training.checkpoints.writer import CheckpointWriter
+from mhist_tune.training.fit import fit
+from mhist_tune.training.fit_result import EpochResult
+from mhist_tune.training.forward import MEMORY_FORMATS, ready
+from mhist_tune.training.freeze import set_training
+from mhist_tune.training.models import create_model
+from mhist_tune.training.optimizer import build_optimizer
+from mhist_tune.training.probe import resolve
 
 
 @dataclass(frozen=True)

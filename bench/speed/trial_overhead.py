@@ -23,14 +23,15 @@ import timm
 from safetensors.torch import save_file
 
 from bench.output import machine, show
-from mhist_tune import create, definition
-from mhist_tune.checkpoint_writer import CheckpointWriter
-from mhist_tune.devices import n_cores
+from mhist_tune.actions import create
+from mhist_tune.data.synthesize import synthesize
+from mhist_tune.definition import study_file
 from mhist_tune.events import StopRequest
-from mhist_tune.storage import open_storage
-from mhist_tune.synthesize import synthesize
-from mhist_tune.worker import serve
-from mhist_tune.worker_options import WorkerOptions
+from mhist_tune.storage.database import open_storage
+from mhist_tune.training.checkpoints.writer import CheckpointWriter
+from mhist_tune.worker.devices import n_cores
+from mhist_tune.worker.loop import serve
+from mhist_tune.worker.options import WorkerOptions
 
 GOAL = 0.02
 DEFINITION = """
@@ -127,7 +128,7 @@ def measure(model: str, folder: Path, *, n_images: int, n_trials: int, n_epochs:
         precision=precision,
     )
     with open_storage(url) as storage:
-        create.create(storage, definition.parse(text, model), folder / "images")
+        create.create(storage, study_file.parse(text, model), folder / "images")
     for name in ("load", "save", "keep", "wait", "finish", "discard"):
         setattr(CheckpointWriter, name, clock.watched(getattr(CheckpointWriter, name)))
     serve(WorkerOptions(url, folder / "images", model), "cpu", n_cores(), clock.emit, StopRequest())

@@ -1,6 +1,16 @@
 """The command line: the only place that prints, exits and reads the environment.
 
 A command imports its libraries when it runs, so that help and completion load nothing heavy.
+
+- `dashboard`: The `dashboard` command.
+- `data`: Commands about a data set in MHIST's layout.
+- `doctor`: The `doctor` command.
+- `export`: The commands that export records and use an exported model.
+- `options`: Options and arguments that several commands share.
+- `progress`: Progress of workers: bars on a terminal, one key=value line per event elsewhere.
+- `show`: Commands that show what a storage holds.
+- `studies`: Commands that create, change and delete studies.
+- `work`: Commands that train.
 """
 
 import importlib

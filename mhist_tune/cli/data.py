@@ -25,7 +25,7 @@ def check_command(root: Path, as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
-    from mhist_tune.check import check, to_text
+    from mhist_tune.data.check import check, to_text
     from mhist_tune.errors import DataError
 
     report = check(root)
@@ -55,8 +55,8 @@ def synthesize_command(root: Path, n_images: int, image_size: int, seed: int) ->
     Example:
       mhist-tune data synthesize generated --n-images 400 --image-size 64
     """
+    from mhist_tune.data.synthesize import synthesize
     from mhist_tune.errors import DataError
-    from mhist_tune.synthesize import synthesize
 
     if (root / "annotations.csv").exists():
         raise DataError(f"{root} already holds a data set", hint="choose another folder")
@@ -78,8 +78,8 @@ def show_command(root: Path, output: Path, seed: int, sampling: str | None) -> N
       mhist-tune data show MHIST --output figures
       mhist-tune data show MHIST --sampling adasyn
     """
-    from mhist_tune import hyperparameters
-    from mhist_tune.data_figures import contact_sheet, vote_histogram
+    from mhist_tune.data.figures import contact_sheet, vote_histogram
+    from mhist_tune.definition import hyperparameters
     from mhist_tune.errors import UsageError
 
     if sampling is not None and (problem := hyperparameters.check("sampling", sampling)):
@@ -89,7 +89,7 @@ def show_command(root: Path, output: Path, seed: int, sampling: str | None) -> N
     vote_histogram(root, output / "votes.png")
     names = ["contact-sheet.png", "votes.png"]
     if sampling is not None:
-        from mhist_tune.sampling_figure import sampled_votes
+        from mhist_tune.training.sampling_figure import sampled_votes
 
         names.append(f"votes-{sampling}.png")
         sampled_votes(root, output / names[-1], sampling, seed=seed)

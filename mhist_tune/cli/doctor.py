@@ -22,7 +22,7 @@ def doctor_command(as_json: bool, storage_url: str, data_root: Path | None, chec
     """
     from dataclasses import asdict
 
-    from mhist_tune.doctor import examine, to_text
+    from mhist_tune.actions.doctor import examine, to_text
     from mhist_tune.errors import MhistTuneError
 
     checks = examine(storage_url, data_root, checkpoints)

@@ -19,8 +19,9 @@ def export_command(name: str, folder: Path, storage_url: str) -> None:
     Example:
       mhist-tune export vit vit-records
     """
-    from mhist_tune import records_csv, studies
-    from mhist_tune.storage import open_storage
+    from mhist_tune.report import records_csv
+    from mhist_tune.storage import studies
+    from mhist_tune.storage.database import open_storage
 
     with open_storage(storage_url, create=False) as storage:
         written = records_csv.write(storage, studies.load_study(storage, name), folder)
@@ -47,7 +48,7 @@ def predict_command(folder: Path, images: tuple[Path, ...], as_json: bool) -> No
 
     import torch
 
-    from mhist_tune import saved_model
+    from mhist_tune.training import saved_model
 
     model = saved_model.load(folder)
     found = saved_model.predict(model, images, torch.device("cuda" if torch.cuda.is_available() else "cpu"))

@@ -9,7 +9,7 @@ import click
 from mhist_tune.errors import UsageError
 
 if TYPE_CHECKING:
-    from mhist_tune.definition import StudyDefinition
+    from mhist_tune.definition.study_file import StudyDefinition
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -103,7 +103,7 @@ def required_data(data_root: Path | None) -> Path:
 
 def show_advice(definition: "StudyDefinition") -> None:
     """Print warnings on stderr about settings of a definition that do less than they seem to."""
-    from mhist_tune.advice import advice
+    from mhist_tune.definition.advice import advice
 
     for line in advice(definition):
         click.echo(f"Warning: {line}", err=True)

@@ -12,7 +12,7 @@ import click
 from mhist_tune.cli.options import follow_up, json_option, storage_option
 
 if TYPE_CHECKING:
-    from mhist_tune.storage import Storage
+    from mhist_tune.storage.database import Storage
 
 _WATCH_S = 2.0
 
@@ -48,21 +48,21 @@ def report_command(name: str, output: Path | None, against: str | None, as_json:
 
 def print_report(storage_url: str, name: str, *, output: Path | None, as_json: bool) -> None:
     """Write a study's report and print it, as a table or as JSON."""
-    from mhist_tune import report_files, report_text
-    from mhist_tune.document import to_json
-    from mhist_tune.storage import open_storage
+    from mhist_tune.report import files, report_text
+    from mhist_tune.report.document import to_json
+    from mhist_tune.storage.database import open_storage
 
     with open_storage(storage_url, create=False) as storage:
         folder = output or storage.root / "reports" / name
-        result = report_files.write(storage, name, folder)
+        result = files.write(storage, name, folder)
     click.echo(to_json(result) if as_json else report_text.to_table(result))
     follow_up(f"open {folder / 'report.html'}")
 
 
 def _print_reported(storage_url: str, name: str, *, output: Path | None, as_json: bool) -> None:
-    from mhist_tune import against
-    from mhist_tune.document import to_json
-    from mhist_tune.storage import open_storage
+    from mhist_tune.report import against
+    from mhist_tune.report.document import to_json
+    from mhist_tune.storage.database import open_storage
 
     with open_storage(storage_url, create=False) as storage:
         folder = output or storage.root / "reports" / name
@@ -82,9 +82,9 @@ def ensemble_command(names: tuple[str, ...], as_json: bool, storage_url: str) ->
     Example:
       mhist-tune ensemble vit resnet18
     """
-    from mhist_tune import ensemble
-    from mhist_tune.document import to_json
-    from mhist_tune.storage import open_storage
+    from mhist_tune.report import ensemble
+    from mhist_tune.report.document import to_json
+    from mhist_tune.storage.database import open_storage
 
     with open_storage(storage_url, create=False) as storage:
         document = ensemble.build(storage, names)
@@ -110,9 +110,9 @@ def compare_command(names: tuple[str, ...], output: Path | None, as_json: bool, 
       mhist-tune compare vit resnet18
       mhist-tune compare vit resnet18 --output vit-resnet18
     """
-    from mhist_tune import compare, compare_text
-    from mhist_tune.document import to_json
-    from mhist_tune.storage import open_storage
+    from mhist_tune.report import compare, compare_text
+    from mhist_tune.report.document import to_json
+    from mhist_tune.storage.database import open_storage
 
     with open_storage(storage_url, create=False) as storage:
         document = compare.write(storage, names, output) if output else compare.build(storage, names)
@@ -132,8 +132,9 @@ def status_command(name: str | None, watch: bool, as_json: bool, storage_url: st
     Example:
       mhist-tune status vit --watch
     """
-    from mhist_tune import status, studies
-    from mhist_tune.storage import open_storage
+    from mhist_tune.report import status
+    from mhist_tune.storage import studies
+    from mhist_tune.storage.database import open_storage
 
     with open_storage(storage_url, create=False) as storage:
         while True:
@@ -161,12 +162,12 @@ def studies_command(as_json: bool, storage_url: str) -> None:
     Example:
       mhist-tune studies
     """
-    from mhist_tune import definition
-    from mhist_tune.storage import open_storage
+    from mhist_tune.definition import study_file
+    from mhist_tune.storage.database import open_storage
 
     with open_storage(storage_url) as storage:
         found = _study_rows(storage)
-    packaged = sorted(definition.packaged())
+    packaged = sorted(study_file.packaged())
     if as_json:
         click.echo(json.dumps({"studies": found, "definitions": packaged}, indent=2))
         return
@@ -179,7 +180,8 @@ def studies_command(as_json: bool, storage_url: str) -> None:
 
 
 def _study_rows(storage: "Storage") -> list[dict[str, Any]]:
-    from mhist_tune import status, studies
+    from mhist_tune.report import status
+    from mhist_tune.storage import studies
 
     rows = []
     for study in studies.list_studies(storage):
@@ -221,9 +223,10 @@ def best_trial_command(name: str, folder: Path | None, as_json: bool, storage_ur
     if folder is not None:
         _export(storage_url, name, folder, as_json=as_json)
         return
-    from mhist_tune import status, studies
     from mhist_tune.errors import UsageError
-    from mhist_tune.storage import open_storage
+    from mhist_tune.report import status
+    from mhist_tune.storage import studies
+    from mhist_tune.storage.database import open_storage
 
     with open_storage(storage_url, create=False) as storage:
         best = status.best(storage, studies.load_study(storage, name))
@@ -239,8 +242,8 @@ def best_trial_command(name: str, folder: Path | None, as_json: bool, storage_ur
 
 
 def _export(storage_url: str, name: str, folder: Path, *, as_json: bool) -> None:
-    from mhist_tune import export
-    from mhist_tune.storage import open_storage
+    from mhist_tune.actions import export
+    from mhist_tune.storage.database import open_storage
 
     with open_storage(storage_url, create=False) as storage:
         description = export.write(storage, name, folder)
@@ -262,12 +265,13 @@ def replay_command(name: str, as_json: bool, storage_url: str) -> None:
     Example:
       mhist-tune replay vit
     """
-    from mhist_tune import replayed, studies
-    from mhist_tune.storage import open_storage
+    from mhist_tune.search import replay
+    from mhist_tune.storage import studies
+    from mhist_tune.storage.database import open_storage
 
     with open_storage(storage_url, create=False) as storage:
-        document = replayed.replay(storage, studies.load_study(storage, name))
-    click.echo(json.dumps(document, indent=2) if as_json else replayed.to_text(document))
+        document = replay.replay(storage, studies.load_study(storage, name))
+    click.echo(json.dumps(document, indent=2) if as_json else replay.to_text(document))
     follow_up(f"mhist-tune status {name}")
     if document["differing"]:
         sys.exit(1)

@@ -15,7 +15,7 @@ from mhist_tune.cli.options import (
     storage_option,
 )
 from mhist_tune.errors import UsageError
-from mhist_tune.stages import StudyState
+from mhist_tune.storage.stages import StudyState
 
 _BY = "the command line"
 
@@ -48,21 +48,24 @@ def create_study_command(
       mhist-tune create-study vit --data MHIST --n-trials 40
       mhist-tune create-study vit --data MHIST --set epochs=20 --set image_size=112 --dry-run
     """
-    from mhist_tune import confirmation, create, definition, studies
-    from mhist_tune.storage import open_storage
+    from mhist_tune.actions import create
+    from mhist_tune.definition import study_file
+    from mhist_tune.report import confirmation
+    from mhist_tune.storage import studies
+    from mhist_tune.storage.database import open_storage
 
     root = required_data(data_root)
     changes: dict[str, Any] = {"n_trials": n_trials, "overrides": parse_settings(settings), "weights": weights}
     if dry_run:
         _dry_run(name_or_file, changes, other, storage_url, root)
         return
-    definition.load(name_or_file, **changes)  # an error ends the command before a storage is created
+    study_file.load(name_or_file, **changes)  # an error ends the command before a storage is created
     with open_storage(storage_url) as storage:
         start, source = create.warm_start(storage, other) if other else ((), None)
-        study = create.create(storage, definition.load(name_or_file, **changes, start=start), root)
+        study = create.create(storage, study_file.load(name_or_file, **changes, start=start), root)
         if source:
             study = studies.set_setting(storage, study, "warm_start", source)
-        click.echo(definition.render(study.definition))
+        click.echo(study_file.render(study.definition))
         show_advice(study.definition)
         if study.definition.confirm:
             click.echo(f"Cost: {confirmation.cost(study)}", err=True)
@@ -73,9 +76,10 @@ def _dry_run(name_or_file: str, changes: dict[str, Any], other: str | None, stor
     """Print the complete definition, and on stderr the estimated cost, from earlier studies where there are any."""
     import torch
 
-    from mhist_tune import create, definition, estimate
+    from mhist_tune.actions import create, estimate
+    from mhist_tune.definition import study_file
     from mhist_tune.errors import NoStorageError
-    from mhist_tune.storage import open_storage
+    from mhist_tune.storage.database import open_storage
 
     with contextlib.ExitStack() as stack:
         try:
@@ -85,12 +89,12 @@ def _dry_run(name_or_file: str, changes: dict[str, Any], other: str | None, stor
                 raise
             storage = None
         start, _ = create.warm_start(storage, other) if storage and other else ((), None)
-        loaded = definition.load(name_or_file, **changes, start=start)
+        loaded = study_file.load(name_or_file, **changes, start=start)
         sets = create.prepare(loaded, root).image_sets
         sizes = [number for name in ("train", "val") for number in (len(sets[name]), sum(row[1] for row in sets[name]))]
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         document = estimate.estimate(loaded, estimate.Counts(*sizes), storage, device)
-    click.echo(definition.render(loaded))
+    click.echo(study_file.render(loaded))
     click.echo(estimate.to_text(document), err=True)
     show_advice(loaded)
     follow_up(f"mhist-tune create-study {name_or_file} --data {root}")
@@ -121,8 +125,9 @@ def extend_command(name: str, n_trials: int, widen: str | None, storage_url: str
       mhist-tune extend vit --n-trials 20
       mhist-tune extend vit --n-trials 20 --widen learning_rate=1e-7..1e-2
     """
-    from mhist_tune import change, studies
-    from mhist_tune.storage import open_storage
+    from mhist_tune.actions import change
+    from mhist_tune.storage import studies
+    from mhist_tune.storage.database import open_storage
 
     with open_storage(storage_url, create=False) as storage:
         study = studies.load_study(storage, name)
@@ -134,8 +139,9 @@ def extend_command(name: str, n_trials: int, widen: str | None, storage_url: str
 
 
 def _set_state(name: str, storage_url: str, state: StudyState) -> None:
-    from mhist_tune import change, studies
-    from mhist_tune.storage import open_storage
+    from mhist_tune.actions import change
+    from mhist_tune.storage import studies
+    from mhist_tune.storage.database import open_storage
 
     with open_storage(storage_url, create=False) as storage:
         change.set_state(storage, studies.load_study(storage, name), state, by=_BY)
@@ -194,8 +200,9 @@ def thaw_command(name: str, trial: int, storage_url: str) -> None:
     Example:
       mhist-tune thaw vit 17
     """
-    from mhist_tune import change, studies
-    from mhist_tune.storage import open_storage
+    from mhist_tune.actions import change
+    from mhist_tune.storage import studies
+    from mhist_tune.storage.database import open_storage
 
     with open_storage(storage_url, create=False) as storage:
         decision = change.thaw(storage, studies.load_study(storage, name), trial, by=_BY)
@@ -215,9 +222,9 @@ def delete_study_command(name: str, yes: bool, storage_url: str, checkpoints: st
     Example:
       mhist-tune delete-study demo --yes
     """
-    from mhist_tune.delete import delete
-    from mhist_tune.storage import open_storage
-    from mhist_tune.studies import load_study
+    from mhist_tune.actions.delete import delete
+    from mhist_tune.storage.database import open_storage
+    from mhist_tune.storage.studies import load_study
 
     with open_storage(storage_url, create=False) as storage:
         study = load_study(storage, name)

@@ -20,11 +20,11 @@ from mhist_tune.cli.options import (
     work_options,
 )
 from mhist_tune.errors import UsageError
-from mhist_tune.stages import Stage
+from mhist_tune.storage.stages import Stage
 
 if TYPE_CHECKING:
-    from mhist_tune.storage import Storage
-    from mhist_tune.studies import Study
+    from mhist_tune.storage.database import Storage
+    from mhist_tune.storage.studies import Study
 
 
 @click.command("worker")
@@ -59,18 +59,18 @@ def run_command(name_or_file: str, storage_url: str, data_root: Path | None, **w
     Example:
       mhist-tune run vit --data MHIST
     """
-    from mhist_tune import definition
-    from mhist_tune.create import create
+    from mhist_tune.actions.create import create
+    from mhist_tune.definition import study_file
     from mhist_tune.errors import StudyNotFoundError
-    from mhist_tune.storage import open_storage
-    from mhist_tune.studies import load_study
+    from mhist_tune.storage.database import open_storage
+    from mhist_tune.storage.studies import load_study
 
     root = required_data(data_root)
     with open_storage(storage_url) as storage:
         try:
             study = load_study(storage, name_or_file)
         except StudyNotFoundError:
-            study = create(storage, definition.load(name_or_file), root)
+            study = create(storage, study_file.load(name_or_file), root)
     show_advice(study.definition)
     _main_job(storage_url, study.name, root, **work)
 
@@ -115,7 +115,7 @@ def retrain_command(
       mhist-tune retrain vit --data MHIST
       mhist-tune retrain report-augmentation --with-validation --data MHIST
     """
-    from mhist_tune.open_test import N_SEEDS, open_rows, open_test
+    from mhist_tune.actions.open_test import N_SEEDS, open_rows, open_test
 
     root = required_data(data_root)
     if with_validation:
@@ -152,12 +152,12 @@ def verify_command(
     """
     import json
 
-    from mhist_tune import verify
+    from mhist_tune.actions import verify
     from mhist_tune.cli.progress import progress
     from mhist_tune.errors import MhistTuneError
     from mhist_tune.events import Interrupted
-    from mhist_tune.storage import open_storage
-    from mhist_tune.supervisor import stop_on_signals
+    from mhist_tune.storage.database import open_storage
+    from mhist_tune.worker.supervisor import stop_on_signals
 
     root = required_data(data_root)
     try:
@@ -186,23 +186,23 @@ def demo_command(devices: str, storage_url: str) -> None:
     Example:
       mhist-tune demo
     """
-    from mhist_tune import definition
-    from mhist_tune.create import create
-    from mhist_tune.storage import open_storage
-    from mhist_tune.synthesize import synthesize
+    from mhist_tune.actions.create import create
+    from mhist_tune.data.synthesize import synthesize
+    from mhist_tune.definition import study_file
+    from mhist_tune.storage.database import open_storage
 
     with open_storage(storage_url) as storage:
         root = storage.root / "demo-images"
         if not (root / "annotations.csv").exists():
             synthesize(root, n_images=160, image_size=64, seed=0)
-        study = create(storage, definition.load("demo"), root)
+        study = create(storage, study_file.load("demo"), root)
     _main_job(storage_url, study.name, root, devices=devices, per_device=None, checkpoints=None, checkpoints_gb=None)
 
 
 def _main_job(storage_url: str, name: str, root: Path, **work: Unpack[WorkOptions]) -> None:
     """Search, confirm, retrain the final choice with ten seeds, and print the report."""
+    from mhist_tune.actions.open_test import open_test
     from mhist_tune.cli.show import print_report
-    from mhist_tune.open_test import open_test
 
     _work(storage_url, root, name, stages=(Stage.SEARCH, Stage.CONFIRM), **work)
     with _opened(storage_url, name) as (storage, study):
@@ -214,8 +214,8 @@ def _main_job(storage_url: str, name: str, root: Path, **work: Unpack[WorkOption
 @contextlib.contextmanager
 def _opened(storage_url: str, name: str) -> Iterator[tuple["Storage", "Study"]]:
     """Yield an existing storage and a study in it."""
-    from mhist_tune.storage import open_storage
-    from mhist_tune.studies import load_study
+    from mhist_tune.storage.database import open_storage
+    from mhist_tune.storage.studies import load_study
 
     with open_storage(storage_url, create=False) as storage:
         yield storage, load_study(storage, name)
@@ -231,14 +231,14 @@ def _work(
     **work: Unpack[WorkOptions],
 ) -> None:
     """Run workers in this terminal. A signal that stops them ends it with 128 + its number."""
-    from mhist_tune.checkpoint_places import open_files
     from mhist_tune.cli.progress import progress
-    from mhist_tune.devices import parse_devices
     from mhist_tune.events import Interrupted
-    from mhist_tune.storage import open_storage
-    from mhist_tune.studies import load_study
-    from mhist_tune.supervisor import run_workers, stop_on_signals
-    from mhist_tune.worker_options import WorkerOptions
+    from mhist_tune.storage.database import open_storage
+    from mhist_tune.storage.studies import load_study
+    from mhist_tune.worker.checkpoint_places import open_files
+    from mhist_tune.worker.devices import parse_devices
+    from mhist_tune.worker.options import WorkerOptions
+    from mhist_tune.worker.supervisor import run_workers, stop_on_signals
 
     checkpoints, checkpoints_gb = work["checkpoints"], work["checkpoints_gb"]
     with open_storage(

@@ -6,12 +6,13 @@ from urllib.parse import quote
 from werkzeug import Request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from mhist_tune import change, veto
-from mhist_tune.delete import delete
+from mhist_tune.actions import change
+from mhist_tune.actions.delete import delete
 from mhist_tune.errors import StorageError, UsageError
-from mhist_tune.stages import StudyState
-from mhist_tune.storage import Storage
-from mhist_tune.studies import Study
+from mhist_tune.search import veto
+from mhist_tune.storage.database import Storage
+from mhist_tune.storage.stages import StudyState
+from mhist_tune.storage.studies import Study
 
 ACTIONS = ("pause", "continue", "stop", "extend", "retry", "thaw", "veto", "enqueue", "delete")
 _STATES = {"pause": StudyState.PAUSED, "continue": StudyState.ACTIVE, "stop": StudyState.STOPPED}

@@ -7,16 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from mhist_tune import journal, report_files, status, studies
 from mhist_tune.dashboard.slot_cache import SlotCache
-from mhist_tune.epochs import EpochRow, epochs_of
-from mhist_tune.heartbeats import load_workers
-from mhist_tune.journal import EventRow
-from mhist_tune.ledger import SearchSlot
-from mhist_tune.stages import SlotState, Stage
-from mhist_tune.status import BestTrial, Status
-from mhist_tune.storage import Storage
-from mhist_tune.studies import Study
+from mhist_tune.report import files, status
+from mhist_tune.report.status import BestTrial, Status
+from mhist_tune.storage import event_log, studies
+from mhist_tune.storage.database import Storage
+from mhist_tune.storage.epochs import EpochRow, epochs_of
+from mhist_tune.storage.event_log import EventRow
+from mhist_tune.storage.heartbeats import load_workers
+from mhist_tune.storage.ledger import SearchSlot
+from mhist_tune.storage.stages import SlotState, Stage
+from mhist_tune.storage.studies import Study
 
 _DECIDING = (Stage.SEARCH, Stage.CONFIRM)
 _FRESH_S = 1.0
@@ -83,7 +84,7 @@ class _StudyCache:
         ended = {stage: [(slot.slot, slot.token) for slot in slots.of(stage) if slot.outcome] for stage in _DECIDING}
         if self._best is None or self._best[0] != ended:  # a confirmation costs a bootstrap
             self._best = (ended, status.best(self._storage, study, slots))
-        events = journal.events(self._storage, study)
+        events = event_log.events(self._storage, study)
         seen = [worker["seen_at"] for worker in load_workers(self._storage, study)]
         return Snapshot(
             study=study,
@@ -125,7 +126,7 @@ class _StudyCache:
         version = (summary.stages["retrain"].get("done"), summary.trials, summary.test_openings)
         with self._lock:
             if self._report is None or self._report[0] != version:
-                self._report = (version, report_files.render(self._storage, self._name))
+                self._report = (version, files.render(self._storage, self._name))
             return self._report[1]
 
 

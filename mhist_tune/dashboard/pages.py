@@ -6,10 +6,10 @@ from urllib.parse import urlencode
 
 from werkzeug.exceptions import NotFound
 
-from mhist_tune import journal
 from mhist_tune.dashboard import view
 from mhist_tune.dashboard.live import Board, Snapshot
-from mhist_tune.stages import SlotState, StudyState
+from mhist_tune.storage import event_log
+from mhist_tune.storage.stages import SlotState, StudyState
 from mhist_tune.words import shortest
 
 _MAX_STATE = 200  # characters of a state in a query
@@ -132,7 +132,7 @@ def _space(snapshot: Snapshot) -> list[tuple[str, str, str]]:
     return [(name, str(dimension), shortest(default[name])) for name, dimension in definition.space.items()]
 
 
-def _sentence(event: journal.EventRow) -> str:
+def _sentence(event: event_log.EventRow) -> str:
     detail = dict(event.detail)
     by = detail.pop("by")
     what = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in detail.items() if value not in (None, {}))

@@ -12,7 +12,7 @@ from werkzeug import Request, Response
 from werkzeug.datastructures import Headers
 
 from mhist_tune.dashboard.access import User
-from mhist_tune.html import style_sheet
+from mhist_tune.report.html import style_sheet
 
 COMMON_HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",

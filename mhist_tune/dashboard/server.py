@@ -12,8 +12,8 @@ from mhist_tune.dashboard.guard import Guard
 from mhist_tune.dashboard.site import Site
 from mhist_tune.dashboard.stock import Stock
 from mhist_tune.errors import StorageError, UsageError
-from mhist_tune.retries import Waiting
-from mhist_tune.storage import Storage, open_storage
+from mhist_tune.storage.database import Storage, open_storage
+from mhist_tune.storage.retries import Waiting
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

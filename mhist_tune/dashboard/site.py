@@ -9,13 +9,13 @@ from werkzeug import Request, Response
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter, Map, Rule
 
-from mhist_tune import studies
 from mhist_tune.dashboard import forms, pages, responses
 from mhist_tune.dashboard.access import User
 from mhist_tune.dashboard.guard import USER
 from mhist_tune.dashboard.live import Board, Fresh
 from mhist_tune.errors import MhistTuneError, StorageError, StudyNotFoundError
-from mhist_tune.storage import Storage
+from mhist_tune.storage import studies
+from mhist_tune.storage.database import Storage
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -7,11 +7,11 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy import Connection
 
-from mhist_tune import tables
-from mhist_tune.ledger import SlotRow, StudySlots, read_slot
-from mhist_tune.stages import Stage
-from mhist_tune.storage import Storage
-from mhist_tune.studies import Study
+from mhist_tune.storage import tables
+from mhist_tune.storage.database import Storage
+from mhist_tune.storage.ledger import SlotRow, StudySlots, read_slot
+from mhist_tune.storage.stages import Stage
+from mhist_tune.storage.studies import Study
 
 _N_AT_ONCE = 500  # slots named by one query; SQLite allows 32,766
 _VERSION = ("state", "token", "expires_at", "trial_number")

@@ -16,7 +16,7 @@ import optuna_dashboard
 from optuna.artifacts import FileSystemArtifactStore
 
 from mhist_tune.dashboard.responses import COMMON_HEADERS, problem, see_other
-from mhist_tune.storage import Storage
+from mhist_tune.storage.database import Storage
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo

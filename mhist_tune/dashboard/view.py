@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from mhist_tune import selection, svg
 from mhist_tune.dashboard.live import Snapshot
-from mhist_tune.epochs import EpochRow
-from mhist_tune.ledger import SearchSlot
-from mhist_tune.outcome import EndState
-from mhist_tune.stages import SlotState
-from mhist_tune.svg import Line
+from mhist_tune.plots import svg
+from mhist_tune.plots.svg import Line
+from mhist_tune.search import selection
+from mhist_tune.storage.epochs import EpochRow
+from mhist_tune.storage.ledger import SearchSlot
+from mhist_tune.storage.outcome import EndState
+from mhist_tune.storage.stages import SlotState
 from mhist_tune.words import rough_duration, score, shortest
 
 PANELS = (

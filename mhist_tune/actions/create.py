@@ -1,0 +1,163 @@
+"""Creating a study. Every mistake in it is found before anything is written."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mhist_tune.arrays import Int64Array
+from mhist_tune.data import cache
+from mhist_tune.data.annotations import Annotations, read_annotations
+from mhist_tune.data.splits import split_folds, split_train
+from mhist_tune.definition.space import Categorical, Int, Value
+from mhist_tune.definition.study_file import StudyDefinition
+from mhist_tune.errors import UsageError
+from mhist_tune.search import selection
+from mhist_tune.search.finalists import fold_set, inner_set
+from mhist_tune.seeds import derive_seed
+from mhist_tune.storage import ledger, studies
+from mhist_tune.storage.database import Storage
+from mhist_tune.storage.stages import Stage
+from mhist_tune.storage.studies import Study
+from mhist_tune.training import models
+from mhist_tune.training.subsets import training_indices
+
+N_WARM = 3
+"""The number of trials of another study that are tried first."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study that can be created.
+
+    Attributes:
+        image_sets: by name, the rows [name, label, votes, group or None] of the validation split and the folds.
+        weight_files: the hash of each weight file.
+    """
+
+    image_sets: dict[str, list[list[Any]]]
+    weight_files: dict[str, str]
+
+
+def prepare(definition: StudyDefinition, data_root: Path) -> Prepared:
+    """Check the definition against the models and the data, and cut the validation split and folds.
+
+    Raises:
+        UsageError: a model, a dropout placement or weights are not available, or a class has too few images to
+            train on.
+        DataError: the data set is missing or damaged.
+    """
+    corners = [definition.hyperparameters(params) for params in _corners(definition)]
+    for hp in corners:
+        models.check(hp)
+    train = read_annotations(data_root, "train")
+    train_indices, val_indices = split_train(
+        train.votes, train.labels, train.groups, val_fraction=definition.val_fraction, seed=definition.split_seed
+    )
+    parts = {"train": train_indices, "val": val_indices} | _folds(definition, train)
+    for indices in _trained_on(parts, definition, len(train.names)):
+        for hp in corners:
+            training_indices(
+                hp,
+                votes=train.votes[indices],
+                labels=train.labels[indices],
+                names=[train.names[index] for index in indices],
+            )
+    groups = train.groups or (None,) * len(train.names)
+    rows = [
+        [name, int(label), int(votes), group]
+        for name, label, votes, group in zip(train.names, train.labels, train.votes, groups, strict=True)
+    ]
+    return Prepared(
+        {name: [rows[index] for index in indices] for name, indices in parts.items()},
+        {hp.weights: sha256 for hp in corners if (sha256 := models.weights_identity(hp.weights))},
+    )
+
+
+def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> Study:
+    """Check the definition against the models and the data, cut the validation split and folds, and store the study.
+
+    The same definition again changes nothing and returns the study.
+
+    Raises:
+        UsageError: as `prepare`, or the name is taken.
+        DataError: the data set is missing or damaged.
+    """
+    prepared = prepare(definition, data_root)
+    return studies.create_study(
+        storage,
+        definition,
+        dataset={"fingerprint": cache.fingerprint(data_root), "weight_files": prepared.weight_files},
+        image_sets=prepared.image_sets,
+    )
+
+
+def warm_start(storage: Storage, name: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the params of the best trials of a study, and a JSON-safe record of their origin.
+
+    Raises:
+        UsageError: none of its trials is complete, or it is a table.
+        StudyNotFoundError: there is no such study.
+    """
+    study = studies.load_study(storage, name)
+    best = selection.ranked(ledger.slots(storage, study, Stage.SEARCH))[:N_WARM]
+    if not best or study.definition.rows:
+        raise UsageError(
+            f"{name} has no complete trial of a search to start from", hint=f"see mhist-tune status {name}"
+        )
+    return [selection.params_of(slot) for slot in best], {
+        "study": study.name,
+        "uuid": study.uuid,
+        "definition_sha256": study.definition.sha256,
+        "dataset_fingerprint": study.dataset["fingerprint"],
+        "trials": [slot.trial_number for slot in best],
+        "values": [selection.value_of(slot) for slot in best],
+    }
+
+
+def _folds(definition: StudyDefinition, train: Annotations) -> dict[str, Int64Array]:
+    """Return the folds of `[confirm]` and the validation part of their inner splits, as indices by name.
+
+    The seeds differ from the validation split's, so that a finalist is not scored on the images that it was chosen by.
+    """
+    if not definition.confirm:
+        return {}
+    seed, n_folds = definition.split_seed, definition.confirm["n_folds"]
+    found: dict[str, Int64Array] = {}
+    folds = split_folds(train.votes, train.labels, train.groups, n_folds=n_folds, seed=derive_seed(seed, "folds"))
+    for fold, held_out in enumerate(folds):
+        outside = np.setdiff1d(np.arange(len(train.names)), held_out)
+        _, inner = split_train(
+            train.votes[outside],
+            train.labels[outside],
+            None if train.groups is None else [train.groups[index] for index in outside],
+            val_fraction=definition.val_fraction,
+            seed=derive_seed(seed, "inner", fold),
+        )
+        found |= {fold_set(fold): held_out, inner_set(fold): outside[inner]}
+    return found
+
+
+def _trained_on(parts: Mapping[str, Int64Array], definition: StudyDefinition, n_images: int) -> list[Int64Array]:
+    """Return the images that the search trains on, and those of each inner split, the fewest that anything does."""
+    n_folds = definition.confirm["n_folds"] if definition.confirm else 0
+    left_out = [np.concatenate([parts[fold_set(fold)], parts[inner_set(fold)]]) for fold in range(n_folds)]
+    return [parts["train"], *(np.setdiff1d(np.arange(n_images), one) for one in left_out)]
+
+
+def _corners(definition: StudyDefinition) -> list[dict[str, Any]]:
+    """Return a table's rows; of a search, params that together name every choice and the bounds of whole numbers."""
+    if definition.rows:
+        return [dict(row.params) for row in definition.rows]
+    default = definition.default_params()
+    corners = [default]
+    for name, dimension in definition.space.items():
+        values: tuple[Value, ...] = ()
+        if isinstance(dimension, Categorical):
+            values = dimension.choices
+        elif isinstance(dimension, Int):
+            values = (dimension.low, dimension.high)
+        corners += [{**default, name: value} for value in values if value != default[name]]
+    return corners

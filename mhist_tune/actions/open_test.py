@@ -1,0 +1,221 @@
+"""Recording an opening of the test partition, which is the only way to a result on it.
+
+`open_test` writes the opening to the database before any test image is decoded. It fixes the trial, the seeds, and the
+default that is retrained beside the trial. The same set again is the same opening; any other set needs a reason.
+
+`open_rows` opens it for early-stopped models of a table's rows, so that they can be compared with published tables of
+such models. They are descriptive: their stage is their own, and no report of a study uses it.
+"""
+
+import getpass
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mhist_tune import __version__
+from mhist_tune.errors import UsageError
+from mhist_tune.search import finalists, selection
+from mhist_tune.search.finalists import Confirmation
+from mhist_tune.storage import ledger
+from mhist_tune.storage.database import Storage
+from mhist_tune.storage.openings import load_openings, record_opening
+from mhist_tune.storage.payloads import DescriptivePayload, RetrainPayload
+from mhist_tune.storage.stages import Stage
+from mhist_tune.storage.studies import Study
+
+N_SEEDS = 10
+
+
+def open_test(
+    storage: Storage,
+    study: Study,
+    *,
+    data_root: Path,
+    trial: int | None = None,
+    n_seeds: int = N_SEEDS,
+    again: str | None = None,
+) -> int:
+    """Record the opening of the test partition for one trial and its seeds, and add one slot for each; return its id.
+
+    If the study's default is confirmed, the opening includes the same seeds of the default: one opening then measures
+    the gain from tuning. The same trial and seeds again are the same opening, and add nothing.
+
+    Args:
+        trial: the number of the search trial. None for the final choice: the best confirmed trial, or the best trial of
+            a study that confirms none.
+        n_seeds: the number of seeds, 0 to n_seeds - 1.
+        again: the reason for opening the test partition for another trial or other seeds.
+
+    Raises:
+        UsageError: the trial is not complete, or another opening stands and no reason is given.
+        DataError: the test images are missing or damaged.
+    """
+    searched = ledger.slots(storage, study, Stage.SEARCH)
+    confirmation = finalists.load(storage, study)
+    chosen = _choose(study, searched, confirmation) if trial is None else trial
+    default = confirmation.default.candidate.trial if confirmation and confirmation.default else None
+    trials = [chosen] if default in (None, chosen) else [chosen, default]
+    slots = [_complete(study, searched, one, confirmation) for one in trials if one is not None]
+    seeds = list(range(n_seeds))
+    payloads = [_payload(study, searched, confirmation, slot, seed) for slot in slots for seed in seeds]
+    fixed_set = {"trial": chosen, "seeds": seeds}
+    return _open(storage, study, data_root, fixed_set, payloads, stage=Stage.RETRAIN, again=again, default=default)
+
+
+def open_rows(
+    storage: Storage,
+    study: Study,
+    *,
+    data_root: Path,
+    trials: Sequence[int] = (),
+    n_seeds: int | None = None,
+    again: str | None = None,
+) -> int:
+    """Record one opening for early-stopped models of a table's rows, and add a slot for each row and seed.
+
+    The same rows and seeds again are the same opening, and add nothing.
+
+    Args:
+        trials: a trial of each row; if empty, every row with a complete training.
+        n_seeds: the number of seeds, 0 to n_seeds - 1; None for the table's number.
+        again: as for `open_test`.
+
+    Raises:
+        UsageError: the study is a search, a trial is not complete, or another opening stands and no reason is given.
+        DataError: the test images are missing or damaged.
+    """
+    if not study.definition.rows:
+        raise UsageError(
+            f"{study.name} is a search; --with-validation describes the rows of a table",
+            hint=f"mhist-tune retrain {study.name}",
+        )
+    slots = ledger.slots(storage, study, Stage.SEARCH)
+    if trials:
+        labels = {_complete(study, slots, trial).payload.label for trial in trials}
+    else:
+        _require_finished(study, slots)
+        labels = {row.label for row in study.definition.rows}
+    chosen = [row.slots[0] for row in selection.row_scores(study, slots) if row.slots and row.label in labels]
+    if not chosen:
+        raise UsageError(f"no trial of {study.name} is complete", hint=f"mhist-tune worker {study.name}")
+    seeds = list(range(n_seeds or study.definition.n_seeds))
+    payloads = [
+        DescriptivePayload(
+            trial=_number_of(slot), label=slot.payload.label or "", params=selection.params_of(slot), seed=seed
+        )
+        for seed in seeds
+        for slot in chosen
+    ]
+    fixed_set = {"trials": [slot.trial_number for slot in chosen], "seeds": seeds}
+    return _open(storage, study, data_root, fixed_set, payloads, stage=Stage.DESCRIPTIVE, again=again)
+
+
+def _choose(study: Study, searched: Sequence[ledger.SearchSlot], confirmation: Confirmation | None) -> int:
+    """Return the number of the trial that is the final choice.
+
+    Raises:
+        UsageError: something is still to be searched or confirmed, or no trial is complete.
+    """
+    _require_finished(study, searched)
+    if confirmation and confirmation.n_open:
+        raise UsageError(
+            f"{confirmation.n_open} finalists of {study.name} are not confirmed yet, so the final choice is not known",
+            hint=f"finish it: mhist-tune worker {study.name}, or choose: mhist-tune retrain {study.name} --trial N",
+        )
+    choice = finalists.final_choice(study, searched, confirmation)
+    if choice is None or choice.trial_number is None:
+        raise UsageError(f"no trial of {study.name} is complete", hint=f"mhist-tune worker {study.name}")
+    return choice.trial_number
+
+
+def _require_finished(study: Study, slots: Sequence[ledger.SearchSlot]) -> None:
+    if unfinished := selection.unfinished(slots):
+        raise UsageError(
+            f"the search of {study.name} has {len(unfinished)} unfinished slots, so its best trial is not known",
+            hint=f"finish it: mhist-tune worker {study.name}, or choose: mhist-tune retrain {study.name} --trial N",
+        )
+
+
+def _complete(
+    study: Study, slots: Sequence[ledger.SearchSlot], trial: int, confirmation: Confirmation | None = None
+) -> ledger.SearchSlot:
+    """Return the search slot of a trial, which must be complete or, as a pruned default can be, confirmed."""
+    slot = next((slot for slot in slots if slot.trial_number == trial), None)
+    is_confirmed = confirmation is not None and confirmation.of_trial(trial) is not None
+    if slot is None or not (is_confirmed or selection.is_complete(slot)):
+        raise UsageError(
+            f"trial {trial} of {study.name} is not a complete trial", hint=f"mhist-tune status {study.name}"
+        )
+    return slot
+
+
+def _open(
+    storage: Storage,
+    study: Study,
+    data_root: Path,
+    fixed_set: dict[str, Any],
+    payloads: Sequence[RetrainPayload | DescriptivePayload],
+    *,
+    stage: Stage,
+    again: str | None,
+    default: int | None = None,
+) -> int:
+    """Return the opening of this set with any default beside it. Record it if there is none."""
+    from mhist_tune.data import holdout  # imports torch
+
+    openings = load_openings(storage, study)
+    for opening in openings:
+        if {**opening.payload, **fixed_set} == opening.payload:
+            return opening.id
+    if openings and not again:
+        raise UsageError(
+            f"the test partition was opened for another trial or other seeds of {study.name}",
+            hint="look at it again only with a reason: --again REASON",
+        )
+    return record_opening(
+        storage,
+        study,
+        by=f"{getpass.getuser()}: mhist-tune retrain",
+        code_version=__version__,
+        reason=again or "first opening",
+        payload=fixed_set if default is None else {**fixed_set, "default": default},
+        fingerprint=holdout.test_fingerprint(data_root),
+        slots=payloads,
+        stage=stage,
+    )
+
+
+def _payload(
+    study: Study,
+    searched: Sequence[ledger.SearchSlot],
+    confirmation: Confirmation | None,
+    chosen: ledger.SearchSlot,
+    seed: int,
+) -> RetrainPayload:
+    """Return what one retraining slot needs.
+
+    The stop epoch is the confirmed one, or else the median best epoch of the search over equal configurations.
+    """
+    outcome = chosen.outcome
+    finalist = confirmation.of_trial(chosen.trial_number) if confirmation and chosen.trial_number is not None else None
+    params = finalist.candidate.params if finalist else selection.params_of(chosen)
+    same = [
+        selection.best_epoch_of(slot)
+        for slot in searched
+        if selection.is_complete(slot) and selection.params_of(slot) == params
+    ]
+    return RetrainPayload(
+        trial=_number_of(chosen),
+        params=params,
+        seed=seed,
+        stop_epoch=finalist.stop_epoch if finalist else int(statistics.median_low(same)),
+        best_epoch=outcome.best_epoch if outcome else None,
+        stopped_epoch=outcome.stopped_epoch if outcome else None,
+        configured_epochs=study.definition.hyperparameters(params).epochs,
+    )
+
+
+def _number_of(slot: ledger.SearchSlot) -> int:
+    assert slot.trial_number is not None  # it has an outcome
+    return slot.trial_number

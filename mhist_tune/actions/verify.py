@@ -1,0 +1,202 @@
+"""Repeating a report: its numbers are recomputed from the stored predictions, and one seed is trained once more.
+
+Each comparison says whether the values agree bitwise, agree within a tolerance, or differ.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+
+from mhist_tune.events import Emit, StopRequest
+from mhist_tune.report import build, evidence
+from mhist_tune.report.evidence import Evidence
+from mhist_tune.statistics import binary_metrics
+from mhist_tune.storage import event_log
+from mhist_tune.storage.database import Storage
+from mhist_tune.storage.epochs import epochs_of
+from mhist_tune.training.fit_result import EpochResult
+from mhist_tune.worker.devices import n_cores, parse_devices
+from mhist_tune.worker.session import open_session
+from mhist_tune.worker.stages import retrain
+
+TOLERANCE = 1e-6
+"""The largest difference that counts as agreement: another library version or processor may round differently."""
+
+_NOT_COMPARED = ("result", "caveats", "methods", "references", "commands", "versions", "predictions")
+"""Keys of a report that hold sentences and names. Another version may word them differently for the same numbers."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One comparison of two lists of values.
+
+    Attributes:
+        state: bitwise, within tolerance, differs, or not compared.
+        max_difference: the largest of two numbers; None where none were compared.
+    """
+
+    what: str
+    state: str
+    max_difference: float | None
+    detail: str
+
+
+def of_records(storage: Storage, study_name: str, folder: Path) -> list[Comparison]:
+    """Compare the report that was written into `folder` with one recomputed from the stored predictions.
+
+    Raises:
+        StudyNotFoundError: no such study.
+        UsageError: no retraining has finished.
+    """
+    found = evidence.load(storage, study_name)
+    again = asdict(build.build(storage, study_name))
+    return [_written(folder / "report.json", again), _predictions(folder / "predictions.csv", found), _aurocs(found)]
+
+
+def of_training(
+    storage: Storage,
+    study_name: str,
+    data_root: Path,
+    devices: str,
+    per_device: int | None,
+    emit: Emit,
+    stop: StopRequest,
+) -> list[Comparison]:
+    """Train the first finished seed of the reported opening once more, and compare it with what was recorded.
+
+    Args:
+        devices: those of the retraining (`devices.parse_devices`). The training runs on the first one, with as many
+            threads as a worker of the retraining had.
+
+    Raises:
+        StudyNotFoundError: no such study.
+        UsageError: no retraining has finished, or there is no such device.
+        DataError: the data set is not the study's.
+    """
+    found = evidence.load(storage, study_name)
+    study = found.study
+    names = parse_devices(devices, per_device)
+    torch.set_num_threads(max(1, n_cores() // len(names)))
+    session = open_session(storage, study, data_root=data_root, device=names[0], worker="verify", emit=emit, stop=stop)
+    slot, stored = found.slots[0], found.probabilities[0]
+    losses: list[float | None] = []
+
+    def hear(result: EpochResult) -> None:
+        losses.append(result.metrics["train_loss"])
+        shown = {"stage": slot.stage, "slot": slot.slot, "trial": slot.payload.trial}
+        session.emit(
+            "epoch", study=study.name, **shown, epoch=result.epoch, epochs=slot.payload.stop_epoch, **result.metrics
+        )
+
+    probabilities = retrain.rerun(session, slot.payload, hear)
+    recorded = [row.metrics["train_loss"] for row in epochs_of(storage, study, slot.stage, slot.slot)]
+    seed = f"seed {slot.payload.seed}, trained again on {session.device}"
+    aurocs = [binary_metrics.metrics_of(found.images.labels, row)["auroc"] for row in (stored, probabilities)]
+    comparisons = [
+        _compared(f"{seed}: training loss of {len(losses)} epochs", losses, recorded),
+        _compared(
+            f"{seed}: {stored.size} test probabilities",
+            probabilities.tolist(),
+            stored.tolist(),
+            f"AUROC {aurocs[1]:.4f}, reported {aurocs[0]:.4f}",
+        ),
+    ]
+    detail = {"seed": slot.payload.seed, "states": [comparison.state for comparison in comparisons]}
+    event_log.event(storage, study, kind="verified", stage=slot.stage, slot=slot.slot, detail=detail)
+    return comparisons
+
+
+def is_repeated(comparisons: Sequence[Comparison]) -> bool:
+    """Return whether nothing differs."""
+    return all(comparison.state != "differs" for comparison in comparisons)
+
+
+def to_document(study_name: str, comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """Return the comparisons as a JSON document: `study`, `repeated`, `tolerance`, `checks`."""
+    return {
+        "study": study_name,
+        "repeated": is_repeated(comparisons),
+        "tolerance": TOLERANCE,
+        "checks": [asdict(comparison) for comparison in comparisons],
+    }
+
+
+def to_text(comparisons: Sequence[Comparison]) -> str:
+    """Return one line for each comparison."""
+    width = max(len(comparison.state) for comparison in comparisons)
+    lines = (f"{one.state.ljust(width)}  {one.what}: {one.detail}" for one in comparisons)
+    return "\n".join(line.removesuffix(": ") for line in lines)
+
+
+def _written(path: Path, again: Mapping[str, Any]) -> Comparison:
+    what = "numbers of the written report"
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        detail = f"there is no {path}; mhist-tune report {again['study']} writes it"
+        return Comparison(what, "not compared", None, detail)
+    keys = [key for key in written if key in again and key not in _NOT_COMPARED]
+    # Through JSON, so that a tuple equals a list.
+    known = json.loads(json.dumps({key: again[key] for key in keys}))
+    return _compared(what, list(_leaves({key: written[key] for key in keys})), list(_leaves(known)))
+
+
+def _predictions(path: Path, found: Evidence) -> Comparison:
+    what = f"{found.probabilities.size} predictions in {path.name}"
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except OSError:
+        return Comparison(what, "not compared", None, f"there is no {path}")
+    stored = [
+        (str(seed), name, probability)
+        for seed, row in zip(found.seeds, found.probabilities.tolist(), strict=True)
+        for name, probability in zip(found.images.names, row, strict=True)
+    ]
+    written = [(row["seed"], row["image_name"], float(row["probability"])) for row in rows]
+    return _compared(what, [leaf for row in written for leaf in row], [leaf for row in stored for leaf in row])
+
+
+def _aurocs(found: Evidence) -> Comparison:
+    what = "AUROC of each seed against scikit-learn's"
+    labels = found.images.labels
+    if not 0 < labels.sum() < labels.size:
+        return Comparison(what, "not compared", None, "the test partition holds one class only")
+    ours: list[Any] = [binary_metrics.metrics_of(labels, row)["auroc"] for row in found.probabilities]
+    return _compared(what, ours, [float(roc_auc_score(labels, row)) for row in found.probabilities])
+
+
+def _compared(what: str, ours: Sequence[Any], theirs: Sequence[Any], detail: str = "") -> Comparison:
+    """Compare two lists of plain values, value by value."""
+    if list(ours) == list(theirs):
+        return Comparison(what, "bitwise", 0.0, detail)
+    if len(ours) != len(theirs):
+        return Comparison(what, "differs", None, f"{len(ours)} values instead of {len(theirs)}")
+    pairs = [(one, other) for one, other in zip(ours, theirs, strict=True) if one != other]
+    if not all(isinstance(value, int | float) for pair in pairs for value in pair):
+        one, other = next(pair for pair in pairs if not all(isinstance(value, int | float) for value in pair))
+        return Comparison(what, "differs", None, f"{one!r} instead of {other!r}")
+    largest = float(np.max(np.abs(np.subtract(*np.array(pairs, dtype=np.float64).T))))
+    state = "within tolerance" if largest <= TOLERANCE else "differs"
+    shown = f"{len(pairs)} of {len(ours)} values differ, by at most {largest:.2g}"
+    return Comparison(what, state, largest, f"{shown}; {detail}" if detail else shown)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yield the keys and values of a JSON document in a fixed order."""
+    if isinstance(value, Mapping):
+        for name in sorted(value):
+            yield name
+            yield from _leaves(value[name])
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value

@@ -1,0 +1,323 @@
+"""Study definitions: TOML files such as `studies/*.toml`. `create-study` reads one and records it in the storage.
+
+`[study]` gives the study's name, budget, sampler and pruner. `[fixed]` gives hyperparameters that are the same in all
+trials, `[space]` those that are searched. The `[[start]]` entries are tried first, and the first one is the study's
+default. `[confirm]` gives how the best trials and the default are trained again before one of them is chosen. A table
+has `[[row]]` entries instead of `[space]`. Each row is trained with `n_seeds` seeds, and the first row is the default.
+
+All defaults are filled in when a definition is read. A stored definition therefore keeps its meaning when a later
+version changes a default.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from mhist_tune.definition import schema, table_rows
+from mhist_tune.definition import space as spaces
+from mhist_tune.definition.hyperparameters import FIELDS, Hyperparameters
+from mhist_tune.definition.space import Dimension
+from mhist_tune.definition.table_rows import TableRow
+from mhist_tune.errors import DefinitionError, UsageError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class StudyDefinition:
+    """One complete study. `fixed` and `space` together, or `fixed` and any row, name every hyperparameter.
+
+    Attributes:
+        name: letters, digits, `_` and `-`.
+        n_trials: budget in trials, start entries included; for a table at most one for each row and seed.
+        n_seeds: trainings of each row of a table; 1 in a search.
+        sampler: `name` (tpe, random, qmc, gp), `seed` and all options of that sampler; empty for a table.
+        pruner: `name` (none, median, percentile, successive_halving, hyperband, promotion) and all options of that
+            pruner.
+        split_seed: seed of the validation split.
+        val_fraction: share of the train partition that is used for validation, 0.05 to 0.5.
+        smoothing: a trial's value is the mean F1 of this many epochs, the best epoch being the last; 1 for the F1 of
+            the best epoch.
+        lease_s: seconds without a renewal after which another worker may take a slot.
+        fixed: hyperparameters with one value for all trials, JSON-safe.
+        space: the searched hyperparameters.
+        start: complete params of the trials that are tried first.
+        rows: the rows of a table, all with the same fields; empty for a search.
+        confirm: `top` (number of best trials to train again) and `n_folds`; None if the best trial of the search is
+            chosen without that.
+        text: the file, verbatim, without the changes by the command line.
+        sha256: SHA-256 (hex) of the canonical JSON of `resolved()` at creation.
+    """
+
+    name: str
+    n_trials: int
+    n_seeds: int
+    sampler: Mapping[str, Any]
+    pruner: Mapping[str, Any]
+    split_seed: int
+    val_fraction: float
+    smoothing: int
+    lease_s: float
+    fixed: Mapping[str, Any]
+    space: Mapping[str, Dimension]
+    start: tuple[Mapping[str, Any], ...]
+    rows: tuple[TableRow, ...]
+    confirm: Mapping[str, int] | None
+    text: str
+    sha256: str
+
+    def hyperparameters(self, params: Mapping[str, Any]) -> Hyperparameters:
+        """Return all hyperparameters of a trial with `params`.
+
+        Raises:
+            ValueError: `fixed` and `params` together are not legal hyperparameters.
+        """
+        return Hyperparameters.from_dict({**self.fixed, **params})
+
+    def default_params(self) -> dict[str, Any]:
+        """Return the params of the study's default: the first row or start entry, else the package's defaults."""
+        if self.rows:
+            return dict(self.rows[0].params)
+        return dict(self.start[0]) if self.start else _complete({}, self.space)
+
+    def slot_payloads(self) -> list[dict[str, Any]]:
+        """Return the payload of each slot: the params of a start entry, nothing, or a row's params with a seed.
+
+        All rows come with one seed before the next seed starts, so that rows of an unfinished table can be compared.
+        """
+        payloads: list[dict[str, Any]] = [{"params": dict(entry)} for entry in self.start]
+        payloads += [{}] * (self.n_trials - len(self.start))
+        if self.rows:
+            payloads = [
+                {"label": row.label, "params": dict(row.params), "seed": seed}
+                for seed in range(self.n_seeds)
+                for row in self.rows
+            ]
+        return payloads[: self.n_trials]
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the whole definition as JSON-safe tables, with every default filled in."""
+        study: dict[str, Any] = {key: getattr(self, key) for key in ("name", *schema.STUDY_OPTIONS)}
+        tables: dict[str, Any] = {"study": study, "fixed": dict(self.fixed)}
+        if self.rows:
+            study["n_seeds"] = self.n_seeds
+            tables["row"] = [row.to_dict() for row in self.rows]
+        else:
+            study |= {"sampler": dict(self.sampler), "pruner": dict(self.pruner)}
+            tables["space"] = {name: dimension.to_dict() for name, dimension in self.space.items()}
+            tables["start"] = [dict(entry) for entry in self.start]
+        if self.confirm is not None:
+            tables["confirm"] = dict(self.confirm)
+        return tables
+
+    def to_json(self) -> str:
+        """Return the definition as JSON, with hash and verbatim text; `from_json` reverses it."""
+        return json.dumps({**self.resolved(), "text": self.text, "sha256": self.sha256}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, record: str) -> "StudyDefinition":
+        """Read a stored definition. Its hash is not computed again.
+
+        Raises:
+            UsageError: another version wrote it, with content that this version does not know.
+        """
+        stored = json.loads(record)
+        text, sha256 = stored.pop("text"), stored.pop("sha256")
+        content, problems = schema.read(stored)
+        if problems:
+            raise UsageError(
+                f'study "{stored["study"]["name"]}" was created by another version of mhist-tune: {problems[0]}',
+                hint="work on it with the version that created it, or a later one",
+            )
+        return cls(
+            **content.study,
+            fixed=content.fixed,
+            space=content.space,
+            start=tuple(content.start),
+            rows=tuple(content.rows),
+            confirm=content.confirm,
+            text=text,
+            sha256=sha256,
+        )
+
+
+def packaged() -> dict[str, Path]:
+    """Return the paths of the packaged definitions by name, from the installed package or the source checkout."""
+    here = Path(__file__).resolve().parent
+    folder = here / "studies" if (here / "studies").is_dir() else here.parent / "studies"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    n_trials: int | None = None,
+    overrides: Mapping[str, str] | None = None,
+    weights: str | Path | None = None,
+    start: Sequence[Mapping[str, Any]] = (),
+) -> StudyDefinition:
+    """Read a packaged definition or a file, and apply the changes of the command line.
+
+    Args:
+        name_or_path: name of a packaged definition, such as `vit`, or the path of a `.toml` file.
+        n_trials: replaces the file's budget.
+        overrides: hyperparameters to fix. The values are written as in TOML; a bare word is a string. Each one is
+            added to `[fixed]` and removed from `[space]`, the start entries and the rows.
+        weights: `pretrained`, `random` or a safetensors file. A path is made absolute, because workers may start in
+            other folders. Rows with random weights are not changed.
+        start: params of another study's trials, tried after the definition's own start entries. Only fields that are
+            searched here are used, moved to the nearest value in their space.
+
+    Raises:
+        UsageError: the definition or file does not exist or cannot be read.
+        DefinitionError: the definition has problems; the message lists all of them.
+    """
+    path = _find(name_or_path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the study definition {path}: {error}") from error
+    tables = _read_toml(text, str(path))
+    fixed = {name: _value(value) for name, value in (overrides or {}).items()}
+    if weights is not None:
+        source = str(weights) if weights in ("pretrained", "random") else str(Path(weights).resolve())
+        if not _replace_in_rows(tables, source):
+            fixed["weights"] = source
+    _fix(tables, fixed)
+    if n_trials is not None and isinstance(tables.get("study"), dict):
+        tables["study"]["n_trials"] = n_trials
+    return _started_from(_build(tables, text, str(path)), start)
+
+
+def parse(text: str, source: str) -> StudyDefinition:
+    """Read a definition from TOML.
+
+    Args:
+        text: the TOML.
+        source: name of the definition in error messages.
+
+    Raises:
+        DefinitionError: the definition has problems; the message lists all of them.
+    """
+    return _build(_read_toml(text, source), text, source)
+
+
+def _find(name_or_path: str | Path) -> Path:
+    known = packaged()
+    if not schema.NAME.fullmatch(str(name_or_path)):
+        if not Path(name_or_path).is_file():
+            raise UsageError(f"there is no study definition file {name_or_path}")
+        return Path(name_or_path)
+    if name_or_path not in known:
+        raise UsageError(
+            f'there is no study definition "{name_or_path}"{did_you_mean(str(name_or_path), known)}',
+            hint=f"packaged are {', '.join(known)}; for a file of your own give its path, ending in .toml",
+        )
+    return known[str(name_or_path)]
+
+
+def _read_toml(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DefinitionError(source, [f"not TOML: {error}"]) from error
+
+
+def _value(text: str) -> Any:
+    try:
+        tables = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return tables["value"] if len(tables) == 1 else text
+
+
+def _fix(tables: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Move hyperparameters into `[fixed]`, in place, with the given values."""
+    for table in [tables.get("space"), *_entries(tables, "start"), *_entries(tables, "row")]:
+        if isinstance(table, dict):
+            for name in values:
+                table.pop(name, None)
+    fixed = tables.setdefault("fixed", {})
+    if isinstance(fixed, dict):
+        fixed.update(values)
+
+
+def _replace_in_rows(tables: dict[str, Any], weights: str) -> bool:
+    """Replace pretrained weights, given or by default, by `weights` in `[fixed]` and all rows, in place.
+
+    Return False, with nothing replaced, if no row has `weights`.
+    """
+    rows = [row for row in _entries(tables, "row") if "weights" in row]
+    fixed = tables.setdefault("fixed", {})
+    for table in [fixed, *rows] if rows and isinstance(fixed, dict) else rows:
+        if table.get("weights", "pretrained") == "pretrained":
+            table["weights"] = weights
+    return bool(rows)
+
+
+def _entries(tables: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    entries = tables.get(name)
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def _build(tables: Mapping[str, Any], text: str, source: str) -> StudyDefinition:
+    content, problems = schema.read(tables)
+    if problems:
+        raise DefinitionError(source, problems)
+    start = tuple(_complete(entry, content.space) for entry in content.start)
+    rows: tuple[TableRow, ...] = ()
+    try:
+        if content.rows:
+            fixed, rows = table_rows.complete(content.rows, content.fixed)
+        else:
+            for params in start or (_complete({}, content.space),):
+                complete = Hyperparameters.from_dict({**content.fixed, **params}).to_dict()
+            fixed = {name: value for name, value in complete.items() if name not in content.space}
+    except ValueError as error:
+        raise DefinitionError(source, str(error).splitlines()) from error
+    definition = StudyDefinition(
+        **content.study,
+        fixed=fixed,
+        space=content.space,
+        start=start,
+        rows=rows,
+        confirm=content.confirm,
+        text=text,
+        sha256="",
+    )
+    return _hashed(definition)
+
+
+def _hashed(definition: StudyDefinition) -> StudyDefinition:
+    canonical = json.dumps(definition.resolved(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return replace(definition, sha256=hashlib.sha256(canonical.encode()).hexdigest())
+
+
+def _started_from(definition: StudyDefinition, params_of_trials: Sequence[Mapping[str, Any]]) -> StudyDefinition:
+    """Return the definition with additional start entries. Equal entries are added once."""
+    if not params_of_trials:
+        return definition
+    start = list(definition.start) or [definition.default_params()]  # the first entry remains the default
+    for params in params_of_trials:
+        entry = {name: params[name] for name in definition.space if name in params}
+        in_space = {name: definition.space[name].nearest(value) for name, value in entry.items()}
+        start.append(_complete(in_space, definition.space))
+    unique = [entry for number, entry in enumerate(start) if entry not in start[:number]]
+    return _hashed(replace(definition, start=tuple(unique)))
+
+
+def _complete(entry: Mapping[str, Any], space: Mapping[str, Dimension]) -> dict[str, Any]:
+    """Return an entry with a value for every dimension. A default outside the space is moved to the nearest value."""
+    return {
+        name: spaces.normalize(name, entry[name]) if name in entry else dimension.nearest(FIELDS[name].default)
+        for name, dimension in space.items()
+    }
+
+
+def render(definition: StudyDefinition) -> str:
+    """Return the definition as TOML, with every default filled in; `parse` reverses it."""
+    return f"# sha256 {definition.sha256}\n\n{tomli_w.dumps(definition.resolved())}".rstrip("\n")

@@ -1,0 +1,193 @@
+"""The report of a study from its records. No data set and no torch is needed.
+
+Every number is recomputed from the test probabilities that the retraining stored.
+"""
+
+import dataclasses
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mhist_tune import __version__
+from mhist_tune.mhist import N_TEST_IMAGES, N_TEST_SSA
+from mhist_tune.report import confirmation, evidence, gain, sentences, threshold
+from mhist_tune.report.document import Cost, Opening, Report, ReportedTrial, Search, SearchedTrial
+from mhist_tune.report.evidence import Evidence
+from mhist_tune.report.references import REFERENCES
+from mhist_tune.search import audit, finalists, trials
+from mhist_tune.search.trials import Trial
+from mhist_tune.statistics import binary_metrics, by_votes
+from mhist_tune.storage import event_log, ledger
+from mhist_tune.storage.database import Storage
+from mhist_tune.storage.decision import Decision, Verdict
+from mhist_tune.storage.epochs import epochs_of, trained_since
+from mhist_tune.storage.openings import OpeningRow
+from mhist_tune.storage.outcome import EndState
+from mhist_tune.storage.predictions import image_rows
+from mhist_tune.storage.stages import Stage
+from mhist_tune.storage.studies import Study
+
+_PACKAGES = ("torch", "timm", "optuna", "numpy", "scipy", "scikit-learn")
+
+
+def build(storage: Storage, study_name: str) -> Report:
+    """Return the report of the newest opening of the test partition that has a finished seed.
+
+    Raises:
+        StudyNotFoundError: no such study.
+        UsageError: no retraining has finished.
+    """
+    found = evidence.load(storage, study_name)
+    return of_evidence(storage, found, trials.ended(storage, found.study))
+
+
+def of_evidence(storage: Storage, found: Evidence, searched: Sequence[Trial]) -> Report:
+    """Return the report of an opening's results.
+
+    Args:
+        storage: where the study is.
+        found: the results.
+        searched: the ended trials of the study's search.
+    """
+    study, images, payload = found.study, found.images, found.payload
+    confirmed = finalists.load(storage, study)
+    n_ssa = int(images.labels.sum())
+    weight_files = {Path(name).name: sha256 for name, sha256 in study.dataset.get("weight_files", {}).items()}
+    report = Report(
+        study=study.name,
+        model=study.definition.hyperparameters(payload.params).model,
+        definition_sha256=study.definition.sha256,
+        weight_files=weight_files,
+        dataset_fingerprint=study.dataset["fingerprint"],
+        trial=ReportedTrial(
+            number=payload.trial,
+            params=payload.params,
+            best_epoch=payload.best_epoch,
+            stopped_epoch=payload.stopped_epoch,
+            configured_epochs=payload.configured_epochs,
+        ),
+        stop_epoch=payload.stop_epoch,
+        opening=found.opening.id,
+        complete=len(found.slots) == found.n_planned,
+        n_seeds=len(found.slots),
+        n_seeds_planned=found.n_planned,
+        seeds=found.seeds,
+        n_train=len(image_rows(storage, study, "train").names),
+        n_val=len(image_rows(storage, study, "val").names),
+        n_images=len(images.names),
+        share_ssa=n_ssa / len(images.names),
+        is_mhist=(len(images.names), n_ssa) == (N_TEST_IMAGES, N_TEST_SSA),
+        resampled_by="image" if images.groups is None else "group",
+        metrics=binary_metrics.summary(images.labels, found.probabilities, groups=images.groups),
+        confirm=confirmation.document(confirmed) if confirmed and confirmed.finalists else None,
+        held_out=threshold.document(storage, found, confirmed),
+        gain=gain.document(found),
+        by_votes=by_votes.error_rates(images.votes, images.labels, found.probabilities, groups=images.groups),
+        mistakes=by_votes.mistakes(images.names, images.votes, images.labels, found.probabilities),
+        references=list(REFERENCES),
+        search=_search(storage, found, searched),
+        search_cost=_cost(storage, found, Stage.SEARCH),
+        confirm_cost=_cost(storage, found, Stage.CONFIRM),
+        settings=study.settings.get("probed"),
+        training_speed=_cost(storage, found, Stage.RETRAIN, [slot.slot for slot in found.slots]),
+        test_openings=[_opening(row) for row in found.openings],
+        extended_after_opening=len(_searched_since(storage, study, found.openings[0].opened_at)),
+        versions={
+            "mhist-tune": __version__,
+            "python": platform.python_version(),
+            **{package: version(package) for package in _PACKAGES},
+        },
+        commands=[
+            "mhist-tune create-study study.toml --data DIR" + (" --weights FILE" if weight_files else ""),
+            f"mhist-tune worker {study.name} --data DIR",
+            f"mhist-tune retrain {study.name} --trial {payload.trial} --n-seeds {found.n_planned} --data DIR",
+            f"mhist-tune report {study.name}",
+            f"mhist-tune verify {study.name} --data DIR",
+        ],
+    )
+    return dataclasses.replace(
+        report,
+        result=sentences.result(report),
+        caveats=sentences.caveats(report),
+        methods=sentences.paragraph(report, study),
+    )
+
+
+def _search(storage: Storage, found: Evidence, searched: Sequence[Trial]) -> Search:
+    space = found.study.definition.space
+    outcomes = [slot.outcome for slot in ledger.slots(storage, found.study, Stage.SEARCH)]
+    states = [outcome.state for outcome in outcomes if outcome]
+    return Search(
+        n_trials={state: states.count(state) for state in EndState},
+        history=[
+            SearchedTrial(
+                trial.number,
+                trial.state,
+                trial.value_until(len(trial.epochs)),
+                _decision(trial.epochs[-1].decision),
+            )
+            for trial in searched
+        ],
+        importance=trials.importance(searched, space),
+        audit=audit.audit(searched, found.study.definition.pruner),
+        edges=trials.edges(found.payload.params, space),
+    )
+
+
+def _decision(decision: Decision | None) -> dict[str, Any] | None:
+    """Return a decision under the keys that programs know."""
+    if decision is None:
+        return None
+    return {
+        "prune": decision.verdict is Verdict.PRUNE,
+        "epoch": decision.epoch,
+        "value": decision.value,
+        "threshold": decision.threshold,
+        "n_rivals": decision.n_competitors,
+        "reason": decision.reason,
+        "pause": decision.verdict is Verdict.WAIT,
+        "audited": decision.audited,
+    }
+
+
+def _searched_since(storage: Storage, study: Study, opened_at: float) -> set[int]:
+    """Return the search slots that were added or trained after a moment, in epoch seconds."""
+    added = event_log.events(storage, study, kind="slots_added", stage=Stage.SEARCH)
+    later = {slot for event in added if event.at > opened_at for slot in event.detail["slots"]}
+    return later | trained_since(storage, study, Stage.SEARCH, opened_at)
+
+
+def _opening(row: OpeningRow) -> Opening:
+    return Opening(
+        id=row.id,
+        opened_at=datetime.fromtimestamp(row.opened_at, UTC).isoformat(timespec="seconds"),
+        by=row.by,
+        code_version=row.code_version,
+        reason=row.reason,
+        trial=row.payload.get("trial"),
+        default=row.payload.get("default"),
+        descriptive=row.payload.get("trials", []),
+        seeds=row.payload["seeds"],
+        test_fingerprint=row.fingerprint,
+    )
+
+
+def _cost(storage: Storage, found: Evidence, stage: Stage, slots: Sequence[int] | None = None) -> Cost:
+    """Return what the given slots of a stage took, or all of them."""
+    if slots is None:
+        slots = [slot.slot for slot in ledger.slots(storage, found.study, stage)]
+    epochs = [row.metrics for slot in slots for row in epochs_of(storage, found.study, stage, slot)]
+    # A device without a memory counter measures None.
+    measured = [{name: value for name, value in metrics.items() if value is not None} for metrics in epochs]
+    elapsed_s = sum(metrics.get("elapsed_s", 0.0) for metrics in measured)
+    n_images = sum(metrics.get("images_per_s", 0.0) * metrics.get("elapsed_s", 0.0) for metrics in measured)
+    peaks = [metrics["peak_memory_bytes"] for metrics in measured if "peak_memory_bytes" in metrics]
+    return Cost(
+        images_per_s=n_images / elapsed_s if elapsed_s else None,
+        n_epochs=len(epochs),
+        elapsed_s=elapsed_s,
+        peak_memory_bytes=int(max(peaks)) if peaks else None,
+    )

@@ -1,0 +1,112 @@
+"""Two or more studies compared on the same test images, from stored probabilities alone."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+from mhist_tune.errors import UsageError
+from mhist_tune.mhist import THRESHOLD
+from mhist_tune.report import compare_text, evidence, figures, html
+from mhist_tune.report.document import Comparison, DescriptiveTests, McNemar, Member, PrimaryTest, SeedTest, to_json
+from mhist_tune.report.evidence import Evidence
+from mhist_tune.statistics import binary_metrics, by_votes, paired
+from mhist_tune.storage import thumbnails
+from mhist_tune.storage.database import Storage
+from mhist_tune.writing import output_folder
+
+
+def build(storage: Storage, names: Sequence[str]) -> Comparison:
+    """Return the comparison of studies.
+
+    Raises:
+        StudyNotFoundError: no such study.
+        UsageError: no retraining has finished, the test partitions differ, or one has a single class.
+    """
+    return _build(evidence.load_all(storage, names))
+
+
+def write(storage: Storage, names: Sequence[str], folder: Path) -> Comparison:
+    """Write compare.html, .md and .json; return the comparison. Errors are those of `build`.
+
+    Raises:
+        UsageError: the folder cannot be written, too.
+    """
+    members = evidence.load_all(storage, names)
+    comparison = _build(members)
+    drawn = figures.compared(members, comparison)
+    pictures = [
+        thumbnails.read(thumbnails.path_of(storage, found.study), [mistake.image_name for mistake in member.mistakes])
+        for found, member in zip(members, comparison.members, strict=True)
+    ]
+    with output_folder(folder, "the comparison", hint="choose another folder: --output DIR"):
+        (folder / "compare.html").write_text(html.render_comparison(comparison, drawn, pictures), encoding="utf-8")
+        (folder / "compare.md").write_text(compare_text.to_markdown(comparison), encoding="utf-8")
+        (folder / "compare.json").write_text(to_json(comparison) + "\n", encoding="utf-8")
+    return comparison
+
+
+def _build(members: Sequence[Evidence]) -> Comparison:
+    names = [member.study.name for member in members]
+    images = members[0].images
+    if images.labels.sum() < 2 or (1 - images.labels).sum() < 2:
+        raise UsageError("a comparison of AUROC needs at least two test images of each class")
+    differences = paired.auroc_differences(
+        images.labels, [member.probabilities for member in members], groups=images.groups
+    )
+    adjusted = paired.holm([one.p_value for one in differences])
+    return Comparison(
+        members=[_member(member) for member in members],
+        test_fingerprint=members[0].opening.fingerprint,
+        n_images=int(images.labels.size),
+        resampled_by="image" if images.groups is None else "group",
+        primary=[
+            PrimaryTest(
+                first=names[test.first],
+                second=names[test.second],
+                difference=test.estimate,
+                se=test.se,
+                ci95=test.ci95,
+                p_value=test.p_value,
+                p_holm=p_holm,
+                detectable=test.detectable,
+            )
+            for test, p_holm in zip(differences, adjusted, strict=True)
+        ],
+        descriptive=[_descriptive(first, second) for first, second in combinations(members, 2)],
+    )
+
+
+def _member(member: Evidence) -> Member:
+    images = member.images
+    return Member(
+        study=member.study.name,
+        model=member.study.definition.hyperparameters(member.payload.params).model,
+        trial=member.payload.trial,
+        opening=member.opening.id,
+        n_seeds=len(member.seeds),
+        seeds=member.seeds,
+        n_test_openings=len(member.openings),
+        auroc=binary_metrics.summary(images.labels, member.probabilities, groups=images.groups)["auroc"],
+        by_votes=by_votes.error_rates(
+            images.votes, images.labels, member.probabilities, threshold=THRESHOLD, groups=images.groups
+        ),
+        mistakes=by_votes.mistakes(
+            images.names, images.votes, images.labels, member.probabilities, threshold=THRESHOLD
+        ),
+    )
+
+
+def _descriptive(first: Evidence, second: Evidence) -> DescriptiveTests:
+    labels = first.images.labels
+    rows = [dict(zip(member.seeds, member.probabilities, strict=True)) for member in (first, second)]
+    shared = [seed for seed in first.seeds if seed in rows[1]]
+    by_seed = {seed: paired.delong(labels, rows[0][seed], rows[1][seed]) for seed in shared}
+    aurocs = [[binary_metrics.metrics_of(labels, row[seed])["auroc"] for seed in shared] for row in rows]
+    mcnemar = paired.mcnemar(labels, *(member.probabilities.mean(axis=0) > THRESHOLD for member in (first, second)))
+    return DescriptiveTests(
+        first=first.study.name,
+        second=second.study.name,
+        delong=[SeedTest(seed, test.difference, test.se, test.p_value) for seed, test in by_seed.items()],
+        wilcoxon_p=paired.wilcoxon(*aurocs) if len(shared) >= 6 else None,
+        mcnemar=McNemar(*mcnemar),
+    )

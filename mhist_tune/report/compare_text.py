@@ -1,0 +1,171 @@
+"""A comparison of studies as text, as tables, and as Markdown."""
+
+from collections.abc import Sequence
+
+from mhist_tune.mhist import THRESHOLD
+from mhist_tune.report.document import Comparison, DescriptiveTests, Member, PrimaryTest
+from mhist_tune.words import Rows, change, interval, markdown_table, number, p_value, text_table
+
+
+def headline(comparison: Comparison) -> str:
+    """Return the names of the compared studies and the number of images."""
+    *others, last = [member.study for member in comparison.members]
+    return f"{', '.join(others)} and {last} on the same {comparison.n_images} test images"
+
+
+def to_text(comparison: Comparison) -> str:
+    """Return a comparison as text: the models, the primary test of each pair, and the descriptive tests."""
+    members = comparison.members
+    width = max(len(member.study) for member in members)
+    lines = [f"{len(members)} models on the same {comparison.n_images} test images", ""]
+    for member in members:
+        auroc = member.auroc
+        std = "" if auroc.std is None else f" +- {auroc.std:.4f} over {member.n_seeds} seeds"
+        lines.append(
+            f"  {member.study.ljust(width)}  trial {member.trial}  AUROC {number(auroc.mean, 4)}{std}, "
+            f"95% interval {interval(auroc.ci95, 4)}"
+        )
+    lines += ["", "Primary test: difference of seed-mean AUROC, images paired, seeds resampled for each model"]
+    for pair in comparison.primary:
+        low, high = pair.ci95
+        lines += [
+            f"  {pair.first} - {pair.second}: {pair.difference:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, "
+            f"p = {p_value(pair.p_value)}, p (Holm) = {p_value(pair.p_holm)}",
+            f"    {verdict(pair)}",
+        ]
+    lines += ["", "Descriptive only: these take the test images, or the trained models, as given"]
+    lines += [f"  {pair.first} - {pair.second}: {_described(pair)}" for pair in comparison.descriptive]
+    lines += [
+        "",
+        f"Share of misclassified images at {THRESHOLD} by votes for SSA, and of pathologists against the majority",
+    ]
+    lines += [f"  {line}" for line in text_table(_vote_cells(members))]
+    lines += ["", *caveats(comparison)]
+    return "\n".join(lines)
+
+
+def verdict(pair: PrimaryTest) -> str:
+    """Return the result of the primary test of one pair in one sentence."""
+    smallest = f"smallest difference found with 80% power here: {pair.detectable:.4f}"
+    if pair.p_holm < 0.05:
+        better = pair.first if pair.difference > 0 else pair.second
+        return f"{better} has the higher AUROC ({smallest})"
+    return f"no difference shown, which is no proof of equality ({smallest})"
+
+
+def caveats(comparison: Comparison) -> list[str]:
+    """Return the caveats that are needed to read the comparison."""
+    units = "whole groups of images" if comparison.resampled_by == "group" else "images, which count as independent,"
+    found = [f"Intervals resample {units} and seeds; they hold for these configurations, not for whole searches."]
+    single = [member.study for member in comparison.members if member.n_seeds == 1]
+    if single:
+        found.append(f"One seed only: {', '.join(single)}; the test does not include the variation between its seeds.")
+    again = [member for member in comparison.members if member.n_test_openings > 1]
+    found += [f"{one.study} opened the test partition {one.n_test_openings} times." for one in again]
+    return found
+
+
+def tables(comparison: Comparison) -> list[tuple[str, Rows]]:
+    """Return the comparison's tables with their titles; the first row of each is its head."""
+    return [
+        ("Models", _model_rows(comparison)),
+        ("Primary test: difference of seed-mean AUROC", _primary_rows(comparison)),
+        ("Error rates by votes", _vote_rows(comparison)),
+        (
+            "Descriptive tests: they take the test images, or the trained models, as given",
+            _descriptive_rows(comparison),
+        ),
+    ]
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """Return a comparison as Markdown."""
+    parts = [f"# {headline(comparison)}", *(f"{one}." for one in verdicts(comparison))]
+    for title, rows in tables(comparison):
+        parts += [f"## {title}", "\n".join(markdown_table(rows))]
+    parts += ["## What limits these numbers", "\n".join(f"- {one}" for one in caveats(comparison))]
+    return "\n\n".join(parts) + "\n"
+
+
+def verdicts(comparison: Comparison) -> list[str]:
+    """Return the result of the primary test of each pair, with the names of both studies, in one sentence each."""
+    return [f"{_pair(pair)}: AUROC {_difference(pair)}; {verdict(pair)}" for pair in comparison.primary]
+
+
+def _model_rows(comparison: Comparison) -> Rows:
+    rows = [["study", "model", "trial", "seeds", "AUROC", "std", "95% interval"]]
+    for one in comparison.members:
+        auroc = one.auroc
+        shown = [number(auroc.mean, 4), number(auroc.std, 4), interval(auroc.ci95, 4)]
+        rows.append([one.study, one.model, str(one.trial), str(one.n_seeds), *shown])
+    return rows
+
+
+def _primary_rows(comparison: Comparison) -> Rows:
+    rows = [["first − second", "difference (95% interval)", "p", "p (Holm)", "smallest found with 80% power"]]
+    for pair in comparison.primary:
+        p_values = [p_value(pair.p_value), p_value(pair.p_holm)]
+        rows.append([_pair(pair), _difference(pair), *p_values, number(pair.detectable, 4)])
+    return rows
+
+
+def _vote_rows(comparison: Comparison) -> Rows:
+    members = comparison.members
+    rows = [["votes for SSA", "images", *(one.study for one in members), "pathologists against"]]
+    for place, one in enumerate(members[0].by_votes):
+        rates = [
+            f"{number(rate.error_rate)} ({interval(rate.ci95)})" if rate.n_images else "-"
+            for rate in (member.by_votes[place] for member in members)
+        ]
+        rows.append([f"{one.votes} of 7", str(one.n_images), *rates, number(one.human_error_rate)])
+    return rows
+
+
+def _descriptive_rows(comparison: Comparison) -> Rows:
+    rows = [["first − second", "DeLong p < 0.05", "Wilcoxon p", "only first right", "only second right", "McNemar p"]]
+    for pair in comparison.descriptive:
+        mcnemar, delong = pair.mcnemar, pair.delong
+        n_small = sum(one.p_value < 0.05 for one in delong)
+        rows.append(
+            [
+                _pair(pair),
+                f"{n_small} of {len(delong)} seeds" if delong else "-",
+                "-" if pair.wilcoxon_p is None else p_value(pair.wilcoxon_p),
+                str(mcnemar.only_first_right),
+                str(mcnemar.only_second_right),
+                p_value(mcnemar.p_value),
+            ]
+        )
+    return rows
+
+
+def _difference(pair: PrimaryTest) -> str:
+    return change(pair.difference, pair.ci95)
+
+
+def _pair(pair: PrimaryTest | DescriptiveTests) -> str:
+    return f"{pair.first} − {pair.second}"  # a minus sign, since names have hyphens
+
+
+def _vote_cells(members: Sequence[Member]) -> Rows:
+    first = members[0].by_votes
+    return [
+        ["", *(f"{one.votes}/7" for one in first)],
+        *([member.study, *(number(one.error_rate) for one in member.by_votes)] for member in members),
+        ["pathologists", *(number(one.human_error_rate) for one in first)],
+    ]
+
+
+def _described(pair: DescriptiveTests) -> str:
+    delong, mcnemar = pair.delong, pair.mcnemar
+    parts = []
+    if delong:
+        n_small = sum(one.p_value < 0.05 for one in delong)
+        parts.append(f"DeLong p < 0.05 for {n_small} of {len(delong)} seeds")
+    if pair.wilcoxon_p is not None:
+        parts.append(f"Wilcoxon over seeds p = {p_value(pair.wilcoxon_p)}")
+    parts.append(
+        f"McNemar on mean probabilities at {THRESHOLD}: {mcnemar.only_first_right} against "
+        f"{mcnemar.only_second_right} images, p = {p_value(mcnemar.p_value)}"
+    )
+    return "; ".join(parts)

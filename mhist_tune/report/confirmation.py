@@ -1,0 +1,138 @@
+"""The confirmation of the finalists of a search as a document and in sentences, and its cost."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mhist_tune.search import finalists
+from mhist_tune.search.finalists import Confirmation
+from mhist_tune.statistics import out_of_fold
+from mhist_tune.storage.studies import Study
+
+_N_BOOT = 2000
+
+
+@dataclass(frozen=True)
+class ConfirmedTrial:
+    """A finalist that is confirmed.
+
+    Attributes:
+        search_value: its value in the search; None if it did not complete there.
+        f1: out of fold, pooled over the folds, with its 95% interval.
+        auroc: out of fold, averaged over the folds.
+        stop_epoch: its fixed number of epochs.
+        selected: the share of bootstrap resamples of the images in which it would have been chosen.
+    """
+
+    trial: int
+    is_default: bool
+    search_value: float | None
+    f1: float
+    ci95: tuple[float, float]
+    auroc: float
+    stop_epoch: int
+    selected: float
+
+
+@dataclass(frozen=True)
+class SearchBest:
+    """The trial with the highest value in the search.
+
+    Attributes:
+        confirmed_value: its F1 out of fold; None if it is not confirmed.
+        optimism: the first value minus the second.
+    """
+
+    trial: int
+    search_value: float
+    confirmed_value: float | None
+    optimism: float | None
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A confirmation that has a finalist.
+
+    Attributes:
+        n_images: that every finalist predicted out of fold.
+        n_open: as of `finalists.Confirmation`.
+        n_failed: candidates without a result.
+        chosen: the trial that leads; final where nothing is open.
+        finalists: the best first.
+    """
+
+    n_folds: int
+    n_images: int
+    n_open: int
+    n_failed: int
+    chosen: int
+    finalists: list[ConfirmedTrial]
+    search_best: SearchBest
+
+
+def document(confirmation: Confirmation) -> Confirmed:
+    """Return the document of a confirmation that has a finalist."""
+    confirmed = confirmation.finalists
+    choice = out_of_fold.selection(
+        confirmation.labels,
+        np.stack([finalist.probabilities for finalist in confirmed]),
+        groups=confirmation.groups,
+        n_boot=_N_BOOT,
+    )
+    best = confirmation.search_best
+    best_confirmed = confirmation.of_trial(best.trial)
+    value = best_confirmed.scores.f1 if best_confirmed else None
+    assert best.search_value is not None  # it is complete
+    return Confirmed(
+        n_folds=int(confirmation.folds.max()) + 1,
+        n_images=len(confirmation.labels),
+        n_open=confirmation.n_open,
+        n_failed=confirmation.n_failed,
+        chosen=confirmed[0].candidate.trial,
+        finalists=[
+            ConfirmedTrial(
+                trial=finalist.candidate.trial,
+                is_default=finalist.candidate.is_default,
+                search_value=finalist.candidate.search_value,
+                f1=finalist.scores.f1,
+                ci95=interval,
+                auroc=finalist.scores.auroc,
+                stop_epoch=finalist.stop_epoch,
+                selected=share,
+            )
+            for finalist, share, interval in zip(confirmed, choice.shares, choice.intervals, strict=True)
+        ],
+        search_best=SearchBest(
+            trial=best.trial,
+            search_value=best.search_value,
+            confirmed_value=value,
+            optimism=None if value is None else best.search_value - value,
+        ),
+    )
+
+
+def sentences(confirmed: Confirmed) -> list[str]:
+    """Return the choice, and how much of the search's best value was optimism, in a sentence each."""
+    chosen, best = confirmed.finalists[0], confirmed.search_best
+    name = f"trial {chosen.trial}" + (" (the study's default)" if chosen.is_default else "")
+    found = [
+        f"{name} is chosen with a confirmed F1 of {chosen.f1:.3f} (AUROC {chosen.auroc:.3f}), out of fold on "
+        f"{confirmed.n_images} images; the same choice in {chosen.selected:.0%} of resamples of these images"
+    ]
+    if best.confirmed_value is not None:
+        found.append(
+            f"the search's best, trial {best.trial}, had F1 {best.search_value:.3f} in the search and "
+            f"{best.confirmed_value:.3f} out of fold: {best.optimism:+.3f} was optimism"
+        )
+    return found
+
+
+def cost(study: Study) -> str:
+    """Return in words what the confirm stage of a study with `[confirm]` costs at most."""
+    assert study.definition.confirm is not None
+    top, n_folds = study.definition.confirm["top"], study.definition.confirm["n_folds"]
+    n = finalists.n_trainings(study.definition) // 2
+    return (
+        f"confirming the best {top} trials and the default takes {n} trainings, {n_folds} folds x "
+        f"{top + 1}, and as many on inner splits to fix their number of epochs"
+    )

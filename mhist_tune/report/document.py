@@ -1,0 +1,265 @@
+"""The documents of a report and of a comparison. Their fields are the keys of the JSON that users get."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mhist_tune.report.confirmation import Confirmed
+from mhist_tune.report.gain import Gain
+from mhist_tune.report.references import Reference
+from mhist_tune.report.threshold import FixedThreshold
+from mhist_tune.search.audit import Audit
+from mhist_tune.search.trials import Importance
+from mhist_tune.statistics.binary_metrics import MetricSummary
+from mhist_tune.statistics.by_votes import Mistake, VoteRate
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+@dataclass(frozen=True)
+class ReportedTrial:
+    """The trial that was retrained."""
+
+    number: int
+    params: dict[str, Any]
+    best_epoch: int | None
+    stopped_epoch: int | None
+    configured_epochs: int
+
+
+@dataclass(frozen=True)
+class SearchedTrial:
+    """One trial of the search.
+
+    Attributes:
+        value: the best validation F1; None where none was measured.
+        decision: the pruner's last one on it.
+    """
+
+    number: int
+    state: str
+    value: float | None
+    decision: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the search found.
+
+    Attributes:
+        n_trials: by state.
+        history: every trial that recorded an epoch, by number.
+        audit: of the pruner.
+        edges: an alarm for each value at the end of its range.
+    """
+
+    n_trials: dict[str, int]
+    history: list[SearchedTrial]
+    importance: Importance
+    audit: Audit
+    edges: list[str]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What trainings took.
+
+    Attributes:
+        images_per_s: while training; None where nothing was timed.
+        peak_memory_bytes: the highest; None on a device that measures none.
+    """
+
+    images_per_s: float | None
+    n_epochs: int
+    elapsed_s: float
+    peak_memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Opening:
+    """An opening of the test partition.
+
+    Attributes:
+        trial: that was retrained; None where the opening describes rows of a table.
+        default: the trial of the study's default, retrained beside it.
+        descriptive: the trials of a table whose early-stopped models the opening was for.
+    """
+
+    id: int
+    opened_at: str
+    by: str
+    code_version: str
+    reason: str | None
+    trial: int | None
+    default: int | None
+    descriptive: list[int]
+    seeds: list[int]
+    test_fingerprint: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The report of a study: the newest opening of the test partition that has a finished seed.
+
+    Attributes:
+        weight_files: SHA-256 by name.
+        dataset_fingerprint: of the train partition; each opening has that of the test partition.
+        stop_epoch: of the retraining.
+        opening: its id in `test_openings`.
+        complete: whether every seed of it has predictions.
+        n_seeds: that are reported.
+        n_images: of the test partition, as is `share_ssa`.
+        is_mhist: whether the references apply.
+        resampled_by: image or group.
+        metrics: at 0.5, by name.
+        confirm: None where nothing is confirmed.
+        held_out: None without held-out predictions.
+        gain: None where the opening names no default.
+        mistakes: the most confident one first.
+        settings: what every training of the study shares, as `probe.measure` returned it.
+        test_openings: every one of the study.
+        extended_after_opening: trials that were added to the search, or trained, after the first opening.
+        versions: of the machine that makes the report.
+        predictions: the path of the CSV, once it is written.
+        result: in one sentence.
+        caveats: the sentences without which the numbers would be misread.
+        methods: a paragraph for a paper.
+    """
+
+    study: str
+    model: str
+    definition_sha256: str
+    weight_files: dict[str, str]
+    dataset_fingerprint: str
+    trial: ReportedTrial
+    stop_epoch: int
+    opening: int
+    complete: bool
+    n_seeds: int
+    n_seeds_planned: int
+    seeds: list[int]
+    n_train: int
+    n_val: int
+    n_images: int
+    share_ssa: float
+    is_mhist: bool
+    resampled_by: str
+    metrics: dict[str, MetricSummary]
+    confirm: Confirmed | None
+    held_out: FixedThreshold | None
+    gain: Gain | None
+    by_votes: list[VoteRate]
+    mistakes: list[Mistake]
+    references: list[Reference]
+    search: Search
+    search_cost: Cost
+    confirm_cost: Cost
+    settings: dict[str, Any] | None
+    training_speed: Cost
+    test_openings: list[Opening]
+    extended_after_opening: int
+    versions: dict[str, str]
+    commands: list[str]
+    predictions: str | None = None
+    result: str = ""
+    caveats: list[str] = field(default_factory=list)
+    methods: str = ""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A study in a comparison.
+
+    Attributes:
+        auroc: over its seeds.
+        by_votes: as in its report, as is `mistakes`.
+    """
+
+    study: str
+    model: str
+    trial: int
+    opening: int
+    n_seeds: int
+    seeds: list[int]
+    n_test_openings: int
+    auroc: MetricSummary
+    by_votes: list[VoteRate]
+    mistakes: list[Mistake]
+
+
+@dataclass(frozen=True)
+class PrimaryTest:
+    """The primary test of two studies: first minus second of their seed-mean AUROC.
+
+    Attributes:
+        p_holm: the p-value adjusted for the number of pairs.
+        detectable: the smallest difference that the test finds with a probability of 80%.
+    """
+
+    first: str
+    second: str
+    difference: float
+    se: float
+    ci95: tuple[float, float]
+    p_value: float
+    p_holm: float
+    detectable: float
+
+
+@dataclass(frozen=True)
+class SeedTest:
+    """DeLong's test of one seed."""
+
+    seed: int
+    difference: float
+    se: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """McNemar's test of the seeds' mean probabilities at 0.5."""
+
+    only_first_right: int
+    only_second_right: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class DescriptiveTests:
+    """The descriptive tests of two studies.
+
+    Attributes:
+        delong: of the seeds that both have.
+        wilcoxon_p: over these seeds; None below six, where it cannot fall under 0.05.
+    """
+
+    first: str
+    second: str
+    delong: list[SeedTest]
+    wilcoxon_p: float | None
+    mcnemar: McNemar
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two or more studies on the same test images.
+
+    Attributes:
+        resampled_by: image or group.
+        primary: of each pair.
+        descriptive: likewise.
+    """
+
+    members: list[Member]
+    test_fingerprint: str
+    n_images: int
+    resampled_by: str
+    primary: list[PrimaryTest]
+    descriptive: list[DescriptiveTests]
+
+
+def to_json(document: "DataclassInstance") -> str:
+    """Return a document as strict JSON."""
+    return json.dumps(asdict(document), indent=2, allow_nan=False)

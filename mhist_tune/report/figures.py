@@ -1,0 +1,204 @@
+"""Which figures a report and a comparison have: each is drawn once, for the page and as a file."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from mhist_tune.plots import canvas, model_comparison, predictions, search
+from mhist_tune.report.document import Comparison, Report
+from mhist_tune.report.evidence import Evidence
+from mhist_tune.search.trials import Trial
+from mhist_tune.statistics.roc import RocBand, roc_band
+from mhist_tune.storage.database import Storage
+from mhist_tune.storage.epochs import EpochRow, epochs_of
+from mhist_tune.storage.stages import Stage
+
+_CURVES = ("train_loss", "val_loss", "val_f1", "val_auroc")
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure with its name (of its file, and of its place on the page), title and what is to be seen in it."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+    def write(self, folder: Path) -> None:
+        """Write `NAME.png`."""
+        canvas.write_png(self.figure, folder / f"{self.name}.png")
+
+    def svg(self) -> str:
+        """Return it as an SVG element."""
+        return canvas.inline_svg(self.figure, f"{self.title}. {self.caption}")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the figures of a report are drawn from.
+
+    Attributes:
+        roc: None where the test images are of one class.
+        chosen: the retrained trial's search epochs; empty where they are not known.
+        retrained: the epochs of each seed.
+    """
+
+    report: Report
+    evidence: Evidence
+    roc: RocBand | None
+    chosen: Sequence[EpochRow]
+    retrained: Sequence[Sequence[EpochRow]]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A figure of a report.
+
+    Attributes:
+        caption: may name fields of the report, as `str.format` reads them.
+        draw: makes the figure.
+        needs: whether there is something to draw.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[Sources], Figure]
+    needs: Callable[[Sources], bool] = lambda _: True
+
+
+def sources(storage: Storage, report: Report, evidence: Evidence, searched: Sequence[Trial]) -> Sources:
+    """Return what the figures of a report are drawn from, computed once for all that draw it."""
+    labels = evidence.images.labels
+    return Sources(
+        report=report,
+        evidence=evidence,
+        roc=roc_band(labels, evidence.probabilities) if 0 < labels.sum() < labels.size else None,
+        chosen=next((trial.epochs for trial in searched if trial.number == report.trial.number), ()),
+        retrained=[epochs_of(storage, evidence.study, Stage.RETRAIN, slot.slot) for slot in evidence.slots],
+    )
+
+
+def draw(found: Sources) -> list[ReportFigure]:
+    """Return the figures that the records allow, in the order of the report."""
+    return [
+        ReportFigure(entry.name, entry.title, entry.caption.format(report=found.report), entry.draw(found))
+        for entry in _FIGURES
+        if entry.needs(found)
+    ]
+
+
+def _roc(found: Sources) -> Figure:
+    assert found.roc is not None
+    return predictions.roc(found.roc)
+
+
+def _calibration(found: Sources) -> Figure:
+    assert found.report.held_out is not None
+    curves = found.report.held_out.reliability
+    return predictions.reliability({name.replace("_", "-"): bins for name, bins in curves.items()})
+
+
+def _learning(found: Sources) -> Figure:
+    curves = {name: [row.metrics.get(name) for row in found.chosen] for name in _CURVES} if found.chosen else {}
+    losses = [[row.metrics.get("train_loss") for row in epochs] for epochs in found.retrained]
+    return search.learning_curves(curves, losses)
+
+
+def _history(found: Sources) -> Figure:
+    scored = [(trial, trial.value) for trial in found.report.search.history if trial.value is not None]
+    return search.history(
+        [trial.number for trial, _ in scored],
+        [value for _, value in scored],
+        [trial.state for trial, _ in scored],
+        found.report.trial.number,
+    )
+
+
+_FIGURES = (
+    _Entry(
+        "roc",
+        "ROC on the test partition",
+        "Mean over seeds, with a band from the lowest to the highest seed.",
+        _roc,
+        needs=lambda found: found.roc is not None,
+    ),
+    _Entry(
+        "precision-recall",
+        "Precision and recall on the test partition",
+        "Precision depends on the share of SSA, here the dotted line.",
+        lambda found: predictions.precision_recall(found.evidence.images.labels, found.evidence.probabilities),
+        needs=lambda found: found.roc is not None,
+    ),
+    _Entry(
+        "calibration",
+        "Calibration on the test partition",
+        "Ten bins of equally many images, of the seeds' mean probability. Recalibrated on held-out images; "
+        "prior-corrected uses the test partition's own share of SSA, which is not known in practice.",
+        _calibration,
+        needs=lambda found: found.report.held_out is not None,
+    ),
+    _Entry(
+        "votes",
+        "Error rate by agreement of the seven pathologists",
+        "Bars with 95% intervals: share of misclassified images at 0.5. "
+        "Diamonds: share of pathologists who voted against the majority.",
+        lambda found: predictions.error_rates(found.report.by_votes),
+    ),
+    _Entry(
+        "learning",
+        "Learning curves",
+        "The retrained seeds see the whole train partition and no validation images.",
+        _learning,
+    ),
+    _Entry(
+        "history",
+        "Search history",
+        "Best validation F1 of each trial. The highest of many noisy scores is optimistic.",
+        _history,
+        needs=lambda found: any(trial.value is not None for trial in found.report.search.history),
+    ),
+    _Entry(
+        "importance",
+        "Hyperparameter importance",
+        "All {report.search.importance.n_trials} trials compared after {report.search.importance.epoch} epochs; "
+        "90% intervals.",
+        lambda found: search.importance(found.report.search.importance.shares),
+        needs=lambda found: bool(found.report.search.importance.shares),
+    ),
+)
+
+
+def compared(members: Sequence[Evidence], comparison: Comparison) -> list[ReportFigure]:
+    """Return the figures of a comparison; both classes are among the test images."""
+    labels = members[0].images.labels
+    pairs = {f"{pair.first} − {pair.second}": (pair.difference, *pair.ci95) for pair in comparison.primary}
+    return [
+        ReportFigure(
+            "roc",
+            "ROC on the test partition",
+            "For each model the mean over its seeds, with a band from the lowest to the highest seed.",
+            model_comparison.roc({member.study.name: roc_band(labels, member.probabilities) for member in members}),
+        ),
+        ReportFigure(
+            "auroc",
+            "AUROC of every seed",
+            "Each dot is a seed; the diamond is their mean, with its 95% interval over images and seeds.",
+            model_comparison.seeds({member.study: member.auroc for member in comparison.members}),
+        ),
+        ReportFigure(
+            "differences",
+            "Differences of AUROC",
+            "First minus second with a 95% interval, images paired. One that holds 0 shows no difference.",
+            model_comparison.differences(pairs),
+        ),
+        ReportFigure(
+            "votes",
+            "Error rate by agreement of the seven pathologists",
+            "Share of misclassified images at 0.5, with 95% intervals, and of pathologists against the majority.",
+            model_comparison.error_rates({member.study: member.by_votes for member in comparison.members}),
+        ),
+    ]

@@ -1,0 +1,85 @@
+"""The gain from tuning: the chosen trial against the study's default, retrained with the same seeds in one opening."""
+
+from dataclasses import dataclass
+
+from mhist_tune.report.evidence import Evidence
+from mhist_tune.statistics import binary_metrics, paired
+from mhist_tune.statistics.binary_metrics import MetricSummary
+
+_METRICS = ("auroc", "auprc", "f1", "balanced_accuracy")
+
+
+@dataclass(frozen=True)
+class Change:
+    """The chosen trial's seed-mean metric minus the default's, as in a comparison of studies (`paired.Difference`)."""
+
+    estimate: float
+    se: float
+    ci95: tuple[float, float]
+    p_value: float
+    detectable: float
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The chosen trial against the default on the test images.
+
+    Attributes:
+        default: a trial.
+        is_chosen: whether the default is the chosen trial; then there is nothing to compare.
+        n_seeds: of the default, that have finished.
+        metrics: of the default, by name; None without its seeds or where the test images are of one class, as are the
+            differences.
+        difference: of AUROC.
+        difference_f1: of F1 at 0.5; descriptive, the test is that of AUROC.
+    """
+
+    default: int
+    is_chosen: bool
+    n_seeds: int
+    metrics: dict[str, MetricSummary] | None = None
+    difference: Change | None = None
+    difference_f1: Change | None = None
+
+
+def document(found: Evidence) -> Gain | None:
+    """Return the gain; None where the opening names no default."""
+    default = found.opening.payload.get("default")
+    if default is None:
+        return None
+    is_chosen = default == found.opening.payload["trial"]
+    images, probabilities = found.images, found.default_probabilities
+    if probabilities is None or not 0 < images.labels.sum() < images.labels.size:
+        return Gain(default, is_chosen, len(found.default_slots))
+    models = [found.probabilities, probabilities]
+    [auroc] = paired.auroc_differences(images.labels, models, groups=images.groups)
+    [f1] = paired.f1_differences(images.labels, models, groups=images.groups)
+    return Gain(
+        default,
+        is_chosen,
+        len(found.default_slots),
+        metrics=binary_metrics.summary(images.labels, probabilities, groups=images.groups, names=_METRICS),
+        difference=_change(auroc),
+        difference_f1=_change(f1),
+    )
+
+
+def _change(difference: paired.Difference) -> Change:
+    return Change(difference.estimate, difference.se, difference.ci95, difference.p_value, difference.detectable)
+
+
+def sentence(gain: Gain) -> str | None:
+    """Return the gain in one sentence; None while the default has no results."""
+    if gain.is_chosen:
+        return "The study's default was the best confirmed configuration, so tuning gained nothing here."
+    difference = gain.difference
+    if difference is None:
+        return None
+    low, high = difference.ci95
+    text = (
+        f"Against the study's default (trial {gain.default}), tuning changed test AUROC by "
+        f"{difference.estimate:+.4f}, 95% interval {low:+.4f} to {high:+.4f}"
+    )
+    if low <= 0 <= high:
+        text += f", so no gain is shown (smallest difference found with 80% power here: {difference.detectable:.4f})"
+    return text + "."

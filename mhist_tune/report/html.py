@@ -1,0 +1,100 @@
+"""A report or a comparison as one self-contained HTML file without scripts, fonts or requests."""
+
+import base64
+import functools
+from collections.abc import Mapping, Sequence
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mhist_tune.report import compare_text, report_text
+from mhist_tune.report.document import Comparison, Report
+from mhist_tune.report.figures import ReportFigure
+from mhist_tune.statistics.by_votes import Mistake
+
+N_THUMBNAILS = 48
+"""Misclassified images that a report shows at most."""
+_N_OF_EACH = 16
+"""Misclassified images that a comparison shows at most of each model."""
+
+
+@functools.cache
+def environment() -> Environment:
+    """Return the templates of the documents; values are escaped."""
+    return Environment(
+        loader=PackageLoader("mhist_tune.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+
+
+def style_sheet() -> str:
+    """Return the style sheet of the documents. The dashboard's pages use it too."""
+    documents = environment()
+    assert documents.loader is not None
+    return documents.loader.get_source(documents, "style.css")[0]
+
+
+def render(report: Report, figures: Sequence[ReportFigure], thumbnails: Mapping[str, bytes]) -> str:
+    """Return a report as HTML.
+
+    Args:
+        report: as from `report_build.build`.
+        figures: its figures.
+        thumbnails: JPEG files by the image's name; may lack any image.
+    """
+    tables = report_text.tables(report)
+    html: str = (
+        environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            headline=report_text.headline(report),
+            tables=tables,
+            words=tables[0][0],
+            figures=figures,
+            thumbnails=_shown(report.mistakes, thumbnails, N_THUMBNAILS),
+            search_lines=[line for line in report_text.search_lines(report) if not line.startswith("Edge of range")],
+            openings=report_text.opening_lines(report),
+            facts=report_text.facts(report),
+        )
+    )
+    return html
+
+
+def render_comparison(
+    comparison: Comparison, figures: Sequence[ReportFigure], thumbnails: Sequence[Mapping[str, bytes]]
+) -> str:
+    """Return a comparison as HTML.
+
+    Args:
+        comparison: as from `compare.build`.
+        figures: its figures.
+        thumbnails: of each member JPEG files by the image's name; may lack any image.
+    """
+    members = comparison.members
+    html: str = (
+        environment()
+        .get_template("compare.html")
+        .render(
+            comparison=comparison,
+            headline=compare_text.headline(comparison),
+            verdicts=compare_text.verdicts(comparison),
+            tables=compare_text.tables(comparison),
+            caveats=compare_text.caveats(comparison),
+            figures=figures,
+            sheets=[
+                (one.study, len(one.mistakes), pictures)
+                for one, stored in zip(members, thumbnails, strict=True)
+                if (pictures := _shown(one.mistakes, stored, _N_OF_EACH))
+            ],
+        )
+    )
+    return html
+
+
+def _shown(mistakes: Sequence[Mistake], thumbnails: Mapping[str, bytes], n_most: int) -> list[tuple[Mistake, str]]:
+    """Return the first `n_most` mistakes that have a thumbnail, each with the thumbnail as a data URL."""
+    shown = [one for one in mistakes if one.image_name in thumbnails][:n_most]
+    return [(one, _data_url(thumbnails[one.image_name])) for one in shown]
+
+
+def _data_url(jpeg: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")

@@ -1,0 +1,290 @@
+"""A report as text for a terminal and as Markdown."""
+
+from collections.abc import Sequence
+
+from mhist_tune.report import confirmation
+from mhist_tune.report.confirmation import Confirmed
+from mhist_tune.report.document import Cost, Report
+from mhist_tune.report.figures import ReportFigure
+from mhist_tune.report.threshold import FixedThreshold
+from mhist_tune.search.audit import Audit
+from mhist_tune.words import Rows, change, counted, duration, interval, markdown_table, number, settings, text_table
+
+TABLE_COLUMNS = (
+    ("Loss", "log_loss"),
+    ("Precision", "precision"),
+    ("Recall", "recall"),
+    ("Specificity", "specificity"),
+    ("F1", "f1"),
+    ("Accuracy", "accuracy"),
+    ("AUROC", "auroc"),
+)
+_METRIC_NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "brier": "Brier score", "ece": "calibration error"}
+
+
+def to_table(report: Report) -> str:
+    """Return a report as text: one line per seed, mean and standard deviation, and every opening of the test set."""
+    lines = text_table(seed_rows(report))
+    return "\n".join([headline(report), "", report.result, "", *lines, "", *report.caveats, "", *opening_lines(report)])
+
+
+def to_markdown(report: Report, figures: Sequence[ReportFigure]) -> str:
+    """Return a report as Markdown with links to the figures' files beside it."""
+    parts = [f"# {headline(report)}", report.result]
+    for title, rows in tables(report):
+        parts += [f"## {title}", "\n".join(markdown_table(rows))]
+    parts += [f"## {one.title}\n\n![{one.title}]({one.name}.png)\n\n{one.caption}" for one in figures]
+    parts += [
+        "## Search",
+        "\n".join(f"- {line}" for line in search_lines(report)),
+        "## What limits these numbers",
+        "\n".join(f"- {caveat}" for caveat in report.caveats),
+        "## Openings of the test partition",
+        "\n".join(opening_lines(report)),
+        "## Methods",
+        report.methods,
+        "## To repeat it",
+        "```\n" + "\n".join(report.commands) + "\n```",
+        "\n".join(f"- {name}: {fact}" for name, fact in facts(report).items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_note(report: Report) -> str:
+    """Return a short report as Markdown: the result, the metrics, the caveats, the openings."""
+    parts = [
+        f"**{headline(report)}**",
+        report.result,
+        "\n".join(markdown_table(metric_rows(report))),
+        "\n".join(f"- {caveat}" for caveat in report.caveats),
+        "\n".join(opening_lines(report)),
+        f"[The whole report](/study/{report.study}/report)",
+    ]
+    return "\n\n".join(parts)
+
+
+def tables(report: Report) -> list[tuple[str, Rows]]:
+    """Return the report's tables with their titles; the first row of each is its head."""
+    found = [
+        ("Beside published results", reference_rows(report)),
+        ("Metrics on the test partition", metric_rows(report)),
+    ]
+    if report.gain and report.gain.difference:
+        found.append(("Against the study's default", gain_rows(report)))
+    if report.held_out:
+        found.append(("Calibration", calibration_rows(report.held_out)))
+    if report.confirm:
+        found.append(("Finalists of the search, out of fold", confirm_rows(report.confirm)))
+    return [*found, ("Error rates by votes", vote_rows(report)), ("Each seed, at 0.5", seed_rows(report))]
+
+
+def headline(report: Report) -> str:
+    """Return study, trial, number of images and of seeds."""
+    n_seeds, n_planned = report.n_seeds, report.n_seeds_planned
+    seeds = counted(n_seeds, "seed") if report.complete else f"only {n_seeds} of {n_planned} seeds have finished"
+    return f"{report.study}, trial {report.trial.number}: {report.n_images} test images, {seeds}"
+
+
+def seed_rows(report: Report) -> Rows:
+    """Return the method report's columns for each seed, mean and standard deviation."""
+    chosen = [report.metrics[name] for _, name in TABLE_COLUMNS]
+    return [
+        ["", *(title for title, _ in TABLE_COLUMNS)],
+        *(
+            [f"seed {seed}", *(number(metric.per_seed[index]) for metric in chosen)]
+            for index, seed in enumerate(report.seeds)
+        ),
+        ["mean", *(number(metric.mean) for metric in chosen)],
+        ["std", *(number(metric.std) for metric in chosen)],
+    ]
+
+
+def reference_rows(report: Report) -> Rows:
+    """Return this study beside published results."""
+    metrics = report.metrics
+    auroc = metrics["auroc"]
+    rows = [
+        ["", "model", "seeds", "AUROC", "F1", "accuracy", "remark"],
+        [
+            "this study",
+            report.model,
+            str(report.n_seeds),
+            _with_std(auroc.mean, auroc.std),
+            number(metrics["f1"].mean),
+            number(metrics["accuracy"].mean),
+            "" if report.is_mhist else "not MHIST's test partition",
+        ],
+    ]
+    for other in report.references:
+        scores = [_with_std(other.auroc, other.auroc_std), number(other.f1), number(other.accuracy)]
+        rows.append([other.source, other.model, str(other.n_seeds), *scores, other.remark])
+    return rows
+
+
+def metric_rows(report: Report) -> Rows:
+    """Return every metric at 0.5 and, where it depends on one, at the threshold fixed on held-out images."""
+    held_out = report.held_out
+    head = ["metric", "mean", "std", "95% interval"]
+    if held_out:
+        head += [f"at {held_out.threshold:.3f}", "95% interval"]
+    rows = [head]
+    for name, metric in report.metrics.items():
+        row = [_title(name), number(metric.mean), number(metric.std), interval(metric.ci95)]
+        if held_out:
+            there = held_out.metrics.get(name)
+            row += [number(there.mean), interval(there.ci95)] if there else ["", ""]
+        rows.append(row)
+    return rows
+
+
+def calibration_rows(held_out: FixedThreshold) -> Rows:
+    """Return log loss, Brier score and calibration error of raw and of corrected probabilities."""
+    rows = [["probabilities", "log loss", "95% interval", "Brier score", "95% interval", "calibration error"]]
+    names = {
+        "raw": "raw",
+        "recalibrated": "recalibrated on held-out images",
+        "prior_corrected": "prior-corrected (uses the test share of SSA)",
+    }
+    for name, metrics in held_out.calibration.items():
+        proper = [metrics["log_loss"], metrics["brier"]]
+        cells = [cell for metric in proper for cell in (number(metric.mean), interval(metric.ci95))]
+        rows.append([names[name], *cells, number(metrics["ece"].mean)])
+    return rows
+
+
+def gain_rows(report: Report) -> Rows:
+    """Return the chosen trial beside the study's default on the test images, and the differences of AUROC and F1."""
+    gain, names = report.gain, ("auroc", "auprc", "f1", "balanced_accuracy")
+    assert gain is not None
+    assert gain.metrics is not None
+    assert gain.difference is not None
+    assert gain.difference_f1 is not None
+    rows = [["", "seeds", *map(_title, names)]]
+    for title, n_seeds, metrics in (
+        (f"chosen, trial {report.trial.number}", report.n_seeds, report.metrics),
+        (f"default, trial {gain.default}", gain.n_seeds, gain.metrics),
+    ):
+        cells = [_with_std(metrics[name].mean, metrics[name].std) for name in names]
+        rows.append([title, str(n_seeds), *cells])
+    auroc, f1 = (change(one.estimate, one.ci95) for one in (gain.difference, gain.difference_f1))
+    return [*rows, ["difference, 95% interval", "", auroc, "", f1, ""]]
+
+
+def confirm_rows(confirmed: Confirmed) -> Rows:
+    """Return the finalists with their results in the search and out of fold."""
+    head = ["trial", "F1 in the search", "F1 out of fold", "95% interval", "AUROC", "epochs", "chosen in resamples"]
+    rows = [head]
+    for trial in confirmed.finalists:
+        name = f"{trial.trial}" + (", the default" if trial.is_default else "")
+        scores = [number(trial.search_value), number(trial.f1), interval(trial.ci95), number(trial.auroc)]
+        rows.append([name, *scores, str(trial.stop_epoch), f"{trial.selected:.0%}"])
+    return rows
+
+
+def vote_rows(report: Report) -> Rows:
+    """Return the error rate for each number of votes beside the pathologists' disagreement."""
+    return [
+        ["votes for SSA", "images", "error rate", "95% interval", "pathologists against"],
+        *(
+            [
+                f"{rate.votes} of 7",
+                str(rate.n_images),
+                number(rate.error_rate),
+                interval(rate.ci95),
+                number(rate.human_error_rate),
+            ]
+            for rate in report.by_votes
+        ),
+    ]
+
+
+def search_lines(report: Report) -> list[str]:
+    """Return sentences on the search: its size, missing importances, the audit, the confirmation, values at an edge."""
+    search = report.search
+    states = ", ".join(f"{count} {state.lower()}" for state, count in search.n_trials.items())
+    lines = [f"Trials: {states}."]
+    if search.importance.missing:
+        lines.append(f"Hyperparameter importance: {search.importance.missing}.")
+    lines += _audit_lines(search.audit)
+    if report.confirm:
+        lines += [f"{line[0].upper()}{line[1:]}." for line in confirmation.sentences(report.confirm)]
+        lines.append(
+            "The share of resamples of the train images in which a finalist is chosen measures how stable the choice "
+            "is; it is not the probability that the finalist is the best."
+        )
+    lines += [f"Edge of range: {alarm}." for alarm in search.edges]
+    return lines
+
+
+def _audit_lines(audit: Audit) -> list[str]:
+    if audit.missing:
+        return [f"Audit of the pruner: {audit.missing}."]
+    assert audit.saved_s is not None
+    assert audit.spent_s is not None
+    assert audit.rank_correlation is not None
+    best = (
+        f"the best of them is {audit.lost_f1:.3f} above the best of all others in validation F1"
+        if audit.lost_f1
+        else "none of them is better than the best of all others"
+    )
+    correlations = [f"{rho:.2f} after epoch {epoch}" for epoch, rho in audit.rank_correlation.items() if rho]
+    return [
+        f"Audit of the pruner: pruning saved about {duration(audit.saved_s)} on one device. "
+        f"Of {audit.n_audited} trials that were finished regardless of their scores, {audit.n_would_have_ended} would "
+        f"have been pruned; finishing them took {duration(audit.spent_s)}, and {best}.",
+        f"Rank correlation of scores with those at the end: {', '.join(correlations)}.",
+    ]
+
+
+def opening_lines(report: Report) -> list[str]:
+    """Return how often, when, by whom and why the test partition was opened."""
+    openings = report.test_openings
+    lines = [f"The test partition was opened {counted(len(openings), 'time')}:"]
+    for one in openings:
+        beside = "" if one.default in (None, one.trial) else f" and the default, trial {one.default}"
+        what = f"trial {one.trial}{beside}, {counted(len(one.seeds), 'seed')}"
+        if one.descriptive:
+            rows = counted(len(one.descriptive), "row")
+            what = f"descriptive: early-stopped models of {rows}, {counted(len(one.seeds), 'seed')}"
+        lines.append(f"- {one.opened_at} by {one.by}, {what}: {one.reason}")
+    return lines
+
+
+def facts(report: Report) -> dict[str, str]:
+    """Return what identifies the run: params, epochs, cost, hashes, versions."""
+    trial = report.trial
+    opening = next(one for one in report.test_openings if one.id == report.opening)
+    found = {
+        "Params": ", ".join(f"{name} = {value}" for name, value in trial.params.items()) or "none searched",
+        "Epochs": f"best {trial.best_epoch}, stopped {trial.stopped_epoch}, "
+        f"configured {trial.configured_epochs}; retrained for {report.stop_epoch}",
+        **({"Settings": settings(report.settings)} if report.settings else {}),
+        "Training of the seeds": _cost(report.training_speed),
+        "Search": _cost(report.search_cost),
+        **({"Confirming": _cost(report.confirm_cost)} if report.confirm else {}),
+        "Study definition": f"SHA-256 {report.definition_sha256}",
+        "Train partition": f"SHA-256 {report.dataset_fingerprint}",
+        "Test partition": f"SHA-256 {opening.test_fingerprint}",
+        "Versions": ", ".join(f"{name} {release}" for name, release in report.versions.items()),
+        "Predictions": "predictions.csv",
+    }
+    if report.weight_files:
+        found["Starting weights"] = "; ".join(f"{name}, SHA-256 {one}" for name, one in report.weight_files.items())
+    return found
+
+
+def _cost(cost: Cost) -> str:
+    text = f"{counted(cost.n_epochs, 'epoch')} in {duration(cost.elapsed_s)}"
+    if cost.images_per_s is not None:
+        text += f", {cost.images_per_s:.0f} images/s in training"
+    if cost.peak_memory_bytes is not None:
+        text += f", at most {cost.peak_memory_bytes / 2**20:.0f} MiB"
+    return text
+
+
+def _title(metric: str) -> str:
+    return _METRIC_NAMES.get(metric, metric.replace("_", " "))
+
+
+def _with_std(mean: float | None, std: float | None) -> str:
+    return number(mean, 4) if std is None else f"{number(mean, 4)} ± {number(std, 4)}"

@@ -1,0 +1,193 @@
+"""The sentences of a report: its result, its caveats, and a methods paragraph for a paper."""
+
+from typing import Any
+
+from mhist_tune.definition.hyperparameters import Hyperparameters
+from mhist_tune.mhist import N_TEST_IMAGES, N_TEST_SSA
+from mhist_tune.report import gain
+from mhist_tune.report.document import Report
+from mhist_tune.storage.studies import Study
+from mhist_tune.words import counted, interval, number
+
+_SAMPLERS = {
+    "tpe": "the tree-structured Parzen estimator",
+    "random": "random search",
+    "qmc": "quasi-Monte Carlo search",
+    "gp": "a Gaussian process",
+}
+_PRUNERS = {
+    "none": "no pruning",
+    "median": "median pruning",
+    "percentile": "percentile pruning",
+    "successive_halving": "successive halving",
+    "hyperband": "Hyperband",
+    "promotion": "asynchronous successive halving with promotion from checkpoints",
+}
+
+
+def result(report: Report) -> str:
+    """Return the result in one sentence."""
+    auroc = report.metrics["auroc"]
+    what = f"{report.model} tuned by study {report.study} (trial {report.trial.number})"
+    if auroc.mean is None:
+        return f"{what} has no AUROC, because the test partition has one class only."
+    std = "" if auroc.std is None else f" ± {auroc.std:.4f} (standard deviation)"
+    gained = gain.sentence(report.gain) if report.gain else None
+    text = (
+        f"{what} reaches a test AUROC of {auroc.mean:.4f}{std} over {counted(report.n_seeds, 'seed')}, "
+        f"95% interval {interval(auroc.ci95, 4)}, on {counted(report.n_images, 'image')}."
+    )
+    return f"{text} {gained}" if gained else text
+
+
+def caveats(report: Report) -> list[str]:
+    """Return the caveats that are needed to read the numbers."""
+    found = ["The positive class is SSA. Loss, Brier score and calibration error are means per image."]
+    slides = " (MHIST's come from 328)" if report.is_mhist else ""
+    drawn = f"images, which count as independent since no patient or slide is known{slides}"
+    if report.resampled_by == "group":
+        drawn = "whole groups of images"
+    found.append(
+        f"95% intervals resample {drawn}, once for all seeds, and the seeds independently of them. They are "
+        "conditional on the chosen configuration: the uncertainty of its choice by noisy validation scores is not "
+        "included."
+    )
+    if report.n_seeds == 1:
+        found.append("There is one seed, so the intervals do not include the variation between trainings.")
+    if not report.complete:
+        found.append(f"Only {report.n_seeds} of {report.n_seeds_planned} planned seeds have results.")
+    found.append("The calibration error has no interval: resampling biases it upwards.")
+    found.append(
+        f"The share of SSA is {report.share_ssa:.1%} here and "
+        + (f"{report.held_out.share_ssa:.1%} in training" if report.held_out else "another in training")
+        + ", so validation F1 and test F1 are not comparable and their difference is not given."
+    )
+    if report.extended_after_opening:
+        found.append(
+            f"The search went on with {counted(report.extended_after_opening, 'trial')} after the test partition "
+            "had been opened, so later choices may have been made with knowledge of test results."
+        )
+    if len(report.test_openings) > 1:
+        found.append(f"The test partition was opened {len(report.test_openings)} times; each look weakens the result.")
+    if not report.is_mhist:
+        found.append(
+            f"This test partition is not MHIST's ({N_TEST_IMAGES} images, {N_TEST_SSA} SSA), so published results are "
+            "not comparable."
+        )
+    return found
+
+
+_TASK = {
+    True: "sessile serrated adenoma (SSA) from hyperplastic polyp (HP) in MHIST's images of colorectal polyps",
+    False: "the class SSA from the class HP in images laid out as MHIST's",
+}
+"""The task, by whether the images are MHIST's."""
+
+
+def paragraph(report: Report, study: Study) -> str:
+    """Return a methods paragraph: data, reference standard, search, selection, retraining, statistics, software."""
+    definition, trial = study.definition, report.trial
+    hp = definition.hyperparameters(trial.params)
+    weights = {"pretrained": "pretrained weights", "random": "random weights"}.get(hp.weights, "weights from a file")
+    excluded = ", ".join(f"{votes}/7" for votes in hp.exclude_votes)
+    chosen = ", ".join(f"{name} = {_plain(value)}" for name, value in trial.params.items())
+    auroc = report.metrics["auroc"]
+    openings = report.test_openings
+    n_before = sum(one.id < report.opening for one in openings)
+    drawn = "groups" if report.resampled_by == "group" else "images"
+    sentences = [
+        f"We trained {hp.model} ({weights}) to distinguish {_TASK[report.is_mhist]}, whose labels are the majority of "
+        "seven votes.",
+        f"The train partition was split into {counted(report.n_train, 'image')} for training and "
+        f"{counted(report.n_val, 'image')} for validation, stratified on the votes"
+        + (", by whole groups" if report.resampled_by == "group" else " (no patient or slide identifiers exist)")
+        + f"; {counted(report.n_images, 'image')} ({report.share_ssa:.1%} SSA) were held back as the test "
+        "partition.",
+        f"Training images with {excluded} votes for SSA were left out." if excluded else "",
+        f"Images were {hp.image_size} px wide; augmentation was {_augmentation(hp)}.",
+        _compared(study) if definition.rows else _searched(report, study, hp),
+        _confirmed(report),
+        f"Trial {trial.number} was chosen {_chosen_by(report)}"
+        + (f" ({chosen})" if chosen else "")
+        + f" and retrained on the whole train partition with {counted(report.n_seeds, 'random seed')} for "
+        f"{counted(report.stop_epoch, 'epoch')}, without looking at any score.",
+        "The study's default was retrained with the same seeds beside it."
+        if report.gain and not report.gain.is_chosen
+        else "",
+        f"The test partition was opened {counted(len(openings), 'time')}, "
+        + (f"{n_before} of them before" if n_before else "after")
+        + " that choice was recorded.",
+        f"We report means over seeds with standard deviations and 95% intervals from a crossed bootstrap (2,000 "
+        f"resamples of {drawn}, shared by all seeds, and of seeds).",
+        ""
+        if auroc.mean is None
+        else f"Test AUROC was {number(auroc.mean, 4)} "
+        f"({'one seed' if auroc.std is None else 'SD ' + number(auroc.std, 4)}; "
+        f"95% interval {interval(auroc.ci95, 4)}).",
+        f"The software was mhist-tune {report.versions['mhist-tune']} with PyTorch {report.versions['torch']} "
+        f"and timm {report.versions['timm']}; the train images have the SHA-256 {report.dataset_fingerprint}.",
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _augmentation(hp: Hyperparameters) -> str:
+    probs = []
+    if "flip" in hp.augmentation:
+        probs.append(f"flips with p = {hp.flip_prob:g}")
+    if hp.augmentation not in ("none", "flip"):
+        probs.append(f"warps with p = {hp.augmentation_prob:g}")
+    text = f"{hp.augmentation} ({', '.join(probs)})" if probs else hp.augmentation
+    return f"{text} and stain jitter of {hp.stain_jitter:g} (p = {hp.stain_prob:g})" if hp.stain_jitter else text
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _searched(report: Report, study: Study, hp: Hyperparameters) -> str:
+    definition, states = study.definition, report.search.n_trials
+    space = "; ".join(f"{name}: {dimension}" for name, dimension in definition.space.items())
+    return (
+        f"Hyperparameters were searched with {_SAMPLERS[definition.sampler['name']]} and "
+        f"{_PRUNERS[definition.pruner['name']]} (Optuna {report.versions['optuna']}) in "
+        f"{counted(sum(states.values()), 'trial')} ({states['COMPLETE']} complete, {states['PRUNED']} pruned, "
+        f"{states['FAIL']} failed) of at most {counted(hp.epochs, 'epoch')}, stopped early after {hp.patience} epochs "
+        f"without a better validation F1" + (f", over {space}." if space else ".")
+    )
+
+
+def _confirmed(report: Report) -> str:
+    confirm = report.confirm
+    if not confirm:
+        return ""
+    default = " and its default" if any(one.is_default for one in confirm.finalists) else ""
+    text = (
+        f"The best configurations of the search{default}, {len(confirm.finalists)} in all, were trained again and "
+        f"predicted all {counted(confirm.n_images, 'train image')} out of fold. The {confirm.n_folds} folds, "
+        "stratified on the votes, were the same for all, and each number of epochs was fixed beforehand as the median "
+        "of the best ones on inner splits."
+    )
+    best = confirm.search_best
+    if best.optimism is not None:
+        text += (
+            f" The validation F1 of the search's best, trial {best.trial}, fell from {number(best.search_value)} "
+            f"to {number(best.confirmed_value)}."
+            if best.optimism > 0
+            else f" The F1 of the search's best, trial {best.trial}, did not fall."
+        )
+    return text
+
+
+def _chosen_by(report: Report) -> str:
+    confirm = report.confirm
+    if not confirm:
+        return "on validation F1"
+    return "for its F1 out of fold" if confirm.chosen == report.trial.number else "by hand"
+
+
+def _compared(study: Study) -> str:
+    definition = study.definition
+    return (
+        f"{counted(len(definition.rows), 'configuration')}, chosen beforehand, were each trained with "
+        f"{counted(definition.n_seeds, 'random seed')} and compared by the mean of their best validation F1."
+    )

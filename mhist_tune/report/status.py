@@ -1,0 +1,259 @@
+"""Where a study stands: slots, trials, workers, and its best trial.
+
+What needs NumPy is imported inside functions: loading that is a fifth of `status`, and needed only where finalists are
+confirmed or workers train.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mhist_tune import words
+from mhist_tune.search import selection
+from mhist_tune.storage import ledger
+from mhist_tune.storage.database import Storage
+from mhist_tune.storage.heartbeats import load_workers
+from mhist_tune.storage.ledger import AnySlot, StudySlots
+from mhist_tune.storage.openings import load_openings
+from mhist_tune.storage.outcome import EndState
+from mhist_tune.storage.stages import SlotState, Stage
+from mhist_tune.storage.studies import Study
+
+if TYPE_CHECKING:
+    from mhist_tune.report.confirmation import Confirmed
+
+_N_TIMED = 20  # finished trials whose mean time tells how long the rest will take
+_KEYS = {SlotState.WAITING: "paused"}  # the key that programs know
+_WORDS = {key: state for state, key in _KEYS.items()}
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """The trial to go on with: the search's best until its finalists are confirmed, and then the best confirmed one.
+
+    Attributes:
+        value: its objective in the search; None where a confirmed default did not complete there.
+        confirm: None before the finalists are confirmed.
+    """
+
+    number: int | None
+    slot: int
+    value: float | None
+    standard_error: float | None
+    best_epoch: int | None
+    stopped_epoch: int | None
+    params: dict[str, Any]
+    confirm: "Confirmed | None"
+
+
+@dataclass(frozen=True)
+class BestOfSearch(BestTrial):
+    """The best trial of a search; `n_ties` others lie within the standard error of its value."""
+
+    n_ties: int
+
+
+@dataclass(frozen=True)
+class BestOfTable(BestTrial):
+    """The first seed of the best row of a table; `value` is the mean over the row's `n_seeds` complete seeds."""
+
+    label: str
+    n_seeds: int
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """A worker that holds a lease, with what it last said about itself; None where it said nothing.
+
+    Attributes:
+        epoch: of the slot that it holds.
+    """
+
+    worker: str
+    host: str | None
+    device: str | None
+    images_per_s: float | None
+    memory_bytes: int | None
+    stage: str
+    slot: int
+    trial_number: int | None
+    epoch: int | None
+    lease_age_s: float
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a study stands.
+
+    Attributes:
+        stages: number of slots by stage and state.
+        trials: number of ended search trials by Optuna's state.
+        time_left_s: for the rest of the search; None where nobody works on it, or nothing is known.
+        test_openings: how often the test partition was opened.
+    """
+
+    study: str
+    state: str
+    settings: dict[str, Any]
+    stages: dict[str, dict[str, int]]
+    trials: dict[str, int]
+    best: BestTrial | None
+    workers: list[WorkerStatus]
+    time_left_s: float | None
+    test_openings: int
+
+
+def of_study(storage: Storage, study: Study) -> Status:
+    """Return where a study stands."""
+    slots = ledger.all_slots(storage, study)
+    return summary(storage, study, slots, best(storage, study, slots))
+
+
+def summary(storage: Storage, study: Study, slots: StudySlots, best: BestTrial | None) -> Status:
+    """Return what `of_study` does, from the slots of the study and the best of them."""
+    states = Counter(slot.outcome.state for slot in slots.search if slot.outcome)
+    workers = _workers(storage, study, [slot for stage in Stage for slot in slots.of(stage)])
+    return Status(
+        study=study.name,
+        state=study.state,
+        settings=study.settings,
+        stages={stage: dict(Counter(_KEYS.get(slot.state, slot.state) for slot in slots.of(stage))) for stage in Stage},
+        trials={state: states[state] for state in EndState},
+        best=best,
+        workers=workers,
+        time_left_s=_time_left_s(storage, study, slots.search, workers),
+        test_openings=len(load_openings(storage, study)),
+    )
+
+
+def best(storage: Storage, study: Study, slots: StudySlots | None = None) -> BestTrial | None:
+    """Return the trial to go on with, if any is complete. That costs a bootstrap where finalists are confirmed.
+
+    Args:
+        storage: where the study is.
+        study: the study.
+        slots: of the study; loaded if None.
+    """
+    if slots is None:
+        slots = ledger.all_slots(storage, study)
+    searched = slots.search
+    slot, confirmed, candidate = selection.best(study, searched), None, None
+    if slot and slots.confirm:
+        from mhist_tune.report import confirmation
+        from mhist_tune.search import finalists  # with NumPy
+
+        found = finalists.of_slots(storage, study, searched, slots.confirm)
+        slot = finalists.final_choice(study, searched, found)
+        if found and found.chosen:
+            candidate, confirmed = found.chosen.candidate, confirmation.document(found)
+    if slot is None or slot.outcome is None:
+        return None
+    outcome = slot.outcome
+    if candidate:
+        outcome = replace(outcome, params=candidate.params, value=candidate.search_value)
+    row = selection.best_row(study, searched)
+    common: dict[str, Any] = {
+        "number": slot.trial_number,
+        "slot": slot.slot,
+        "value": outcome.value if row is None else row.mean,
+        "standard_error": outcome.standard_error,
+        "best_epoch": outcome.best_epoch,
+        "stopped_epoch": outcome.stopped_epoch,
+        "params": outcome.params,
+        "confirm": confirmed,
+    }
+    if row is not None:
+        return BestOfTable(**common, label=row.label, n_seeds=len(row.slots))
+    return BestOfSearch(**common, n_ties=len(selection.ties(slot, searched)))
+
+
+def _workers(storage: Storage, study: Study, slots: Sequence[AnySlot]) -> list[WorkerStatus]:
+    """Return the workers whose lease has not run out."""
+    now, lease_s = storage.now(), study.definition.lease_s
+    said = {worker["worker"]: worker for worker in load_workers(storage, study)}
+    found = []
+    for slot in slots:
+        if slot.state != SlotState.LEASED or slot.expires_at is None or slot.expires_at < now:
+            continue
+        name = (slot.owner or "").rpartition(":")[0]
+        last = said.get(name, {})
+        is_this_slot = (last.get("stage"), last.get("slot")) == (slot.stage, slot.slot)
+        found.append(
+            WorkerStatus(
+                worker=name,
+                host=last.get("host"),
+                device=last.get("device"),
+                images_per_s=last.get("images_per_s"),
+                memory_bytes=last.get("memory_bytes"),
+                stage=slot.stage,
+                slot=slot.slot,
+                trial_number=slot.trial_number,
+                epoch=last.get("epoch") if is_this_slot else None,
+                lease_age_s=max(0.0, now + lease_s - slot.expires_at),
+            )
+        )
+    return found
+
+
+def _time_left_s(
+    storage: Storage, study: Study, slots: Sequence[AnySlot], workers: Sequence[WorkerStatus]
+) -> float | None:
+    """Return how long the present workers need for the rest of the search; None if that is not known."""
+    n_workers = len([worker for worker in workers if worker.stage == Stage.SEARCH])
+    done = [slot for slot in slots if slot.state == SlotState.DONE][-_N_TIMED:]
+    if not n_workers or not done:
+        return None
+
+    from mhist_tune.storage.epochs import elapsed_s  # imports NumPy
+
+    leased = [slot for slot in slots if slot.state == SlotState.LEASED]
+    spent_s = elapsed_s(storage, study, Stage.SEARCH, [slot.slot for slot in [*done, *leased]])
+    mean_s = sum(spent_s.get(slot.slot, 0.0) for slot in done) / len(done)
+    n_free = sum(slot.state == SlotState.FREE for slot in slots)
+    rest_s = sum(max(0.0, mean_s - spent_s.get(slot.slot, 0.0)) for slot in leased)
+    return (n_free * mean_s + rest_s) / n_workers
+
+
+def best_text(best: BestTrial) -> str:
+    """Return the best trial in one line."""
+    if isinstance(best, BestOfTable):
+        row = f'"{best.label}" (trial {best.number})'
+        return f"{row}, mean val F1 {words.number(best.value)} of {best.n_seeds} seeds"
+    if best.confirm is not None:
+        from mhist_tune.report import confirmation  # with NumPy
+
+        return "; ".join(confirmation.sentences(best.confirm))
+    error = "" if best.standard_error is None else f" ± {best.standard_error:.3f}"
+    text = f"trial {best.number}, val F1 {words.number(best.value)}{error} at epoch {best.best_epoch}"
+    if isinstance(best, BestOfSearch) and best.n_ties:
+        text += f"; {best.n_ties} more within this standard error"
+    return text
+
+
+def to_text(found: Status) -> str:
+    """Return where a study stands as lines of text."""
+    lines = [f"{found.study}  {found.state}"]
+    if probed := found.settings.get("probed"):
+        lines.append(f"  settings: {words.settings(probed)}")
+    for stage, counts in found.stages.items():
+        if counts:
+            states = ", ".join(f"{n} {_WORDS.get(state, state)}" for state, n in sorted(counts.items()))
+            lines.append(f"  {stage}: {states}")
+    trials = ", ".join(f"{n} {state.lower()}" for state, n in found.trials.items() if n)
+    if trials:
+        lines.append(f"  trials: {trials}")
+    if top := found.best:
+        lines.append(f"  best: {best_text(top)}")
+    for worker in found.workers:
+        progress = "" if worker.epoch is None else f", epoch {worker.epoch}"
+        speed = f", {worker.images_per_s:.0f} images/s" if worker.images_per_s else ""
+        memory = f", {worker.memory_bytes / 1e9:.1f} GB" if worker.memory_bytes else ""
+        lines.append(
+            f"  {worker.worker} on {worker.device or 'a device unknown yet'}: {worker.stage} trial "
+            f"{worker.trial_number}{progress}{speed}{memory}, lease {worker.lease_age_s:.0f} s old"
+        )
+    if (left_s := found.time_left_s) is not None:
+        lines.append(f"  time left: about {words.rough_duration(left_s)}")
+    lines.append(f"  test partition opened {words.counted(found.test_openings, 'time')}")
+    return "\n".join(lines)

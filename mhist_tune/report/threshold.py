@@ -1,0 +1,108 @@
+"""Decision threshold and recalibration, fixed on held-out images of the train partition and applied to test images.
+
+If the trial is confirmed, the held-out images are the whole train partition, predicted out of fold. Otherwise they are
+the validation images, on which the best epoch of the trial was chosen as well.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from mhist_tune.arrays import FloatArray
+from mhist_tune.report.evidence import Evidence
+from mhist_tune.search.finalists import Confirmation
+from mhist_tune.statistics import binary_metrics, calibration
+from mhist_tune.statistics.binary_metrics import MetricSummary
+from mhist_tune.statistics.calibration import ReliabilityBin
+from mhist_tune.storage import ledger
+from mhist_tune.storage.database import Storage
+from mhist_tune.storage.predictions import image_rows, predictions_of
+from mhist_tune.storage.stages import Stage
+
+_OF_CALIBRATION = ("log_loss", "brier", "ece")
+_OF_THRESHOLD = ("f1", "precision", "recall", "specificity", "accuracy", "balanced_accuracy")
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """Held-out images: a description of their source, their labels [n] and their probabilities of SSA [n]."""
+
+    source: str
+    labels: npt.NDArray[Any]
+    probabilities: FloatArray
+
+
+@dataclass(frozen=True)
+class FixedThreshold:
+    """A threshold and a recalibration with their results on the test images.
+
+    Attributes:
+        source: description of the held-out images.
+        n_images: number of held-out images.
+        share_ssa: share of SSA among the held-out images.
+        metrics: on the test images at the threshold, by name.
+        slope: of the recalibration of logits, as is `intercept`.
+        calibration: log loss, Brier score and calibration error on the test images, of raw, recalibrated and
+            prior-corrected probabilities.
+        reliability: the bins of each.
+    """
+
+    source: str
+    n_images: int
+    share_ssa: float
+    threshold: float
+    metrics: dict[str, MetricSummary]
+    slope: float
+    intercept: float
+    calibration: dict[str, dict[str, MetricSummary]]
+    reliability: dict[str, list[ReliabilityBin]]
+
+
+def document(storage: Storage, found: Evidence, confirmation: Confirmation | None) -> FixedThreshold | None:
+    """Return the threshold, the recalibration and their results; None without held-out predictions of both classes."""
+    images = found.images
+    held_out = _predicted(storage, found, confirmation)
+    if held_out is None or not 0 < held_out.labels.sum() < held_out.labels.size:
+        return None
+    threshold = calibration.f1_threshold(held_out.labels, held_out.probabilities)
+    fitted = calibration.platt(held_out.labels, held_out.probabilities)
+    probabilities = {"raw": found.probabilities, "recalibrated": fitted.apply(found.probabilities)}
+    share, test_share = float(held_out.labels.mean()), float(images.labels.mean())
+    if 0 < test_share < 1:
+        probabilities["prior_corrected"] = calibration.correct_prior(
+            probabilities["recalibrated"], fitted_on=share, applied_to=test_share
+        )
+    return FixedThreshold(
+        source=held_out.source,
+        n_images=len(held_out.labels),
+        share_ssa=share,
+        threshold=threshold,
+        metrics=binary_metrics.summary(
+            images.labels, found.probabilities, groups=images.groups, threshold=threshold, names=_OF_THRESHOLD
+        ),
+        slope=fitted.slope,
+        intercept=fitted.intercept,
+        calibration={
+            name: binary_metrics.summary(images.labels, mapped, groups=images.groups, names=_OF_CALIBRATION)
+            for name, mapped in probabilities.items()
+        },
+        reliability={
+            name: calibration.reliability(images.labels, mapped.mean(axis=0)) for name, mapped in probabilities.items()
+        },
+    )
+
+
+def _predicted(storage: Storage, found: Evidence, confirmation: Confirmation | None) -> _Predicted | None:
+    study, trial = found.study, found.payload.trial
+    finalist = confirmation.of_trial(trial) if confirmation else None
+    if confirmation and finalist:
+        source = f"train images that search trial {trial} predicted out of fold"
+        return _Predicted(source, confirmation.labels, finalist.probabilities)
+    stored = predictions_of(storage, study, Stage.SEARCH, "val")
+    slots = ledger.slots(storage, study, Stage.SEARCH)
+    mine = [slot.slot for slot in slots if slot.trial_number == trial and slot.slot in stored]
+    if not mine:
+        return None
+    labels = image_rows(storage, study, "val").labels
+    return _Predicted(f"validation images of search trial {trial}, at its best epoch", labels, stored[mine[0]])

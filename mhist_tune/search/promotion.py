@@ -1,0 +1,137 @@
+"""Successive halving with waiting trials: which trials go on from a rung, which wait there, and which are pruned.
+
+The rule is ASHA's (Li et al. 2020, algorithm 2): of n trials that have arrived at a rung, the best
+n // reduction_factor go on. It is applied whenever a trial arrives, because only arrivals change its result. A trial
+that is not among the best waits. It is promoted when enough worse trials have arrived. It is pruned when it could not
+be promoted even if every remaining slot were worse; its checkpoint is then no longer needed.
+
+Every function here depends only on the arrivals and their order.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from mhist_tune.storage.decision import Decision, Verdict
+
+
+@dataclass
+class Rung:
+    """The state of one rung.
+
+    Attributes:
+        epoch: the epoch at which trials arrive, 1-based.
+        values: the value up to `epoch` of each slot that has arrived.
+        waiting: the arrived slots that were neither promoted nor pruned.
+        n_promoted: number of promoted slots.
+    """
+
+    epoch: int
+    values: dict[int, float] = field(default_factory=dict)
+    waiting: set[int] = field(default_factory=set)
+    n_promoted: int = 0
+
+    def take(self, slot: int, decision: Decision) -> None:
+        """Record a decision about `slot`, made when it arrived or later."""
+        self.values[slot] = decision.value
+        self.waiting.discard(slot)
+        match decision.verdict:
+            case Verdict.WAIT:
+                self.waiting.add(slot)
+            case Verdict.GO_ON:
+                self.n_promoted += 1
+
+    def ranked(self) -> list[int]:
+        """Return the arrived slots, best first; of equal ones the lower number first."""
+        return sorted(self.values, key=lambda slot: (-self.values[slot], slot))
+
+
+def arrive(rung: Rung, slot: int, value: float, *, reduction_factor: int, n_slots: int) -> dict[int, Decision]:
+    """Decide what the arrival of `slot` means for the slots at a rung. `rung` is not changed.
+
+    Args:
+        rung: the rung before the arrival.
+        slot: the arriving slot, not in `rung.values`.
+        value: its value so far.
+        reduction_factor: one in this many trials goes on.
+        n_slots: number of slots of the search, the most that can ever arrive.
+
+    Returns:
+        The decision for each slot that is affected, that of the arriving slot first.
+    """
+    after = Rung(rung.epoch, {**rung.values, slot: value}, {*rung.waiting, slot}, rung.n_promoted)
+    ranked = after.ranked()
+    n_best, n_ever = len(ranked) // reduction_factor, max(1, n_slots // reduction_factor)
+    decisions = {slot: _waits(after, ranked, slot, n_best)}
+    for rank, other in enumerate(ranked, 1):
+        if other in after.waiting and rank <= n_best:
+            decisions[other] = _promoted(after, ranked, other, n_best)
+        elif other in after.waiting and rank > n_ever:
+            reason = (
+                f"{after.values[other]:.3f} is number {rank} at rung {rung.epoch}, where at most {n_ever} can go on"
+            )
+            decisions[other] = _decision(after, ranked, other, n_ever, reason, Verdict.PRUNE)
+    return decisions
+
+
+def close(rungs: Iterable[Rung], *, reduction_factor: int) -> dict[int, Decision]:
+    """Return the decisions about waiting slots when all other slots have ended; empty if none waits.
+
+    If a rung has waiting slots and promoted none, for want of arrivals, its best slot is promoted and nothing else is
+    decided: a search must end with a complete trial. Otherwise all waiting slots are pruned.
+
+    Args:
+        rungs: all rungs of the search.
+        reduction_factor: as in `arrive`.
+    """
+    rungs = list(rungs)
+    for rung in rungs:
+        if rung.waiting and not rung.n_promoted:
+            ranked = rung.ranked()
+            return {ranked[0]: _promoted(rung, ranked, ranked[0], 1)}
+    decisions = {}
+    for rung in rungs:
+        ranked = rung.ranked()
+        n_best = max(1, len(ranked) // reduction_factor)
+        for slot in sorted(rung.waiting):
+            decisions[slot] = _decision(
+                rung, ranked, slot, n_best, _compared(rung, ranked, slot, n_best), Verdict.PRUNE
+            )
+    return decisions
+
+
+def can_go_on(value: float, others: Sequence[float], *, reduction_factor: int) -> bool:
+    """Return whether a trial with `value` is among the best at a rung at which `others` have arrived."""
+    n_best = max(1, (len(others) + 1) // reduction_factor)
+    return sum(other > value for other in others) < n_best
+
+
+def _promoted(rung: Rung, ranked: list[int], slot: int, n_best: int) -> Decision:
+    return _decision(rung, ranked, slot, n_best, _compared(rung, ranked, slot, n_best), Verdict.GO_ON)
+
+
+def _waits(rung: Rung, ranked: list[int], slot: int, n_best: int) -> Decision:
+    reason = (
+        _compared(rung, ranked, slot, n_best)
+        if n_best
+        else (f"{rung.values[slot]:.3f} waits at rung {rung.epoch}: too few trials have arrived there for one to go on")
+    )
+    return _decision(rung, ranked, slot, n_best, reason, Verdict.WAIT)
+
+
+def _compared(rung: Rung, ranked: list[int], slot: int, n_best: int) -> str:
+    verb = "among" if slot in ranked[:n_best] else "not among"
+    from_value = rung.values[ranked[n_best - 1]]
+    value = rung.values[slot]
+    return f"{value:.3f} is {verb} the best {n_best} of {len(ranked)} at rung {rung.epoch} (from {from_value:.3f})"
+
+
+def _decision(rung: Rung, ranked: list[int], slot: int, n_best: int, reason: str, verdict: Verdict) -> Decision:
+    threshold = rung.values[ranked[n_best - 1]] if 0 < n_best <= len(ranked) else None
+    return Decision(
+        verdict=verdict,
+        epoch=rung.epoch,
+        value=rung.values[slot],
+        threshold=threshold,
+        n_competitors=len(ranked) - 1,
+        reason=reason,
+    )

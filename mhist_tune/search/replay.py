@@ -1,0 +1,156 @@
+"""Whether a search can be repeated from its records: every suggestion derived again, compared with what was trained.
+
+The numbers that a suggestion rests on are those of the ledger; Optuna's tables, which show the same ones, are compared.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mhist_tune.definition import space
+from mhist_tune.errors import UsageError
+from mhist_tune.search import selection, suggestions
+from mhist_tune.search.pruning import smoothed
+from mhist_tune.storage import ledger, studies
+from mhist_tune.storage.database import Storage
+from mhist_tune.storage.epochs import EpochRow, epochs_of
+from mhist_tune.storage.ledger import SearchSlot
+from mhist_tune.storage.stages import Stage
+from mhist_tune.storage.studies import Study
+
+_TOLERANCE = 1e-9  # another machine's libraries may round the last digit differently
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of repeating one slot.
+
+    Attributes:
+        slot: its number.
+        trial: its trial's number.
+        source: suggested, given (by the definition), or unrecorded (by a version that kept no record).
+        problems: what does not fit, in words; empty where all does.
+    """
+
+    slot: int
+    trial: int
+    source: str
+    problems: list[str]
+
+
+def replay(storage: Storage, study: Study) -> dict[str, Any]:
+    """Return a JSON-safe document: how many slots match, and a verdict on each that has a trial.
+
+    Raises:
+        UsageError: the study is a table, in which nothing is suggested.
+    """
+    if study.definition.rows:
+        raise UsageError(f"{study.name} is a table of rows: nothing in it was suggested")
+    slots = [slot for slot in ledger.slots(storage, study, Stage.SEARCH) if slot.trial_number is not None]
+    found = {slot: event.detail for slot, event in suggestions.recorded(storage, study, Stage.SEARCH).items()}
+    epochs = {slot.slot: epochs_of(storage, study, Stage.SEARCH, slot.slot) for slot in slots}
+    study_id = studies.optuna_study_id(storage, study, Stage.SEARCH)
+    optuna_trials = storage.retrying(lambda: storage.optuna.get_all_trials(study_id, deepcopy=False))
+    shown = {trial.number: trial for trial in optuna_trials}
+    history = _History(slots, found, epochs)
+    verdicts = []
+    for slot in slots:
+        number = slot.trial_number
+        assert number is not None
+        wanted = history.params.get(number)
+        problems = _outcome_problems(slot, epochs[slot.slot], study.definition.smoothing)
+        if slot.slot in found:
+            problems += _suggestion_problems(study, slot.slot, found[slot.slot], history)
+        if wanted is not None and number not in shown:
+            problems.append("Optuna has no such trial")
+        elif wanted is not None:
+            problems += _differences("Optuna's trial", shown[number].params, wanted)
+            problems += _differences("the outcome", (slot.outcome and slot.outcome.params) or wanted, wanted)
+        source = "given" if slot.payload.params is not None else "suggested" if slot.slot in found else "unrecorded"
+        verdicts.append(Verdict(slot.slot, number, source, problems))
+    return {
+        "study": study.name,
+        "matching": sum(not one.problems and one.source != "unrecorded" for one in verdicts),
+        "differing": sum(bool(one.problems) for one in verdicts),
+        "unrecorded": sum(one.source == "unrecorded" for one in verdicts),
+        "slots": [asdict(one) for one in verdicts],
+    }
+
+
+def to_text(document: Mapping[str, Any]) -> str:
+    """Return the document as lines: a summary, and every problem."""
+    counts = [f"{document[name]} {name}" for name in ("matching", "differing", "unrecorded") if document[name]]
+    lines = [f"{document['study']}: {', '.join(counts) or 'no trial yet'}"]
+    for one in document["slots"]:
+        lines += [f"  trial {one['trial']} (slot {one['slot']}): {problem}" for problem in one["problems"]]
+    return "\n".join(lines)
+
+
+class _History:
+    """The ledger's numbers by trial number: params, the score of every epoch, and the values of complete trials."""
+
+    def __init__(
+        self,
+        slots: Sequence[SearchSlot],
+        found: Mapping[int, Mapping[str, Any]],
+        epochs: Mapping[int, Sequence[EpochRow]],
+    ) -> None:
+        self.params: dict[int, Mapping[str, Any]] = {}
+        self.scores: dict[int, list[float]] = {}
+        self.values: dict[int, float] = {}
+        for slot in slots:
+            number, outcome = slot.trial_number, slot.outcome
+            assert number is not None
+            params: Mapping[str, Any] | None = slot.payload.params
+            if not params:
+                params = found[slot.slot]["params"] if slot.slot in found else outcome.params if outcome else None
+            if params is not None:
+                self.params[number] = params
+            self.scores[number] = [math.nan if row.score is None else row.score for row in epochs[slot.slot]]
+            if selection.is_complete(slot):
+                self.values[number] = selection.value_of(slot)
+
+
+def _suggestion_problems(study: Study, slot: int, detail: Mapping[str, Any], history: _History) -> list[str]:
+    dimensions = {name: space.parse(name, table) for name, table in detail["space"].items()}
+    try:
+        trials = suggestions.seen_again(
+            detail["visible"],
+            dimensions,
+            params=history.params,
+            scores=history.scores,
+            values=history.values,
+        )
+    except (KeyError, IndexError):
+        return ["a trial that it was suggested from is not on record any more"]
+    derived = suggestions.suggest(study.definition.sampler, slot, dimensions, trials)
+    return _differences("the suggestion on record", detail["params"], derived)
+
+
+def _outcome_problems(slot: SearchSlot, epochs: Sequence[EpochRow], smoothing: int) -> list[str]:
+    """Compare a complete trial's value with its curve, from which it is computed again."""
+    if not selection.is_complete(slot):
+        return []
+    value, best_epoch = selection.value_of(slot), selection.best_epoch_of(slot)
+    scores = [row.score for row in epochs if row.score is not None]
+    if [row.epoch for row in epochs[:best_epoch]] != list(range(1, best_epoch + 1)) or len(scores) < best_epoch:
+        return [f"its best epoch is {best_epoch}, but not every epoch up to that one is on record"]
+    computed = smoothed(scores, best_epoch, smoothing)
+    if math.isclose(computed, value, rel_tol=_TOLERANCE):
+        return []
+    return [f"its value is {value}, but its scores up to epoch {best_epoch} give {computed}"]
+
+
+def _differences(whose: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{whose} has {name} = {found.get(name)!r} instead of {value!r}"
+        for name, value in wanted.items()
+        if not _is_same(found.get(name), value)
+    ]
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=_TOLERANCE)
+    return bool(one == other)

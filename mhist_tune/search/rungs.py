@@ -1,0 +1,205 @@
+"""The rungs of a search with the pruner `promotion`: arrivals, promotions, and what becomes of those that wait.
+
+Decisions are taken one after another under the study's lock, and each is an event. So the ids of these events are the
+order of the arrivals, a process reads only those that it has not seen, and a single process that is given the same
+arrivals decides the same (`promotion`). All that follows from an arrival is written together with it. The slot of a
+trial that waits is `waiting`, with the outcome that it has unless it is promoted. A promoted slot is `free` again and
+claimed before all others. So is a pruned one: the worker that claims it removes its checkpoints.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import ColumnElement, Connection, Row
+
+from mhist_tune.errors import UsageError
+from mhist_tune.search import promotion
+from mhist_tune.search.promotion import Rung
+from mhist_tune.search.pruning import is_audited
+from mhist_tune.storage import studies, tables
+from mhist_tune.storage.database import Storage
+from mhist_tune.storage.decision import Decision, Verdict
+from mhist_tune.storage.leases import Claim, fence, is_held
+from mhist_tune.storage.outcome import EndState, Outcome
+from mhist_tune.storage.stages import SlotState, Stage
+from mhist_tune.storage.studies import Study
+
+KIND = "rung"
+"""The kind of the events: what was decided about a slot at a rung, in the order of the decisions."""
+
+_CLOSING = 1_000_000  # the priority of slots of which nothing but the end is left
+
+
+class RungBook:
+    """What one process knows of the rungs of a study's stage.
+
+    Args:
+        storage: where the study is.
+        study: its pruner is `promotion`.
+        stage: of which the slots are.
+    """
+
+    def __init__(self, storage: Storage, study: Study, stage: Stage) -> None:
+        self._storage, self._study, self._stage = storage, study, stage
+        self._rungs: dict[int, Rung] = {}
+        self._latest: dict[tuple[int, int], Decision] = {}  # by slot and epoch
+        self._last_event = 0
+
+    def arrive(self, claim: Claim, *, epoch: int, value: float, if_not_promoted: Outcome) -> Decision:
+        """Let the claimed slot arrive at a rung, and return what was decided: now, or when it had arrived before.
+
+        Args:
+            claim: must still hold; it ends here if the trial is to wait.
+            epoch: of the rung, recorded.
+            value: the trial's value so far.
+            if_not_promoted: the outcome of the slot if it waits and is never promoted; `reason` and `decision` are
+                added.
+
+        Raises:
+            StaleTokenError: the claim no longer holds.
+        """
+
+        def work(connection: Connection) -> Decision:
+            studies.lock_study(connection, self._study)
+            fence(connection, claim)
+            self._read_news(connection)
+            if (known := self._latest.get((claim.slot, epoch))) is not None:
+                return known
+            n_slots = connection.execute(
+                sqlalchemy.select(sqlalchemy.func.count()).where(
+                    self._is_stage, tables.slots.c.state != SlotState.CANCELLED
+                )
+            ).scalar_one()
+            rung = self._rungs.get(epoch, Rung(epoch))
+            decisions = promotion.arrive(
+                rung,
+                claim.slot,
+                value,
+                reduction_factor=self._study.definition.pruner["reduction_factor"],
+                n_slots=n_slots,
+            )
+            if is_audited(self._study.definition.pruner, claim.slot):
+                decisions = {claim.slot: decisions[claim.slot].for_audit()}
+            own = decisions[claim.slot]
+            if own.verdict is Verdict.WAIT:
+                waits = {
+                    "state": SlotState.WAITING,
+                    "expires_at": None,
+                    "if_not_promoted": _with_reason(if_not_promoted, own),
+                }
+                connection.execute(sqlalchemy.update(tables.slots).where(is_held(claim)).values(waits))
+            self._write(connection, decisions, arrived=claim.slot, n_slots=n_slots)
+            return own
+
+        return self._storage.transaction(work)
+
+    def close(self) -> None:
+        """Promote or prune the waiting trials if no slot is left that could change the decision."""
+
+        def work(connection: Connection) -> None:
+            studies.lock_study(connection, self._study)
+            is_open = tables.slots.c.state.in_((SlotState.FREE, SlotState.LEASED))
+            if connection.execute(
+                sqlalchemy.select(tables.slots.c.slot).where(self._is_stage, is_open).limit(1)
+            ).first():
+                return
+            self._read_news(connection)
+            rungs = [self._rungs[epoch] for epoch in sorted(self._rungs)]
+            self._write(
+                connection, promotion.close(rungs, reduction_factor=self._study.definition.pruner["reduction_factor"])
+            )
+
+        self._storage.transaction(work)
+
+    def thaw(self, number: int) -> Decision:
+        """Promote the waiting trial of that number by hand, and return the decision.
+
+        Raises:
+            UsageError: it does not wait.
+        """
+        slots = tables.slots.c
+        query = sqlalchemy.select(slots.slot, slots.state, slots.outcome)
+
+        def work(connection: Connection) -> Decision:
+            studies.lock_study(connection, self._study)
+            row = connection.execute(query.where(self._is_stage, slots.trial_number == number)).first()
+            if row is None or row.state != SlotState.WAITING:
+                raise self._not_waiting(number, row)
+            self._read_news(connection)
+            rung = next(rung for rung in self._rungs.values() if row.slot in rung.waiting)
+            decision = Decision(
+                verdict=Verdict.GO_ON,
+                epoch=rung.epoch,
+                value=rung.values[row.slot],
+                n_competitors=len(rung.values) - 1,
+                reason="continued by hand",
+            )
+            self._write(connection, {row.slot: decision})
+            return decision
+
+        return self._storage.transaction(work)
+
+    def _not_waiting(self, number: int, row: Row[Any, Any, Any] | None) -> UsageError:
+        name = self._study.name
+        if row is None:
+            return UsageError(f"{name} has no trial {number}", hint=f"mhist-tune status {name}")
+        is_pruned = row.outcome is not None and row.outcome.state is EndState.PRUNED
+        why = "was pruned, and its checkpoint is gone" if is_pruned else "does not wait"
+        hint = 'a trial can be continued while it waits at a rung of the pruner "promotion"'
+        return UsageError(f"trial {number} of {name} {why}", hint=hint)
+
+    @property
+    def _is_stage(self) -> ColumnElement[bool]:
+        slots = tables.slots.c
+        return sqlalchemy.and_(slots.study == self._study.uuid, slots.stage == self._stage)
+
+    def _read_news(self, connection: Connection) -> None:
+        events = tables.events.c
+        is_new = sqlalchemy.and_(events.study == self._study.uuid, events.stage == self._stage, events.kind == KIND)
+        query = sqlalchemy.select(events.id, events.slot, events.detail).where(is_new, events.id > self._last_event)
+        for event, slot, detail in connection.execute(query.order_by(events.id)):
+            decision = Decision.from_json(detail)
+            if not is_audited(self._study.definition.pruner, slot):
+                self._rungs.setdefault(decision.epoch, Rung(decision.epoch)).take(slot, decision)
+            self._latest[slot, decision.epoch] = decision
+            self._last_event = event
+
+    def _write(self, connection: Connection, decisions: Mapping[int, Decision], **cause: int) -> None:
+        """Write decisions down, and move those of them that are about waiting slots."""
+        epochs, slots = tables.epochs, tables.slots
+        for slot, decision in decisions.items():
+            is_epoch = sqlalchemy.and_(
+                epochs.c.study == self._study.uuid,
+                epochs.c.stage == self._stage,
+                epochs.c.slot == slot,
+                epochs.c.epoch == decision.epoch,
+            )
+            event = {"study": self._study.uuid, "stage": self._stage, "slot": slot, "at": self._storage.clock}
+            detail = {**decision.to_json(), **cause}
+            connection.execute(sqlalchemy.insert(tables.events).values(**event, kind=KIND, detail=detail))
+            connection.execute(sqlalchemy.update(epochs).where(is_epoch).values(decision=decision))
+            if decision.verdict is Verdict.WAIT:
+                continue
+            waits = sqlalchemy.and_(self._is_stage, slots.c.slot == slot, slots.c.state == SlotState.WAITING)
+            outcome = connection.execute(sqlalchemy.select(slots.c.if_not_promoted).where(waits)).scalar()
+            if outcome is None:  # the arriving one, which its worker holds
+                continue
+            moved: dict[str, Any] = {"state": SlotState.FREE, "if_not_promoted": None, "priority": decision.epoch}
+            if decision.verdict is Verdict.PRUNE:
+                moved |= {"outcome": _with_reason(outcome, decision), "priority": _CLOSING}
+            connection.execute(sqlalchemy.update(slots).where(waits).values(moved))
+
+
+def waiting(storage: Storage, study: Study, stage: Stage) -> dict[int, int]:
+    """Return the tokens of the waiting slots of a stage by the id of their trial; a token changes with every claim."""
+    slots = tables.slots.c
+    query = sqlalchemy.select(slots.trial_id, slots.token).where(
+        slots.study == study.uuid, slots.stage == stage, slots.state == SlotState.WAITING
+    )
+    return storage.read(lambda connection: {row.trial_id: row.token for row in connection.execute(query)})
+
+
+def _with_reason(outcome: Outcome, decision: Decision) -> Outcome:
+    return replace(outcome, reason=decision.reason, decision=decision)

@@ -1,0 +1,103 @@
+"""Which trial is the best one: decided on validation records alone.
+
+A search is led by its best trial. In a table, where every row is trained with several seeds, the row with the best mean
+leads: the best single trial would be the luckiest seed.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mhist_tune.storage.ledger import AnySlot, SearchSlot
+from mhist_tune.storage.stages import OPEN
+from mhist_tune.storage.studies import Study
+
+
+@dataclass(frozen=True)
+class RowScore:
+    """A row of a table as far as it has been trained.
+
+    Attributes:
+        label: the row's.
+        slots: its complete slots, by seed.
+        n_failed: trainings that ended without a result, such as diverged ones.
+    """
+
+    label: str
+    slots: tuple[SearchSlot, ...]
+    n_failed: int
+
+    @property
+    def mean(self) -> float | None:
+        """The mean validation F1 over the complete seeds; None if there is none."""
+        return statistics.fmean(value_of(slot) for slot in self.slots) if self.slots else None
+
+
+def row_scores(study: Study, slots: Sequence[SearchSlot]) -> list[RowScore]:
+    """Return every row of a table with what its search slots have given, in the order of the definition."""
+    scores = []
+    for row in study.definition.rows:
+        ended = [slot for slot in slots if slot.payload.label == row.label and slot.outcome is not None]
+        complete = tuple(sorted((slot for slot in ended if is_complete(slot)), key=lambda slot: slot.payload.seed or 0))
+        scores.append(RowScore(row.label, complete, len(ended) - len(complete)))
+    return scores
+
+
+def best_row(study: Study, slots: Sequence[SearchSlot]) -> RowScore | None:
+    """Return the row with the best mean validation F1, of equal ones the first.
+
+    A row with a failed training is left out: the mean over its other seeds would be that of the lucky ones.
+    """
+    scores = [score for score in row_scores(study, slots) if score.slots and not score.n_failed]
+    return max(scores, key=lambda score: score.mean or 0.0, default=None)
+
+
+def best(study: Study, slots: Sequence[SearchSlot]) -> SearchSlot | None:
+    """Return the best of a study's search slots: the first seed of the best row, or the best trial."""
+    if study.definition.rows:
+        row = best_row(study, slots)
+        return row.slots[0] if row else None
+    return next(iter(ranked(slots)), None)
+
+
+def ranked(slots: Sequence[SearchSlot]) -> list[SearchSlot]:
+    """Return the complete slots, the highest value first, of equal ones the first."""
+    done = [slot for slot in slots if is_complete(slot)]
+    return sorted(done, key=lambda slot: (-value_of(slot), slot.slot))
+
+
+def ties(best: SearchSlot, slots: Sequence[SearchSlot]) -> list[SearchSlot]:
+    """Return the other complete slots whose value lies within the standard error of the best one's, if it has one."""
+    if best.outcome is None or best.outcome.standard_error is None:
+        return []
+    lowest = value_of(best) - best.outcome.standard_error
+    return [slot for slot in ranked(slots) if slot.slot != best.slot and value_of(slot) >= lowest]
+
+
+def unfinished(slots: Sequence[AnySlot]) -> list[AnySlot]:
+    """Return the slots that are not finished."""
+    return [slot for slot in slots if slot.state in OPEN]
+
+
+def is_complete(slot: AnySlot) -> bool:
+    """Return whether a slot's trial was trained to its end."""
+    return slot.outcome is not None and slot.outcome.is_complete
+
+
+def best_epoch_of(slot: AnySlot) -> int:
+    """Return the best epoch of a complete slot."""
+    assert slot.outcome is not None and slot.outcome.best_epoch is not None
+    return slot.outcome.best_epoch
+
+
+def params_of(slot: AnySlot) -> dict[str, Any]:
+    """Return the params of a complete slot."""
+    assert slot.outcome is not None and slot.outcome.params is not None
+    return slot.outcome.params
+
+
+def value_of(slot: AnySlot) -> float:
+    """Return the value of a complete slot."""
+    assert slot.outcome is not None and slot.outcome.value is not None
+    return slot.outcome.value

@@ -1,0 +1,275 @@
+"""Studies: the stored definition, the images of the splits, the first slots, and Optuna's studies beside ours."""
+
+import functools
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import Connection, Row
+
+from mhist_tune.definition.hyperparameters import PROBED, Hyperparameters
+from mhist_tune.definition.study_file import StudyDefinition
+from mhist_tune.errors import DataError, StudyExistsError, StudyNotFoundError, did_you_mean
+from mhist_tune.storage import optuna_mirror, tables
+from mhist_tune.storage.database import Storage
+from mhist_tune.storage.payloads import Payload, SearchPayload, to_json
+from mhist_tune.storage.stages import SlotState, Stage, StudyState
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as it was when it was read.
+
+    Attributes:
+        uuid: 32 hexadecimal digits; a name that is used again gets another one.
+        dataset: the fingerprint of the images and the hash of each weight file at its creation.
+        settings: settings that the first worker measured, for all workers.
+        state: see `StudyState`.
+        created_at: epoch seconds.
+    """
+
+    uuid: str
+    name: str
+    definition: StudyDefinition
+    dataset: dict[str, Any]
+    settings: dict[str, Any]
+    state: StudyState
+    created_at: float
+
+    @property
+    def folder_name(self) -> str:
+        """The name of the study's folders of checkpoints, weights and thumbnails."""
+        return f"{self.name}-{self.uuid[:8]}"
+
+
+def create_study(
+    storage: Storage,
+    definition: StudyDefinition,
+    *,
+    dataset: dict[str, Any],
+    image_sets: Mapping[str, Sequence[Sequence[Any]]],
+) -> Study:
+    """Store a study with its images and its search slots, and return it. The same study again changes nothing.
+
+    Our rows are one transaction. Optuna's study follows. If a kill comes between the two, the next call makes it.
+
+    Args:
+        storage: where it is stored.
+        definition: the resolved definition; see its `slot_payloads`.
+        dataset: JSON; its `fingerprint` must be the same when a study is created again.
+        image_sets: by name, the rows [name, label, votes, group or None] in the order that probabilities will have.
+
+    Raises:
+        StudyExistsError: the name is taken by another definition, or by an Optuna study that is not ours.
+        DataError: the study exists, for other images.
+    """
+    new_uuid = uuid.uuid4().hex
+
+    def insert(connection: Connection) -> None:
+        row = {
+            "uuid": new_uuid,
+            "name": definition.name,
+            "definition": definition.to_json(),
+            "sha256": definition.sha256,
+            "dataset": dataset,
+            "settings": {},
+            "state": StudyState.ACTIVE,
+            "created_at": storage.clock,
+        }
+        if not connection.execute(
+            storage.insert_new(tables.studies).values(row), execution_options={"preserve_rowcount": True}
+        ).rowcount:
+            return
+        for name, rows in image_sets.items():
+            insert_image_set(connection, new_uuid, name, rows)
+        insert_slots(
+            connection, new_uuid, Stage.SEARCH, [SearchPayload(**payload) for payload in definition.slot_payloads()]
+        )
+
+    names = [optuna_name(definition.name, stage) for stage in Stage]
+    if _find(storage, definition.name) is None:
+        foreign = [name for name in names if optuna_mirror.is_foreign(storage, name, None)]
+        # found a second time: somebody else has just created this very study
+        if foreign and _find(storage, definition.name) is None:
+            raise optuna_mirror.foreign_error(storage, foreign[0])
+        storage.transaction(insert)
+    study = load_study(storage, definition.name)
+    if study.definition.sha256 != definition.sha256:
+        raise StudyExistsError(
+            f'study "{study.name}" exists with another definition',
+            hint=f"give the new one another name, or delete the old one: mhist-tune delete-study {study.name}",
+        )
+    if study.dataset.get("fingerprint") != dataset.get("fingerprint"):
+        raise DataError(
+            f'study "{study.name}" was created with other images',
+            hint="point --data to the same copy of the data set, or give the new study another name",
+        )
+    optuna_study_id(storage, study, Stage.SEARCH)
+    return study
+
+
+def insert_image_set(connection: Connection, study_uuid: str, name: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Insert an image set, which must be new."""
+    values = {"study": study_uuid, "image_set": name, "n_images": len(rows), "rows": [list(row) for row in rows]}
+    connection.execute(sqlalchemy.insert(tables.image_sets).values(values))
+
+
+def insert_slots(
+    connection: Connection, study_uuid: str, stage: Stage, payloads: Sequence[Payload], *, priority: int = 0
+) -> list[int]:
+    """Insert free slots numbered after the last one of the stage, and return their numbers; needs `lock_study`."""
+    slots = tables.slots
+    last = sqlalchemy.select(sqlalchemy.func.max(slots.c.slot)).where(slots.c.study == study_uuid)
+    highest = connection.execute(last.where(slots.c.stage == stage)).scalar()
+    first = 0 if highest is None else highest + 1
+    rows = [
+        {
+            "study": study_uuid,
+            "stage": stage,
+            "slot": first + index,
+            "payload": to_json(payload),
+            "token": 0,
+            "state": SlotState.FREE,
+            "n_claims": 0,
+            "priority": priority,
+        }
+        for index, payload in enumerate(payloads)
+    ]
+    if rows:
+        connection.execute(sqlalchemy.insert(slots), rows)
+    return [first + index for index in range(len(rows))]
+
+
+def lock_study(connection: Connection, study: Study) -> Row[Any]:
+    """Return the study's row, locked until the transaction ends.
+
+    Raises:
+        StudyNotFoundError: it was deleted meanwhile.
+    """
+    query = sqlalchemy.select(tables.studies).where(tables.studies.c.uuid == study.uuid).with_for_update()
+    row = connection.execute(query).first()
+    if row is None:
+        raise StudyNotFoundError(f'study "{study.name}" was deleted')
+    return row
+
+
+def load_study(storage: Storage, name: str) -> Study:
+    """Return the study of that name.
+
+    Raises:
+        StudyNotFoundError: there is none.
+    """
+    row = _find(storage, name)
+    if row is None:
+        query = sqlalchemy.select(tables.studies.c.name)
+        known = storage.read(lambda connection: list(connection.execute(query).scalars()))
+        raise StudyNotFoundError(
+            f'there is no study "{name}" in {storage.url_safe}{did_you_mean(name, known)}',
+            hint="mhist-tune studies lists them" if known else f"create it: mhist-tune create-study {name}",
+        )
+    return _study(row)
+
+
+def hyperparameters(study: Study, params: Mapping[str, Any]) -> Hyperparameters:
+    """Return what `fit` takes: the definition's fixed fields, these params, and what was probed for the study."""
+    fields = study.definition.hyperparameters(params).to_dict()
+    probed = {"compile": "off", **study.settings["probed"]}  # what was probed before passes could be compiled
+    return Hyperparameters.from_dict({**fields, **{name: probed[name] for name in PROBED}})
+
+
+def list_studies(storage: Storage) -> list[Study]:
+    """Return all studies, the oldest first."""
+    query = sqlalchemy.select(tables.studies).order_by(tables.studies.c.created_at, tables.studies.c.name)
+    return [_study(row) for row in storage.read(lambda connection: connection.execute(query).all())]
+
+
+def delete_study(storage: Storage, study: Study) -> None:
+    """Delete a study's rows, in Optuna's tables and in ours. After a kill, call it again; its files are `delete`'s."""
+    # Optuna's come first: while our rows stand, the study can be found and deleted again.
+    for stage in Stage:
+        optuna_mirror.delete(storage, optuna_name(study, stage), study.uuid)
+
+    def work(connection: Connection) -> None:
+        for table in tables.OF_A_STUDY:
+            connection.execute(sqlalchemy.delete(table).where(table.c.study == study.uuid))
+        connection.execute(sqlalchemy.delete(tables.studies).where(tables.studies.c.uuid == study.uuid))
+
+    storage.transaction(work)
+
+
+def set_setting(storage: Storage, study: Study, key: str, value: Any) -> Study:
+    """Set one setting unless it is set already, and return the study with the setting that stands.
+
+    Args:
+        storage: where the study is.
+        study: as it was read.
+        key: the setting's name.
+        value: JSON.
+    """
+
+    def work(connection: Connection) -> Study:
+        row = lock_study(connection, study)
+        if key not in row.settings:
+            _update(connection, study, settings={**row.settings, key: value})
+        return _study(lock_study(connection, study))
+
+    return storage.transaction(work)
+
+
+def redefine(storage: Storage, study: Study, definition: StudyDefinition) -> Study:
+    """Replace a study's definition, whose hash and text stay those of its creation, and return the study."""
+
+    def work(connection: Connection) -> Study:
+        lock_study(connection, study)
+        _update(connection, study, definition=definition.to_json())
+        return _study(lock_study(connection, study))
+
+    return storage.transaction(work)
+
+
+def set_state(storage: Storage, study: Study, state: StudyState) -> None:
+    """Make a study active, paused or stopped. No slot of a paused study is claimed."""
+    storage.transaction(lambda connection: _update(connection, study, state=state))
+
+
+def optuna_name(study: Study | str, stage: Stage) -> str:
+    """Return the name of the Optuna study of a stage: `NAME`, `NAME.confirm`, `NAME.retrain`."""
+    name = study if isinstance(study, str) else study.name
+    return name if stage == Stage.SEARCH else f"{name}.{stage}"
+
+
+def optuna_study_id(storage: Storage, study: Study, stage: Stage) -> int:
+    """Return Optuna's id of the study of a stage, which is made (direction: maximize) if it is missing.
+
+    Raises:
+        StudyExistsError: an Optuna study of that name is not ours.
+    """
+    return optuna_mirror.ensure(storage, optuna_name(study, stage), study.uuid)
+
+
+def _find(storage: Storage, name: str) -> Row[Any] | None:
+    query = sqlalchemy.select(tables.studies).where(tables.studies.c.name == name)
+    return storage.read(lambda connection: connection.execute(query).first())
+
+
+def _study(row: Row[Any]) -> Study:
+    return Study(
+        uuid=row.uuid,
+        name=row.name,
+        definition=_definition(row.definition),
+        dataset=row.dataset,
+        settings=row.settings,
+        state=row.state,
+        created_at=row.created_at,
+    )
+
+
+@functools.lru_cache(maxsize=128)
+def _definition(record: str) -> StudyDefinition:
+    return StudyDefinition.from_json(record)
+
+
+def _update(connection: Connection, study: Study, **values: Any) -> None:
+    connection.execute(sqlalchemy.update(tables.studies).where(tables.studies.c.uuid == study.uuid).values(values))

@@ -1,0 +1,67 @@
+"""Small copies of test images for a report's contact sheet: one zip file for each study, in the storage folder.
+
+They are not in the database, because more people may read it than the agreement of the data set covers. A report that
+is made on a machine without the file has no contact sheet.
+"""
+
+import io
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from mhist_tune.storage.database import Storage
+from mhist_tune.storage.studies import Study
+from mhist_tune.writing import replaced
+
+_SIDE, _QUALITY = 112, 80
+
+
+def path_of(storage: Storage, study: Study) -> Path:
+    """Return the path of a study's thumbnails."""
+    return storage.root / "thumbnails" / f"{study.folder_name}.zip"
+
+
+def write(path: Path, names: Sequence[str], images: npt.NDArray[np.uint8]) -> None:
+    """Write a JPEG of each image, unless the file exists. Several processes may do so at the same time.
+
+    Args:
+        path: of the zip file.
+        names: [n].
+        images: [n, 3, H, W].
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    if path.exists():
+        return
+    with replaced(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        for name, image in zip(names, images, strict=True):
+            picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+            picture.thumbnail((_SIDE, _SIDE))
+            buffer = io.BytesIO()
+            picture.save(buffer, "JPEG", quality=_QUALITY)
+            archive.writestr(name, buffer.getvalue())
+
+
+def remove(storage: Storage, study: Study) -> None:
+    """Remove a study's thumbnails from this storage folder, unfinished files too; nothing happens if there are none.
+
+    Raises:
+        OSError: they cannot be removed.
+    """
+    path = path_of(storage, study)
+    for found in path.parent.glob(f"{path.stem}.*"):
+        found.unlink(missing_ok=True)
+
+
+def read(path: Path, names: Sequence[str]) -> dict[str, bytes]:
+    """Return the JPEG files of the named images, without images that have none."""
+    if not path.exists():
+        return {}
+    with zipfile.ZipFile(path) as archive:
+        stored = set(archive.namelist())
+        return {name: archive.read(name) for name in names if name in stored}

@@ -1,0 +1,84 @@
+"""One attempt at a claimed slot: its run, and what becomes of the slot however the run ends."""
+
+import contextlib
+import traceback
+from collections.abc import Callable
+
+from mhist_tune.errors import DeviceError, MhistTuneError, StorageError
+from mhist_tune.events import Interrupted
+from mhist_tune.storage import event_log, ledger
+from mhist_tune.storage.leases import Claim, LeaseKeeper, StaleTokenError
+from mhist_tune.storage.outcome import EndState, Outcome
+from mhist_tune.training import memory
+from mhist_tune.worker.session import Session
+from mhist_tune.worker.slot_run import EndedEarly, SlotRun, Waits
+from mhist_tune.worker.trial_checkpoints import LeftToOthers
+
+N_ATTEMPTS_AFTER_ERRORS = 3
+"""How often a trial that fails by itself is tried before it is recorded as FAIL."""
+
+_RELEASE_S = 5.0
+
+
+def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Outcome]) -> None:
+    """Run a claimed slot to its end with `work`, which returns the outcome.
+
+    A lease lost on the way ends the run quietly, a stop request frees the slot, and an error is recorded with its
+    traceback and the slot freed, until it has failed `N_ATTEMPTS_AFTER_ERRORS` times and becomes FAIL. What is the
+    machine's fault (its database, disk, memory or device) is nobody's score: it frees the slot and ends the worker.
+
+    Raises:
+        Interrupted: a signal asked to stop; the slot is free.
+        MhistTuneError: this worker cannot go on; the slot is free, or will be when its lease has run out.
+    """
+    storage, name = session.storage, session.study.name
+    stage, slot = claim.stage, claim.slot
+    with LeaseKeeper(storage, claim, session.study.definition.lease_s) as keeper:
+        run = SlotRun(session, claim, keeper)
+        try:
+            try:
+                run.conclude(claim.outcome or _outcome_of(work, run))
+            except Interrupted:
+                run.checkpoints.writer.save_kept()
+                raise
+            finally:
+                run.checkpoints.writer.finish()  # no save outlives the lease
+        except Waits as waits:
+            session.emit("waits", study=name, stage=stage, slot=slot, reason=str(waits))
+        except StaleTokenError:
+            session.emit("lost", study=name, stage=stage, slot=slot)
+        except LeftToOthers:
+            _release(session, claim)
+        except StorageError as error:
+            _release(session, claim)
+            kept = f"{error}; trial {run.trial.number} of {name} keeps its checkpoint and is resumed from it"
+            raise StorageError(kept, hint=error.hint) from error
+        except (Interrupted, MhistTuneError):
+            _release(session, claim)
+            raise
+        except Exception as error:
+            if fault := memory.device_fault(error):
+                _release(session, claim)
+                raise DeviceError(f"{session.device} {fault}: {error}".splitlines()[0]) from error
+            summary = f"{type(error).__name__}: {error}"
+            detail = {"error": summary, "traceback": traceback.format_exc()}
+            event_log.event(storage, session.study, kind="error", stage=stage, slot=slot, detail=detail)
+            session.emit("error", study=name, stage=stage, slot=slot, error=summary)
+            errors = event_log.events(storage, session.study, kind="error", stage=stage, slot=slot)
+            if len(errors) < N_ATTEMPTS_AFTER_ERRORS:
+                ledger.release(storage, claim)
+            else:
+                run.conclude(Outcome(state=EndState.FAIL, reason=summary))
+
+
+def _outcome_of(work: Callable[[SlotRun], Outcome], run: SlotRun) -> Outcome:
+    try:
+        return work(run)
+    except EndedEarly as ended:
+        return ended.outcome
+
+
+def _release(session: Session, claim: Claim) -> None:
+    """Free the slot if the database is there; if not, the lease runs out by itself."""
+    with contextlib.suppress(Interrupted, StorageError):
+        ledger.release(session.storage, claim, retry_s=_RELEASE_S)

@@ -1,0 +1,193 @@
+"""The session of a worker in one study: the data, the device, and the search records that it has read."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mhist_tune.data import cache
+from mhist_tune.data.images import ImageSet
+from mhist_tune.definition.hyperparameters import PROBED, Hyperparameters
+from mhist_tune.errors import DataError
+from mhist_tune.events import Emit, StopRequest
+from mhist_tune.search.rungs import RungBook, waiting
+from mhist_tune.search.sampler_storage import SamplerStorage
+from mhist_tune.search.scores import ScoreBook
+from mhist_tune.storage import studies
+from mhist_tune.storage.database import Storage
+from mhist_tune.storage.leases import SlotKey
+from mhist_tune.storage.predictions import image_rows
+from mhist_tune.storage.stages import Stage
+from mhist_tune.storage.studies import Study
+from mhist_tune.training import memory, models, probe
+from mhist_tune.training.checkpoints.store import CheckpointStore
+from mhist_tune.worker.checkpoint_places import open_checkpoints
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A slot that this worker skips because it cannot read the trial's checkpoint.
+
+    Attributes:
+        place: the place of the checkpoint; None if this worker's own store is unreachable.
+        n_epochs: the number of recorded epochs.
+        again_at: the time from which this worker may claim it if there is no other slot, monotonic seconds.
+    """
+
+    place: str | None
+    n_epochs: int
+    again_at: float
+
+    def is_unchanged(self, other: "Elsewhere") -> bool:
+        """Return whether nobody trained it in between."""
+        return (self.place, self.n_epochs) == (other.place, other.n_epochs)
+
+
+@dataclass(frozen=True)
+class Session:
+    """The session of a worker in one study.
+
+    Attributes:
+        train: the whole train partition.
+        cache_dir: the folder of decoded partitions.
+        checkpoints: the store of training states.
+        emit: receives events.
+        micro_batch_size: the images of a micro-batch that fit this worker's device; None for any number.
+        elsewhere: slots that this worker skips.
+    """
+
+    storage: Storage
+    study: Study
+    data_root: Path
+    cache_dir: Path
+    checkpoints: CheckpointStore
+    train: ImageSet
+    device: torch.device
+    worker: str
+    emit: Emit
+    stop: StopRequest
+    micro_batch_size: int | None = None
+    elsewhere: dict[SlotKey, Elsewhere] = field(default_factory=dict)
+    _subsets: dict[str, ImageSet] = field(default_factory=dict)
+    _scores: dict[Stage, ScoreBook] = field(default_factory=dict)
+    _rungs: dict[Stage, RungBook] = field(default_factory=dict)
+
+    def subset(self, image_set: str) -> ImageSet:
+        """Return the images of a stored set (`train` or `val`) in their stored order."""
+        if image_set not in self._subsets:
+            self._subsets[image_set] = self.train.take(self.positions(image_set))
+        return self._subsets[image_set]
+
+    def positions(self, image_set: str) -> npt.NDArray[np.int64]:
+        """Return the positions of a stored set's images in the train partition, in their stored order."""
+        position = {name: index for index, name in enumerate(self.train.names)}
+        names = image_rows(self.storage, self.study, image_set).names
+        return np.array([position[name] for name in names], dtype=np.int64)
+
+    def scores(self, stage: Stage) -> ScoreBook:
+        """Return the scores of a stage's slots that this process has read."""
+        if stage not in self._scores:
+            self._scores[stage] = ScoreBook(self.storage, self.study, stage)
+        return self._scores[stage]
+
+    def rungs(self, stage: Stage) -> RungBook:
+        """Return the rungs of a stage that this process has read. Only the pruner `promotion` has rungs."""
+        if stage not in self._rungs:
+            self._rungs[stage] = RungBook(self.storage, self.study, stage)
+        return self._rungs[stage]
+
+    @functools.cached_property
+    def sampler_storage(self) -> SamplerStorage:
+        """Optuna's storage as the search's sampler sees it."""
+        return SamplerStorage(self.storage.rdb, lambda: waiting(self.storage, self.study, Stage.SEARCH))
+
+    def hyperparameters(self, params: Mapping[str, Any]) -> Hyperparameters:
+        """Return what `studies.hyperparameters` does, with a micro-batch that fits the device."""
+        hp = studies.hyperparameters(self.study, params)
+        if self.micro_batch_size is None or hp.micro_batch_size <= self.micro_batch_size or memory.is_coupled(hp):
+            return hp
+        return replace(hp, micro_batch_size=self.micro_batch_size)
+
+
+def open_session(
+    storage: Storage,
+    study: Study,
+    *,
+    data_root: Path,
+    device: str,
+    worker: str,
+    emit: Emit,
+    stop: StopRequest,
+    checkpoints: CheckpointStore | None = None,
+) -> Session:
+    """Check that the data and the weights are the study's, measure its settings if nobody has, and load the images.
+
+    Args:
+        storage: where the study is.
+        study: the study.
+        data_root: the folder of the data set.
+        device: torch's name of the device.
+        worker: the name of the worker.
+        emit: receives events.
+        stop: asks the worker to stop.
+        checkpoints: the store of checkpoints; None for the one in the storage folder.
+
+    Raises:
+        DataError: the images or a weight file differ from those of the study.
+    """
+    fingerprint = cache.fingerprint(data_root)
+    if fingerprint != study.dataset["fingerprint"]:
+        raise DataError(
+            f"the images under {data_root} are not those that {study.name} was created with",
+            hint="point --data to the same copy of the data set",
+        )
+    for weights, sha256 in study.dataset.get("weight_files", {}).items():
+        if models.weights_identity(weights) != sha256:
+            raise DataError(
+                f"{weights} is not the weight file that {study.name} was created with",
+                hint=f"its sha256 must be {sha256}",
+            )
+    hp = study.definition.hyperparameters(study.definition.default_params())
+    torch_device = torch.device(device)
+    study, micro_batch_size = _settings(storage, study, hp, torch_device, emit)
+    cache_dir = storage.root / "cache"
+    return Session(
+        storage=storage,
+        study=study,
+        data_root=data_root,
+        cache_dir=cache_dir,
+        checkpoints=checkpoints or open_checkpoints(None, storage.root),
+        train=cache.load_train(data_root, image_size=hp.image_size, cache_dir=cache_dir).to(torch_device),
+        device=torch_device,
+        worker=worker,
+        emit=emit,
+        stop=stop,
+        micro_batch_size=micro_batch_size,
+    )
+
+
+def _settings(
+    storage: Storage, study: Study, hp: Hyperparameters, device: torch.device, emit: Emit
+) -> tuple[Study, int | None]:
+    """Return the study with its measured settings, and the micro-batch that fits this device, None for any.
+
+    On another kind of device than the measured one the settings stay, so that trials are comparable. Only the
+    micro-batch follows the memory of this device.
+    """
+    name = probe.device_name(device)
+    if "probed" not in study.settings:
+        study = studies.set_setting(storage, study, "probed", probe.measure(hp, device, study.definition.space))
+    probed = study.settings["probed"]
+    micro_batch_size: int | None = probed.get("micro_batch_size")
+    emit("setting", study=study.name, **{key: probed.get(key) for key in (*PROBED, "micro_batch_size")})
+    if probed.get("device", name) != name:
+        default = studies.hyperparameters(study, study.definition.default_params())
+        micro_batch_size = probe.micro_batch_size(default, device)
+        shown = {"device": name, "probed_on": probed["device"], "micro_batch_size": micro_batch_size}
+        emit("hardware", study=study.name, **shown)
+    return study, micro_batch_size

@@ -1,0 +1,93 @@
+"""The confirm stage: the finalists of a search are trained again out of fold, on the same folds.
+
+First the images outside each fold are split again (an inner split): a finalist trains on one part and stops early on
+the other, which gives its number of epochs. Then it trains on all images outside a fold for that fixed number, and
+predicts the fold. The images that score a training neither stop it nor choose its epoch.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mhist_tune.search import finalists
+from mhist_tune.search.finalists import fold_set, inner_set
+from mhist_tune.seeds import derive_seed
+from mhist_tune.statistics import binary_metrics
+from mhist_tune.storage import ledger
+from mhist_tune.storage.database import Storage
+from mhist_tune.storage.outcome import EndState, Outcome
+from mhist_tune.storage.payloads import INNER, OUTER, ConfirmPayload
+from mhist_tune.storage.predictions import record_predictions
+from mhist_tune.storage.stages import OPEN, SlotState, Stage
+from mhist_tune.storage.studies import Study
+from mhist_tune.training.prediction import predict
+from mhist_tune.worker.slot_run import SlotRun
+
+
+def add_slots(storage: Storage, study: Study) -> None:
+    """Add the slots that can be trained now: after the search, and after the inner splits. Each is added once.
+
+    An extended search gets slots for the trials that are new among its best.
+    """
+    if study.definition.confirm is None or _is_open(ledger.counts(storage, study, Stage.SEARCH)):
+        return
+    slots = ledger.slots(storage, study, Stage.CONFIRM)
+    for candidate in finalists.candidates(study, ledger.slots(storage, study, Stage.SEARCH)):
+        mine = [slot for slot in slots if slot.payload.trial == candidate.trial]
+        n_epochs = finalists.stop_epoch([slot for slot in mine if slot.payload.fit == INNER])
+        if not mine:
+            fit, stop_epoch = INNER, None
+        elif n_epochs is not None and all(slot.payload.fit == INNER for slot in mine):
+            fit, stop_epoch = OUTER, n_epochs
+        else:
+            continue
+        payloads = [
+            ConfirmPayload(
+                trial=candidate.trial,
+                params=candidate.params,
+                search_value=candidate.search_value,
+                fit=fit,
+                stop_epoch=stop_epoch,
+                fold=fold,
+            )
+            for fold in range(study.definition.confirm["n_folds"])
+        ]
+        ledger.add_slots(storage, study, Stage.CONFIRM, payloads, key=f"{fit} {candidate.trial}")
+
+
+def run(run: SlotRun) -> Outcome:
+    """Train one finalist for one fold: on an inner split, or for its fixed number of epochs and predict the fold.
+
+    Raises:
+        EndedEarly: it diverged.
+    """
+    session, payload = run.session, run.claim.payload
+    assert isinstance(payload, ConfirmPayload)
+    definition, fold = session.study.definition, payload.fold
+    run.trial.ensure(payload.params, trial=payload.trial, fit=payload.fit, fold=fold)
+    hp = session.hyperparameters(payload.params)
+    seed = derive_seed(definition.sampler["seed"], "confirm", fold)
+    held_out = session.positions(fold_set(fold))
+    outside = np.setdiff1d(np.arange(len(session.train)), held_out)
+    if payload.fit == INNER:
+        inner = session.positions(inner_set(fold))
+        train, val = session.train.take(np.setdiff1d(outside, inner)), session.train.take(inner)
+        result = run.fit(hp, train, val, seed=seed, image_set=inner_set(fold))
+        value = result.best_score
+    else:
+        result = run.fit(hp, session.train.take(outside), None, seed=seed, stop_epoch=payload.stop_epoch)
+        scored = session.train.take(held_out)
+        probabilities = predict(result.state_dict, hp, scored, device=session.device)
+        record_predictions(session.storage, run.claim, fold_set(fold), probabilities)
+        value = binary_metrics.metrics_of(scored.labels.numpy(), probabilities)["f1"]
+    return Outcome(
+        state=EndState.COMPLETE,
+        value=value,
+        best_epoch=result.best_epoch,
+        stopped_epoch=len(result.history),
+        sampling=run.sampling,
+    )
+
+
+def _is_open(counts: Mapping[SlotState, int]) -> bool:
+    return any(counts.get(state) for state in OPEN)

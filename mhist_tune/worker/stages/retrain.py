@@ -1,0 +1,130 @@
+"""Retraining on the whole train partition with one seed, and its predictions for the test partition.
+
+The test partition is loaded under an opening that `open_test` has recorded. Nothing else loads it.
+"""
+
+from collections.abc import Callable
+
+from mhist_tune.arrays import FloatArray
+from mhist_tune.data import holdout
+from mhist_tune.data.images import ImageSet
+from mhist_tune.definition.hyperparameters import Hyperparameters
+from mhist_tune.errors import DataError
+from mhist_tune.storage import kept_weights, thumbnails
+from mhist_tune.storage.openings import load_openings
+from mhist_tune.storage.outcome import EndState, Outcome
+from mhist_tune.storage.payloads import DescriptivePayload, RetrainPayload
+from mhist_tune.storage.predictions import record_predictions, save_image_set
+from mhist_tune.training import saved_model
+from mhist_tune.training.fit import fit
+from mhist_tune.training.fit_result import EpochResult, FitResult
+from mhist_tune.training.prediction import predict
+from mhist_tune.worker.session import Session
+from mhist_tune.worker.slot_run import SlotRun
+
+
+def run(run: SlotRun) -> Outcome:
+    """Train one seed on the whole train partition, predict the test partition once, and store its probabilities.
+
+    Raises:
+        EndedEarly: it diverged; the seed has no predictions.
+    """
+    session, payload = run.session, run.claim.payload
+    assert isinstance(payload, RetrainPayload)
+    run.trial.ensure(payload.params, seed=payload.seed, trial=payload.trial)
+    hp = session.hyperparameters(payload.params)
+    result = run.fit(hp, session.train, None, seed=payload.seed, stop_epoch=payload.stop_epoch)
+    if payload.seed == kept_weights.SEED:
+        path = kept_weights.path_of(session.storage, session.study, payload)
+        saved_model.write_weights(path, result.state_dict)
+    _predict_test(run, hp, result)
+    return Outcome(
+        state=EndState.COMPLETE,
+        value=result.history[-1].metrics["train_loss"],
+        best_epoch=result.best_epoch,
+        stopped_epoch=len(result.history),
+        sampling=run.sampling,
+    )
+
+
+def run_with_validation(run: SlotRun) -> Outcome:
+    """Train one row as the table did, stopped early on validation images, and store its test probabilities.
+
+    Raises:
+        EndedEarly: it diverged; the seed has no predictions.
+    """
+    session, payload = run.session, run.claim.payload
+    assert isinstance(payload, DescriptivePayload)
+    run.trial.ensure(payload.params, seed=payload.seed, trial=payload.trial)
+    hp = session.hyperparameters(payload.params)
+    result = run.fit(hp, session.subset("train"), session.subset("val"), seed=payload.seed)
+    _predict_test(run, hp, result)
+    return Outcome(
+        state=EndState.COMPLETE,
+        value=result.best_score,
+        best_epoch=result.best_epoch,
+        stopped_epoch=len(result.history),
+        sampling=run.sampling,
+    )
+
+
+def _predict_test(run: SlotRun, hp: Hyperparameters, result: FitResult) -> None:
+    test = _load_test(run.session)
+    probabilities = predict(result.state_dict, hp, test, device=run.session.device)
+    record_predictions(run.session.storage, run.claim, "test", probabilities)
+
+
+def rerun(session: Session, payload: RetrainPayload, on_epoch: Callable[[EpochResult], None]) -> FloatArray:
+    """Train a finished slot's seed once more, under the opening that stands; return its test probabilities, [n].
+
+    Nothing is recorded, but the weights that are kept are written where they are missing.
+
+    Args:
+        session: of the study.
+        payload: the slot's.
+        on_epoch: hears each epoch.
+
+    Raises:
+        Diverged: as `fit`.
+        DataError: the test partition is not the one that was opened.
+    """
+    hp = session.hyperparameters(payload.params)
+    result = fit(
+        hp,
+        session.train,
+        None,
+        seed=payload.seed,
+        device=session.device,
+        checkpoint=None,
+        on_epoch=on_epoch,
+        on_step=lambda _done, _images: session.stop.check(),
+        stop_epoch=payload.stop_epoch,
+    )
+    path = kept_weights.path_of(session.storage, session.study, payload)
+    if payload.seed == kept_weights.SEED and not path.exists():
+        saved_model.write_weights(path, result.state_dict)
+    return predict(result.state_dict, hp, _load_test(session), device=session.device)
+
+
+def _load_test(session: Session) -> ImageSet:
+    """Load the test partition under the opening that stands, and store its labels and votes beside the predictions."""
+    storage, study = session.storage, session.study
+    fingerprint = holdout.test_fingerprint(session.data_root)
+    if any(opening.fingerprint != fingerprint for opening in load_openings(storage, study)):
+        raise DataError(
+            f"the test partition under {session.data_root} is not the one that {study.name} was opened with",
+            hint="use the same copy of the data set on every worker",
+        )
+    test = holdout.load_test(
+        session.data_root,
+        image_size=study.definition.hyperparameters({}).image_size,
+        cache_dir=session.cache_dir,
+    )
+    groups = test.groups or [None] * len(test.names)
+    rows = [
+        [name, int(label), int(votes), group]
+        for name, label, votes, group in zip(test.names, test.labels.tolist(), test.votes.tolist(), groups, strict=True)
+    ]
+    save_image_set(storage, study, "test", rows)
+    thumbnails.write(thumbnails.path_of(storage, study), test.names, test.images.numpy())
+    return test

@@ -1,0 +1,186 @@
+"""The worker processes of one machine, one for each device: starting, listening, restarting after a crash, stopping."""
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
+from typing import Any
+
+from mhist_tune.errors import DeviceError, MhistTuneError
+from mhist_tune.events import Emit, Interrupted, StopRequest
+from mhist_tune.worker.devices import n_cores
+from mhist_tune.worker.options import WorkerOptions
+
+N_CRASHES = 3
+"""The number of crashes within `CRASHES_S` seconds that ends the work on a device."""
+
+CRASHES_S = 600.0
+
+_LISTEN_S = 0.2
+# One process imports everything, uses no device, and is forked for each worker. Workers share its memory, and a restart
+# after a crash takes no time.
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["mhist_tune.worker.preload"])
+
+
+def run_workers(options: WorkerOptions, devices: Sequence[str], emit: Emit, stop: StopRequest) -> None:
+    """Serve with one process for each entry of `devices`. A single one on the CPU runs in this process.
+
+    The processes share the cores. Each has a log file below `logs/` in the storage folder. A process that crashes is
+    restarted up to `N_CRASHES` - 1 times, and the others go on.
+
+    Raises:
+        Interrupted: a signal asked to stop; every slot is free.
+        MhistTuneError: the error that ended a worker process.
+    """
+    n_threads = max(1, n_cores() // len(devices))
+    if list(devices) == ["cpu"]:
+        from mhist_tune.worker.preload import serve
+
+        serve(options, "cpu", n_threads, emit, stop)
+        return
+    supervised = [_Supervised(options, device, n_threads) for device in devices]
+    for one in supervised:
+        one.start()
+    try:
+        _listen(supervised, emit, stop)
+    finally:
+        for one in supervised:
+            one.process.terminate()
+    if stop.signum:
+        raise Interrupted(stop.signum)
+    for one in supervised:
+        if one.error is not None:
+            raise one.error
+
+
+@dataclass(eq=False)
+class _Supervised:
+    """One device and the process that serves it.
+
+    Attributes:
+        error: the error that ended the work on this device; None while it goes on.
+        fault: the error that the process reported before it ended; None if it reported none.
+        crashes: the times of its crashes, on the monotonic clock.
+    """
+
+    options: WorkerOptions
+    device: str
+    n_threads: int
+    error: MhistTuneError | None = None
+    fault: MhistTuneError | None = None
+    crashes: list[float] = field(default_factory=list)
+
+    def start(self) -> None:
+        self.fault = None
+        self.connection, theirs = _SERVER.Pipe(duplex=False)
+        self.process: ForkServerProcess = _SERVER.Process(
+            target=_child, args=(self.options, self.device, self.n_threads, theirs)
+        )
+        self.process.start()
+        theirs.close()
+
+    def ended(self, emit: Emit, is_stopping: bool) -> bool:
+        """Handle the end of the process, and return whether another one was started."""
+        self.connection.close()
+        self.process.join()
+        code = self.process.exitcode
+        if is_stopping or (self.fault is None and code in (0, 128 + signal.SIGTERM)):
+            return False
+        if self.fault is not None and not isinstance(self.fault, DeviceError):
+            self.error = self.fault
+            return False
+        reason = str(self.fault) if self.fault else _in_words(code)
+        now = time.monotonic()
+        self.crashes = [at for at in self.crashes if now - at < CRASHES_S] + [now]
+        if len(self.crashes) < N_CRASHES:
+            emit("crashed", device=self.device, reason=reason)
+            self.start()
+            return True
+        self.error = MhistTuneError(
+            f"the worker on {self.device} crashed {N_CRASHES} times within {CRASHES_S / 60:.0f} minutes, "
+            f"the last time because it {reason}"
+            if self.fault is None
+            else f"{reason}, {N_CRASHES} times",
+            hint="other workers take over its slot; the newest files in the folder logs beside the storage say more",
+        )
+        return False
+
+
+def _in_words(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"
+
+
+def _listen(supervised: Sequence[_Supervised], emit: Emit, stop: StopRequest) -> None:
+    """Pass on the events of the processes until all have ended."""
+    by_connection = {one.connection: one for one in supervised}
+    was_asked = False
+    while by_connection:
+        if stop.signum and not was_asked:
+            was_asked = True
+            for one in supervised:
+                one.process.terminate()
+        for connection in multiprocessing.connection.wait(list(by_connection), timeout=_LISTEN_S):
+            assert isinstance(connection, multiprocessing.connection.Connection)
+            one = by_connection[connection]
+            try:
+                event, fields = connection.recv()
+            except (EOFError, OSError):  # OSError: the process was killed while it sent an event
+                del by_connection[connection]
+                if one.ended(emit, is_stopping=bool(stop.signum)):
+                    by_connection[one.connection] = one
+                continue
+            if event == "failed":
+                one.fault = fields["error"]
+            else:
+                emit(event, **fields)
+
+
+def _child(
+    options: WorkerOptions, device: str, n_threads: int, connection: multiprocessing.connection.Connection
+) -> None:
+    from mhist_tune.worker.preload import serve  # loaded before the fork
+
+    os.setsid()  # Ctrl-C then reaches the parent alone, which asks every child once
+    lock = threading.Lock()
+    with stop_on_signals() as stop:
+
+        def emit(event: str, /, **fields: Any) -> None:
+            with lock:
+                try:
+                    connection.send((event, fields))
+                except BrokenPipeError:  # the parent is gone
+                    stop.set(signal.SIGTERM)
+
+        try:
+            serve(options, device, n_threads, emit, stop)
+        except Interrupted:
+            raise SystemExit(128 + stop.signum) from None
+        except MhistTuneError as error:
+            emit("failed", error=error)
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Yield a request that SIGTERM and SIGINT set. A second signal ends the process at once."""
+    stop = StopRequest()
+
+    def handle(signum: int, _: object) -> None:
+        if stop.signum:
+            os._exit(128 + signum)
+        stop.set(signum)
+
+    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

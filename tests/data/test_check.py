@@ -1,0 +1,168 @@
+"""The check of a data folder: each fault planted in a sound set is found, and nothing else is."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mhist_tune.data import check, figures
+from mhist_tune.data.annotations import REQUIRED_COLUMNS, read_annotations
+from mhist_tune.data.synthesize import synthesize
+from mhist_tune.errors import DataError
+from mhist_tune.mhist import MHIST_VOTES
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("sound") / "data"
+    synthesize(root, n_images=120, image_size=48)
+    return root
+
+
+@pytest.fixture
+def root(sound: Path, tmp_path: Path) -> Path:
+    shutil.copytree(sound, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def found(root: Path) -> dict[str, list[str]]:
+    """Return the names touched by the problems of each kind."""
+    problems: dict[str, list[str]] = {}
+    for problem in check.check(root).problems:
+        problems.setdefault(problem.kind, []).extend(problem.names)
+    return problems
+
+
+def edit_table(root: Path, old: str, new: str) -> None:
+    path = root / "annotations.csv"
+    text = path.read_bytes().decode()
+    assert old in text
+    path.write_bytes(text.replace(old, new, 1).encode())
+
+
+def first_row(root: Path, partition: str) -> str:
+    return next(line for line in (root / "annotations.csv").read_text().splitlines() if line.endswith(partition))
+
+
+def test_a_sound_set_has_counts_and_no_problems(sound: Path) -> None:
+    """Counts add up, and the whole report can be written as JSON and as text."""
+    report = check.check(sound)
+    assert report.problems == []
+    assert not report.is_mhist
+    train = report.counts["train"]
+    assert (train.n_images, report.counts["test"].n_images) == (83, 37)
+    assert sum(train.by_votes) == train.n_images
+    assert train.by_class == {"HP": sum(train.by_votes[:4]), "SSA": sum(train.by_votes[4:])}
+    assert json.loads(json.dumps(asdict(report)))["counts"]["test"]["n_images"] == 37
+    text = check.to_text(report)
+    assert "no problems found" in text
+    assert "images are 48x48 px" in text
+    assert "no Group column" in text
+
+
+def test_missing_unreadable_and_odd_sized_images_are_found(root: Path) -> None:
+    """Each kind names its own image and none of the others."""
+    gone, cut, small = read_annotations(root, "train").paths[:3]
+    gone.unlink()
+    cut.write_bytes(cut.read_bytes()[:300])
+    Image.open(small).resize((40, 48)).save(small)
+    assert found(root) == {"missing": [gone.name], "unreadable": [cut.name], "size": [small.name]}
+    assert gone.name in check.to_text(check.check(root))
+
+
+def test_a_label_against_the_votes_is_found(root: Path) -> None:
+    """An HP image with 7 votes for SSA contradicts label = votes >= 4."""
+    row = next(line for line in (root / "annotations.csv").read_text().splitlines() if ",SSA,7," in line)
+    edit_table(root, row, row.replace("SSA", "HP"))
+    assert found(root) == {"label": [row.split(",")[0]]}
+
+
+def test_a_name_listed_twice_is_found(root: Path) -> None:
+    """Twice in one partition is a duplicate name, and no image is missing for it."""
+    row = first_row(root, "train")
+    edit_table(root, row, f"{row}\r\n{row}")
+    assert found(root) == {"duplicate-name": [row.split(",")[0]]}
+
+
+def test_a_file_in_both_partitions_is_found(root: Path) -> None:
+    """A test image copied over a train image is identical, not near-identical; within train it is only a note."""
+    train, test = read_annotations(root, "train").paths, read_annotations(root, "test").paths
+    shutil.copy(test[3], train[5])
+    assert found(root) == {"identical": sorted([train[5].name, test[3].name])}
+    shutil.copy(train[6], train[5])
+    report = check.check(root)
+    assert report.problems == []
+    assert any("1 images are copies" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("change", ["recompressed", "brighter", "enlarged"])
+def test_a_changed_copy_across_the_partitions_is_found(root: Path, change: str) -> None:
+    """A copy saved as JPEG, made brighter, or halved and enlarged again is near-identical to its original."""
+    train, test = read_annotations(root, "train").paths[5], read_annotations(root, "test").paths[3]
+    with Image.open(test) as image:
+        if change == "recompressed":
+            image.save(train, "JPEG", quality=80)
+        elif change == "brighter":
+            image.point([min(255, value + 12) for value in range(256)] * 3).save(train)
+        else:
+            image.resize((24, 24)).resize((48, 48)).save(train)
+    assert found(root) == {"near-identical": [train.name, test.name]}
+
+
+def test_blank_images_are_not_taken_for_copies(root: Path) -> None:
+    """Two nearly white images, one in each partition, are alike only because nothing is on them."""
+    rng = np.random.default_rng(0)
+    for partition in ("train", "test"):
+        white = rng.integers(250, 256, size=(48, 48, 3), dtype=np.uint8)
+        Image.fromarray(white).save(read_annotations(root, partition).paths[0])
+    assert found(root) == {}
+
+
+def test_a_group_in_both_partitions_is_found(root: Path) -> None:
+    """A patient with a train and a test image is named with both."""
+    path = root / "annotations.csv"
+    header, *rows = path.read_text().splitlines()
+    grouped = [f"{row},p{index}" for index, row in enumerate(rows)]
+    first_test = next(index for index, row in enumerate(rows) if row.endswith("test"))
+    first_train = next(index for index, row in enumerate(rows) if row.endswith("train"))
+    grouped[first_test] = f"{rows[first_test]},p{first_train}"
+    path.write_text("\n".join([f"{header},Group", *grouped]) + "\n")
+    names = sorted(rows[index].split(",")[0] for index in (first_test, first_train))
+    assert found(root) == {"group": names}
+
+
+def test_mhist_is_known_by_its_names_and_counts(tmp_path: Path) -> None:
+    """The whole table is recognised; with one row fewer the counts are a problem. Absent images do not hide that."""
+    rows = [
+        f"{'SSA' if votes >= 4 else 'HP'},{votes},{partition}"
+        for partition, counts in MHIST_VOTES.items()
+        for votes, n in enumerate(counts)
+        for _ in range(n)
+    ]
+    lines = [",".join(REQUIRED_COLUMNS), *(f"MHIST_{index:04d}.png,{row}" for index, row in enumerate(rows))]
+    (tmp_path / "annotations.csv").write_text("\n".join(lines))
+    whole = check.check(tmp_path)
+    assert whole.is_mhist
+    assert [problem.kind for problem in whole.problems] == ["missing"]
+    assert "this is MHIST, and its counts are complete" in whole.notes
+    (tmp_path / "annotations.csv").write_text("\n".join(lines[:-1]))
+    assert [problem.kind for problem in check.check(tmp_path).problems] == ["counts", "missing"]
+
+
+def test_figures_are_written_without_test_images(root: Path, tmp_path: Path) -> None:
+    """Contact sheet and histogram need no file of the test partition; a broken train image is named."""
+    for path in read_annotations(root, "test").paths:
+        path.unlink()
+    figures.contact_sheet(root, tmp_path / "sheet.png", seed=0)
+    figures.vote_histogram(root, tmp_path / "votes.png")
+    for name in ("sheet.png", "votes.png"):
+        with Image.open(tmp_path / name) as image:
+            assert len(image.convert("RGB").getcolors(1 << 20) or []) > 10
+    for path in read_annotations(root, "train").paths:
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="SYN_"):
+        figures.contact_sheet(root, tmp_path / "sheet.png", seed=0)

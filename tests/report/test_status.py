@@ -1,0 +1,61 @@
+"""`status`: what is recorded about a study under way, the same on both databases."""
+
+import pytest
+
+from mhist_tune.report import status
+from mhist_tune.storage import ledger
+from mhist_tune.storage.database import Storage
+from mhist_tune.storage.epochs import record_epoch
+from mhist_tune.storage.heartbeats import heartbeat
+from mhist_tune.storage.leases import Claim, LeaseObserver
+from mhist_tune.storage.outcome import EndState, Outcome
+from tests.conftest import MakeStudy
+
+
+def test_a_study_under_way(storage: Storage, make_study: MakeStudy) -> None:
+    """One slot done in 20 s, one held after 5 s, two free, one worker: its lease, its progress and 55 s are left."""
+    study = make_study(n_trials=4, lease_s=60.0)
+    observer = LeaseObserver()
+
+    def claim() -> Claim:
+        claimed = ledger.claim(storage, study, ["search"], worker="host-1-abc", observer=observer)
+        assert claimed is not None
+        return claimed
+
+    first = claim()
+    for epoch in (1, 2):
+        record_epoch(storage, first, epoch=epoch, score=0.5, value=0.5, metrics={"elapsed_s": 10.0})
+    outcome = Outcome(state=EndState.COMPLETE, value=0.5, best_epoch=1, stopped_epoch=2, params={})
+    assert ledger.decide(storage, first, outcome)
+    assert ledger.finish(storage, first)
+    second = claim()
+    record_epoch(storage, second, epoch=1, score=0.4, value=0.4, metrics={"elapsed_s": 5.0})
+    progress = {"stage": "search", "slot": second.slot, "epoch": 1, "images_per_s": 321.0, "memory_bytes": 2 * 10**9}
+    beat = heartbeat(storage, "host-1-abc", study=study.uuid, device="cuda:1", state="training", **progress)
+    storage.transaction(lambda connection: connection.execute(beat))
+    found = status.of_study(storage, study)
+
+    assert found.stages["search"] == {"done": 1, "leased": 1, "free": 2}
+    assert found.trials["COMPLETE"] == 1
+    assert found.best.value == 0.5
+    [worker] = found.workers
+    assert (worker.worker, worker.device, worker.slot, worker.epoch) == ("host-1-abc", "cuda:1", 1, 1)
+    assert 0.0 <= worker.lease_age_s < 30.0
+    assert found.time_left_s == pytest.approx(2 * 20.0 + 15.0)
+    text = status.to_text(found)
+    for part in ("1 done, 2 free, 1 leased", "321 images/s", "2.0 GB", "epoch 1", "time left: about 55 s"):
+        assert part in text
+
+
+def test_whose_lease_has_run_out_is_not_shown(storage: Storage, make_study: MakeStudy) -> None:
+    """A worker that was killed disappears with its lease, and without workers no time is foretold."""
+    study = make_study(lease_s=0.1)
+    ledger.claim(storage, study, ["search"], worker="gone-1-abc", observer=LeaseObserver())
+    end = storage.now() + 0.15
+    while storage.now() < end:  # the lease ends by the database's clock
+        pass
+    found = status.of_study(storage, study)
+
+    assert found.stages["search"]["leased"] == 1
+    assert found.workers == []
+    assert found.time_left_s is None

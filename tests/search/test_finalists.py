@@ -1,0 +1,212 @@
+"""Which trials are confirmed, when their slots come, and what follows: on made-up results, on both databases."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mhist_tune.definition import study_file
+from mhist_tune.report import confirmation
+from mhist_tune.search import finalists
+from mhist_tune.storage import ledger, studies
+from mhist_tune.storage.database import Storage
+from mhist_tune.storage.leases import Claim, LeaseObserver
+from mhist_tune.storage.outcome import Outcome
+from mhist_tune.storage.payloads import SearchPayload
+from mhist_tune.storage.predictions import record_predictions
+from mhist_tune.storage.studies import Study
+from mhist_tune.worker.stages import confirm
+
+DEFINITION = """
+[study]
+name = "small"
+n_trials = 4
+
+[space]
+learning_rate = { low = 1e-4, high = 1e-1, log = true }
+
+[confirm]
+top = 2
+n_folds = 2
+
+[[start]]
+learning_rate = 1e-3
+"""
+LABELS = [0, 0, 1, 0, 1, 1]
+IMAGE_SETS = {
+    "train": [[f"{n}.png", label, 7 * label, None] for n, label in enumerate(LABELS)],
+    "val": [["v.png", 1, 7, None]],
+    "fold0": [[f"{n}.png", LABELS[n], 7 * LABELS[n], None] for n in (0, 1, 2)],
+    "fold1": [[f"{n}.png", LABELS[n], 7 * LABELS[n], None] for n in (3, 4, 5)],
+}
+RATES = [1e-3, 1e-2, 2e-2, 3e-2]
+
+
+@pytest.fixture
+def study(storage: Storage) -> Study:
+    return studies.create_study(
+        storage, study_file.parse(DEFINITION, "test"), dataset={"fingerprint": "f"}, image_sets=IMAGE_SETS
+    )
+
+
+def finish(storage: Storage, study: Study, stage: str, outcome_of: Callable[[Claim], Mapping[str, Any]]) -> list[Claim]:
+    """Give every free slot of a stage its outcome, with predictions where it has some, and return the claims."""
+    claims = []
+    observer = LeaseObserver()
+    while (claim := ledger.claim(storage, study, [stage], worker="w", observer=observer)) is not None:
+        number = claim.slot if stage == "search" else 100 + claim.slot
+        ledger.attach_trial(storage, claim, number, number)
+        outcome = dict(outcome_of(claim))
+        if "predictions" in outcome:
+            image_set = finalists.fold_set(claim.payload.fold)
+            record_predictions(storage, claim, image_set, outcome.pop("predictions"))
+        assert ledger.decide(storage, claim, Outcome.from_json(outcome))
+        assert ledger.finish(storage, claim)
+        claims.append(claim)
+    return claims
+
+
+def searched(*values: float | None) -> Callable[[Claim], Mapping[str, Any]]:
+    """Return the outcomes of search slots: a value for each, None for a pruned one."""
+
+    def outcome(claim: Claim) -> Mapping[str, Any]:
+        value = values[claim.slot]
+        common = {"params": {"learning_rate": RATES[claim.slot]}, "best_epoch": 3, "stopped_epoch": 5}
+        return {**common, "state": "PRUNED" if value is None else "COMPLETE", "value": value}
+
+    return outcome
+
+
+def inner(claim: Claim) -> Mapping[str, Any]:
+    """The best epoch of an inner split: 4 + the trial's number in fold 0, 9 in fold 1."""
+    return {"state": "COMPLETE", "value": 0.5, "best_epoch": 9 if claim.payload.fold else 4 + claim.payload.trial}
+
+
+def predicted(tables: Mapping[int, list[list[float]]]) -> Callable[[Claim], Mapping[str, Any]]:
+    """Return the outcomes of slots that predict a fold, from the probabilities by trial and fold."""
+    return lambda claim: {
+        "state": "COMPLETE",
+        "value": 0.5,
+        "predictions": tables[claim.payload.trial][claim.payload.fold],
+    }
+
+
+GOOD, FAIR, POOR = [[0.1, 0.2, 0.9], [0.1, 0.8, 0.9]], [[0.1, 0.6, 0.9], [0.1, 0.8, 0.9]], [[0.9] * 3, [0.1] * 3]
+
+
+def kinds(claims: list[Claim]) -> list[tuple[str, int, int]]:
+    return [(claim.payload.fit, claim.payload.trial, claim.payload.fold) for claim in claims]
+
+
+def test_slots_come_once_the_search_is_over_and_again_after_the_inner_splits(storage: Storage, study: Study) -> None:
+    """Nothing before; then inner splits of the two best trials and the default; then folds with their median epoch."""
+    confirm.add_slots(storage, study)
+    assert ledger.slots(storage, study, "confirm") == []
+    finish(storage, study, "search", searched(0.5, 0.7, None, 0.8))
+    for _ in range(2):
+        confirm.add_slots(storage, study)
+    first = finish(storage, study, "confirm", inner)
+    assert kinds(first) == [("inner", trial, fold) for trial in (3, 1, 0) for fold in (0, 1)]
+    found = finalists.load(storage, study)
+    assert found is not None
+    assert (found.n_open, found.finalists, found.chosen) == (3, (), None)
+    for _ in range(2):
+        confirm.add_slots(storage, study)
+    second = finish(storage, study, "confirm", predicted({3: FAIR, 1: GOOD, 0: POOR}))
+    assert kinds(second) == [("fold", trial, fold) for trial in (3, 1, 0) for fold in (0, 1)]
+    assert [claim.payload.stop_epoch for claim in second] == [7, 7, 5, 5, 4, 4]  # of two the lower
+    confirm.add_slots(storage, study)
+    assert ledger.counts(storage, study, "confirm") == {"done": 12}
+
+
+def test_the_best_confirmed_trial_is_chosen(storage: Storage, study: Study) -> None:
+    """The search's best is second out of fold: its optimism is stated, the other is chosen, the default stands by."""
+    finish(storage, study, "search", searched(0.5, 0.7, None, 0.95))
+    confirm.add_slots(storage, study)
+    finish(storage, study, "confirm", inner)
+    confirm.add_slots(storage, study)
+    finish(storage, study, "confirm", predicted({3: FAIR, 1: GOOD, 0: POOR}))
+    found = finalists.load(storage, study)
+    assert found is not None
+    assert found.chosen is not None
+    assert found.chosen.candidate.trial == 1
+    assert found.default is not None
+    assert found.default.candidate.trial == 0
+    searched_slots = ledger.slots(storage, study, "search")
+    choice, best = (finalists.final_choice(study, searched_slots, one) for one in (found, None))
+    assert (choice.trial_number, best.trial_number) == (1, 3)
+    shown = confirmation.document(found)
+    assert [one.trial for one in shown.finalists] == [1, 3, 0]
+    assert [one.f1 for one in shown.finalists] == pytest.approx([1.0, 6 / 7, 1 / 3])
+    assert shown.search_best == confirmation.SearchBest(
+        trial=3,
+        search_value=0.95,
+        confirmed_value=pytest.approx(6 / 7),
+        optimism=pytest.approx(0.95 - 6 / 7),
+    )
+    assert sum(one.selected for one in shown.finalists) == pytest.approx(1.0)
+    assert any("+0.093 was optimism" in line for line in confirmation.sentences(shown))
+
+
+def test_an_extended_search_confirms_what_is_new(storage: Storage, study: Study) -> None:
+    """After an extension only a new trial among the best gets slots, and the earlier finalists stay in the choice."""
+    finish(storage, study, "search", searched(0.5, 0.7, None, 0.8))
+    confirm.add_slots(storage, study)
+    finish(storage, study, "confirm", inner)
+    confirm.add_slots(storage, study)
+    finish(storage, study, "confirm", predicted({3: FAIR, 1: GOOD, 0: POOR}))
+    ledger.add_slots(storage, study, "search", [SearchPayload()])
+    waiting = finalists.load(storage, study)
+    assert waiting is not None
+    assert (len(waiting.finalists), waiting.chosen) == (3, None)  # the search goes on
+    RATES_AND = {"params": {"learning_rate": 5e-2}, "best_epoch": 3, "stopped_epoch": 5}
+    finish(storage, study, "search", lambda _: {**RATES_AND, "state": "COMPLETE", "value": 0.9})
+    confirm.add_slots(storage, study)
+    assert kinds(finish(storage, study, "confirm", inner)) == [("inner", 4, 0), ("inner", 4, 1)]
+    confirm.add_slots(storage, study)
+    finish(storage, study, "confirm", predicted({4: FAIR}))
+    found = finalists.load(storage, study)
+    assert found is not None
+    assert found.chosen is not None
+    assert [one.candidate.trial for one in found.finalists] == [1, 4, 3, 0]
+
+
+def test_a_failed_finalist_is_not_confirmed(storage: Storage, study: Study) -> None:
+    """A training that diverged on an inner split ends its finalist, and the others are chosen from."""
+    finish(storage, study, "search", searched(0.5, 0.7, None, 0.8))
+    confirm.add_slots(storage, study)
+
+    def diverging(claim: Claim) -> Mapping[str, Any]:
+        return {"state": "FAIL", "value": None} if claim.payload.trial == 3 else inner(claim)
+
+    finish(storage, study, "confirm", diverging)
+    confirm.add_slots(storage, study)
+    finish(storage, study, "confirm", predicted({1: GOOD, 0: POOR}))
+    found = finalists.load(storage, study)
+    assert found is not None
+    assert (found.n_open, found.n_failed) == (0, 1)
+    shown = confirmation.document(found)
+    assert (shown.chosen, shown.n_failed) == (1, 1)
+    assert shown.search_best.confirmed_value is None
+    assert len(confirmation.sentences(shown)) == 1
+
+
+def test_equal_params_are_one_candidate(storage: Storage, study: Study) -> None:
+    """Two trials of the same params count once, with the better value; the default among the best is not added."""
+    same = {"params": {"learning_rate": 1e-3}, "best_epoch": 3, "stopped_epoch": 5, "state": "COMPLETE"}
+    finish(storage, study, "search", lambda claim: {**same, "value": 0.5 + claim.slot / 10})
+    [only] = finalists.candidates(study, ledger.slots(storage, study, "search"))
+    assert (only.trial, only.search_value, only.is_default) == (3, pytest.approx(0.8), True)
+
+
+def test_cancelled_slots_leave_the_search_its_best(storage: Storage, study: Study) -> None:
+    """A study that was stopped in its confirm stage has nothing open and nothing confirmed."""
+    finish(storage, study, "search", searched(0.5, 0.7, None, 0.8))
+    confirm.add_slots(storage, study)
+    ledger.cancel_free(storage, study)
+    confirm.add_slots(storage, study)
+    found = finalists.load(storage, study)
+    assert found is not None
+    assert (found.n_open, found.n_failed, found.chosen) == (0, 3, None)
+    assert np.array_equal(found.folds, [0, 0, 0, 1, 1, 1])

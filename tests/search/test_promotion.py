@@ -1,0 +1,104 @@
+"""Promotion is a pure function of the arrivals in their order."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mhist_tune.search.promotion import Rung, arrive, close
+from mhist_tune.storage.decision import Decision, Verdict
+
+FACTOR = 3
+
+
+def play(values: Sequence[float], *, n_slots: int = 100) -> tuple[Rung, list[dict[int, Decision]]]:
+    """Let slots 0, 1, ... arrive with `values`; return the rung and what was decided at each arrival."""
+    rung, log = Rung(2), []
+    for slot, value in enumerate(values):
+        log.append(arrive(rung, slot, value, reduction_factor=FACTOR, n_slots=n_slots))
+        for other, decision in log[-1].items():
+            rung.take(other, decision)
+    return rung, log
+
+
+def fate(decision: Decision) -> str:
+    return {Verdict.PRUNE: "pruned", Verdict.WAIT: "waits", Verdict.GO_ON: "goes on"}[decision.verdict]
+
+
+def test_a_trial_waits_until_enough_have_arrived() -> None:
+    """Of three trials one goes on: the best of them, which had waited; the arriving one is told first."""
+    _, log = play([0.5, 0.7, 0.6])
+
+    assert [{slot: fate(one) for slot, one in decisions.items()} for decisions in log] == [
+        {0: "waits"},
+        {1: "waits"},
+        {2: "waits", 1: "goes on"},
+    ]
+    promoted = log[2][1]
+    assert (promoted.epoch, promoted.value, promoted.threshold, promoted.n_competitors) == (2, 0.7, 0.7, 2)
+    assert promoted.reason == "0.700 is among the best 1 of 3 at rung 2 (from 0.700)"
+    assert "not among the best 1 of 3" in log[2][2].reason
+
+
+def test_the_best_goes_straight_on() -> None:
+    """A trial that arrives as one of the best does not wait."""
+    _, log = play([0.5, 0.6, 0.7])
+    assert {slot: fate(one) for slot, one in log[2].items()} == {2: "goes on"}
+
+
+def test_of_equal_values_the_lower_slot_is_ahead() -> None:
+    """The same arrivals in another order promote the same slot."""
+    rung, _ = play([0.6, 0.6, 0.6])
+    assert rung.ranked()[0] == 0
+    assert rung.waiting == {1, 2}
+
+
+def test_nobody_waits_in_vain() -> None:
+    """With six slots no more than two can ever go on, so the third best is pruned as soon as that is known."""
+    rung, log = play([0.5, 0.6, 0.7, 0.4], n_slots=6)
+
+    assert fate(log[2][0]) == "pruned"
+    assert log[2][0].reason == "0.500 is number 3 at rung 2, where at most 2 can go on"
+    assert fate(log[3][3]) == "pruned"
+    assert rung.waiting == {1}
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40))
+def test_promotions_are_those_of_asha(scores: list[int]) -> None:
+    """Whoever was ever among the best n // 3 has gone on, nobody else; pruning what is hopeless changes nothing."""
+    values = [score / 5 for score in scores]
+    rung, log = play(values, n_slots=len(values))
+    went_on = {slot for decisions in log for slot, one in decisions.items() if fate(one) == "goes on"}
+
+    expected: set[int] = set()
+    for n in range(1, len(values) + 1):
+        order = np.lexsort((np.arange(n), -np.array(values[:n])))
+        expected |= {int(slot) for slot in order[: n // FACTOR]}
+    assert went_on == expected
+    assert rung.n_promoted == len(expected)
+    assert len(rung.waiting) <= max(1, len(values) // FACTOR)
+
+
+def test_when_nothing_else_is_left_a_small_rung_promotes_its_best() -> None:
+    """Two trials are too few for one to go on; at the end the better one does, and only then the rest is pruned."""
+    rung, _ = play([0.5, 0.7])
+    [(slot, decision)] = close([rung], reduction_factor=FACTOR).items()
+    assert (slot, fate(decision)) == (1, "goes on")
+
+    rung.take(slot, decision)
+    [(slot, decision)] = close([rung], reduction_factor=FACTOR).items()
+    assert (slot, fate(decision)) == (0, "pruned")
+    assert decision.reason == "0.500 is not among the best 1 of 2 at rung 2 (from 0.700)"
+    rung.take(slot, decision)
+    assert close([rung], reduction_factor=FACTOR) == {}
+
+
+@pytest.mark.parametrize("n_slots", [3, 100])
+def test_an_arrival_leaves_the_rung_as_it_is(n_slots: int) -> None:
+    """What is decided counts only once it has been recorded."""
+    rung, _ = play([0.5, 0.6], n_slots=n_slots)
+    before = (dict(rung.values), set(rung.waiting), rung.n_promoted)
+    arrive(rung, 2, 0.7, reduction_factor=FACTOR, n_slots=n_slots)
+    assert (rung.values, rung.waiting, rung.n_promoted) == before

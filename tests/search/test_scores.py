@@ -1,0 +1,68 @@
+"""Scores that trials are judged against, on both databases."""
+
+import pytest
+import sqlalchemy
+
+from mhist_tune.search.scores import ScoreBook
+from mhist_tune.storage import ledger, tables
+from mhist_tune.storage.database import Storage
+from mhist_tune.storage.epochs import record_epoch
+from mhist_tune.storage.leases import Claim, LeaseObserver
+from mhist_tune.storage.studies import Study
+from tests.conftest import MakeStudy
+
+
+@pytest.fixture
+def study(make_study: MakeStudy) -> Study:
+    return make_study(n_trials=4)
+
+
+def claim_of(storage: Storage, study: Study) -> Claim:
+    claim = ledger.claim(storage, study, ["search"], worker="w", observer=LeaseObserver())
+    assert claim is not None
+    return claim
+
+
+def record(storage: Storage, claim: Claim, epoch: int, best: float) -> None:
+    record_epoch(storage, claim, epoch=epoch, score=0.1, value=best, metrics={})
+
+
+def test_scores_are_the_best_so_far_by_slot(storage: Storage, study: Study) -> None:
+    """Only slots of the stage that recorded that very epoch count."""
+    one, other = claim_of(storage, study), claim_of(storage, study)
+    for claim, epoch, best in ((one, 1, 0.5), (one, 2, 0.7), (other, 1, 0.4)):
+        record(storage, claim, epoch, best)
+
+    assert ScoreBook(storage, study, "search").at(1) == {0: 0.5, 1: 0.4}
+    assert ScoreBook(storage, study, "search").at(2) == {0: 0.7}
+    assert ScoreBook(storage, study, "retrain").at(1) == {}
+
+
+def test_a_book_sees_what_is_recorded_later(storage: Storage, study: Study) -> None:
+    """Slots finish out of order, and every score that is recorded between two looks is in the second one."""
+    book, claims = ScoreBook(storage, study, "search"), [claim_of(storage, study) for _ in range(4)]
+    record(storage, claims[1], 1, 0.1)
+    ledger.finish(storage, claims[1])
+    assert book.at(1) == {1: 0.1}
+    record(storage, claims[0], 1, 0.0)
+    ledger.finish(storage, claims[0])
+    assert book.at(1) == {0: 0.0, 1: 0.1}
+    record(storage, claims[2], 1, 0.2)
+    record(storage, claims[3], 1, 0.3)
+    ledger.finish(storage, claims[3])
+    assert book.at(1) == {0: 0.0, 1: 0.1, 2: 0.2, 3: 0.3}
+    assert book.at(2) == {}
+
+
+def test_what_is_final_is_read_once(storage: Storage, study: Study) -> None:
+    """Scores of slots before the first one without any, done or not, are not read again: changed ones do not show."""
+    book, claims = ScoreBook(storage, study, "search"), [claim_of(storage, study) for _ in range(4)]
+    for claim in (claims[0], claims[1], claims[3]):
+        record(storage, claim, 1, 0.5)
+    ledger.finish(storage, claims[0])
+    assert book.at(1) == {0: 0.5, 1: 0.5, 3: 0.5}
+    change = sqlalchemy.update(tables.epochs).values(value=0.9)
+    storage.transaction(lambda connection: connection.execute(change))
+    assert book.at(1) == {0: 0.5, 1: 0.5, 3: 0.9}
+    record(storage, claims[2], 1, 0.7)
+    assert book.at(1) == {0: 0.5, 1: 0.5, 2: 0.7, 3: 0.9}

@@ -1,0 +1,119 @@
+"""The best trial of a search, and the best row of a table: by the mean over its seeds."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mhist_tune.definition import study_file
+from mhist_tune.report import status
+from mhist_tune.search import selection
+from mhist_tune.storage import ledger, studies
+from mhist_tune.storage.database import Storage, open_storage
+from mhist_tune.storage.leases import LeaseObserver
+from mhist_tune.storage.outcome import Outcome
+from mhist_tune.storage.studies import Study
+from tests.conftest import IMAGE_SETS
+
+TABLE = """
+[study]
+name = "table"
+n_seeds = 2
+
+[[row]]
+label = "lucky"
+augmentation = "none"
+
+[[row]]
+label = "steady"
+augmentation = "flip"
+
+[[row]]
+label = "diverging"
+augmentation = "rotate"
+"""
+
+
+@pytest.fixture
+def storage(tmp_path: Path):
+    with open_storage(f"sqlite:///{tmp_path}/table.db") as opened:
+        yield opened
+
+
+def finish(storage: Storage, text: str, outcomes: Mapping[int, dict[str, Any]]) -> Study:
+    """Create a study and give its slots, in the order of their claims, these outcomes."""
+    study = studies.create_study(
+        storage, study_file.parse(text, "x"), dataset={"fingerprint": "f"}, image_sets=IMAGE_SETS
+    )
+    observer = LeaseObserver()
+    for number in range(len(outcomes)):
+        claim = ledger.claim(storage, study, ["search"], worker="w", observer=observer)
+        assert claim is not None
+        ledger.attach_trial(storage, claim, 100 + claim.slot, claim.slot)
+        common = {"best_epoch": number + 1, "stopped_epoch": 9, "params": claim.payload.params or {}}
+        ledger.decide(storage, claim, Outcome.from_json({**common, **outcomes[claim.slot]}))
+        ledger.finish(storage, claim)
+    return study
+
+
+def complete(value: float) -> dict[str, Any]:
+    return {"state": "COMPLETE", "value": value}
+
+
+def test_the_row_with_the_best_mean_leads(storage: Storage) -> None:
+    """The best single training belongs to another row; a row with a diverged seed cannot win by its lucky one."""
+    diverged = {"state": "PRUNED", "value": 0.1, "reason": "diverged"}
+    values = [0.9, 0.7, 0.95, 0.3, 0.72]  # slots: three rows with seed 0, then with seed 1
+    study = finish(storage, TABLE, {**{i: complete(value) for i, value in enumerate(values)}, 5: diverged})
+    scores = selection.row_scores(study, ledger.slots(storage, study, "search"))
+
+    assert [(score.label, len(score.slots), score.n_failed) for score in scores] == [
+        ("lucky", 2, 0),
+        ("steady", 2, 0),
+        ("diverging", 1, 1),
+    ]
+    assert [score.mean for score in scores] == pytest.approx([0.6, 0.71, 0.95])
+    best = selection.best(study, ledger.slots(storage, study, "search"))
+    assert best is not None
+    assert (best.payload.label, best.payload.seed) == ("steady", 0)
+    shown = status.best(storage, study)
+    assert shown is not None
+    assert (shown.label, shown.n_seeds, shown.number) == ("steady", 2, 1)
+    assert shown.value == pytest.approx(0.71)
+    assert shown.params == {"augmentation": "flip"}
+    assert '"steady" (trial 1), mean val F1 0.710 of 2 seeds' in status.to_text(status.of_study(storage, study))
+
+
+def test_the_best_trial_of_a_search_leads(storage: Storage) -> None:
+    """Without rows the single best complete trial counts, of equal ones the first."""
+    text = '[study]\nname = "s"\nn_trials = 3\n[space]\nlearning_rate = { low = 1e-4, high = 1e-2 }\n'
+    study = finish(storage, text, {0: complete(0.5), 1: complete(0.7), 2: complete(0.7)})
+
+    best = selection.best(study, ledger.slots(storage, study, "search"))
+
+    assert best is not None
+    assert best.slot == 1
+    assert isinstance(status.best(storage, study), status.BestOfSearch)
+
+
+def test_nothing_is_best_before_anything_is_done(storage: Storage) -> None:
+    """A table without a finished training has no best row."""
+    study = finish(storage, TABLE, {})
+
+    assert selection.best(study, ledger.slots(storage, study, "search")) is None
+    assert status.best(storage, study) is None
+
+
+def test_trials_within_the_standard_error_of_the_best_are_ties(storage: Storage) -> None:
+    """A trial is counted where its value is no lower than the best one's less its standard error."""
+    text = '[study]\nname = "s"\nn_trials = 4\n[space]\nlearning_rate = { low = 1e-5, high = 1e-1, log = true }'
+    best = {**complete(0.8), "standard_error": 0.03}
+    study = finish(
+        storage, text, {0: complete(0.775), 1: best, 2: complete(0.76), 3: {"state": "PRUNED", "value": 0.79}}
+    )
+
+    found = status.best(storage, study)
+    assert found is not None
+    assert (found.number, found.standard_error, found.n_ties) == (1, 0.03, 1)
+    assert status.best_text(found) == "trial 1, val F1 0.800 ± 0.030 at epoch 2; 1 more within this standard error"

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from mhist_tune.statistics.binary_metrics import crossed_bootstrap
+from mhist_tune.statistics.by_votes import Mistake, error_rates, mistakes
+
+
+def test_error_rates_are_rates_averaged_over_seeds():
+    """Of two images with 7 votes, wrong in 1 and 0 of 2 seeds, a quarter is wrong; absent votes have no rate."""
+    rates = error_rates([7, 7, 0], [1, 1, 0], [[0.4, 0.8, 0.3], [0.6, 0.9, 0.2]])
+    assert [rate.votes for rate in rates] == list(range(8))
+    assert (rates[7].n_images, rates[7].error_rate) == (2, 0.25)
+    assert (rates[0].n_images, rates[0].error_rate) == (1, 0.0)
+    assert (rates[3].n_images, rates[3].error_rate, rates[3].ci95) == (0, None, None)
+
+
+def test_human_agreement_stands_beside():
+    """Of seven pathologists 0, 1, 2, 3, 3, 2, 1, 0 disagree with the majority."""
+    rates = error_rates([0, 7], [0, 1], [[0.1, 0.9]])
+    assert [rate.human_error_rate for rate in rates] == pytest.approx([n / 7 for n in (0, 1, 2, 3, 3, 2, 1, 0)])
+
+
+def test_interval_of_a_group_of_votes_is_that_of_its_own_images():
+    """Images of one vote only: the interval is one minus that of the accuracy over the same images."""
+    rng = np.random.default_rng(0)
+    table = rng.random((5, 80))
+    rate = error_rates([5] * 80, [1] * 80, table)[5]
+    low, high = crossed_bootstrap([1] * 80, table)["accuracy"]
+    assert rate.ci95 == pytest.approx((1 - high, 1 - low))
+
+
+def test_no_error_among_few_images_is_no_proof():
+    """Ten images, all right: up to 30.8% may be wrong, the exact binomial limit; all wrong mirrors it."""
+    rates = error_rates([0] * 10 + [7] * 10, [0] * 10 + [1] * 10, [[0.1] * 20])
+    assert rates[0].ci95 == pytest.approx((0.0, 0.3085), abs=1e-4)
+    assert rates[7].ci95 == pytest.approx((0.6915, 1.0), abs=1e-4)
+
+
+def test_whole_groups_widen_the_interval():
+    """Images that are right or wrong together by slide are drawn together."""
+    rng = np.random.default_rng(1)
+    table = np.repeat(rng.random((1, 20)), 10, axis=1)
+    votes, labels, groups = [6] * 200, [1] * 200, [f"slide{i // 10}" for i in range(200)]
+    alone, together = (error_rates(votes, labels, table, groups=g)[6].ci95 for g in (None, groups))
+    assert together[1] - together[0] > 1.5 * (alone[1] - alone[0])
+
+
+def test_mistakes_are_ranked_by_confidence():
+    """The surest mistake comes first, by the seeds' mean; what the mean gets right is left out."""
+    labels, votes = [1, 0, 1, 0], [7, 3, 4, 0]
+    table = [[0.3, 0.9, 0.45, 0.1], [0.3, 0.8, 0.45, 0.6]]
+    found = mistakes(["a", "b", "c", "d"], votes, labels, table)
+    assert [one.index for one in found] == [1, 0, 2]
+    assert found[0] == Mistake(
+        image_name="b", index=1, label=0, votes=3, probability=pytest.approx(0.85), share_of_seeds=1.0
+    )

@@ -1,0 +1,115 @@
+"""Out-of-fold scores and the repeated choice: by hand, and by a simulated search whose truth is known."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, roc_auc_score
+
+from mhist_tune.data.splits import split_folds, split_train
+from mhist_tune.mhist import MHIST_VOTES
+from mhist_tune.statistics import out_of_fold
+
+
+def test_f1_is_pooled_and_auroc_averaged_over_folds():
+    """A fold whose model is bolder by 0.3 leaves each fold's AUROC, and so the mean, but not a pooled one."""
+    rng = np.random.default_rng(0)
+    labels, folds = rng.integers(0, 2, size=200), np.repeat(np.arange(4), 50)
+    p = np.clip(0.25 + 0.2 * labels + 0.1 * rng.normal(size=200), 0, 0.6)
+    bold = p + 0.3 * (folds == 1)
+    found = out_of_fold.scores(labels, folds, bold)
+    assert found.f1 == pytest.approx(f1_score(labels, bold > 0.5))
+    assert found.auroc == pytest.approx(np.mean([roc_auc_score(labels[folds == k], p[folds == k]) for k in range(4)]))
+    assert abs(found.auroc - roc_auc_score(labels, bold)) > 0.05
+
+
+def test_the_choice_is_repeated_in_resamples_of_the_images():
+    """What is right on all that others are right on, and more, is chosen every time; of equal ones the first."""
+    labels = np.array([0, 1] * 30)
+    right = np.where(labels == 1, 0.9, 0.1)
+    wrong = np.where(np.arange(60) < 30, right, 1 - right)
+    found = out_of_fold.selection(labels, [wrong, right, right], n_boot=300)
+    assert found.shares == [0.0, 1.0, 0.0]
+    assert found.intervals[1] == (1.0, 1.0)
+    low, high = found.intervals[0]
+    assert low < f1_score(labels, wrong > 0.5) < high
+
+
+def test_two_equally_good_configurations_share_the_choice():
+    """Two that are wrong on different images are each chosen in about half of the resamples, group by group too."""
+    labels = np.array([0, 1] * 50)
+    right = np.where(labels == 1, 0.9, 0.1)
+    pair = [np.where(np.arange(100) // 10 == block, 1 - right, right) for block in (2, 7)]
+    groups = [f"g{index // 10}" for index in range(100)]
+    for known in (None, groups):
+        shares = out_of_fold.selection(labels, pair, groups=known, n_boot=2000).shares
+        assert sum(shares) == pytest.approx(1)
+        assert shares[0] > 0.3
+        assert shares[1] > 0.3
+
+
+VOTES = np.repeat(np.arange(8), MHIST_VOTES["train"])
+LABELS = (VOTES >= 4).astype(np.int64)
+N_TRIALS, N_EPOCHS, N_FOLDS = 30, 12, 5
+
+
+def logits(rng, images, labels, n_fits):
+    """Return [fits, epochs, n]: equal configurations that learn, with noise of images, fits, epochs, and of all three.
+
+    Args:
+        images: what is hard about each image for every configuration and fit, [n].
+    """
+    skill = 1.1 * (1 - np.exp(-np.arange(1, N_EPOCHS + 1) / 2))[:, None] * (2 * labels - 1)
+    of_fit = 0.4 * rng.normal(size=(n_fits, 1, labels.size)) + 0.15 * rng.normal(size=(n_fits, 1, 1))
+    of_epoch = 0.4 * rng.normal(size=(n_fits, N_EPOCHS, labels.size)) + 0.25 * rng.normal(size=(n_fits, N_EPOCHS, 1))
+    return skill + images + of_fit + of_epoch
+
+
+def f1_of(calls, labels):
+    tp = (calls & (labels == 1)).sum(axis=-1)
+    return 2 * tp / (calls.sum(axis=-1) + labels.sum())
+
+
+def true_f1(rng):
+    """Return the mean F1 of a fit after each epoch, [epochs], over fits and images that no search has seen."""
+    many = np.tile(LABELS, 2)
+    runs = [f1_of(logits(rng, 0.8 * rng.normal(size=many.size), many, 1) > 0, many)[0] for _ in range(400)]
+    return np.mean(runs, axis=0)
+
+
+def simulate(rng, seed):
+    """Return a study's best search value, its confirmed F1, the stop epoch, and the F1 when stopped on the fold."""
+    images = 0.8 * rng.normal(size=LABELS.size)
+    _, val = split_train(VOTES, LABELS, None, val_fraction=0.2, seed=seed)
+    searched = f1_of(logits(rng, images[val], LABELS[val], N_TRIALS) > 0, LABELS[val])
+    inner, outer = np.zeros(N_FOLDS, dtype=np.int64), np.zeros((N_EPOCHS, LABELS.size))
+    in_fold = np.zeros(LABELS.size, dtype=np.int64)
+    for fold, held_out in enumerate(split_folds(VOTES, LABELS, None, n_folds=N_FOLDS, seed=seed + 10**6)):
+        in_fold[held_out] = fold
+        outside = np.setdiff1d(np.arange(LABELS.size), held_out)
+        part = outside[split_train(VOTES[outside], LABELS[outside], None, val_fraction=0.2, seed=seed)[1]]
+        inner[fold] = f1_of(logits(rng, images[part], LABELS[part], 1)[0] > 0, LABELS[part]).argmax() + 1
+        outer[:, held_out] = logits(rng, images[held_out], LABELS[held_out], 1)[0]
+    stop_epoch = int(np.sort(inner)[N_FOLDS // 2])
+    confirmed = out_of_fold.scores(LABELS, in_fold, 1 / (1 + np.exp(-outer[stop_epoch - 1])))
+    stopped = [f1_of(outer[:, in_fold == k] > 0, LABELS[in_fold == k]).argmax() for k in range(N_FOLDS)]
+    peeked = out_of_fold.scores(LABELS, in_fold, 1 / (1 + np.exp(-outer[np.array(stopped)[in_fold], np.arange(2175)])))
+    return searched.max(), confirmed.f1, stop_epoch, peeked.f1
+
+
+@pytest.mark.slow
+def test_the_estimated_optimism_is_right_on_average(record_property):
+    """Equal configurations, so that all of the best one's lead is luck: over 400 studies the estimate errs by < .005.
+
+    Stopped on the fold that scores it instead, it would err by more than .01, so the simulation can tell.
+    """
+    rng = np.random.default_rng(0)
+    truth = true_f1(rng)
+    studies = np.array([simulate(rng, seed) for seed in range(400)])
+    at_stop = truth[studies[:, 2].astype(int) - 1]
+    error = at_stop - studies[:, 1]  # (search - confirmed) - (search - true)
+    record_property("true optimism", float((studies[:, 0] - at_stop).mean()))
+    record_property("mean error", float(error.mean()))
+    record_property("spread per study", float(error.std(ddof=1)))
+    record_property("mean error stopped on the fold", float((at_stop - studies[:, 3]).mean()))
+    assert (studies[:, 0] - at_stop).mean() > 0.03
+    assert abs(error.mean()) < 0.005
+    assert (at_stop - studies[:, 3]).mean() < -0.01

@@ -1,0 +1,206 @@
+"""Real worker processes that are killed, paused, or lose their database."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mhist_tune.storage import ledger, studies
+from mhist_tune.storage.database import open_storage
+from mhist_tune.storage.epochs import epochs_of
+from tests.support.postgres import PostgresServer
+
+Run = Callable[..., tuple[int, str, str]]
+
+DEFINITION = """
+[study]
+name = "tiny"
+n_trials = {n_trials}
+lease_s = 1.0
+pruner = {{ name = "none" }}
+sampler = {{ name = "random" }}
+
+[fixed]
+model = "fcnn"
+weights = "random"
+image_size = 32
+epochs = {epochs}
+patience = {epochs}
+precision = "fp32"
+memory_format = "contiguous"
+augmentation = "none"
+micro_batch_size = 1
+
+[space]
+drop_rate = {{ low = 0.1, high = 0.5 }}
+"""
+
+WORKER = (sys.executable, "-m", "mhist_tune", "worker", "tiny", "--devices", "cpu")
+IMPATIENT = Path(__file__).parents[1] / "support" / "impatient_worker.py"
+
+
+class Worker:
+    """A worker with its children, whose events are read from its stderr."""
+
+    def __init__(self, command: tuple[str, ...], folder: Path) -> None:
+        self.process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+        self.seen: list[str] = []
+
+    def wait_for(self, *words: str) -> str:
+        """Read up to the first line that contains all words, and return it."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.seen.append(line)
+            if all(word in line for word in words):
+                return line
+        raise AssertionError(f"the worker ended before {words}: {self.seen}")
+
+    def end(self) -> tuple[int, str]:
+        """Read to the end, and return the exit code and the rest of what was said."""
+        _, rest = self.process.communicate(timeout=300)
+        return self.process.returncode, rest
+
+
+@pytest.fixture
+def start(
+    run: Run, generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Worker]]:
+    """A function that starts a worker, after the study was created if it is new."""
+    started: list[Worker] = []
+
+    def call(url: str, *more: str, command: tuple[str, ...] = WORKER, n_trials: int = 1, epochs: int = 30) -> Worker:
+        definition = tmp_path / "tiny.toml"
+        if not definition.exists():
+            definition.write_text(DEFINITION.format(n_trials=n_trials, epochs=epochs))
+            code, _, err = run("create-study", "tiny.toml", "--data", str(generated), "--storage", url)
+            assert code == 0, err
+        monkeypatch.setenv("MHIST_TUNE_STORAGE", url)
+        monkeypatch.setenv("MHIST_TUNE_DATA", str(generated))
+        started.append(Worker((*command, *more), tmp_path))
+        return started[-1]
+
+    yield call
+    for worker in started:
+        if worker.process.poll() is None:
+            worker.process.kill()
+            worker.process.communicate()
+
+
+def recorded_epochs(url: str) -> list[list[int]]:
+    """Return the recorded epochs of each slot, all of which must be done."""
+    with open_storage(url) as storage:
+        study = studies.load_study(storage, "tiny")
+        slots = ledger.slots(storage, study, "search")
+        assert {slot.state for slot in slots} == {"done"}
+        return [[row.epoch for row in epochs_of(storage, study, "search", slot.slot)] for slot in slots]
+
+
+def pid_of(line: str) -> int:
+    """Return the process that a worker's first event names: worker=HOST-PID-NONCE."""
+    [name] = [word for word in line.split() if word.startswith("worker=")]
+    return int(name.split("-")[-2])
+
+
+def test_a_crashed_process_is_started_again(start: Callable[..., Worker], storage_url_sqlite: str) -> None:
+    """With one of two device processes killed, another one takes its place and the budget is met."""
+    worker = start(storage_url_sqlite, "--per-device", "2", n_trials=4, epochs=5)
+    victim = pid_of(worker.wait_for("event=worker"))
+    worker.wait_for("event=epoch")
+    os.kill(victim, signal.SIGKILL)
+    worker.wait_for("event=crashed", "SIGKILL")
+    worker.wait_for("event=worker")
+    code, _ = worker.end()
+
+    assert code == 0
+    assert recorded_epochs(storage_url_sqlite) == [[1, 2, 3, 4, 5]] * 4
+
+
+def test_repeated_crashes_end_with_one_line(start: Callable[..., Worker], storage_url_sqlite: str) -> None:
+    """A device whose processes die again and again is given up with exit code 1, after three of them."""
+    worker = start(storage_url_sqlite, "--per-device", "2", n_trials=1, epochs=100_000)
+    pids = [pid_of(worker.wait_for("event=worker")) for _ in range(2)]
+    worker.wait_for("event=epoch")
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    for _ in range(4):
+        os.kill(pid_of(worker.wait_for("event=worker")), signal.SIGKILL)
+    code, rest = worker.end()
+
+    assert code == 1
+    assert "error: the worker on cpu crashed 3 times" in rest
+    assert "Traceback" not in rest
+
+
+def test_training_goes_on_while_the_database_restarts(start: Callable[..., Worker], postgres: PostgresServer) -> None:
+    """PostgreSQL is gone in the middle of a trial: the next epochs wait, and each is recorded once, in order."""
+    url = postgres.new_database()
+    worker = start(url, "--per-device", "1", epochs=60)
+    worker.wait_for("event=epoch")
+    postgres.crash()
+    try:
+        worker.wait_for("event=waiting")
+    finally:
+        postgres.start()
+    code, _ = worker.end()
+
+    assert code == 0
+    assert recorded_epochs(url) == [list(range(1, 61))]
+
+
+def test_a_database_that_stays_away_ends_the_worker(start: Callable[..., Worker], postgres: PostgresServer) -> None:
+    """After the time for retries (here three seconds) the worker exits 4 with one line, and another one resumes."""
+    url = postgres.new_database()
+    command = (sys.executable, str(IMPATIENT), *WORKER[3:])
+    worker = start(url, "--per-device", "1", command=command, epochs=60)
+    worker.wait_for("event=epoch", " epoch=3")
+    postgres.crash()
+    try:
+        code, rest = worker.end()
+    finally:
+        postgres.start()
+
+    assert code == 4
+    assert "error: cannot use the storage" in rest
+    assert "keeps its checkpoint" in rest
+    assert "Traceback" not in rest
+    second = start(url, "--per-device", "1")
+    assert " epoch=1 " not in second.wait_for("event=epoch")
+    assert second.end()[0] == 0
+    assert recorded_epochs(url) == [list(range(1, 61))]
+
+
+def test_a_signal_is_heard_while_the_database_is_away(start: Callable[..., Worker], postgres: PostgresServer) -> None:
+    """SIGTERM during an outage ends the worker with 143 within seconds, not after ten minutes."""
+    url = postgres.new_database()
+    worker = start(url, "--per-device", "1", epochs=100_000)
+    worker.wait_for("event=epoch")
+    postgres.crash()
+    try:
+        worker.wait_for("event=waiting")
+        worker.process.terminate()
+        code, _ = worker.end()
+    finally:
+        postgres.start()
+
+    assert code == 143
+
+
+def test_a_paused_worker_drops_its_trial_quietly(start: Callable[..., Worker], storage_url_sqlite: str) -> None:
+    """Stopped for longer than its lease and woken, it finds its trial taken, says so once and leaves with 0."""
+    first = start(storage_url_sqlite, "--per-device", "1", epochs=60)
+    first.wait_for("event=epoch")
+    first.process.send_signal(signal.SIGSTOP)
+    second = start(storage_url_sqlite, "--per-device", "1")
+    second.wait_for("event=epoch")
+    first.process.send_signal(signal.SIGCONT)
+    first.wait_for("event=lost")
+    assert second.end()[0] == 0
+    code, rest = first.end()
+
+    assert code == 0
+    assert "event=epoch" not in rest
+    assert recorded_epochs(storage_url_sqlite) == [list(range(1, 61))]
