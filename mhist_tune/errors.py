@@ -9,7 +9,7 @@ MhistTuneError              exit 1   a run failed
 ├── DataError               exit 3   the data set is missing, damaged or another one
 └── StorageError            exit 4   the database or the storage folder cannot be used
     ├── DiskFullError                no space is left for a checkpoint
-    ├── StoreAwayError               the checkpoint store does not answer
+    ├── StoreUnreachableError        the checkpoint store does not answer
     └── NoStorageError               nothing is there yet
 """
 
@@ -81,7 +81,7 @@ class DiskFullError(StorageError):
     """The disk or the budget for checkpoints is full. Space may become free later."""
 
 
-class StoreAwayError(StorageError):
+class StoreUnreachableError(StorageError):
     """The checkpoint store is unreachable. It may answer later."""
 
 

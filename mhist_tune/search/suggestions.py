@@ -58,7 +58,7 @@ def suggest(
         options: a study definition's complete `sampler` table.
         slot: the trial's.
         space: what is searched.
-        trials: those that it learns from, see `lessons`.
+        trials: those that it learns from, see `observed_trials`.
     """
     distributions = {name: dimension.distribution() for name, dimension in space.items()}
     sampler = make_sampler(options, slot)
@@ -79,7 +79,7 @@ def suggest(
     return {name: one.to_external_repr(one.to_internal_repr(found[name])) for name, one in distributions.items()}
 
 
-def lessons(trials: Sequence[FrozenTrial], own_id: int) -> list[FrozenTrial]:
+def observed_trials(trials: Sequence[FrozenTrial], own_id: int) -> list[FrozenTrial]:
     """Return what a sampler learns from, by number: all trials but its own and those that nobody has begun.
 
     One that failed is PRUNED with its last value, as one that diverged is in the database, or with none: worse than
@@ -99,8 +99,8 @@ def lessons(trials: Sequence[FrozenTrial], own_id: int) -> list[FrozenTrial]:
 def visible(trials: Sequence[FrozenTrial]) -> dict[str, Any]:
     """Return a JSON-safe record of what can be seen of trials, by their numbers.
 
-    `states` has a letter for each number: C(omplete), P(runed, failed or waiting), R(unning), - for those that are no
-    lesson. `lengths` has the number of epochs of each P, and of params of each R that has any.
+    `states` has a letter for each number: C(omplete), P(runed, failed or waiting), R(unning), - for those that are not
+    observed. `lengths` has the number of epochs of each P, and the number of params of each R, where it is not 0.
     """
     by_number = {trial.number: trial for trial in trials}
     lengths = {

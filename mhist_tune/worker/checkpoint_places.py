@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
-from mhist_tune.errors import StorageError, StoreAwayError, UsageError
+from mhist_tune.errors import StorageError, StoreUnreachableError, UsageError
 from mhist_tune.filesystems import network_file_system
 from mhist_tune.training.checkpoints.files import Files, Folder
 
@@ -137,7 +137,7 @@ class Bucket:
                     f"cannot use the checkpoints in {self.place}: {reason}",
                     hint="are the bucket's name, the keys and the region that boto3 finds right?",
                 ) from error
-            raise StoreAwayError(
+            raise StoreUnreachableError(
                 f"the checkpoints in {self.place} cannot be reached: {reason}", hint="is the endpoint running?"
             ) from error
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mhist_tune.errors import StorageError, StoreAwayError
+from mhist_tune.errors import StorageError, StoreUnreachableError
 from mhist_tune.storage import event_log, ledger
 from mhist_tune.storage.epochs import epochs_of
 from mhist_tune.storage.leases import Claim, LeaseKeeper, SlotKey, StaleTokenError
@@ -86,7 +86,7 @@ class TrialCheckpoints:
                     self.writer.discard()
                 for stage, slot in outcomes.keys() - {best}:
                     store.remove(checkpoint_key(session.study, stage, slot))
-            except StoreAwayError as error:
+            except StoreUnreachableError as error:
                 self._wait(error)
             else:
                 return
@@ -100,7 +100,7 @@ class TrialCheckpoints:
         if self._keeper.lost.is_set():
             raise StaleTokenError(self._claim)
 
-    def _check_elsewhere(self, error: StoreAwayError | None) -> None:
+    def _check_elsewhere(self, error: StoreUnreachableError | None) -> None:
         """Skip the slot if the trial has a checkpoint that this worker cannot read.
 
         Raises:

@@ -157,7 +157,7 @@ def test_diverged_and_failed_trials_teach_the_sampler() -> None:
     good = [trial(i, TrialState.COMPLETE, 10 ** (-4.9 + 0.1 * i), (0.5 + 0.01 * i,)) for i in range(6)]
     bad = [trial(6 + i, TrialState.PRUNED, 10 ** (-2.0 + 0.2 * i)) for i in range(4)]  # diverged in the first epoch
     bad += [trial(10 + i, TrialState.FAIL, 10 ** (-2.1 + 0.2 * i), (0.3,)) for i in range(4)]
-    seen = suggestions.lessons([*good, *bad], own_id=99)
+    seen = suggestions.observed_trials([*good, *bad], own_id=99)
 
     assert [one.state for one in seen[6:]] == [TrialState.PRUNED] * 8
     assert [one.value for one in seen[6:]] == [None] * 4 + [0.3] * 4
@@ -177,7 +177,7 @@ def test_what_was_seen_is_enough(name: str) -> None:
         trial(4, TrialState.RUNNING, 1e-4, (0.5,)),
         trial(5, TrialState.COMPLETE, 2e-3, (0.7,)),
     ]
-    seen = suggestions.lessons(trials, own_id=6)
+    seen = suggestions.observed_trials(trials, own_id=6)
     again = suggestions.seen_again(
         suggestions.visible(seen),
         SPACE,

@@ -20,7 +20,7 @@ _CHUNK_BYTES = 8 * 2**20
 class Files(Protocol):
     """Named files, each whole or absent. A name consists of letters, digits, ``. _ -`` and slashes.
 
-    Each method raises OSError, or StoreAwayError if the store is unreachable and may answer later.
+    Each method raises OSError, or StoreUnreachableError if the store is unreachable and may answer later.
 
     Attributes:
         place: where the files are; the same text on every machine that reaches the same files.

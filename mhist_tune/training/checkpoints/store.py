@@ -102,7 +102,7 @@ class CheckpointStore:
         Raises:
             Cancelled: `cancelled` was set meanwhile.
             DiskFullError: no space is left, or the file would exceed the budget.
-            StoreAwayError: the store is unreachable.
+            StoreUnreachableError: the store is unreachable.
             StorageError: the store cannot be written. No part of a file stays.
         """
         name = f"{_checked(key)}/epoch-{epoch:05d}.token-{token:05d}.safetensors"
@@ -116,7 +116,7 @@ class CheckpointStore:
         """Return the newest intact state of a run with its tensors on the CPU, or None if there is none.
 
         Raises:
-            StoreAwayError: the store is unreachable.
+            StoreUnreachableError: the store is unreachable.
             StorageError: the store cannot be read.
         """
         with self._explaining(f"cannot read the checkpoints {key}"):

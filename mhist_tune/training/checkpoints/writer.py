@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mhist_tune.errors import DiskFullError, StorageError, StoreAwayError
+from mhist_tune.errors import DiskFullError, StorageError, StoreUnreachableError
 from mhist_tune.training.checkpoints.store import Cancelled, CheckpointStore, Snapshot, snapshot
 
 SAVING_SHARE = 0.02
@@ -54,7 +54,7 @@ class CheckpointWriter:
         *,
         shares_cores: bool = True,
         on_wait: Callable[[StorageError], None] = _give_up,
-        on_missing: Callable[[StoreAwayError | None], None] = _ignore,
+        on_missing: Callable[[StoreUnreachableError | None], None] = _ignore,
         on_unsaved: Callable[[Exception], None] = _ignore,
     ) -> None:
         self.store = store
@@ -76,7 +76,7 @@ class CheckpointWriter:
         state, unreachable = None, None
         try:
             state = self.store.load(self.key)
-        except StoreAwayError as error:
+        except StoreUnreachableError as error:
             unreachable = error
         if state is None:
             self._on_missing(unreachable)
@@ -138,7 +138,7 @@ class CheckpointWriter:
                 self._note(self._write)
                 return
             copied, epoch, self._write = self._write.copied, self._write.epoch, None
-            if not isinstance(error, DiskFullError | StoreAwayError):
+            if not isinstance(error, DiskFullError | StoreUnreachableError):
                 raise error
             self._on_wait(error)
             self._write = _Write(self, copied, epoch)

@@ -119,7 +119,7 @@ def _suggestion(session: Session, slot: int, trial_id: int) -> dict[str, Any]:
     definition = studies.load_study(storage, session.study.name).definition  # a range may be wider by now
     study_id = studies.optuna_study_id(storage, session.study, Stage.SEARCH)
     trials = storage.retrying(lambda: session.sampler_storage.get_all_trials(study_id, deepcopy=False))
-    seen = suggestions.lessons(trials, own_id=trial_id)
+    seen = suggestions.observed_trials(trials, own_id=trial_id)
     return {
         "params": suggestions.suggest(definition.sampler, slot, definition.space, seen),
         "space": {name: dimension.to_dict() for name, dimension in definition.space.items()},
