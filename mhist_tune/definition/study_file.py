@@ -147,8 +147,8 @@ class StudyDefinition:
 
 def packaged() -> dict[str, Path]:
     """Return the paths of the packaged definitions by name, from the installed package or the source checkout."""
-    here = Path(__file__).resolve().parent
-    folder = here / "studies" if (here / "studies").is_dir() else here.parent / "studies"
+    package = Path(__file__).resolve().parents[1]
+    folder = package / "studies" if (package / "studies").is_dir() else package.parent / "studies"
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 

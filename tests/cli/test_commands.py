@@ -64,11 +64,11 @@ def test_help_loads_nothing_heavy(path: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("module", "needed"),
     [
-        ("status", {"sqlalchemy"}),
-        ("supervisor", set()),
-        ("checkpoint_places", set()),
-        ("delete", {"sqlalchemy", "numpy", "PIL"}),
-        ("worker", {"sqlalchemy", "numpy", "torch", "torchvision", "timm", "optuna", "PIL"}),
+        ("report.status", {"sqlalchemy"}),
+        ("worker.supervisor", set()),
+        ("worker.checkpoint_places", set()),
+        ("actions.delete", {"sqlalchemy", "numpy", "PIL"}),
+        ("worker.loop", {"sqlalchemy", "numpy", "torch", "torchvision", "timm", "optuna", "PIL"}),
     ],
 )
 def test_a_start_loads_what_it_needs(module: str, needed: set[str]) -> None:
