@@ -1,4 +1,4 @@
-"""One attempt at a claimed slot: its run, and what becomes of the slot however the run ends."""
+"""One attempt at a claimed slot: what each error does to the slot and to the worker."""
 
 import contextlib
 import traceback
@@ -15,7 +15,7 @@ from mhist_tune.worker.slot_run import EndedEarly, SlotRun, Waits
 from mhist_tune.worker.trial_checkpoints import LeftToOthers
 
 N_ATTEMPTS_AFTER_ERRORS = 3
-"""How often a trial that fails by itself is tried before it is recorded as FAIL."""
+"""The number of attempts that may fail by an error of the trial. After the last one the trial is recorded as FAIL."""
 
 _RELEASE_S = 5.0
 
@@ -23,13 +23,13 @@ _RELEASE_S = 5.0
 def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Outcome]) -> None:
     """Run a claimed slot to its end with `work`, which returns the outcome.
 
-    A lease lost on the way ends the run quietly, a stop request frees the slot, and an error is recorded with its
-    traceback and the slot freed, until it has failed `N_ATTEMPTS_AFTER_ERRORS` times and becomes FAIL. What is the
-    machine's fault (its database, disk, memory or device) is nobody's score: it frees the slot and ends the worker.
+    If the lease is lost, the run ends without an error. An error of the trial is recorded with its traceback and the
+    slot is freed; after `N_ATTEMPTS_AFTER_ERRORS` errors the trial is recorded as FAIL. A fault of the machine
+    (database, disk, memory or device) frees the slot, ends the worker and gives the trial no value.
 
     Raises:
         Interrupted: a signal asked to stop; the slot is free.
-        MhistTuneError: this worker cannot go on; the slot is free, or will be when its lease has run out.
+        MhistTuneError: this worker cannot go on; the slot is free, or becomes free when its lease expires.
     """
     storage, name = session.storage, session.study.name
     stage, slot = claim.stage, claim.slot
@@ -42,7 +42,7 @@ def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Outcome])
                 run.checkpoints.writer.save_kept()
                 raise
             finally:
-                run.checkpoints.writer.finish()  # no save outlives the lease
+                run.checkpoints.writer.finish()  # nothing is saved after the lease has ended
         except Waits as waits:
             session.emit("waits", study=name, stage=stage, slot=slot, reason=str(waits))
         except StaleTokenError:
@@ -51,8 +51,8 @@ def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Outcome])
             _release(session, claim)
         except StorageError as error:
             _release(session, claim)
-            kept = f"{error}; trial {run.trial.number} of {name} keeps its checkpoint and is resumed from it"
-            raise StorageError(kept, hint=error.hint) from error
+            message = f"{error}; trial {run.trial.number} of {name} keeps its checkpoint and is resumed from it"
+            raise StorageError(message, hint=error.hint) from error
         except (Interrupted, MhistTuneError):
             _release(session, claim)
             raise
@@ -79,6 +79,6 @@ def _outcome_of(work: Callable[[SlotRun], Outcome], run: SlotRun) -> Outcome:
 
 
 def _release(session: Session, claim: Claim) -> None:
-    """Free the slot if the database is there; if not, the lease runs out by itself."""
+    """Free the slot if the database answers within `_RELEASE_S` seconds; otherwise the lease expires by itself."""
     with contextlib.suppress(Interrupted, StorageError):
         ledger.release(session.storage, claim, retry_s=_RELEASE_S)

@@ -1,4 +1,4 @@
-"""The place of the checkpoints: a folder, or a bucket of an S3-compatible store."""
+"""Opens the place of the checkpoints: a folder, or a bucket of an S3-compatible store."""
 
 import contextlib
 import math
@@ -30,7 +30,7 @@ def open_checkpoints(place: str | None, root: Path, budget_gb: float | None = No
     Args:
         place: see `open_files`.
         root: the storage folder.
-        budget_gb: how many GB (1e9 bytes) all checkpoints there may take; None for no limit.
+        budget_gb: the space in GB (1e9 bytes) that all checkpoints there may take; None for no limit.
 
     Raises:
         UsageError: as in `open_files`.
@@ -78,11 +78,11 @@ def open_recorded(place: str) -> Files | None:
 class Bucket:
     """Files below a prefix of a bucket. The store itself never shows a part of a file.
 
-    Credentials, region and endpoint come from where boto3 looks for them.
+    boto3 finds the credentials, the region and the endpoint in its environment variables and files.
 
     Args:
-        bucket: its name.
-        prefix: the start of every name, without a slash at either end; may be empty.
+        bucket: the name of the bucket.
+        prefix: the start of every file name, without a slash at either end; may be empty.
 
     Raises:
         UsageError: boto3 is missing.
@@ -95,36 +95,36 @@ class Bucket:
         self._store: Boto3ArtifactStore = _artifact_store(bucket, self.place)
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """Return the bytes of each file below a prefix, by name."""
-        with self._answering():
+        """Return the size in bytes of each file below a prefix, by name."""
+        with self._errors_translated():
             pages = self._store.client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix + prefix
             )
-            objects: list[Any] = [found for page in pages for found in page.get("Contents", [])]
-        return {found["Key"].removeprefix(self._prefix): found["Size"] for found in objects}
+            objects: list[Any] = [item for page in pages for item in page.get("Contents", [])]
+        return {item["Key"].removeprefix(self._prefix): item["Size"] for item in objects}
 
     def read(self, name: str) -> bytes:
-        """Return a file's content."""
+        """Return a file's content, or raise FileNotFoundError."""
         from optuna.artifacts.exceptions import ArtifactNotFound
 
         try:
-            with self._answering(), contextlib.closing(self._store.open_reader(self._prefix + name)) as body:
+            with self._errors_translated(), contextlib.closing(self._store.open_reader(self._prefix + name)) as body:
                 return body.read()
         except ArtifactNotFound as error:
             raise FileNotFoundError(name) from error
 
     def write(self, name: str, body: BinaryIO) -> None:
         """Upload a file, in parts if it is large."""
-        with self._answering():
+        with self._errors_translated():
             self._store.write(self._prefix + name, body)
 
     def remove(self, name: str) -> None:
         """Remove a file."""
-        with self._answering():
+        with self._errors_translated():
             self._store.remove(self._prefix + name)
 
     @contextlib.contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _errors_translated(self) -> Iterator[None]:
         from boto3.exceptions import S3UploadFailedError
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -154,7 +154,7 @@ def _artifact_store(bucket: str, place: str) -> "Boto3ArtifactStore":
         connect_timeout=_CONNECT_S,
         read_timeout=_READ_S,
         retries={"mode": "standard", "max_attempts": _N_ATTEMPTS},
-        request_checksum_calculation="when_required",  # not every S3-compatible store knows the newer ones
+        request_checksum_calculation="when_required",  # some S3-compatible stores do not know the newer checksums
         response_checksum_validation="when_required",
     )
     return Boto3ArtifactStore(bucket, boto3.client("s3", config=config), avoid_buf_copy=True)

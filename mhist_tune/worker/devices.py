@@ -1,4 +1,4 @@
-"""The names of devices, and the cores and memory of this machine. Imports nothing heavy."""
+"""Names of devices, and the cores and memory of this machine. Imports nothing heavy."""
 
 import os
 from pathlib import Path
@@ -14,11 +14,11 @@ def parse_devices(text: str, per_device: int | None) -> list[str]:
 
     Args:
         text: the devices.
-        per_device: workers on each; None for one on a GPU, and on a CPU for one per core, as far as memory allows. On a
-            CPU two workers with a thread each finish more trials than one with two threads.
+        per_device: the number of workers on each device. None means one on a GPU, and on a CPU one per core, as far as
+            the memory allows: two workers with one thread each finish more trials than one with two threads.
 
     Raises:
-        UsageError: no such device on this machine.
+        UsageError: this machine has no such device.
     """
     n_cuda = 0 if text == "cpu" else _n_cuda()
     if text in ("cpu", "all") and n_cuda == 0:
@@ -33,12 +33,12 @@ def parse_devices(text: str, per_device: int | None) -> list[str]:
 
 
 def n_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def memory_bytes() -> int:
-    """Return the memory of this machine, or of the container around this process."""
+    """Return the bytes of memory of this machine, or of the container around this process if that is less."""
     limit = _CONTAINER_LIMIT.read_text().strip() if _CONTAINER_LIMIT.exists() else "max"
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min(machine, int(limit)) if limit.isdecimal() else machine

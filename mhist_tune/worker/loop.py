@@ -1,4 +1,4 @@
-"""One worker process: it claims slots and runs them until none is left in the stages that it serves."""
+"""One worker process: claims slots and runs them until none is left in its stages."""
 
 import contextlib
 import os
@@ -43,6 +43,8 @@ _POLL_S = 1.0
 def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop: StopRequest) -> None:
     """Claim and run slots on one device until none is left, or for ever with `wait`.
 
+    Waits while the disk of the database is full.
+
     Raises:
         Interrupted: a signal asked to stop; the slot is free.
         MhistTuneError: the study, the data or the storage cannot be used.
@@ -64,7 +66,7 @@ def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop:
 
 
 def _report_blocked(emit: Emit, error: StorageError) -> None:
-    emit("blocked", reason=f"{error}; it goes on, with nothing lost, when some space is free")
+    emit("blocked", reason=f"{error}; the worker goes on when some space is free, and nothing is lost")
 
 
 class _Claimer:
@@ -101,7 +103,7 @@ class _Claimer:
                 yield study
 
     def _has_slots(self, study: Study) -> bool:
-        """Return whether a slot is left. If none is, first add those of finalists that can be trained now."""
+        """Return whether a slot is left. If none is, add the slots of finalists that can be trained now."""
         if self._is_open(study):
             return True
         if Stage.CONFIRM not in self._stages:
@@ -129,7 +131,7 @@ class _Claimer:
         return self._sessions[study.uuid]
 
     def _claim(self, session: Session) -> Claim | None:
-        """Claim a slot of a study, or return None. Waiting trials are decided first if nothing else is left."""
+        """Claim a slot of a study, or return None. If none is free, decide the waiting trials and try again."""
         claim = self._claim_free(session)
         if claim is None and Stage.SEARCH in self._stages and session.study.definition.pruner["name"] == "promotion":
             session.rungs(Stage.SEARCH).close()  # promotes or prunes them, which frees their slots
@@ -137,22 +139,22 @@ class _Claimer:
         return claim
 
     def _claim_free(self, session: Session) -> Claim | None:
-        """Claim a slot. A skipped one comes last, and only after its time (`Elsewhere.again_at`)."""
-        claim_but = partial(
+        """Claim a free slot. A skipped slot comes last, and only from its `again_at` on."""
+        claim_slot = partial(
             ledger.claim, self._storage, session.study, self._stages, worker=self._worker, observer=self._observer
         )
-        claim = claim_but(excluding=session.elsewhere)
-        if claim is None and session.elsewhere:
+        claim = claim_slot(excluding=session.skipped)
+        if claim is None and session.skipped:
             now = time.monotonic()
-            claim = claim_but(excluding=[key for key, slot in session.elsewhere.items() if slot.again_at > now])
+            claim = claim_slot(excluding=[key for key, slot in session.skipped.items() if slot.again_at > now])
         return claim
 
 
 @contextlib.contextmanager
 def _logged(emit: Emit, log_path: Path) -> Iterator[Emit]:
-    """Yield a function that passes each event on, and writes it to the worker's log file unless it is a step.
+    """Yield a function that passes each event on and writes it to the worker's log file; steps are not written.
 
-    On a full disk a line is lost: no trial fails because of its log.
+    On a full disk the line is dropped, so that no trial fails because of its log.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("ab", buffering=0) as log:

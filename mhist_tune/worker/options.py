@@ -8,16 +8,16 @@ from mhist_tune.storage.stages import Stage
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """The options of a worker. They can be pickled, since every device has a process of its own.
+    """The options of a worker. They can be pickled: every worker process gets them.
 
     Attributes:
         storage_url: see `open_storage`.
         data_root: the folder of the data set.
         study: the study to serve; None for every study that has slots.
-        stages: the stages to serve; None for all, see `worker.WORK`.
-        wait: stay when no slot is left, and wait for more.
-        checkpoints: the place of training states, see `open_checkpoints`; None for the storage folder.
-        checkpoints_gb: the space that they may take, in GB; None for no limit.
+        stages: the stages to serve; None for all, in the order of `loop.WORK`.
+        wait: whether to wait for more slots when none is left.
+        checkpoints: the place of the checkpoints, see `checkpoint_places.open_files`; None for the storage folder.
+        checkpoints_gb: the space that they may take, in GB (1e9 bytes); None for no limit.
     """
 
     storage_url: str

@@ -1,4 +1,4 @@
-"""The Optuna trial of one claimed slot: created once, given every score, and finished with the slot's outcome."""
+"""The Optuna trial of a claimed slot: created once, given every score, and finished with the slot's outcome."""
 
 import contextlib
 import itertools
@@ -25,7 +25,7 @@ class OptunaTrial:
     """The Optuna trial of a slot while this worker holds its lease.
 
     Args:
-        storage: where the study is.
+        storage: the storage of the study.
         study: the study.
         claim: the slot as claimed.
 
@@ -40,12 +40,15 @@ class OptunaTrial:
         self.number = -1 if claim.trial_number is None else claim.trial_number
 
     def ensure(self, params: Mapping[str, Any] | None, *, fixed: Mapping[str, Any] | None = None, **tags: Any) -> int:
-        """Return the id of this trial: stored, or adopted by its tag, or created.
+        """Return Optuna's id of the trial. Without a stored id, adopt the running trial of this slot or create one.
 
         Args:
-            params: of a new trial; None where the sampler is to suggest them.
-            fixed: params that a new trial is given instead of suggestions.
+            params: the params of a new trial; None if the sampler will suggest them.
+            fixed: params that a new trial gets instead of suggestions.
             tags: user attributes of a new trial, beside its slot and token.
+
+        Raises:
+            StaleTokenError: another worker holds the slot now.
         """
         storage, claim = self._storage, self._claim
         if claim.trial_id is not None:
@@ -77,20 +80,20 @@ class OptunaTrial:
         return self.id
 
     def record(self, epoch: int, score: float) -> None:
-        """Give the trial the score of an epoch; the same again changes nothing."""
+        """Give the trial the score of an epoch. A second call with the same score changes nothing."""
         self._storage.optuna.set_trial_intermediate_value(self.id, epoch, score)
 
     def finish(self, outcome: Outcome, epochs: Sequence[EpochRow]) -> None:
         """Give the trial its final state with its attributes and its note, unless it is finished.
 
         Args:
-            outcome: of the slot.
-            epochs: all recorded ones.
+            outcome: the outcome of the slot.
+            epochs: all recorded epochs of the slot.
         """
         optuna_storage = self._storage.optuna
         if optuna_storage.get_trial(self.id).state.is_finished():
             return
-        # a worker that lost this slot after its decision may write the same outcome at the same time
+        # a worker that lost the slot after the decision may write the same outcome at the same time
         with contextlib.suppress(UpdateFinishedTrialError):
             record = outcome.to_json()
             for name in ("standard_error", "best_epoch", "stopped_epoch", "reason"):
@@ -107,7 +110,7 @@ class OptunaTrial:
 def optuna_params(
     definition: StudyDefinition, params: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-    """Return the params of a trial as Optuna holds them, and their distributions.
+    """Return the params of a trial as Optuna stores them, and their distributions.
 
     The values of a table's row are categorical, with the values of all rows as choices (lists and tables as JSON), so
     that any Optuna tool shows the table.

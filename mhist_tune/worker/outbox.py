@@ -1,4 +1,4 @@
-"""Epochs on their way to the database: in order, from a thread of its own, so that training need not wait for them."""
+"""A thread that writes epochs to the database in order while training goes on."""
 
 import threading
 from collections import deque
@@ -12,10 +12,10 @@ _JOIN_S = 5.0
 
 
 class Outbox(Generic[T]):
-    """Reports one item after the other, in the order in which they came, while the context is open.
+    """Reports items in the order of `put`, one after the other, in a thread that runs while the context is open.
 
     Args:
-        report: reports one item. What it raises ends the outbox: items behind it stay unreported.
+        report: reports one item. If it raises, the thread ends and the items behind it are not reported.
     """
 
     def __init__(self, report: Callable[[T], None]) -> None:
@@ -36,27 +36,27 @@ class Outbox(Generic[T]):
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-        # While the database is away the thread may be deep in a connect; it is a daemon and reports nothing after that.
+        # While the database is unreachable the thread may be inside a connect. As a daemon it reports nothing later.
         self._thread.join(_JOIN_S)
 
     @property
     def n_waiting(self) -> int:
-        """How many items are not reported yet."""
+        """The number of items that are not reported yet."""
         return len(self._waiting)
 
     def put(self, item: T) -> None:
-        """Hand over an item."""
+        """Add an item to be reported."""
         with self._changed:
             self._waiting.append(item)
             self._changed.notify_all()
 
     def check(self) -> None:
-        """Raise what `report` raised, if it did."""
+        """Raise the error that `report` raised, if there is one."""
         if self._failure is not None:
             raise self._failure
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait up to `timeout_s` seconds until everything is reported; return whether it is, or raise as `check`."""
+        """Wait up to `timeout_s` seconds until every item is reported. Return whether it is; raises as `check` does."""
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting or self._failure is not None, timeout_s)
         self.check()
@@ -71,7 +71,7 @@ class Outbox(Generic[T]):
                 item = self._waiting[0]
             try:
                 self._report(item)
-            except BaseException as error:  # whoever trains raises it
+            except BaseException as error:  # `check` raises it in the training thread
                 with self._changed:
                     self._failure = error
                     self._changed.notify_all()

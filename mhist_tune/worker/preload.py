@@ -1,7 +1,7 @@
 """Imports everything that a worker needs, without garbage collection.
 
-Importing makes hardly any garbage, and collections took a sixth of the time. The loaded objects are frozen: later
-collections skip them, so that forked workers go on sharing their memory.
+Imports make hardly any garbage, and collections took a sixth of their time. The loaded objects are frozen: later
+collections skip them, so that forked workers keep sharing their memory.
 """
 
 import gc

@@ -1,4 +1,4 @@
-"""The session of a worker in one study: the data, the device, and the search records that it has read."""
+"""A worker's data, device and records of one study."""
 
 import functools
 from collections.abc import Mapping
@@ -30,35 +30,38 @@ from mhist_tune.worker.checkpoint_places import open_checkpoints
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class SkippedSlot:
     """A slot that this worker skips because it cannot read the trial's checkpoint.
 
     Attributes:
         place: the place of the checkpoint; None if this worker's own store is unreachable.
         n_epochs: the number of recorded epochs.
-        again_at: the time from which this worker may claim it if there is no other slot, monotonic seconds.
+        again_at: the time from which this worker may claim it if no other slot is free, in seconds of the monotonic
+            clock.
     """
 
     place: str | None
     n_epochs: int
     again_at: float
 
-    def is_unchanged(self, other: "Elsewhere") -> bool:
-        """Return whether nobody trained it in between."""
+    def is_unchanged(self, other: "SkippedSlot") -> bool:
+        """Return whether no worker has trained the trial between the two observations."""
         return (self.place, self.n_epochs) == (other.place, other.n_epochs)
 
 
 @dataclass(frozen=True)
 class Session:
-    """The session of a worker in one study.
+    """A worker's data, device and records of one study.
 
     Attributes:
-        train: the whole train partition.
+        train: all images of the train partition.
         cache_dir: the folder of decoded partitions.
         checkpoints: the store of training states.
         emit: receives events.
-        micro_batch_size: the images of a micro-batch that fit this worker's device; None for any number.
-        elsewhere: slots that this worker skips.
+        micro_batch_size: the most images of a micro-batch that fit this worker's device; None for any number.
+        skipped: the slots that this worker skips.
+
+    The other attributes are those of `open_session`.
     """
 
     storage: Storage
@@ -72,7 +75,7 @@ class Session:
     emit: Emit
     stop: StopRequest
     micro_batch_size: int | None = None
-    elsewhere: dict[SlotKey, Elsewhere] = field(default_factory=dict)
+    skipped: dict[SlotKey, SkippedSlot] = field(default_factory=dict)
     _subsets: dict[str, ImageSet] = field(default_factory=dict)
     _scores: dict[Stage, ScoreBook] = field(default_factory=dict)
     _rungs: dict[Stage, RungBook] = field(default_factory=dict)
@@ -84,7 +87,7 @@ class Session:
         return self._subsets[image_set]
 
     def positions(self, image_set: str) -> npt.NDArray[np.int64]:
-        """Return the positions of a stored set's images in the train partition, in their stored order."""
+        """Return the positions [n] of a stored set's images in the train partition, in their stored order."""
         position = {name: index for index, name in enumerate(self.train.names)}
         names = image_rows(self.storage, self.study, image_set).names
         return np.array([position[name] for name in names], dtype=np.int64)
@@ -107,7 +110,7 @@ class Session:
         return SamplerStorage(self.storage.rdb, lambda: waiting(self.storage, self.study, Stage.SEARCH))
 
     def hyperparameters(self, params: Mapping[str, Any]) -> Hyperparameters:
-        """Return what `studies.hyperparameters` does, with a micro-batch that fits the device."""
+        """Return `studies.hyperparameters` with a micro-batch that fits the device, unless it is part of the method."""
         hp = studies.hyperparameters(self.study, params)
         if self.micro_batch_size is None or hp.micro_batch_size <= self.micro_batch_size or memory.is_coupled(hp):
             return hp
@@ -125,16 +128,16 @@ def open_session(
     stop: StopRequest,
     checkpoints: CheckpointStore | None = None,
 ) -> Session:
-    """Check that the data and the weights are the study's, measure its settings if nobody has, and load the images.
+    """Check the data and the weight files against the study, measure its settings if none are stored, load the images.
 
     Args:
-        storage: where the study is.
+        storage: the storage of the study.
         study: the study.
         data_root: the folder of the data set.
         device: torch's name of the device.
         worker: the name of the worker.
         emit: receives events.
-        stop: asks the worker to stop.
+        stop: the request to stop.
         checkpoints: the store of checkpoints; None for the one in the storage folder.
 
     Raises:
@@ -154,7 +157,7 @@ def open_session(
             )
     hp = study.definition.hyperparameters(study.definition.default_params())
     torch_device = torch.device(device)
-    study, micro_batch_size = _settings(storage, study, hp, torch_device, emit)
+    study, micro_batch_size = _measured_settings(storage, study, hp, torch_device, emit)
     cache_dir = storage.root / "cache"
     return Session(
         storage=storage,
@@ -171,13 +174,13 @@ def open_session(
     )
 
 
-def _settings(
+def _measured_settings(
     storage: Storage, study: Study, hp: Hyperparameters, device: torch.device, emit: Emit
 ) -> tuple[Study, int | None]:
-    """Return the study with its measured settings, and the micro-batch that fits this device, None for any.
+    """Return the study with its measured settings, and the micro-batch that fits this device; None for any.
 
-    On another kind of device than the measured one the settings stay, so that trials are comparable. Only the
-    micro-batch follows the memory of this device.
+    The settings stay on another kind of device than the measured one, so that trials are comparable. Only the
+    micro-batch is measured again.
     """
     name = probe.device_name(device)
     if "probed" not in study.settings:
@@ -188,6 +191,6 @@ def _settings(
     if probed.get("device", name) != name:
         default = studies.hyperparameters(study, study.definition.default_params())
         micro_batch_size = probe.micro_batch_size(default, device)
-        shown = {"device": name, "probed_on": probed["device"], "micro_batch_size": micro_batch_size}
-        emit("hardware", study=study.name, **shown)
+        fields = {"device": name, "probed_on": probed["device"], "micro_batch_size": micro_batch_size}
+        emit("hardware", study=study.name, **fields)
     return study, micro_batch_size

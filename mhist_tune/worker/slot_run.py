@@ -1,8 +1,8 @@
-"""One claimed slot from its trial to its final state, the same way for every stage.
+"""One claimed slot, from its trial to its final state. Every stage uses it.
 
-The order of the writes is what makes a kill at any point harmless: the epoch enters the ledger's tables first,
-together with what was decided after it, then Optuna's mirror of it; the outcome is decided in the ledger first, then
-given to Optuna, then the slot is done. The next worker that claims the slot finds how far this went and goes on there.
+The order of the writes makes a kill at any point harmless. An epoch and the decision after it are written to our tables
+first, then copied to Optuna's. The outcome is decided in our tables first, then given to Optuna, and then the slot is
+done. The next worker that claims the slot goes on where the records end.
 """
 
 import dataclasses
@@ -34,13 +34,13 @@ from mhist_tune.worker.session import Session
 from mhist_tune.worker.trial_checkpoints import TrialCheckpoints
 
 Judge = Callable[[int, float], Decision]
-"""Decides about a trial from the epoch just finished and its value."""
+"""Decides about a trial from the number of the epoch just finished and the value so far."""
 
 Arrive = Callable[[EpochResult, float], Decision]
-"""Decides about a trial that has arrived at a rung, from the epoch just finished and its value."""
+"""Decides about a trial that has arrived at a rung, from the epoch just finished and the value so far."""
 
 _STEP_EVENT_S = 0.5
-_ANSWER_S = 2.0  # how long training waits for the report of an epoch; after that it goes on and the report waits
+_ANSWER_S = 2.0  # training waits so long for the report of an epoch, then goes on while the report waits
 _LISTEN_S = 0.2
 
 
@@ -53,7 +53,7 @@ class EndedEarly(Exception):
 
 
 class Waits(Exception):
-    """The trial waits at a rung, and its slot with it."""
+    """The trial waits at a rung, and so does its slot."""
 
     def __init__(self, decision: Decision) -> None:
         super().__init__(decision.reason)
@@ -75,8 +75,9 @@ class SlotRun:
 
     Attributes:
         trial: Optuna's trial of the slot.
-        params: of the trial; None until the stage has set them.
-        sampling: what epochs are drawn from; None until `fit` knows.
+        params: the params of the trial; None until the stage has set them.
+        sampling: the images that epochs are drawn from, as `fit` describes them; None until it has.
+        checkpoints: the checkpoints of the trial.
     """
 
     def __init__(self, session: Session, claim: Claim, keeper: LeaseKeeper) -> None:
@@ -104,16 +105,27 @@ class SlotRun:
         rungs: Container[int] = (),
         image_set: str = "val",
     ) -> FitResult:
-        """Train with fenced reports and return the result.
+        """Train, report every epoch under the lease, and return the result.
 
-        `judge` decides after every epoch; `arrive` after those in `rungs`, whose end is always saved before.
-        `image_set` names the stored images that `val` is.
-        Reports are sent in order while training goes on, so that a database that is away delays nothing but them.
-        Out of memory, the run goes on from its checkpoint with half the micro-batch.
+        Epochs are reported in order while training goes on, so that an unreachable database does not stop it. When
+        memory runs out, the run goes on from its checkpoint with half the micro-batch.
+
+        Args:
+            hp: the hyperparameters.
+            train: the images to train on.
+            val: the images that score each epoch; None for none.
+            seed: the seed of the training.
+            stop_epoch: the number of epochs of a training without validation; None for `hp.epochs`.
+            judge: decides after every epoch.
+            arrive: decides after the epochs in `rungs`. Their state is saved before.
+            rungs: epochs at which `arrive` decides.
+            image_set: the name under which the images of `val` are stored.
 
         Raises:
             EndedEarly: the trial was pruned, or it diverged.
-            MhistTuneError: out of memory, and the micro-batch cannot be halved.
+            Interrupted: a signal asked to stop.
+            MhistTuneError: memory ran out, and the micro-batch cannot be halved.
+            StaleTokenError: the lease was lost.
             Waits: the trial waits at a rung.
         """
         session, n_epochs = self.session, stop_epoch or hp.epochs
@@ -144,7 +156,7 @@ class SlotRun:
                 except (RuntimeError, MemoryError) as error:
                     if not memory.is_out_of_memory(error):
                         raise
-                # Only here, behind the handler, the failed run is gone from memory: the error's traceback held it.
+                # Behind the handler: until then the error's traceback keeps the failed run in memory.
                 hp = self._with_less_memory(hp)
         except _Pruned as pruned:
             raise EndedEarly(self._ended_early(str(pruned), pruned.decision)) from None
@@ -171,17 +183,17 @@ class SlotRun:
         raise MhistTuneError(
             f"trial {self.trial.number} of {session.study.name} does not fit into the memory of {device} with "
             f"{n_images} images at once; its slot is free again",
-            hint="this needs a device with more free memory"
+            hint="use a device with more free memory"
             if fitting is None
-            else f"use a device with more free memory, or a study with micro_batch_size = {fitting}, which would fit: "
-            "with BatchNorm it is part of the method and stays as it is",
+            else f"use a device with more free memory, or a study with micro_batch_size = {fitting}, which fits: "
+            "with BatchNorm it is part of the method and is not changed",
         )
 
     def _ended_early(self, reason: str, decision: Decision | None) -> Outcome:
         rows = epochs_of(self.session.storage, self.session.study, self.claim.stage, self.claim.slot)
         best = max(rows, key=lambda row: (row.score, -row.epoch), default=None)
         return Outcome(
-            # a search goes on without the trial; every other stage needs all of its trainings
+            # a search can do without the trial; every other stage needs all of its trainings
             state=EndState.PRUNED if self.claim.stage is Stage.SEARCH else EndState.FAIL,
             value=rows[-1].value if rows else None,
             best_score=best.score if best else None,
@@ -262,17 +274,17 @@ class SlotRun:
         self.checkpoints.announce()
         session.storage.retrying(partial(self.trial.record, result.epoch, score))
         if recorded.is_new:
-            shown = {**self._where(), "epoch": result.epoch, "epochs": n_epochs, "best_epoch": result.best_epoch}
-            session.emit("epoch", **shown, **result.metrics)
+            fields = {**self._where(), "epoch": result.epoch, "epochs": n_epochs, "best_epoch": result.best_epoch}
+            session.emit("epoch", **fields, **result.metrics)
         if recorded.decision is not None and recorded.decision.verdict is Verdict.PRUNE:
             raise _Pruned(recorded.decision)
         if arrive is not None and result.epoch in rungs:
             assert value is not None
-            arrived = arrive(result, value)
-            if arrived.verdict is Verdict.WAIT:
-                raise Waits(arrived)
-            if arrived.verdict is Verdict.PRUNE:
-                raise _Pruned(arrived)
+            at_rung = arrive(result, value)
+            if at_rung.verdict is Verdict.WAIT:
+                raise Waits(at_rung)
+            if at_rung.verdict is Verdict.PRUNE:
+                raise _Pruned(at_rung)
 
     def _heartbeat(self, epoch: int, metrics: Mapping[str, float | None]) -> Executable:
         return heartbeat(
@@ -300,7 +312,7 @@ class SlotRun:
         }
 
     def conclude(self, outcome: Outcome) -> None:
-        """Decide the outcome, hand it to Optuna, and finish the slot.
+        """Decide the outcome, give it to Optuna, remove checkpoints, and finish the slot.
 
         Raises:
             StaleTokenError: another worker holds the slot now.
@@ -310,10 +322,10 @@ class SlotRun:
             raise StaleTokenError(claim)
         epochs = epochs_of(storage, self.session.study, claim.stage, claim.slot)
         storage.retrying(lambda: self.trial.finish(outcome, epochs))
-        # Before the slot is done: killed here, the next holder of the slot removes them, afterwards nobody would.
+        # Before the slot is done: after a kill here the next holder removes the checkpoints; later nobody would.
         self.checkpoints.tidy()
         if not ledger.finish(storage, claim):
             raise StaleTokenError(claim)
         record = outcome.to_json()
-        shown = {name: record[name] for name in ("state", "value", "best_epoch", "reason") if name in record}
-        self.session.emit("done", **self._where(), **shown)
+        fields = {name: record[name] for name in ("state", "value", "best_epoch", "reason") if name in record}
+        self.session.emit("done", **self._where(), **fields)

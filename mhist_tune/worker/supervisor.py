@@ -1,4 +1,4 @@
-"""The worker processes of one machine, one for each device: starting, listening, restarting after a crash, stopping."""
+"""The worker processes of one machine: start, events, restart after a crash, stop."""
 
 import contextlib
 import multiprocessing
@@ -18,7 +18,7 @@ from mhist_tune.worker.devices import n_cores
 from mhist_tune.worker.options import WorkerOptions
 
 N_CRASHES = 3
-"""The number of crashes within `CRASHES_S` seconds that ends the work on a device."""
+"""The number of crashes within `CRASHES_S` seconds after which a device gets no more processes."""
 
 CRASHES_S = 600.0
 
@@ -30,10 +30,10 @@ _SERVER.set_forkserver_preload(["mhist_tune.worker.preload"])
 
 
 def run_workers(options: WorkerOptions, devices: Sequence[str], emit: Emit, stop: StopRequest) -> None:
-    """Serve with one process for each entry of `devices`. A single one on the CPU runs in this process.
+    """Run one worker process for each entry of `devices`. A single worker on the CPU runs in this process.
 
     The processes share the cores. Each has a log file below `logs/` in the storage folder. A process that crashes is
-    restarted up to `N_CRASHES` - 1 times, and the others go on.
+    restarted up to `N_CRASHES` - 1 times within `CRASHES_S` seconds, and the others go on.
 
     Raises:
         Interrupted: a signal asked to stop; every slot is free.
@@ -45,29 +45,29 @@ def run_workers(options: WorkerOptions, devices: Sequence[str], emit: Emit, stop
 
         serve(options, "cpu", n_threads, emit, stop)
         return
-    supervised = [_Supervised(options, device, n_threads) for device in devices]
-    for one in supervised:
-        one.start()
+    workers = [_Worker(options, device, n_threads) for device in devices]
+    for worker in workers:
+        worker.start()
     try:
-        _listen(supervised, emit, stop)
+        _listen(workers, emit, stop)
     finally:
-        for one in supervised:
-            one.process.terminate()
+        for worker in workers:
+            worker.process.terminate()
     if stop.signum:
         raise Interrupted(stop.signum)
-    for one in supervised:
-        if one.error is not None:
-            raise one.error
+    for worker in workers:
+        if worker.error is not None:
+            raise worker.error
 
 
 @dataclass(eq=False)
-class _Supervised:
-    """One device and the process that serves it.
+class _Worker:
+    """One device and its worker process.
 
     Attributes:
         error: the error that ended the work on this device; None while it goes on.
         fault: the error that the process reported before it ended; None if it reported none.
-        crashes: the times of its crashes, on the monotonic clock.
+        crashes: the times of its crashes, in seconds of the monotonic clock.
     """
 
     options: WorkerOptions
@@ -79,15 +79,15 @@ class _Supervised:
 
     def start(self) -> None:
         self.fault = None
-        self.connection, theirs = _SERVER.Pipe(duplex=False)
+        self.connection, child_end = _SERVER.Pipe(duplex=False)
         self.process: ForkServerProcess = _SERVER.Process(
-            target=_child, args=(self.options, self.device, self.n_threads, theirs)
+            target=_child, args=(self.options, self.device, self.n_threads, child_end)
         )
         self.process.start()
-        theirs.close()
+        child_end.close()
 
-    def ended(self, emit: Emit, is_stopping: bool) -> bool:
-        """Handle the end of the process, and return whether another one was started."""
+    def handle_end(self, emit: Emit, is_stopping: bool) -> bool:
+        """Handle the end of the process, and return whether another process was started."""
         self.connection.close()
         self.process.join()
         code = self.process.exitcode
@@ -96,9 +96,9 @@ class _Supervised:
         if self.fault is not None and not isinstance(self.fault, DeviceError):
             self.error = self.fault
             return False
-        reason = str(self.fault) if self.fault else _in_words(code)
+        reason = str(self.fault) if self.fault else _exit_in_words(code)
         now = time.monotonic()
-        self.crashes = [at for at in self.crashes if now - at < CRASHES_S] + [now]
+        self.crashes = [crash for crash in self.crashes if now - crash < CRASHES_S] + [now]
         if len(self.crashes) < N_CRASHES:
             emit("crashed", device=self.device, reason=reason)
             self.start()
@@ -108,38 +108,38 @@ class _Supervised:
             f"the last time because it {reason}"
             if self.fault is None
             else f"{reason}, {N_CRASHES} times",
-            hint="other workers take over its slot; the newest files in the folder logs beside the storage say more",
+            hint="other workers take over its slot; see the newest files in the folder logs beside the storage",
         )
         return False
 
 
-def _in_words(code: int | None) -> str:
+def _exit_in_words(code: int | None) -> str:
     if code is not None and code < 0:
         return f"was killed by {signal.Signals(-code).name}"
     return f"ended with exit code {code}"
 
 
-def _listen(supervised: Sequence[_Supervised], emit: Emit, stop: StopRequest) -> None:
+def _listen(workers: Sequence[_Worker], emit: Emit, stop: StopRequest) -> None:
     """Pass on the events of the processes until all have ended."""
-    by_connection = {one.connection: one for one in supervised}
-    was_asked = False
+    by_connection = {worker.connection: worker for worker in workers}
+    is_stop_sent = False
     while by_connection:
-        if stop.signum and not was_asked:
-            was_asked = True
-            for one in supervised:
-                one.process.terminate()
+        if stop.signum and not is_stop_sent:
+            is_stop_sent = True
+            for worker in workers:
+                worker.process.terminate()
         for connection in multiprocessing.connection.wait(list(by_connection), timeout=_LISTEN_S):
             assert isinstance(connection, multiprocessing.connection.Connection)
-            one = by_connection[connection]
+            worker = by_connection[connection]
             try:
                 event, fields = connection.recv()
             except (EOFError, OSError):  # OSError: the process was killed while it sent an event
                 del by_connection[connection]
-                if one.ended(emit, is_stopping=bool(stop.signum)):
-                    by_connection[one.connection] = one
+                if worker.handle_end(emit, is_stopping=bool(stop.signum)):
+                    by_connection[worker.connection] = worker
                 continue
             if event == "failed":
-                one.fault = fields["error"]
+                worker.fault = fields["error"]
             else:
                 emit(event, **fields)
 
@@ -149,7 +149,7 @@ def _child(
 ) -> None:
     from mhist_tune.worker.preload import serve  # loaded before the fork
 
-    os.setsid()  # Ctrl-C then reaches the parent alone, which asks every child once
+    os.setsid()  # Ctrl-C then reaches only the parent, which terminates each child once
     lock = threading.Lock()
     with stop_on_signals() as stop:
 
@@ -157,7 +157,7 @@ def _child(
             with lock:
                 try:
                     connection.send((event, fields))
-                except BrokenPipeError:  # the parent is gone
+                except BrokenPipeError:  # the parent has ended
                     stop.set(signal.SIGTERM)
 
         try:

@@ -1,8 +1,9 @@
-"""The checkpoints of one claimed slot: their place, the workers that can resume them, and their removal at the end.
+"""The checkpoints of one claimed slot: recorded place, waiting for space or for the store, takeover, removal.
 
 The place of a trial's checkpoints is recorded in the database as soon as one of them is durable. A worker that cannot
-read the place skips the slot. If nobody has trained the trial ten minutes later, and no other slot is left, the worker
-begins the trial anew. Recorded epochs stay and are not recorded twice.
+read the place skips the slot. If no worker has trained the trial ten minutes later, and no other slot is left, the
+worker begins the trial anew. Recorded epochs stay and are not recorded twice. While the disk of the checkpoints is full
+or their store is unreachable, the worker waits.
 """
 
 import time
@@ -17,10 +18,10 @@ from mhist_tune.storage.outcome import Outcome
 from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
 from mhist_tune.training.checkpoints.writer import CheckpointWriter
-from mhist_tune.worker.session import Elsewhere, Session
+from mhist_tune.worker.session import Session, SkippedSlot
 
 PATIENCE_S = 600.0
-"""The time that a worker leaves a trial to the workers that can read its checkpoint."""
+"""The seconds for which a worker leaves a trial to the workers that can read its checkpoint."""
 
 _UNREACHABLE_S = 30.0
 _WAIT_S = 10.0
@@ -36,11 +37,11 @@ class TrialCheckpoints:
     Args:
         session: the worker's session.
         claim: the slot as claimed.
-        keeper: knows when the lease is lost.
-        where: returns the fields of an event that name the trial.
+        keeper: knows whether the lease is lost.
+        where: returns the event fields that name the trial.
 
     Attributes:
-        writer: used by `fit`.
+        writer: writes and reads the checkpoints for `fit`.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class TrialCheckpoints:
         )
 
     def announce(self) -> None:
-        """Record the place of the trial's checkpoints when the first is durable, once for each lease."""
+        """Record the place of the trial's checkpoints once for each lease, when a checkpoint is durable."""
         if self.writer.saved_epoch is None:
             return
         self._is_blocked = False
@@ -70,17 +71,20 @@ class TrialCheckpoints:
             self._is_announced = True
 
     def tidy(self) -> None:
-        """Remove the checkpoints of this study's finished trials, now that the outcome of this slot is decided.
+        """Remove the checkpoints of this study's finished trials from this store. Call it once the outcome is decided.
 
         The best search trial in this store keeps its checkpoints.
+
+        Raises:
+            StaleTokenError: the lease was lost while this worker waited for the store.
         """
-        session, store, mine = self._session, self.writer.store, (self._claim.stage, self._claim.slot)
+        session, store, own = self._session, self.writer.store, (self._claim.stage, self._claim.slot)
         while True:
             try:
-                present = {_slot_of(key) for key in store.keys(f"{session.study.folder_name}/")} | {mine}
+                present = {_slot_of(key) for key in store.keys(f"{session.study.folder_name}/")} | {own}
                 outcomes = ledger.outcomes(session.storage, session.study, present)
                 best = _best(outcomes)
-                if mine == best:
+                if own == best:
                     self.writer.finish()
                 else:
                     self.writer.discard()
@@ -92,10 +96,12 @@ class TrialCheckpoints:
                 return
 
     def _wait(self, error: StorageError) -> None:
-        """Wait a while for space, or for the store. The lease is kept meanwhile."""
+        """Wait `_WAIT_S` seconds for space or for the store. Emit an event at the first wait in a row."""
         if not self._is_blocked:
             self._is_blocked = True
-            self._session.emit("blocked", **self._where(), reason=f"{error}; it goes on, with nothing lost, after that")
+            self._session.emit(
+                "blocked", **self._where(), reason=f"{error}; the worker goes on after that, and nothing is lost"
+            )
         self._session.stop.wait(_WAIT_S)
         if self._keeper.lost.is_set():
             raise StaleTokenError(self._claim)
@@ -104,7 +110,7 @@ class TrialCheckpoints:
         """Skip the slot if the trial has a checkpoint that this worker cannot read.
 
         Raises:
-            LeftToOthers: it has one.
+            LeftToOthers: the trial has such a checkpoint.
         """
         session, claim, here = self._session, self._claim, self.writer.store.place
         place = None if claim.n_claims == 1 else self._announced_place()
@@ -115,14 +121,14 @@ class TrialCheckpoints:
             return
         key, now = (claim.stage, claim.slot), time.monotonic()
         n_epochs = len(epochs_of(session.storage, session.study, *key))
-        before = session.elsewhere.get(key)
-        found = Elsewhere(None if error else place, n_epochs, now + (_UNREACHABLE_S if error else PATIENCE_S))
-        if before is not None and before.is_unchanged(found) and before.again_at <= now and error is None:
-            del session.elsewhere[key]
-            session.emit("anew", **self._where(), reason=f"nobody has resumed it from {place}")
+        before = session.skipped.get(key)
+        skipped = SkippedSlot(None if error else place, n_epochs, now + (_UNREACHABLE_S if error else PATIENCE_S))
+        if before is not None and before.is_unchanged(skipped) and before.again_at <= now and error is None:
+            del session.skipped[key]
+            session.emit("anew", **self._where(), reason=f"no worker has resumed it from {place}")
             return
-        session.elsewhere[key] = found
-        reason = str(error) if error else f"its checkpoint is in {place}, which is not reached here ({here})"
+        session.skipped[key] = skipped
+        reason = str(error) if error else f"its checkpoint is in {place}, which cannot be reached from here ({here})"
         if before is None:
             session.emit("unreachable", **self._where(), reason=f"{reason}; it is left to other workers")
         raise LeftToOthers(reason)
@@ -157,7 +163,12 @@ def _slot_of(key: str) -> SlotKey:
 
 
 def _best(outcomes: Mapping[SlotKey, Outcome]) -> SlotKey | None:
-    """Return the best complete search trial, of equal ones the first."""
+    """Return the complete search trial with the highest value, of equal ones the first.
+
+    The order is that of `selection.ranked`, which needs every slot of the study with its payload. This function runs
+    after every trial, so it reads only the outcomes of the few trials in this store. In a table it is the best trial of
+    any row, while `selection.best` is the first seed of the best row.
+    """
     complete = {
         (stage, slot): outcome.value
         for (stage, slot), outcome in outcomes.items()

@@ -1,4 +1,4 @@
-"""A trial as optuna-dashboard shows it: its note, its numbers and a picture of its curves."""
+"""A trial's note, numbers and picture of curves for optuna-dashboard."""
 
 from collections.abc import Sequence
 
@@ -17,20 +17,23 @@ _CURVES = (("Loss", ("train_loss", "val_loss")), ("Validation F1 and AUROC", ("v
 
 
 def numbers(epochs: Sequence[EpochRow], best_epoch: int | None) -> dict[str, float]:
-    """Return a trial's numbers at its best epoch, or else its last one: columns in the table of trials."""
+    """Return a trial's numbers at its best epoch, or else at its last one, and the seconds of all its epochs.
+
+    optuna-dashboard shows them as columns of its table of trials.
+    """
     if not epochs:
         return {}
     metrics = epochs[min(best_epoch or len(epochs), len(epochs)) - 1].metrics
-    found = {name: value for name in _NUMBERS if (value := metrics.get(name)) is not None}
-    return {**found, "elapsed_s": sum(row.metrics.get("elapsed_s") or 0.0 for row in epochs)}
+    measured = {name: value for name in _NUMBERS if (value := metrics.get(name)) is not None}
+    return {**measured, "elapsed_s": sum(row.metrics.get("elapsed_s") or 0.0 for row in epochs)}
 
 
 def write_trial(
     storage: Storage, study: Study, stage: Stage, trial_id: int, outcome: Outcome, epochs: Sequence[EpochRow]
 ) -> None:
-    """Give a trial its note, its numbers and a picture of its curves, before the trial ends for Optuna.
+    """Give a trial its note, its numbers and a picture of its curves, before Optuna counts it as finished.
 
-    Called again, it writes the same. Where the folder cannot be written, only the picture is missing.
+    A second call writes the same. If the folder cannot be written, only the picture is missing.
     """
     note = _note(outcome, epochs)
     if epochs:
@@ -48,10 +51,10 @@ def _note(outcome: Outcome, epochs: Sequence[EpochRow]) -> str:
     parts = [f"**{outcome.state}**" + (f": {outcome.reason}" if outcome.reason else "")]
     if epochs:
         best = min(outcome.best_epoch or len(epochs), len(epochs))
-        shown = {f"best, {best}": epochs[best - 1], f"last, {len(epochs)}": epochs[-1]}
+        epochs_by_label = {f"best, {best}": epochs[best - 1], f"last, {len(epochs)}": epochs[-1]}
         names = [name for name in ("train_loss", "val_loss", "val_f1", "val_auroc") if name in epochs[-1].metrics]
         rows = [["epoch", *names]]
-        for label, row in shown.items():
+        for label, row in epochs_by_label.items():
             cells = [row.metrics.get(name) for name in names]
             rows.append([label, *("" if cell is None else number(cell, 4) for cell in cells)])
         parts.append("\n".join(markdown_table(rows)))

@@ -1,8 +1,8 @@
-"""The confirm stage: the finalists of a search are trained again out of fold, on the same folds.
+"""Trains the finalists of a search again, out of fold, on the same folds.
 
 First the images outside each fold are split again (an inner split): a finalist trains on one part and stops early on
 the other, which gives its number of epochs. Then it trains on all images outside a fold for that fixed number, and
-predicts the fold. The images that score a training neither stop it nor choose its epoch.
+predicts the fold. No image that scores a training stops it or chooses its epoch.
 """
 
 from collections.abc import Mapping
@@ -27,17 +27,17 @@ from mhist_tune.worker.slot_run import SlotRun
 def add_slots(storage: Storage, study: Study) -> None:
     """Add the slots that can be trained now: after the search, and after the inner splits. Each is added once.
 
-    An extended search gets slots for the trials that are new among its best.
+    After an extended search, finalists that are new get slots too.
     """
     if study.definition.confirm is None or _is_open(ledger.counts(storage, study, Stage.SEARCH)):
         return
     slots = ledger.slots(storage, study, Stage.CONFIRM)
     for candidate in finalists.candidates(study, ledger.slots(storage, study, Stage.SEARCH)):
-        mine = [slot for slot in slots if slot.payload.trial == candidate.trial]
-        n_epochs = finalists.stop_epoch([slot for slot in mine if slot.payload.fit == INNER])
-        if not mine:
+        trained = [slot for slot in slots if slot.payload.trial == candidate.trial]
+        n_epochs = finalists.stop_epoch([slot for slot in trained if slot.payload.fit == INNER])
+        if not trained:
             fit, stop_epoch = INNER, None
-        elif n_epochs is not None and all(slot.payload.fit == INNER for slot in mine):
+        elif n_epochs is not None and all(slot.payload.fit == INNER for slot in trained):
             fit, stop_epoch = OUTER, n_epochs
         else:
             continue
@@ -59,7 +59,7 @@ def run(run: SlotRun) -> Outcome:
     """Train one finalist for one fold: on an inner split, or for its fixed number of epochs and predict the fold.
 
     Raises:
-        EndedEarly: it diverged.
+        EndedEarly: the training diverged.
     """
     session, payload = run.session, run.claim.payload
     assert isinstance(payload, ConfirmPayload)
@@ -67,8 +67,8 @@ def run(run: SlotRun) -> Outcome:
     run.trial.ensure(payload.params, trial=payload.trial, fit=payload.fit, fold=fold)
     hp = session.hyperparameters(payload.params)
     seed = derive_seed(definition.sampler["seed"], "confirm", fold)
-    held_out = session.positions(fold_set(fold))
-    outside = np.setdiff1d(np.arange(len(session.train)), held_out)
+    in_fold = session.positions(fold_set(fold))
+    outside = np.setdiff1d(np.arange(len(session.train)), in_fold)
     if payload.fit == INNER:
         inner = session.positions(inner_set(fold))
         train, val = session.train.take(np.setdiff1d(outside, inner)), session.train.take(inner)
@@ -76,7 +76,7 @@ def run(run: SlotRun) -> Outcome:
         value = result.best_score
     else:
         result = run.fit(hp, session.train.take(outside), None, seed=seed, stop_epoch=payload.stop_epoch)
-        scored = session.train.take(held_out)
+        scored = session.train.take(in_fold)
         probabilities = predict(result.state_dict, hp, scored, device=session.device)
         record_predictions(session.storage, run.claim, fold_set(fold), probabilities)
         value = binary_metrics.metrics_of(scored.labels.numpy(), probabilities)["f1"]

@@ -1,6 +1,6 @@
-"""Retraining on the whole train partition with one seed, and its predictions for the test partition.
+"""Trains one seed on the whole train partition and predicts the test partition.
 
-The test partition is loaded under an opening that `open_test` has recorded. Nothing else loads it.
+No other module loads the test partition. `open_test` has recorded an opening before.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def run(run: SlotRun) -> Outcome:
     """Train one seed on the whole train partition, predict the test partition once, and store its probabilities.
 
     Raises:
-        EndedEarly: it diverged; the seed has no predictions.
+        EndedEarly: the training diverged; the seed has no predictions.
     """
     session, payload = run.session, run.claim.payload
     assert isinstance(payload, RetrainPayload)
@@ -48,10 +48,10 @@ def run(run: SlotRun) -> Outcome:
 
 
 def run_with_validation(run: SlotRun) -> Outcome:
-    """Train one row as the table did, stopped early on validation images, and store its test probabilities.
+    """Train one row with early stopping on the validation images, as its search did, and store its test probabilities.
 
     Raises:
-        EndedEarly: it diverged; the seed has no predictions.
+        EndedEarly: the training diverged; the seed has no predictions.
     """
     session, payload = run.session, run.claim.payload
     assert isinstance(payload, DescriptivePayload)
@@ -75,17 +75,17 @@ def _predict_test(run: SlotRun, hp: Hyperparameters, result: FitResult) -> None:
 
 
 def rerun(session: Session, payload: RetrainPayload, on_epoch: Callable[[EpochResult], None]) -> FloatArray:
-    """Train a finished slot's seed once more, under the opening that stands; return its test probabilities, [n].
+    """Train a finished slot's seed once more, under the recorded opening; return its SSA probabilities [n] on test.
 
-    Nothing is recorded, but the weights that are kept are written where they are missing.
+    Nothing is recorded. If the kept weights are missing, they are written.
 
     Args:
-        session: of the study.
-        payload: the slot's.
-        on_epoch: hears each epoch.
+        session: the session of the study.
+        payload: the payload of the slot.
+        on_epoch: is called after each epoch.
 
     Raises:
-        Diverged: as `fit`.
+        Diverged: the training diverged.
         DataError: the test partition is not the one that was opened.
     """
     hp = session.hyperparameters(payload.params)
@@ -107,7 +107,7 @@ def rerun(session: Session, payload: RetrainPayload, on_epoch: Callable[[EpochRe
 
 
 def _load_test(session: Session) -> ImageSet:
-    """Load the test partition under the opening that stands, and store its labels and votes beside the predictions."""
+    """Load the test partition under the recorded opening, and store its labels, votes and small images."""
     storage, study = session.storage, session.study
     fingerprint = holdout.test_fingerprint(session.data_root)
     if any(opening.fingerprint != fingerprint for opening in load_openings(storage, study)):

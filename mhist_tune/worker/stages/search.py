@@ -1,6 +1,7 @@
-"""What a search slot does: take its row or ask the sampler, train on the split, prune on each epoch's validation F1.
+"""Trains one trial of the search on the split and prunes it on validation F1.
 
-In Optuna's tables a row's label and seed are user attributes of its trial.
+The params come from the row of a table, or from the sampler. In Optuna's tables the label and the seed of a row are
+user attributes of its trial.
 """
 
 from typing import Any
@@ -25,14 +26,14 @@ def run(run: SlotRun) -> Outcome:
 
     Raises:
         EndedEarly: the trial was pruned, or it diverged.
-        Waits: it waits at a rung.
+        Waits: the trial waits at a rung.
     """
     session, claim, payload = run.session, run.claim, run.claim.payload
     assert isinstance(payload, SearchPayload)
     definition = session.study.definition
     if definition.rows:
         assert payload.params is not None
-        params, seed = payload.params, payload.seed or 0  # the same seeds for all rows: they are compared
+        params, seed = payload.params, payload.seed or 0  # all rows have the same seeds, so that they can be compared
         run.trial.ensure(params, label=payload.label, seed=seed)
     else:
         params = _suggest(session, claim, payload, run.trial.ensure(None, fixed=payload.params))
@@ -87,22 +88,23 @@ def run(run: SlotRun) -> Outcome:
 
 
 def _suggest(session: Session, claim: Claim, payload: SearchPayload, trial_id: int) -> dict[str, Any]:
-    """Return the trial's params, which are set where they are not yet: the slot's own, or a suggestion on record."""
+    """Return the params of the trial, and set those that it lacks: the slot's own, or the recorded suggestion."""
     storage, study = session.storage, session.study
     stored = storage.retrying(lambda: storage.optuna.get_trial(trial_id).params)
     if study.definition.space.keys() <= stored.keys():
         return {name: stored[name] for name in study.definition.space}
     params, dimensions = payload.params, study.definition.space
     if params is None:
-        found = suggestions.recorded(storage, study, Stage.SEARCH, claim.slot).get(claim.slot)
-        detail = (
-            found.detail if found else suggestions.record(storage, claim, _suggestion(session, claim.slot, trial_id))
-        )
+        event = suggestions.recorded(storage, study, Stage.SEARCH, claim.slot).get(claim.slot)
+        if event is None:
+            detail = suggestions.record(storage, claim, _suggestion(session, claim.slot, trial_id))
+        else:
+            detail = event.detail
         params = detail["params"]
         dimensions = {name: space.parse(name, table) for name, table in detail["space"].items()}
 
     def set_missing() -> None:
-        # past Optuna's cache, which has KeyError for the params of a trial that another process created
+        # not through Optuna's cache, which raises KeyError for the params of a trial that another process created
         known = storage.rdb.get_trial(trial_id).params
         for name, dimension in dimensions.items():
             if name not in known:
@@ -116,7 +118,7 @@ def _suggest(session: Session, claim: Claim, payload: SearchPayload, trial_id: i
 
 def _suggestion(session: Session, slot: int, trial_id: int) -> dict[str, Any]:
     storage = session.storage
-    definition = studies.load_study(storage, session.study.name).definition  # a range may be wider by now
+    definition = studies.load_study(storage, session.study.name).definition  # a range may have been widened since
     study_id = studies.optuna_study_id(storage, session.study, Stage.SEARCH)
     trials = storage.retrying(lambda: session.sampler_storage.get_all_trials(study_id, deepcopy=False))
     seen = suggestions.observed_trials(trials, own_id=trial_id)
