@@ -1,8 +1,9 @@
 """The database: one SQLite file or one PostgreSQL database, with Optuna's tables and ours (`tables`) side by side.
 
-SQLite runs in WAL mode with short write transactions, which carries about sixteen workers on one machine; PostgreSQL
-carries many machines. What fails for a while (a restart, a dead connection, a deadlock, a lock) is tried again, so
-callers see either success or a StorageError (`retries`). Old tables are upgraded where they are opened (`revisions`).
+SQLite runs in WAL mode with short write transactions and serves about sixteen workers on one machine. PostgreSQL
+serves many machines. An operation that fails for a while (a restart, a dead connection, a deadlock, a lock) is tried
+again (`retries`), so callers see either success or a StorageError. Opening a database upgrades old tables
+(`revisions`).
 """
 
 import functools
@@ -38,13 +39,14 @@ _CLOCKS = {
 
 
 class Storage:
-    """An open database; use one in each process, and close it (it is a context manager).
+    """An open database. Each process opens its own and closes it, as a context manager or by `close`.
 
     Attributes:
         engine: SQLAlchemy's engine.
-        url_safe: the URL without its password, for people to see.
-        root: the folder for checkpoints, cache, logs and reports: where the SQLite file lies, or else `./storage`.
-        clock: an SQL expression, epoch seconds of the database's clock.
+        dialect: `sqlite` or `postgresql`.
+        url_safe: the URL without its passwords, for messages.
+        root: the folder for checkpoints, cache, logs and reports: that of the SQLite file, or `./storage`.
+        clock: an SQL expression for the time by the database's clock, in epoch seconds.
     """
 
     def __init__(self, url: URL, waiting: Waiting) -> None:
@@ -68,13 +70,13 @@ class Storage:
     def n_interruptions(self) -> int:
         """How often this process found the database unreachable or locked.
 
-        Where it has changed, a lease that was not renewed meanwhile proves nothing.
+        If it has changed, other workers may have been unable to renew their leases meanwhile.
         """
         return self._retries.n_interruptions
 
     @functools.cached_property
     def rdb(self) -> "RDBStorage":
-        """Optuna's own storage without a cache, for what the cache of `optuna` cannot do."""
+        """Optuna's own storage, without the cache of `optuna`."""
         from optuna.storages import RDBStorage
 
         logging.getLogger("optuna.storages").setLevel(logging.WARNING)  # "A new study created in RDB"
@@ -82,16 +84,16 @@ class Storage:
 
     @functools.cached_property
     def optuna(self) -> "BaseStorage":
-        """Optuna's view of the same database, with a pool of its own and the same settings; cached in this process.
+        """Optuna's storage in the same database, cached in this process. It has its own pool of connections.
 
-        Its operations are not tried again by themselves, see `retrying`.
+        Its operations are tried again only within `retrying`.
         """
         from optuna.storages import get_storage
 
         return get_storage(self.rdb)
 
     def close(self) -> None:
-        """Close all connections; the storage opens new ones when it is used again."""
+        """Close all connections. The storage opens new ones when it is used again."""
         self.engine.dispose()
         if "rdb" in self.__dict__:
             self.rdb.remove_session()
@@ -100,11 +102,12 @@ class Storage:
     def transaction(self, work: Callable[[Connection], T], *, retry_s: float | None = None) -> T:
         """Run `work` in one write transaction, commit, and return its result.
 
-        The transaction is tried again for `retry_s` seconds after a lost connection, a deadlock or a lock. The answer
-        to a commit can be lost as well, so `work` must be such that running it twice does no harm.
+        After a lost connection, a deadlock or a lock it is tried again for `retry_s` seconds (None: those of
+        `Waiting`). The answer to a commit can be lost too, so `work` must be harmless when it runs twice.
 
         Raises:
-            StorageError: the database stayed away, or refuses (a missing right, a full disk that is not waited for).
+            StorageError: the database stayed unreachable, or refuses (a missing right; a full disk without
+                `Waiting.on_full_disk`).
         """
 
         def write(connection: Connection) -> T:
@@ -114,11 +117,13 @@ class Storage:
         return self.retrying(lambda: self._run("BEGIN IMMEDIATE", write), retry_s=retry_s)
 
     def read(self, work: Callable[[Connection], T], *, retry_s: float | None = None) -> T:
-        """Run `work`, which only reads, and return its result; tried again like a transaction."""
+        """Run `work`, which only reads, and return its result. It is tried again, and raises, as in `transaction`."""
         return self.retrying(lambda: self._run("BEGIN", work), retry_s=retry_s)
 
     def retrying(self, action: Callable[[], T], *, retry_s: float | None = None) -> T:
-        """Call `action`, which must be harmless when run twice, until the database does it; also for Optuna's calls.
+        """Call `action` until it succeeds, and return its result. It must be harmless when it runs twice.
+
+        Optuna's calls are tried again by this.
 
         Raises:
             StorageError: as in `transaction`.
@@ -130,22 +135,24 @@ class Storage:
         return float(self.read(lambda connection: connection.execute(sqlalchemy.select(self.clock)).scalar_one()))
 
     def insert_new(self, table: Table) -> "sqlite.Insert | postgresql.Insert":
-        """Return an INSERT that leaves a row with the same key as it is."""
+        """Return an INSERT that does nothing if a row with the same key exists."""
         return self.insert(table).on_conflict_do_nothing()
 
     def insert(self, table: Table) -> "sqlite.Insert | postgresql.Insert":
-        """Return an INSERT of this database's dialect, which knows ON CONFLICT."""
+        """Return an INSERT of this database's dialect, which has the ON CONFLICT clause."""
         if self.dialect == "sqlite":
             from sqlalchemy.dialects import sqlite
 
             return sqlite.insert(table)
-        from sqlalchemy.dialects import postgresql  # a fifth of the import of all of SQLAlchemy
+        from sqlalchemy.dialects import (
+            postgresql,
+        )  # SQLite does not need it, and it takes a fifth of SQLAlchemy's import time
 
         return postgresql.insert(table)
 
     def _run(self, begin: str, work: Callable[[Connection], T]) -> T:
         with self.engine.connect() as connection:
-            if self.dialect == "sqlite":  # the driver begins late, and a lock taken late is a deadlock
+            if self.dialect == "sqlite":  # the driver would begin at the first write, which can deadlock
                 connection.exec_driver_sql(begin)
             result = work(connection)
             connection.commit()
@@ -165,7 +172,7 @@ class Storage:
         return StorageError(f"cannot use the storage {self.url_safe}: {reason}", hint=hint)
 
     def _open(self, create: bool) -> None:
-        """Check the tables, make them if they are missing and upgrade old ones; safe while others do the same."""
+        """Create missing tables and upgrade old ones. Several processes may do so at the same time."""
         version = self._retries.call(lambda: self._run("BEGIN", revisions.stored), _OPEN_RETRY_S, is_contention)
         if version is None:
             if not create:
@@ -183,8 +190,8 @@ class Storage:
 
     def _make_tables(self) -> None:
         if self.dialect == "sqlite":
-            # Optuna has connections of its own, which a write lock of ours would keep out: the first process makes its
-            # tables, and the others try again.
+            # Optuna's tables come first, because our write lock would block its connections. If several processes
+            # create them, one succeeds and the others try again.
             _ = self.optuna
         self._run("BEGIN IMMEDIATE", self._make_own_tables)
 
@@ -226,11 +233,12 @@ def open_storage(url: str, *, create: bool = True, waiting: Waiting | None = Non
 
     Args:
         url: SQLAlchemy's form; a relative SQLite path starts from the working directory.
-        create: make the folder, the file and the tables where they are missing.
-        waiting: how to wait for a database that does not answer; for ten minutes by default.
+        create: make the folder, the file and the tables if they are missing.
+        waiting: how to wait for an unreachable database; ten minutes if it is left out.
 
     Raises:
-        StorageError: unreachable, read-only, not there (without `create`), or of another version.
+        StorageError: the database is unreachable, read-only or of a newer version.
+        NoStorageError: there is none, or it has no tables of ours, and `create` is false.
     """
     storage = Storage(database_url.parse(url, create=create), waiting or Waiting())
     try:

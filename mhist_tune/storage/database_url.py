@@ -1,4 +1,4 @@
-"""The URL of a database: which are accepted, and how SQLAlchemy connects to one."""
+"""Parses the URL of a database and sets the options of its connections."""
 
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,16 @@ _POSTGRESQL_TIMEOUTS = "-c statement_timeout=30000 -c lock_timeout=10000 -c idle
 
 
 def parse(url: str, *, create: bool) -> URL:
-    """Return the URL of an SQLite file, with its whole path, or of a PostgreSQL database, with its driver.
+    """Return the URL as SQLAlchemy needs it: with SQLite's absolute path, or with PostgreSQL's driver.
 
     Args:
         url: SQLAlchemy's form; a relative SQLite path starts from the working directory.
-        create: make the folder of an SQLite file where it is missing.
+        create: make the folder of an SQLite file if it is missing.
 
     Raises:
-        StorageError: it is of another kind, cannot be read, or its folder cannot be made.
-        NoStorageError: without `create`, the SQLite file is missing.
+        StorageError: the URL cannot be read, names another kind of database or one in memory; the folder cannot be
+            made or is on a network file system.
+        NoStorageError: the SQLite file is missing and `create` is false.
     """
     try:
         parsed = make_url(url)
@@ -39,14 +40,14 @@ def parse(url: str, *, create: bool) -> URL:
 
 
 def without_passwords(url: URL) -> str:
-    """Return the URL as users see it."""
+    """Return the URL for messages: `***` for each password, and no name of a driver."""
     secret = {name: "***" for name in url.query if "password" in name}
     return url.update_query_dict(secret).render_as_string(hide_password=True).replace("+psycopg", "", 1)
 
 
 def engine_options(url: URL) -> dict[str, Any]:
-    """Return SQLAlchemy's options for an engine: its pool, time-outs and, for SQLite, the journal."""
-    # One connection is kept: a worker hardly ever needs a second one, which then lives as long as its transaction.
+    """Return SQLAlchemy's options for an engine: the pool, the time-outs and, for SQLite, the journal mode."""
+    # The pool keeps one connection. A worker rarely needs a second one, which is closed after its transaction.
     pool = {"pool_size": 1, "max_overflow": 3, "pool_pre_ping": True, "pool_recycle": 1800}
     if url.get_backend_name() == "sqlite":
         return {

@@ -1,4 +1,4 @@
-"""What was decided for a trial after an epoch, as it is recorded."""
+"""What was decided for a trial after an epoch, and its form in the database."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -26,11 +26,11 @@ class Decision:
     Attributes:
         verdict: what becomes of the trial.
         epoch: the epoch that was judged, 1-based.
-        value: the trial's value then.
-        threshold: what the value had to reach; None where nothing was compared.
+        value: the trial's value up to that epoch.
+        threshold: the lowest value that goes on; None if the value was not compared.
         n_competitors: how many other trials it was compared with.
         reason: the same in words.
-        audited: whether it goes on for the audit alone, where it would have ended or waited.
+        audited: whether it goes on only for the audit; without it, it would have ended or waited.
     """
 
     verdict: Verdict
@@ -47,12 +47,12 @@ class Decision:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Decision":
-        """Return the decision of such a record, which may hold more."""
+        """Return the decision of a record. Other keys of the record are ignored."""
         fields = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
         return cls(**{**fields, "verdict": Verdict(record["verdict"])})
 
     def for_audit(self) -> "Decision":
-        """Return the decision on an audited trial: it goes on, and the record says what would have been."""
+        """Return the decision for an audited trial: it goes on, and `audited` and `reason` keep what was decided."""
         if self.verdict is Verdict.GO_ON:
             return self
         reason = f"finished for the audit; {self.reason}"

@@ -1,6 +1,6 @@
-"""The recorded epochs of slots, with what was decided after each.
+"""Records the epochs of a slot, each with its decision, and reads them.
 
-An epoch is recorded only while the claim of its slot holds, and the first record stands.
+An epoch is recorded only while the claim of its slot holds. The first record of an epoch is final.
 """
 
 import math
@@ -26,11 +26,11 @@ class EpochRow:
 
     Attributes:
         epoch: 1-based.
-        token: of the claim that recorded it.
-        score: what this epoch was scored: validation F1, or the training loss without validation.
-        value: the trial's objective up to and with this epoch; None without validation.
-        metrics: everything that was measured.
-        decision: what was decided after it; None if nothing was.
+        token: the token of the claim that recorded it.
+        score: of this epoch: validation F1, or the training loss without validation.
+        value: the trial's objective up to and including this epoch; None without validation.
+        metrics: all measurements by name.
+        decision: the decision after it; None if there was none.
         recorded_at: epoch seconds.
     """
 
@@ -45,11 +45,11 @@ class EpochRow:
 
 @dataclass(frozen=True)
 class RecordedEpoch:
-    """What came of recording an epoch.
+    """The result of `record_epoch`.
 
     Attributes:
-        is_new: False if the epoch was there already, which then stays as it is.
-        decision: the one that stands, the first one.
+        is_new: False if the epoch had been recorded before; that record is unchanged.
+        decision: the decision in the database, which is that of the first record.
     """
 
     is_new: bool
@@ -70,26 +70,26 @@ def record_epoch(
     lease_s: float | None = None,
     alongside: Executable | None = None,
 ) -> RecordedEpoch:
-    """Record an epoch and what was decided after it, unless it is recorded already, and renew the lease.
+    """Record an epoch with its decision, unless it is recorded already, and renew the lease.
 
-    One transaction does all of it, and begins by making sure of the claim: this is what every epoch costs.
+    All of it is one transaction, which checks the claim first. Every epoch costs one such transaction.
 
     Args:
-        storage: where the slot is.
+        storage: the database of the slot.
         claim: must still hold.
         epoch: 1-based.
-        score: what this epoch was scored, finite.
-        value: the trial's objective so far.
-        metrics: all that was measured; what is not finite is stored as null.
-        decision: what was decided after it.
+        score: of this epoch, finite.
+        value: the trial's objective up to this epoch; None without validation.
+        metrics: all measurements by name; null is stored for those that are not finite.
+        decision: the decision after this epoch.
         predictions: probability of SSA for each image of `image_set`, [n] in [0, 1]; replaces an earlier epoch's.
-        image_set: the stored images that the predictions are for.
-        lease_s: lets the lease end so many seconds from now; None leaves it as it is.
-        alongside: one more statement for the same transaction.
+        image_set: the name of the image set that the predictions are for.
+        lease_s: seconds from now until the lease ends; None keeps its end.
+        alongside: a statement to execute in the same transaction.
 
     Raises:
         StaleTokenError: the claim no longer holds; nothing was written.
-        ValueError: a value out of range, or predictions that do not fit the images.
+        ValueError: a value is out of range, or the predictions do not fit the images.
     """
     if epoch < 1 or not math.isfinite(score):
         raise ValueError(f"an epoch is at least 1 and its score finite, got epoch {epoch} with {score}")
@@ -102,7 +102,7 @@ def record_epoch(
         "token": claim.token,
         "score": score,
         "value": value,
-        "metrics": {name: None if one is None or not math.isfinite(one) else one for name, one in metrics.items()},
+        "metrics": {name: _finite(metric) for name, metric in metrics.items()},
         "decision": decision,
         "recorded_at": storage.clock,
     }
@@ -127,7 +127,7 @@ def record_epoch(
 
 
 def epochs_of(storage: Storage, study: Study, stage: Stage, slot: int) -> list[EpochRow]:
-    """Return the recorded epochs of a slot, the first one first."""
+    """Return the recorded epochs of a slot in their order."""
     table = tables.epochs
     query = sqlalchemy.select(*(table.c[name] for name in EpochRow.__dataclass_fields__))
     query = query.where(table.c.study == study.uuid, table.c.stage == stage, table.c.slot == slot)
@@ -152,3 +152,7 @@ def trained_since(storage: Storage, study: Study, stage: Stage, at: float) -> se
     query = sqlalchemy.select(table.slot).distinct()
     query = query.where(table.study == study.uuid, table.stage == stage, table.recorded_at > at)
     return set(storage.read(lambda connection: connection.execute(query).scalars().all()))
+
+
+def _finite(metric: float | None) -> float | None:
+    return None if metric is None or not math.isfinite(metric) else metric

@@ -1,4 +1,4 @@
-"""Events of a study, which belong to no claim."""
+"""Records the events of a study and reads them. Recording one needs no claim."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +12,19 @@ from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
 
 CHECKPOINT = "checkpoint"
-"""The kind of event that records the place of a trial's checkpoints: `place`, see `Files.place`."""
+"""The kind of event that records where a trial's checkpoints are: `place`, see `Files.place`."""
 
 
 @dataclass(frozen=True)
 class EventRow:
-    """An event of a study; `at` is in epoch seconds."""
+    """An event of a study.
+
+    Attributes:
+        stage, slot: what it is about; None if it is about the study.
+        at: epoch seconds.
+        kind: its name.
+        detail: JSON; the keys depend on the kind.
+    """
 
     id: int
     stage: Stage | None
@@ -36,7 +43,7 @@ def event(
     slot: int | None = None,
     detail: Mapping[str, Any] | None = None,
 ) -> None:
-    """Record an event. Where the answer of the database is lost, it may be recorded twice."""
+    """Record an event. If the answer of the database is lost, it may be recorded twice."""
     row = {
         "study": study.uuid,
         "stage": stage,
@@ -51,10 +58,10 @@ def event(
 def events(
     storage: Storage, study: Study, *, kind: str | None = None, stage: Stage | None = None, slot: int | None = None
 ) -> list[EventRow]:
-    """Return the events of a study (of a kind, a stage, a slot) in their order."""
+    """Return the events of a study in their order. `kind`, `stage` and `slot` select some of them."""
     table = tables.events
-    wanted = {"study": study.uuid, "kind": kind, "stage": stage, "slot": slot}
+    conditions = {"study": study.uuid, "kind": kind, "stage": stage, "slot": slot}
     query = sqlalchemy.select(*(table.c[name] for name in EventRow.__dataclass_fields__)).order_by(table.c.id)
-    query = query.where(*(table.c[name] == one for name, one in wanted.items() if one is not None))
+    query = query.where(*(table.c[name] == value for name, value in conditions.items() if value is not None))
     rows = storage.read(lambda connection: connection.execute(query).all())
     return [EventRow(**row._mapping) for row in rows]

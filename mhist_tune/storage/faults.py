@@ -1,4 +1,4 @@
-"""Errors of a database, by what helps: waiting, or the user. Every other error is a mistake in this program."""
+"""Sorts database errors: worth another try, disk full, refused. Every other error is a defect of this program."""
 
 import sqlite3
 
@@ -22,7 +22,7 @@ def is_contention(error: DBAPIError) -> bool:
 
 def is_transient(error: DBAPIError) -> bool:
     """Return whether the same statement may work later: after contention, or while the database is unreachable."""
-    if error.connection_invalidated:  # the connection is lost, whatever the driver calls it
+    if error.connection_invalidated:  # a lost connection; drivers raise various errors for it
         return True
     if isinstance(error.orig, sqlite3.Error):
         return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _SQLITE_BUSY
@@ -33,14 +33,14 @@ def is_transient(error: DBAPIError) -> bool:
 
 
 def is_full(error: DBAPIError) -> bool:
-    """Return whether the database's disk is full. Somebody may free some space."""
+    """Return whether the database's disk is full."""
     if isinstance(error.orig, sqlite3.Error):
         return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
     return getattr(error.orig, "sqlstate", None) == _SQLSTATE_FULL
 
 
 def is_refusal(error: DBAPIError) -> bool:
-    """Return whether the database refuses, for example because of a missing right or a damaged file."""
+    """Return whether the user must act, for example because of a missing right or a damaged file."""
     if getattr(error.orig, "sqlstate", None) == _SQLSTATE_NO_RIGHT:
         return True
     # SQLite raises the base class for a damaged file; most subclasses mean a wrong statement.

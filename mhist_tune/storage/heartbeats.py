@@ -1,4 +1,4 @@
-"""Signs of life of workers, one row for each worker."""
+"""One row for each worker: what it does and when it was last seen."""
 
 import os
 import socket
@@ -15,15 +15,15 @@ from mhist_tune.storage.studies import Study
 def heartbeat(
     storage: Storage, worker: str, *, study: str | None, device: str, state: str, **progress: Any
 ) -> Executable:
-    """Return the statement that records that a worker of this process is alive.
+    """Return the statement that records what a worker of this process does now.
 
     Args:
-        storage: where it is recorded.
-        worker: its name.
-        study: UUID of its study.
+        storage: the database in which it will be executed.
+        worker: the name of the worker.
+        study: the UUID of its study.
         device: torch's name of its device.
         state: its activity, one word.
-        progress: any of stage, slot, trial_number, epoch, images_per_s, memory_bytes; null where left out.
+        progress: any of stage, slot, trial_number, epoch, images_per_s, memory_bytes; null is stored for the others.
     """
     table = tables.workers
     now = {
@@ -42,7 +42,7 @@ def heartbeat(
 
 
 def load_workers(storage: Storage, study: Study | None = None) -> list[dict[str, Any]]:
-    """Return the rows of all workers (of a study) that were ever seen, the last seen first."""
+    """Return the row of each worker that was ever seen (in a study), the most recently seen first."""
     table = tables.workers
     query = sqlalchemy.select(table).order_by(table.c.seen_at.desc())
     if study is not None:

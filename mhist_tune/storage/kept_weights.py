@@ -1,6 +1,7 @@
-"""The first seed's weights of each retrained trial, in the storage folder of the machine that trained it.
+"""The files with the first seed's weights of each retrained trial.
 
-It is the first seed, not the best one: to choose by test scores would be to choose on the test partition.
+They are in the storage folder of the machine that trained it. The first seed is kept, not the best one: choosing the
+best would use the test partition.
 """
 
 import contextlib
@@ -16,13 +17,13 @@ SEED = 0
 
 
 def path_of(storage: Storage, study: Study, payload: RetrainPayload) -> Path:
-    """Return the path of the weights of a retraining slot; `payload` is the slot's."""
+    """Return the path of the weights of the retraining slot with `payload`."""
     name = f"opening-{payload.opening}-trial-{payload.trial}-seed-{payload.seed}.safetensors"
     return _folder(storage, study) / name
 
 
 def remove(storage: Storage, study: Study) -> None:
-    """Remove all weights of a study from this storage folder; nothing happens if there are none.
+    """Remove all weights of a study from this storage folder, if there are any.
 
     Raises:
         OSError: they cannot be removed.

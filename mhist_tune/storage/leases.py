@@ -1,7 +1,8 @@
-"""What it means to hold a slot: the claim with its token, the lease that a thread renews, and watching others' leases.
+"""Claims of slots, the fence of their writes, renewal and takeover of leases.
 
-A lease is lost only by being taken over, which raises the slot's token; every write of the old holder is refused from
-then on (fencing). Nobody takes over because a clock says so: see `LeaseObserver`.
+A worker that holds a slot has its current token and renews its lease. A lease is lost only by a takeover, which raises
+the token. From then on every write of the old holder is refused (fencing). The end of a lease by the clock is not
+enough for a takeover: see `LeaseObserver`.
 """
 
 import threading
@@ -21,7 +22,7 @@ from mhist_tune.storage.payloads import Payload
 from mhist_tune.storage.stages import SlotState, Stage
 
 SlotKey = tuple[Stage, int]
-"""Stage and slot, within one study."""
+"""The stage and the number of a slot within a study."""
 
 _JOIN_S = 5.0
 
@@ -31,11 +32,12 @@ class Claim:
     """A slot that this process holds, as it was when it was claimed.
 
     Attributes:
-        token: grows by one with every claim of the slot; 1 for the first.
-        payload: what the slot is to do.
-        trial_id: Optuna's id of the slot's trial, None until one is attached.
-        n_claims: how often the slot has been claimed, this time included.
-        outcome: what an earlier holder decided and did not finish; None if nothing was decided.
+        token: 1 for the first claim of the slot; each claim raises it by one.
+        payload: what the slot has to train.
+        trial_id: Optuna's id of the slot's trial; None until one is attached.
+        trial_number: Optuna's number of that trial; None until one is attached.
+        n_claims: number of claims of the slot, including this one.
+        outcome: what an earlier holder decided before it was stopped; None if the slot is undecided.
     """
 
     study_uuid: str
@@ -50,30 +52,30 @@ class Claim:
 
 
 class StaleTokenError(MhistTuneError):
-    """Another worker holds the slot now, or it was released; nothing was written."""
+    """Another worker holds the slot, or it was released. Nothing was written."""
 
     def __init__(self, claim: Claim) -> None:
         super().__init__(f"slot {claim.slot} of {claim.stage} is no longer held with token {claim.token}")
 
 
 def is_claimed(table: Table, claim: Claim) -> ColumnElement[bool]:
-    """Return the condition that picks the claimed slot's rows of a table."""
+    """Return the condition that selects the rows of the claimed slot in a table."""
     c = table.c
     return sqlalchemy.and_(c.study == claim.study_uuid, c.stage == claim.stage, c.slot == claim.slot)
 
 
 def is_held(claim: Claim) -> ColumnElement[bool]:
-    """Return the condition that picks the claimed slot's row while the claim holds."""
+    """Return the condition that selects the row of the claimed slot while the claim holds."""
     return sqlalchemy.and_(
         is_claimed(tables.slots, claim), tables.slots.c.token == claim.token, tables.slots.c.state == SlotState.LEASED
     )
 
 
 def fence(connection: Connection, claim: Claim) -> None:
-    """Make sure that the claim holds until the transaction ends.
+    """Make sure that the claim holds until the end of the transaction, by a lock on the slot's row.
 
     Raises:
-        StaleTokenError: it does not.
+        StaleTokenError: the claim no longer holds.
     """
     query = sqlalchemy.select(tables.slots.c.slot).where(is_held(claim)).with_for_update(read=True)
     if connection.execute(query).first() is None:
@@ -81,24 +83,34 @@ def fence(connection: Connection, claim: Claim) -> None:
 
 
 def renew(storage: Storage, claim: Claim, lease_s: float, *, retry_s: float | None = None) -> bool:
-    """Let the lease end `lease_s` seconds from now; False if the claim no longer holds."""
+    """Let the lease end `lease_s` seconds from now. Return False if the claim no longer holds."""
     return storage.transaction(lambda connection: prolong(connection, storage, claim, lease_s), retry_s=retry_s)
 
 
 def prolong(connection: Connection, storage: Storage, claim: Claim, lease_s: float) -> bool:
-    """Renew the lease within a transaction, until the end of which the claim then holds; False if it does not."""
+    """Renew the lease within a transaction. The claim then holds until its end.
+
+    Returns:
+        False if the claim no longer holds.
+    """
     update = sqlalchemy.update(tables.slots).where(is_held(claim)).values(expires_at=storage.clock + lease_s)
     return connection.execute(update).rowcount == 1
 
 
 class LeaseKeeper:
-    """Renews a lease every third of it from a thread of its own, while the context is open.
+    """Renews a lease in a thread of its own while the context is open, three times in the length of a lease.
 
-    A renewal by something else (`renewed`), as by every recorded epoch, counts. The thread outlives every error: while
-    the database is unreachable nobody can take the slot (see `LeaseObserver`). So only a takeover ends it early.
+    Each recorded epoch renews the lease too; `renewed` then delays the next renewal. The thread goes on after an error,
+    since nobody can take the slot while the database is unreachable (see `LeaseObserver`). Only a takeover ends it
+    early.
+
+    Args:
+        storage: the database of the slot.
+        claim: the claim to keep.
+        lease_s: the length of the lease, in seconds.
 
     Attributes:
-        lost: set when the slot was found to be somebody else's.
+        lost: set after a takeover or a release of the slot.
     """
 
     def __init__(self, storage: Storage, claim: Claim, lease_s: float) -> None:
@@ -118,11 +130,11 @@ class LeaseKeeper:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        # While the database is away the thread may be deep in a connect; it is a daemon and renews nothing any more.
+        # While the database is unreachable the thread may hang in a connect. It is a daemon and renews nothing more.
         self._thread.join(_JOIN_S)
 
     def renewed(self, at: float) -> None:
-        """Take note of a renewal that began at `at`, on the monotonic clock."""
+        """Note that something else began a renewal at `at`, on the monotonic clock in seconds."""
         self._renewed_at = at
 
     def _run(self) -> None:
@@ -131,10 +143,10 @@ class LeaseKeeper:
             now = time.monotonic()
             if now < self._renewed_at + interval_s:
                 continue
-            self._renewed_at = now  # also if it fails: the next try comes after the same interval
+            self._renewed_at = now  # also after a failure: the next try follows after the same interval
             try:
                 is_ours = renew(self._storage, self._claim, self._lease_s, retry_s=interval_s)
-            except Exception:  # whatever it was, the next try is the remedy
+            except Exception:  # whatever the error is, the next renewal may succeed
                 continue
             if not is_ours:
                 self.lost.set()
@@ -142,31 +154,31 @@ class LeaseKeeper:
 
 
 @dataclass(frozen=True)
-class _Sighting:
+class _Observation:
     lease: tuple[int, float | None]
-    seen_s: float
+    unchanged_s: float
     n_interruptions: int
     answered_at: float
 
 
 class LeaseObserver:
-    """Watches other workers' leases and tells which of them nobody keeps; one for each process.
+    """Watches the leases of other workers and finds those that nobody renews. Each process has one.
 
-    A lease may be taken over after its (token, expires_at) was seen unchanged for the length of a full lease. A living
-    holder changes expires_at every third of it. Only this process's own clock is used, so no clock has to agree with
-    another, and time in which the database was away does not count:
+    A takeover is allowed after a lease's (token, expires_at) was seen unchanged for the full length of a lease. A
+    living holder changes expires_at three times in that time. Only the clock of this process is used, so clocks of
+    different machines need not agree. Time in which the database was unreachable does not count:
 
-    - an interruption that this process noticed starts the watch again;
-    - between two sightings at most half a lease counts, so that one that it did not notice, because it was busy, is not
-      enough either: the holder is seen to have renewed at the next sighting.
+    - An outage that this process noticed starts the watch again.
+    - Between two observations at most half a lease counts. So an outage that this process did not notice, because it
+      was busy, never suffices: the next observation shows that the holder has renewed.
 
     Args:
-        clock: seconds, monotonic.
+        clock: returns monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self._sightings: dict[str, dict[SlotKey, _Sighting]] = {}
+        self._observations: dict[str, dict[SlotKey, _Observation]] = {}
 
     def abandoned(
         self,
@@ -174,26 +186,26 @@ class LeaseObserver:
         leases: Mapping[SlotKey, tuple[int, float | None]],
         *,
         lease_s: float,
-        asked_at: float,
+        queried_at: float,
         n_interruptions: int,
     ) -> list[SlotKey]:
-        """Note the leases that the database has just shown, and return those that were unchanged for a full lease.
+        """Note the leases just read, and return the slots whose lease was unchanged for the length of a lease.
 
         Args:
-            study_uuid: the study they belong to; what was seen of it before and is not here is forgotten.
+            study_uuid: the study of these slots. Its slots that are not in `leases` are forgotten.
             leases: (token, expires_at) of each leased slot.
-            lease_s: the length of a lease.
-            asked_at: `clock` just before the database was asked.
-            n_interruptions: of the storage, after it answered.
+            lease_s: the length of a lease, in seconds.
+            queried_at: `clock` just before the database was queried.
+            n_interruptions: `Storage.n_interruptions` after it answered.
         """
         answered_at = self.clock()
-        before = self._sightings.get(study_uuid, {})
-        seen: dict[SlotKey, _Sighting] = {}
+        previous = self._observations.get(study_uuid, {})
+        observations: dict[SlotKey, _Observation] = {}
         for key, lease in leases.items():
-            last = before.get(key)
-            seen_s = 0.0
+            last = previous.get(key)
+            unchanged_s = 0.0
             if last is not None and last.lease == lease and last.n_interruptions == n_interruptions:
-                seen_s = last.seen_s + min(asked_at - last.answered_at, lease_s / 2)
-            seen[key] = _Sighting(lease, seen_s, n_interruptions, answered_at)
-        self._sightings[study_uuid] = seen
-        return [key for key, sighting in seen.items() if sighting.seen_s >= lease_s]
+                unchanged_s = last.unchanged_s + min(queried_at - last.answered_at, lease_s / 2)
+            observations[key] = _Observation(lease, unchanged_s, n_interruptions, answered_at)
+        self._observations[study_uuid] = observations
+        return [key for key, observation in observations.items() if observation.unchanged_s >= lease_s]

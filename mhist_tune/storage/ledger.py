@@ -1,6 +1,7 @@
-"""The ledger of slots: each is one unit of a study's budget, claimed by one worker at a time and finished once.
+"""Claims, finishes, adds and lists slots; a slot holds the state of one trial.
 
-A claim raises the slot's token; every later write names the token and is refused when it is no longer the slot's.
+A slot is one unit of a study's budget. One worker at a time claims it, and it is finished once. A claim raises the
+slot's token. Every later write names the token and is refused if the slot has another one.
 """
 
 import json
@@ -32,12 +33,16 @@ class SlotRow(Generic[P_co]):
     """A slot as it is stored.
 
     Attributes:
-        owner: who holds it, or held it last; None if nobody ever did.
+        state: see `SlotState`.
+        payload: what it has to train.
+        trial_id, trial_number: Optuna's, of its trial; None until one is attached.
+        token: number that each claim raises by one; 0 before the first.
+        owner: its holder or last holder; None before the first claim.
         expires_at: end of the lease, epoch seconds; None if it is not leased.
-        n_claims: how often it has been claimed.
-        priority: the higher, the sooner it is claimed.
-        outcome: what was decided; None before.
-        if_not_promoted: of a waiting slot, the outcome it has unless it is promoted; None for every other.
+        n_claims: number of claims.
+        priority: slots with a higher one are claimed first.
+        outcome: how its trial ended; None until that is decided.
+        if_not_promoted: the outcome that a waiting slot gets unless it is promoted; None for other slots.
     """
 
     stage: Stage
@@ -64,7 +69,7 @@ AnySlot = SlotRow[Payload]
 
 @dataclass(frozen=True)
 class StudySlots:
-    """The slots of a study by stage, each by number."""
+    """The slots of a study, a sequence for each stage, in the order of their numbers."""
 
     search: Sequence[SearchSlot]
     confirm: Sequence[ConfirmSlot]
@@ -86,27 +91,30 @@ def claim(
     observer: LeaseObserver,
     excluding: Collection[SlotKey] = (),
 ) -> Claim | None:
-    """Claim a free slot, or one whose holder is gone; None if there is nothing to claim now.
+    """Claim a free slot, or take over one that its holder abandoned.
 
-    Free slots come first: by stage in the given order, then by priority, then by number. Nothing is claimed of a study
-    that is paused. Call it again and again while others hold slots, best at least twice in a lease, since
-    a lease can be taken over only after it was watched (`LeaseObserver`).
+    Free slots come first: by stage in the given order, then by priority, then by number. Slots of a paused study are
+    not claimed. While others hold slots, call this at least twice in the length of a lease: a takeover needs several
+    observations (`LeaseObserver`).
 
     Args:
-        storage: where the study is.
-        study: its lease length counts.
-        stages: those to serve.
-        worker: the name under which the slot is held.
-        observer: this process's, the same in every call.
-        excluding: slots to leave to others.
+        storage: the database of the study.
+        study: the study; its definition has the length of a lease.
+        stages: the stages to claim from.
+        worker: the name of the worker that will hold the slot.
+        observer: that of this process, the same in every call.
+        excluding: slots that this worker leaves to others.
+
+    Returns:
+        The claim; None if there is nothing to claim now.
     """
-    asked_at = observer.clock()
+    queried_at = observer.clock()
     is_any_free, leases = storage.read(lambda connection: _survey(connection, study, stages, excluding))
     abandoned = observer.abandoned(
         study.uuid,
         leases,
         lease_s=study.definition.lease_s,
-        asked_at=asked_at,
+        queried_at=queried_at,
         n_interruptions=storage.n_interruptions,
     )
     if not is_any_free and not abandoned:
@@ -115,15 +123,15 @@ def claim(
     n_interruptions = storage.n_interruptions
 
     def work(connection: Connection) -> Claim | None:
-        # run a second time after a lost answer, the nonce finds what the first commit did
-        mine = connection.execute(_slots(study, stages).where(tables.slots.c.owner == nonce)).first()
-        if mine is not None:
-            return _claim(mine)
+        # if the answer to the commit was lost and this runs again, the nonce finds the claim of the first run
+        claimed = connection.execute(_slots(study, stages).where(tables.slots.c.owner == nonce)).first()
+        if claimed is not None:
+            return _claim(claimed)
         free = _free(study, stages, excluding).with_for_update(skip_locked=True)
         row = connection.execute(free).first()
         if row is not None:
             return _take(storage, connection, study, row, nonce)
-        if storage.n_interruptions != n_interruptions:  # the database was away since: the others need time to renew
+        if storage.n_interruptions != n_interruptions:  # after an outage the holders need time to renew
             return None
         for stage, slot in (key for key in abandoned if key not in excluding):
             token, expires_at = leases[stage, slot]
@@ -142,29 +150,29 @@ def claim(
 
 
 def release(storage: Storage, claim: Claim, *, retry_s: float | None = None) -> bool:
-    """Give the slot back, free for anyone; False if the claim no longer holds."""
+    """Make the slot free for any worker. Return False if the claim no longer holds."""
     return _end(storage, claim, SlotState.FREE, retry_s)
 
 
 def finish(storage: Storage, claim: Claim) -> bool:
-    """Mark the slot as done; False if the claim no longer holds."""
+    """Mark the slot as done. Return False if the claim no longer holds."""
     return _end(storage, claim, SlotState.DONE, None)
 
 
 def attach_trial(storage: Storage, claim: Claim, trial_id: int, number: int) -> bool:
-    """Store the slot's Optuna trial; False if the claim no longer holds or the slot has another trial."""
+    """Store the slot's Optuna trial. Return False if the claim no longer holds or the slot has another trial."""
     column = tables.slots.c.trial_id
-    is_mine = sqlalchemy.or_(column.is_(None), column == trial_id)
+    has_no_other = sqlalchemy.or_(column.is_(None), column == trial_id)
     values = {"trial_id": trial_id, "trial_number": number}
-    update = sqlalchemy.update(tables.slots).where(is_held(claim), is_mine).values(values)
+    update = sqlalchemy.update(tables.slots).where(is_held(claim), has_no_other).values(values)
     return storage.transaction(lambda connection: connection.execute(update).rowcount == 1)
 
 
 def decide(storage: Storage, claim: Claim, outcome: Outcome) -> bool:
-    """Store what came of the slot; the first outcome stands.
+    """Store the outcome of the slot, unless it has one. The first outcome is final.
 
     Returns:
-        Whether `outcome` is now the slot's, and the claim holds.
+        Whether `outcome` is now that of the slot and the claim holds.
     """
     update = sqlalchemy.update(tables.slots).where(is_held(claim), tables.slots.c.outcome.is_(None))
     query = sqlalchemy.select(tables.slots.c.outcome).where(is_held(claim))
@@ -190,12 +198,12 @@ def add_slots(
     """Add one free slot for each of `added`, and return their numbers.
 
     Args:
-        storage: where the study is.
+        storage: the database of the study.
         study: the study.
-        stage: the slots' stage.
-        added: what each new slot is to do.
-        priority: the higher, the sooner they are claimed.
-        key: slots of one key are added once; later calls return the first ones. Every call has its own by default.
+        stage: the stage of the slots.
+        added: what each new slot has to train.
+        priority: slots with a higher one are claimed first.
+        key: later calls with the same key add nothing and return the slots of the first; None for a key of its own.
     """
     key = key or uuid.uuid4().hex
 
@@ -216,7 +224,7 @@ def add_slots(
 
 
 def cancel_free(storage: Storage, study: Study, stage: Stage | None = None) -> int:
-    """Cancel the slots of a stage, or of all, that nobody has begun, and return how many these were."""
+    """Cancel the free slots of a stage, or of all stages, that have no trial yet, and return their number."""
     condition = _of(study, None if stage is None else [stage])
     is_new = sqlalchemy.and_(tables.slots.c.state == SlotState.FREE, tables.slots.c.trial_number.is_(None))
     update = sqlalchemy.update(tables.slots).where(condition, is_new)
@@ -224,7 +232,7 @@ def cancel_free(storage: Storage, study: Study, stage: Stage | None = None) -> i
 
 
 def counts(storage: Storage, study: Study, stage: Stage) -> dict[SlotState, int]:
-    """Return how many slots of a stage are in each state; states without slots are left out."""
+    """Return the number of slots of a stage in each state. States without slots are left out."""
     state = tables.slots.c.state
     n_slots = sqlalchemy.func.count().label("n_slots")
     query = sqlalchemy.select(state, n_slots).where(_of(study, [stage])).group_by(state)
@@ -253,17 +261,17 @@ def slots(storage: Storage, study: Study, stage: Stage) -> list[AnySlot]: ...
 
 
 def slots(storage: Storage, study: Study, stage: Stage) -> Sequence[AnySlot]:
-    """Return all slots of a stage by number."""
+    """Return all slots of a stage in the order of their numbers."""
     rows = storage.read(lambda connection: connection.execute(_slots(study, [stage])).all())
     rows = sorted(rows, key=lambda row: row.slot)
     return [read_slot(row) for row in rows]
 
 
 def of_trial(storage: Storage, study: Study, number: int) -> SearchSlot:
-    """Return the search slot of the trial of that number.
+    """Return the search slot of the trial with that number.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such trial.
     """
     table = tables.slots
     is_trial = sqlalchemy.and_(_of(study, [Stage.SEARCH]), table.c.trial_number == number)
@@ -284,7 +292,7 @@ def all_slots(storage: Storage, study: Study) -> StudySlots:
 
 
 def outcomes(storage: Storage, study: Study, keys: Collection[SlotKey]) -> dict[SlotKey, Outcome]:
-    """Return what was decided for some slots. Undecided and waiting slots are left out."""
+    """Return the outcomes of some slots. Undecided and waiting slots are left out."""
     table = tables.slots
     query = sqlalchemy.select(table.c.stage, table.c.slot, table.c.outcome).where(_of(study, None), _is_one_of(keys))
     decided = query.where(table.c.outcome.is_not(None))
@@ -306,7 +314,7 @@ def _survey(
 
 
 def _take(storage: Storage, connection: Connection, study: Study, row: Row[Any], nonce: str) -> Claim | None:
-    """Take over a slot that is still as it was read: one row changed means that it is ours."""
+    """Claim the slot of `row`; None if it has changed since it was read."""
     table = tables.slots
     same = sqlalchemy.and_(_of(study, [row.stage]), table.c.slot == row.slot, table.c.token == row.token)
     values = {
@@ -328,10 +336,10 @@ def _take(storage: Storage, connection: Connection, study: Study, row: Row[Any],
 
 def _end(storage: Storage, claim: Claim, state: SlotState, retry_s: float | None) -> bool:
     table = tables.slots
-    is_mine = sqlalchemy.and_(
+    can_end = sqlalchemy.and_(
         is_claimed(table, claim), table.c.token == claim.token, table.c.state.in_((SlotState.LEASED, state))
     )
-    update = sqlalchemy.update(table).where(is_mine).values(state=state, expires_at=None)
+    update = sqlalchemy.update(table).where(can_end).values(state=state, expires_at=None)
     return storage.transaction(lambda connection: connection.execute(update).rowcount == 1, retry_s=retry_s)
 
 
@@ -348,7 +356,7 @@ def _slots(study: Study, stages: Sequence[Stage]) -> sqlalchemy.Select[Any]:
 
 
 def _free(study: Study, stages: Sequence[Stage], excluding: Collection[SlotKey]) -> sqlalchemy.Select[Any]:
-    """Return the query for the free slot that is claimed next."""
+    """Return the query for the free slot that comes next."""
     return _slots(study, stages).where(tables.slots.c.state == SlotState.FREE, ~_is_one_of(excluding)).limit(1)
 
 
@@ -357,7 +365,7 @@ def _is_one_of(keys: Collection[SlotKey]) -> ColumnElement[bool]:
 
 
 def read_slot(row: Row[Any]) -> SlotRow[Any]:
-    """Return the slot of a row with all columns of a `SlotRow`."""
+    """Return the slot of a database row, which has all columns of a `SlotRow`."""
     fields = {name: getattr(row, name) for name in SlotRow.__dataclass_fields__}
     return SlotRow(**{**fields, "payload": payloads.from_json(row.stage, row.payload)})
 

@@ -246,7 +246,7 @@ def test_time_without_the_database_does_not_count() -> None:
     def look(at_s: float, n_interruptions: int) -> list[tuple[str, int]]:
         clock.now_s = at_s
         leases = {("search", 0): (1, 5.0)}
-        return observer.abandoned("u", leases, lease_s=10.0, asked_at=at_s, n_interruptions=n_interruptions)
+        return observer.abandoned("u", leases, lease_s=10.0, queried_at=at_s, n_interruptions=n_interruptions)
 
     assert look(0, 0) == []
     assert look(4, 0) == []
@@ -268,9 +268,9 @@ def test_a_slow_answer_does_not_count_as_watching() -> None:
     observer = LeaseObserver(clock)
     leases = {("search", 0): (1, 5.0)}
 
-    def look(asked_at: float, answered_at: float) -> list[tuple[str, int]]:
+    def look(queried_at: float, answered_at: float) -> list[tuple[str, int]]:
         clock.now_s = answered_at
-        return observer.abandoned("u", leases, lease_s=10.0, asked_at=asked_at, n_interruptions=0)
+        return observer.abandoned("u", leases, lease_s=10.0, queried_at=queried_at, n_interruptions=0)
 
     assert look(0, 8) == []
     assert look(12, 20) == []
