@@ -1,4 +1,4 @@
-"""The record of every opening of the test partition."""
+"""Records every opening of the test partition."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +20,11 @@ class OpeningRow:
 
     Attributes:
         opened_at: epoch seconds.
-        payload: the trials and seeds that it was opened for.
-        fingerprint: of the test partition.
+        by: the person who opened it.
+        code_version: the version of mhist-tune.
+        reason: as given by that person.
+        payload: the trials and seeds that it was opened for, JSON.
+        fingerprint: of the images of the test partition.
     """
 
     id: int
@@ -45,20 +48,23 @@ def record_opening(
     slots: Sequence[RetrainPayload | DescriptivePayload] = (),
     stage: Stage = Stage.RETRAIN,
 ) -> int:
-    """Record an opening of the test partition and add its slots in one transaction, and return its id.
+    """Record an opening of the test partition with its slots in one transaction, and return its id.
 
-    An opening with the same payload is the same opening: its id is returned, and nothing is written.
+    If the study has an opening with the same payload, its id is returned and nothing is written.
 
     Args:
-        storage: where the study is.
+        storage: the database of the study.
         study: the study.
         by: the person who opens it.
-        code_version: of mhist-tune.
+        code_version: the version of mhist-tune.
         reason: the reason for it.
         payload: the trials and seeds that it is opened for, JSON.
-        fingerprint: of the test partition.
-        slots: a payload for each slot; `opening`, the id, is added to each.
-        stage: of these slots.
+        fingerprint: of the images of the test partition.
+        slots: the payload of each slot to add; its `opening` is set to the id.
+        stage: the stage of these slots.
+
+    Raises:
+        StudyNotFoundError: the study was deleted meanwhile.
     """
     table = tables.openings
     known = sqlalchemy.select(table.c.id, table.c.payload).where(table.c.study == study.uuid)
@@ -85,7 +91,7 @@ def record_opening(
 
 
 def load_openings(storage: Storage, study: Study) -> list[OpeningRow]:
-    """Return every opening of the test partition for a study, in their order."""
+    """Return all openings of the test partition for a study in their order."""
     table = tables.openings
     query = sqlalchemy.select(*(table.c[name] for name in OpeningRow.__dataclass_fields__))
     query = query.where(table.c.study == study.uuid).order_by(table.c.id)

@@ -1,7 +1,7 @@
-"""What optuna-dashboard shows beside Optuna's own records: notes, files and Plotly figures, as Optuna's attributes.
+"""Notes, files and figures that optuna-dashboard shows, stored as attributes of Optuna's studies and trials.
 
-The formats are those of `optuna_dashboard.save_note`, `save_plotly_graph_object` and `optuna.artifacts`. They are
-written here, because importing those modules takes a worker more than a second.
+The formats are those of `optuna_dashboard.save_note`, `save_plotly_graph_object` and `optuna.artifacts`. Importing
+those modules would take a worker more than a second, so the formats are repeated here.
 """
 
 import contextlib
@@ -18,38 +18,42 @@ from mhist_tune.writing import replaced
 
 _PREDICTIONS = "predictions"
 _PIECE = 2045
-"""The characters of one attribute: optuna-dashboard cuts its texts into such pieces."""
+"""Number of characters of one attribute. optuna-dashboard cuts its texts into pieces of this length."""
 
 
 def attach_to_trial(
     storage: Storage, study: Study, stage: Stage, trial_id: int, content: bytes, *, filename: str, mimetype: str
 ) -> str | None:
-    """Give a trial its one file, and return the file's address in a note; None if the folder cannot be written."""
+    """Attach a file to a trial, replacing an earlier one, and return the address for a note.
+
+    Returns:
+        The path of the file on optuna-dashboard; None if the folder cannot be written.
+    """
     artifact = _trial_artifact(study, stage, trial_id)
     if not _save(storage, artifact, content):
         return None
-    storage.optuna.set_trial_system_attr(trial_id, f"artifacts:{artifact}", _described(artifact, filename, mimetype))
+    storage.optuna.set_trial_system_attr(trial_id, f"artifacts:{artifact}", _metadata(artifact, filename, mimetype))
     return f"/artifacts/{studies.optuna_study_id(storage, study, stage)}/{trial_id}/{artifact}"
 
 
 def attach_predictions(storage: Storage, study: Study, content: bytes) -> None:
-    """Give a study its predictions as a file, unless the folder cannot be written."""
+    """Attach `predictions.csv` to a study. Nothing happens if the folder cannot be written."""
     artifact = _artifact(study, _PREDICTIONS)
     if _save(storage, artifact, content):
         study_id = studies.optuna_study_id(storage, study, Stage.SEARCH)
-        described = _described(artifact, "predictions.csv", "text/csv")
-        storage.optuna.set_study_system_attr(study_id, f"artifacts:{artifact}", described)
+        metadata = _metadata(artifact, "predictions.csv", "text/csv")
+        storage.optuna.set_study_system_attr(study_id, f"artifacts:{artifact}", metadata)
 
 
 def write_trial_note(storage: Storage, study: Study, stage: Stage, trial_id: int, text: str) -> None:
-    """Give a trial its note, cut to one piece."""
+    """Write the note of a trial, cut to one piece."""
     study_id = studies.optuna_study_id(storage, study, stage)
     storage.optuna.set_study_system_attr(study_id, f"dashboard:{trial_id}:note_str:0", text[:_PIECE])
     storage.optuna.set_study_system_attr(study_id, f"dashboard:{trial_id}:note_ver", 1)
 
 
 def write_study_note(storage: Storage, study: Study, heading: str, text: str) -> None:
-    """Give a study its note below a heading. A note without this heading was written by a person and stays."""
+    """Write the note of a study below a heading. A note without this heading is a person's and is kept."""
     study_id = studies.optuna_study_id(storage, study, Stage.SEARCH)
     attrs = storage.optuna.get_study_system_attrs(study_id)
     version = int(attrs.get("dashboard:note_ver", 0))
@@ -59,20 +63,23 @@ def write_study_note(storage: Storage, study: Study, heading: str, text: str) ->
 
 
 def write_figure(storage: Storage, study: Study, name: str, figure: Mapping[str, Any]) -> None:
-    """Give a study a Plotly figure, as JSON."""
+    """Add a Plotly figure, a JSON-safe mapping, to a study. It replaces the figure of the same name."""
     study_id = studies.optuna_study_id(storage, study, Stage.SEARCH)
     _write_text(storage, study_id, f"dashboard:plot_data:{name}:", json.dumps(figure, separators=(",", ":")))
 
 
 def artifacts(storage: Storage, study: Study) -> set[str]:
-    """Return the names of the files that a study may have in the folder of artifacts, while its slots are known."""
+    """Return the names of the files that a study may have in the folder of artifacts.
+
+    Call it before the slots are deleted.
+    """
     slots = [slot for stage in Stage for slot in ledger.slots(storage, study, stage)]
     trials = {_trial_artifact(study, slot.stage, slot.trial_id) for slot in slots if slot.trial_id is not None}
     return {_artifact(study, _PREDICTIONS), *trials}
 
 
 def remove(storage: Storage, artifacts: Set[str]) -> None:
-    """Remove these files from this storage folder, unfinished ones too; nothing happens if there are none.
+    """Remove these files and their unfinished copies from this storage folder, if there are any.
 
     Raises:
         OSError: a file cannot be removed.
@@ -91,7 +98,7 @@ def _artifact(study: Study, name: str) -> str:
     return str(uuid.uuid5(uuid.UUID(study.uuid), name))
 
 
-def _described(artifact: str, filename: str, mimetype: str) -> str:
+def _metadata(artifact: str, filename: str, mimetype: str) -> str:
     return json.dumps({"artifact_id": artifact, "filename": filename, "mimetype": mimetype, "encoding": None})
 
 
@@ -104,7 +111,7 @@ def _save(storage: Storage, artifact: str, content: bytes) -> bool:
 
 
 def _write_text(storage: Storage, study_id: int, prefix: str, text: str) -> None:
-    """Write a text in pieces; pieces of an older, longer text become empty."""
+    """Write a text in pieces. Surplus pieces of an older, longer text become empty."""
     pieces = [text[start : start + _PIECE] for start in range(0, len(text), _PIECE)]
     for index, piece in enumerate(pieces):
         storage.optuna.set_study_system_attr(study_id, f"{prefix}{index}", piece)

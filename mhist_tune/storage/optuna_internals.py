@@ -1,6 +1,7 @@
-"""Optuna's private parts that this package uses. `sampler_storage` has those of the cached storage.
+"""The private parts of Optuna that are used here.
 
-`optuna_attrs` has the formats of optuna-dashboard's notes and figures and of artifacts.
+Those of the cached storage are in `search.sampler_storage`. `optuna_attrs` has the formats of optuna-dashboard's notes
+and figures and of artifacts.
 """
 
 from typing import Any
@@ -11,22 +12,22 @@ from optuna.samplers import QMCSampler
 from optuna.trial import FrozenTrial
 
 FIXED_PARAMS = "fixed_params"
-"""The system attribute of a trial with params to be used instead of suggestions, as `Study.enqueue_trial` writes it."""
+"""The system attribute of a trial with fixed params instead of suggestions, as `Study.enqueue_trial` writes it."""
 
 
 def trial_id(trial: FrozenTrial) -> int:
-    """Return the id of a trial in the database. Optuna shows only its number."""
+    """Return the id of a trial in the database. Optuna's public attribute is only its number."""
     return trial._trial_id
 
 
 class PointSampler(QMCSampler):
     """Samples one point of a quasi-random sequence.
 
-    Optuna's own sampler counts in the storage how many points it has given; so its answer depends on earlier calls.
+    Optuna's own sampler counts its points in the storage, so its answer depends on earlier calls.
 
     Args:
-        index: of the point in the sequence.
-        options: of `QMCSampler`.
+        index: the position of the point in the sequence, 0-based.
+        options: arguments of `QMCSampler`.
     """
 
     def __init__(self, index: int, **options: Any) -> None:

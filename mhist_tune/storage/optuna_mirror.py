@@ -1,4 +1,7 @@
-"""Optuna's studies beside ours. Each carries the UUID of our study; those without it are left alone."""
+"""Creates and deletes the Optuna studies that mirror ours.
+
+Each holds the UUID of our study in a user attribute. Optuna studies with another mark are never changed.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -10,17 +13,17 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 OWNER_ATTR = "mhist_study"
-"""The user attribute that holds the owner's UUID."""
+"""The user attribute of an Optuna study that holds the UUID of ours."""
 
 
 def ensure(storage: Storage, name: str, owner_uuid: str) -> int:
-    """Return Optuna's id of the study of that name. A missing study is created (direction: maximize) and marked.
+    """Return the id of the Optuna study `name`. A missing study is created (direction: maximize) and marked.
 
     Raises:
-        StudyExistsError: a study of that name is not ours.
+        StudyExistsError: an Optuna study of that name belongs to something else.
     """
 
-    def find_or_make() -> int:
+    def find_or_create() -> int:
         from optuna.exceptions import DuplicatedStudyError
         from optuna.study import StudyDirection
 
@@ -36,11 +39,11 @@ def ensure(storage: Storage, name: str, owner_uuid: str) -> int:
             storage.optuna.set_study_user_attr(study_id, OWNER_ATTR, owner_uuid)
         return study_id
 
-    return storage.retrying(find_or_make)
+    return storage.retrying(find_or_create)
 
 
 def in_memory() -> "tuple[optuna.Study, BaseStorage]":
-    """Return an empty study (direction: maximize) in memory, and its storage, without Optuna's message about it."""
+    """Return an empty study (direction: maximize) in memory, and its storage. Optuna's log message is suppressed."""
     import optuna
 
     storage = optuna.storages.InMemoryStorage()
@@ -53,7 +56,7 @@ def in_memory() -> "tuple[optuna.Study, BaseStorage]":
 
 
 def delete(storage: Storage, name: str, owner_uuid: str) -> None:
-    """Delete the study of that name with its trials, if it is there and belongs to `owner_uuid`."""
+    """Delete the Optuna study `name` with its trials, if it exists and belongs to `owner_uuid`."""
 
     def work() -> None:
         study_id = _find(storage, name)
@@ -64,9 +67,9 @@ def delete(storage: Storage, name: str, owner_uuid: str) -> None:
 
 
 def is_foreign(storage: Storage, name: str, owner_uuid: str | None) -> bool:
-    """Return whether a study of that name exists and does not belong to `owner_uuid`.
+    """Return whether an Optuna study of that name exists and does not belong to `owner_uuid`.
 
-    An empty study without a mark belongs to `owner_uuid` if that is given: its creation was killed before the mark.
+    With `owner_uuid`, an empty study without a mark counts as its own: a kill came between its creation and the mark.
     """
 
     def look() -> bool:
@@ -82,7 +85,7 @@ def is_foreign(storage: Storage, name: str, owner_uuid: str | None) -> bool:
 
 
 def foreign_error(storage: Storage, name: str) -> StudyExistsError:
-    """Return the error for a name that is taken in Optuna's tables."""
+    """Return the error for a name that an Optuna study of something else has."""
     return StudyExistsError(
         f'an Optuna study "{name}" that is not ours is in {storage.url_safe}',
         hint="give the new study another name, or delete that one: optuna delete-study",

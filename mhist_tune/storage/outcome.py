@@ -1,4 +1,4 @@
-"""What came of a slot, as it is recorded."""
+"""How the trial of a slot ended, and its form in the database."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,33 +9,33 @@ from mhist_tune.storage.decision import Decision
 
 
 class EndState(StrEnum):
-    """How the trial of a slot ended, by Optuna's names."""
+    """How the trial of a slot ended. The names are Optuna's."""
 
     COMPLETE = "COMPLETE"
     """It was trained to its end."""
 
     PRUNED = "PRUNED"
-    """It was ended before its last epoch."""
+    """A search trial ended before its last epoch: it was pruned or vetoed, or it diverged."""
 
     FAIL = "FAIL"
-    """It has no result."""
+    """It has no result: an error ended it, or it diverged outside the search."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a slot. None stands for what does not apply or is not known.
+    """How the trial of a slot ended. An attribute is None if it does not apply or is not known.
 
     Attributes:
-        state: how its trial ended.
-        value: the trial's objective: what it is judged, ranked and chosen by.
+        state: how it ended.
+        value: the trial's objective, by which trials are judged, ranked and chosen.
         best_score: the highest score of an epoch.
-        best_epoch: the epoch that its result is of, 1-based.
-        stopped_epoch: the last epoch.
+        best_epoch: the epoch whose weights are the result, 1-based.
+        stopped_epoch: the last epoch, 1-based.
         standard_error: of the score at the best epoch.
         reason: why it ended early or failed.
-        decision: the one that pruned it.
-        params: the trial's.
-        sampling: what its epochs were drawn from.
+        decision: the decision that pruned it.
+        params: its hyperparameters by name.
+        sampling: the distribution from which the images of its epochs were drawn.
     """
 
     state: EndState
@@ -55,13 +55,13 @@ class Outcome:
         return self.state is EndState.COMPLETE
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-safe record, without what is None."""
+        """Return a JSON-safe record. Attributes that are None are left out."""
         fields = {name: value for name in self.__dataclass_fields__ if (value := getattr(self, name)) is not None}
         return fields if self.decision is None else {**fields, "decision": self.decision.to_json()}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Outcome":
-        """Return the outcome of such a record."""
+        """Return the outcome of a record."""
         decision = record.get("decision")
         return cls(
             **{

@@ -1,4 +1,4 @@
-"""What the slots of each stage are to do, as it is recorded."""
+"""What a slot has to train, one class for each stage, and its form in the database."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,9 @@ from typing import Any
 from mhist_tune.storage.stages import Stage
 
 INNER, OUTER = "inner", "fold"
-"""What a confirming slot trains on: a part of the images outside a fold, to find the number of epochs, or all."""
+"""What a slot of the confirm stage trains on: a part of the images outside a fold, to find the number of epochs, or all
+of them.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,10 +17,10 @@ class SearchPayload:
     """A trial of a search, or one seed of a table's row.
 
     Attributes:
-        params: the trial's; None where the sampler suggests them.
-        label: of the table's row.
-        seed: of the table's row.
-        retry_of: the number of the trial that is tried again.
+        label: the label of the table's row; None in a search.
+        params: the hyperparameters; None if the sampler suggests them.
+        seed: the seed for the table's row; None in a search.
+        retry_of: the number of the failed trial that is trained again.
     """
 
     label: str | None = None
@@ -32,10 +34,12 @@ class ConfirmPayload:
     """A training of a finalist for one fold.
 
     Attributes:
-        trial: the number of its search trial.
-        search_value: the value of that trial; None if it is not complete.
+        trial: the number of the search trial.
+        params: its hyperparameters.
+        search_value: its value; None if it is not complete.
         fit: `INNER` or `OUTER`.
-        stop_epoch: its fixed number of epochs; None for an inner split.
+        stop_epoch: the fixed number of epochs; None for an inner split.
+        fold: the fold that is left out, 0-based.
     """
 
     trial: int
@@ -52,10 +56,12 @@ class RetrainPayload:
 
     Attributes:
         trial: the number of the search trial.
-        stop_epoch: its fixed number of epochs.
-        best_epoch, stopped_epoch: of the search trial.
-        configured_epochs: how many epochs its params allow.
-        opening: the id of the opening of the test partition that it belongs to; None until that is recorded.
+        params: its hyperparameters.
+        seed: number of the retraining, 0-based.
+        stop_epoch: the fixed number of epochs.
+        best_epoch, stopped_epoch: the best and the last epoch of the search trial.
+        configured_epochs: the number of epochs in its params.
+        opening: the id of the opening of the test partition; None until that is recorded.
     """
 
     trial: int
@@ -74,7 +80,9 @@ class DescriptivePayload:
 
     Attributes:
         trial: the number of the row's search trial.
-        opening: as in `RetrainPayload`.
+        label: the label of the row.
+        params: its hyperparameters.
+        seed, opening: as in `RetrainPayload`.
     """
 
     trial: int
@@ -86,7 +94,7 @@ class DescriptivePayload:
 
 Payload = SearchPayload | ConfirmPayload | RetrainPayload | DescriptivePayload
 
-_KINDS: Mapping[Stage, type[Payload]] = {
+_CLASSES: Mapping[Stage, type[Payload]] = {
     Stage.SEARCH: SearchPayload,
     Stage.CONFIRM: ConfirmPayload,
     Stage.RETRAIN: RetrainPayload,
@@ -95,10 +103,10 @@ _KINDS: Mapping[Stage, type[Payload]] = {
 
 
 def to_json(payload: Payload) -> dict[str, Any]:
-    """Return a JSON-safe record, without what is None."""
+    """Return a JSON-safe record. Attributes that are None are left out."""
     return {name: value for name in payload.__dataclass_fields__ if (value := getattr(payload, name)) is not None}
 
 
 def from_json(stage: Stage, record: Mapping[str, Any]) -> Payload:
-    """Return the payload of such a record of a stage."""
-    return _KINDS[stage](**record)
+    """Return the payload of a record of `stage`."""
+    return _CLASSES[stage](**record)

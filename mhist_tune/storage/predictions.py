@@ -1,4 +1,4 @@
-"""Stored predictions and the image sets that they are for.
+"""Stores predicted probabilities and the image sets that they belong to, and reads them.
 
 Predictions are written only while the claim of their slot holds.
 """
@@ -20,17 +20,18 @@ from mhist_tune.storage.leases import Claim, fence
 from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
 
-_STORED = np.dtype("<f8")
+_STORED_DTYPE = np.dtype("<f8")
 
 
 @dataclass(frozen=True)
 class ImageRows:
-    """The images of a stored set, in the order of the stored probabilities; each [n].
+    """The images of a stored set, in the order of the stored probabilities.
 
     Attributes:
-        labels: 0 or 1, int64.
-        votes: 0 to 7, int64.
-        groups: patients or slides; None if they are not known.
+        names: the file names, [n].
+        labels: 0 (HP) or 1 (SSA), [n] int64.
+        votes: number of annotators who voted for SSA, 0 to 7, [n] int64.
+        groups: the patient or slide of each image, [n]; None if they are not known.
     """
 
     names: tuple[str, ...]
@@ -40,13 +41,16 @@ class ImageRows:
 
 
 def record_predictions(storage: Storage, claim: Claim, image_set: str, probabilities: npt.ArrayLike) -> bool:
-    """Store a slot's final predictions for a stored image set; False if there are some already, which stay.
+    """Store a slot's final predictions for an image set, unless there are some.
 
     Args:
-        storage: where the slot is.
+        storage: the database of the slot.
         claim: must still hold.
-        image_set: the stored images that the predictions are for.
+        image_set: the name of the image set.
         probabilities: of SSA, [n] in [0, 1].
+
+    Returns:
+        False if there were predictions already; they are unchanged.
 
     Raises:
         StaleTokenError: the claim no longer holds.
@@ -62,17 +66,17 @@ def record_predictions(storage: Storage, claim: Claim, image_set: str, probabili
 
 
 def predictions_of(storage: Storage, study: Study, stage: Stage, image_set: str) -> dict[int, FloatArray]:
-    """Return the stored probabilities of SSA, [n] each, by slot."""
+    """Return the stored probabilities of SSA by slot, each [n] float64 in the order of the image set."""
     table = tables.predictions
     query = sqlalchemy.select(table.c.slot, table.c.probabilities).where(
         table.c.study == study.uuid, table.c.stage == stage, table.c.image_set == image_set
     )
     rows = storage.read(lambda connection: connection.execute(query.order_by(table.c.slot)).all())
-    return {slot: np.frombuffer(blob, dtype=_STORED).astype(np.float64) for slot, blob in rows}
+    return {slot: np.frombuffer(blob, dtype=_STORED_DTYPE).astype(np.float64) for slot, blob in rows}
 
 
 def predicted_sets(storage: Storage, study: Study) -> list[tuple[Stage, str]]:
-    """Return each stage and image set that there are predictions for."""
+    """Return each pair of a stage and an image set that has predictions, sorted."""
     columns = tables.predictions.c
     query = sqlalchemy.select(columns.stage, columns.image_set).where(columns.study == study.uuid).distinct()
     rows = storage.read(lambda connection: connection.execute(query).all())
@@ -80,10 +84,10 @@ def predicted_sets(storage: Storage, study: Study) -> list[tuple[Stage, str]]:
 
 
 def image_rows(storage: Storage, study: Study, name: str) -> ImageRows:
-    """Return a stored image set.
+    """Return the image set `name` of a study.
 
     Raises:
-        KeyError: the study has none of that name.
+        KeyError: the study has no image set of that name.
     """
     table = tables.image_sets
     query = sqlalchemy.select(table.c.rows).where(table.c.study == study.uuid, table.c.image_set == name)
@@ -100,12 +104,12 @@ def image_rows(storage: Storage, study: Study, name: str) -> ImageRows:
 
 
 def save_image_set(storage: Storage, study: Study, name: str, rows: Sequence[Sequence[Any]]) -> None:
-    """Store an image set as rows [name, label, votes, group or None]; the same again changes nothing.
+    """Store an image set as rows [name, label, votes, group or None]. Storing equal rows again changes nothing.
 
     Raises:
         DataError: the study has other images under that name.
     """
-    wanted = [list(row) for row in rows]
+    new = [list(row) for row in rows]
     table = tables.image_sets
     query = sqlalchemy.select(table.c.rows).where(table.c.study == study.uuid, table.c.image_set == name)
 
@@ -113,8 +117,8 @@ def save_image_set(storage: Storage, study: Study, name: str, rows: Sequence[Seq
         studies.lock_study(connection, study)
         stored = connection.execute(query).scalar()
         if stored is None:
-            studies.insert_image_set(connection, study.uuid, name, wanted)
-        return stored is None or stored == wanted
+            studies.insert_image_set(connection, study.uuid, name, new)
+        return stored is None or stored == new
 
     if not storage.transaction(work):
         raise DataError(
@@ -124,12 +128,12 @@ def save_image_set(storage: Storage, study: Study, name: str, rows: Sequence[Seq
 
 
 def to_bytes(probabilities: npt.ArrayLike) -> bytes:
-    """Return probabilities, [n], as they are stored.
+    """Return probabilities, [n] in [0, 1], as little-endian float64.
 
     Raises:
-        ValueError: they are not one row of numbers from 0 to 1.
+        ValueError: they have another shape or range.
     """
-    array = np.asarray(probabilities, dtype=_STORED)
+    array = np.asarray(probabilities, dtype=_STORED_DTYPE)
     if array.ndim != 1 or not bool(np.all((array >= 0) & (array <= 1))):  # also false for NaN
         raise ValueError(f"probabilities are one row of numbers from 0 to 1, got shape {array.shape}")
     return array.tobytes()
@@ -138,14 +142,25 @@ def to_bytes(probabilities: npt.ArrayLike) -> bytes:
 def insert_predictions(
     connection: Connection, storage: Storage, claim: Claim, image_set: str, epoch: int | None, blob: bytes
 ) -> bool:
-    """Insert a slot's predictions or replace those of an earlier epoch; return whether something was written.
+    """Insert a slot's predictions or replace those of an earlier epoch. The caller has checked the claim.
+
+    Args:
+        connection: of an open transaction.
+        storage: the database of the slot.
+        claim: the claim of the slot.
+        image_set: the name of the image set.
+        epoch: the epoch of the predictions, 1-based; None for final ones, which replace nothing.
+        blob: from `to_bytes`.
+
+    Returns:
+        Whether something was written.
 
     Raises:
         ValueError: the image set has another number of images.
     """
     table, sets = tables.predictions, tables.image_sets
     query = sqlalchemy.select(sets.c.n_images).where(sets.c.study == claim.study_uuid, sets.c.image_set == image_set)
-    n_images, n_given = connection.execute(query).scalar(), len(blob) // _STORED.itemsize
+    n_images, n_given = connection.execute(query).scalar(), len(blob) // _STORED_DTYPE.itemsize
     if n_images != n_given:
         raise ValueError(f'{n_given} predictions for the image set "{image_set}", which has {n_images} images')
     insert = storage.insert(table).values(

@@ -1,4 +1,4 @@
-"""How operations wait for a database that does not answer, and are tried again."""
+"""Tries operations again while the database is unreachable, locked, or on a full disk."""
 
 import random
 import time
@@ -13,7 +13,7 @@ from mhist_tune.storage.faults import is_full, is_refusal
 
 T = TypeVar("T")
 
-_UNINTERRUPTED_S = 2.0  # contention passes in less, so that even an interrupted worker frees its slot
+_UNINTERRUPTED_S = 2.0  # contention is shorter, so even an interrupted worker can free its slot
 
 
 def _go_on() -> None:
@@ -26,9 +26,9 @@ class Waiting:
 
     Attributes:
         interrupt: called while an operation waits; it may raise to end the waiting.
-        on_full_disk: called once each time that the database's disk is found full. The operation then waits for space
-            as long as it takes. Without it a full disk is an error at once.
-        retry_s: how long an operation is tried again, where the caller names no time.
+        on_full_disk: called once each time that the database's disk becomes full. The operation then waits until there
+            is space. Without it a full disk is an error at once.
+        retry_s: seconds for which an operation is tried again, unless the caller gives a time.
     """
 
     interrupt: Callable[[], None] = _go_on
@@ -37,14 +37,14 @@ class Waiting:
 
 
 class Retries:
-    """Calls actions until the database does them.
+    """Calls actions until they succeed.
 
     Args:
-        waiting: how long, and who hears of it.
-        explain: makes the error that users see.
+        waiting: how to wait.
+        explain: makes the error for users from that of the database.
 
     Attributes:
-        n_interruptions: how often the database was found unreachable or locked.
+        n_interruptions: number of failed attempts because the database was unreachable, locked or full.
     """
 
     def __init__(self, waiting: Waiting, explain: Callable[[DBAPIError], StorageError]) -> None:
@@ -57,10 +57,10 @@ class Retries:
         """Call `action` until it succeeds, and return its result.
 
         Args:
-            action: harmless when run twice.
-            retry_s: how long it is tried, on a full disk too; None for the time of `Waiting` and, on a full disk, for
-                as long as it takes.
-            is_worth_it: whether another try may help.
+            action: harmless when it runs twice.
+            retry_s: seconds for which it is tried, on a full disk too; None for those of `Waiting`, and without a
+                limit on a full disk.
+            is_worth_it: returns whether another try may succeed after an error.
 
         Raises:
             StorageError: the time is over, or another try cannot help.
@@ -90,7 +90,7 @@ class Retries:
                     raise
                 self.n_interruptions += 1
                 if is_endless:
-                    started = time.monotonic()  # the limit is for what comes after it
+                    started = time.monotonic()  # the limit counts from the end of the full disk
                 waited_s = time.monotonic() - started
                 if waited_s + delay_s > limit_s and not is_endless:
                     raise self._explain(cause) from error

@@ -1,8 +1,8 @@
-"""The version of our own tables in a database, and the way to the newest one.
+"""Creates our tables and upgrades old ones.
 
-The table ``mhist_schema`` holds the version as a number. It is the one thing that every program, old or new, reads
-before anything else, so that a program is refused by tables that it does not know. Alembic keeps the same version, as
-the name of a revision, in ``mhist_schema_version``; it is imported only where something is to be done.
+The table ``mhist_schema`` holds their version as a number. Every version of this program reads it before anything else
+and refuses tables that it does not know. Alembic stores the same version, as the name of a revision, in
+``mhist_schema_version``. Alembic is imported only to create or upgrade tables.
 """
 
 from pathlib import Path
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-"""The folder of Alembic's scripts."""
+"""The folder with Alembic's scripts."""
 
 
 def stored(connection: Connection) -> int | None:
-    """Return the version of the tables; None if there are none."""
+    """Return the version of our tables; None if the database has none."""
     if not sqlalchemy.inspect(connection).has_table(tables.schema.name):
         return None
     return current(connection)
 
 
 def current(connection: Connection) -> int | None:
-    """Return the version of tables that are known to exist."""
+    """Return the version of our tables, which must exist."""
     return connection.execute(sqlalchemy.select(tables.schema.c.version)).scalar()
 
 
 def create(connection: Connection) -> None:
-    """Make the newest tables."""
+    """Create our tables in the newest version."""
     from alembic import command
 
     tables.metadata.create_all(connection)
@@ -44,26 +44,25 @@ def create(connection: Connection) -> None:
 
 
 def n_leases(connection: Connection, clock: ColumnElement[float]) -> int:
-    """Return how many slots are held by a worker whose lease has not ended."""
+    """Return the number of slots with a lease that has not ended by the database's clock."""
     slots = tables.slots
     query = sqlalchemy.select(sqlalchemy.func.count()).select_from(slots)
     return connection.execute(query.where(slots.c.state == "leased", slots.c.expires_at > clock)).scalar_one()
 
 
 def upgrade(connection: Connection, version: int) -> None:
-    """Change tables of `version` into the newest ones, within the connection's transaction.
+    """Upgrade tables of `version` to the newest version, within the connection's transaction.
 
-    Slots whose lease has ended become free with a new token, so that a worker that held one of them and comes back
-    can write nothing more about it.
+    Slots whose lease has ended become free with a new token, so their old holders cannot write about them any more.
     """
     from alembic import command
     from alembic.migration import MigrationContext
 
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-        # every write transaction reads this table first: those that run are waited for, and later ones see the result
+        # Every write transaction reads this table first. The lock waits for those that run; later ones see the result.
         connection.exec_driver_sql(f"LOCK TABLE {tables.schema.name} IN ACCESS EXCLUSIVE MODE")
-    slots = tables.slots  # only its columns that every version has
+    slots = tables.slots  # only columns that every version has may be used
     freed = {"state": "free", "token": slots.c.token + 1, "expires_at": None}
     connection.execute(sqlalchemy.update(slots).where(slots.c.state == "leased").values(freed))
     config = _config(connection)

@@ -1,10 +1,10 @@
-"""The stages of a study and the states of a study and of its slots, as they are named everywhere."""
+"""The stages, the states of a slot and the states of a study. All other modules use these names."""
 
 from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """What the slots of a study are for, in the order in which they are worked on."""
+    """The stages of a study in the order in which they are worked on. Each slot belongs to one."""
 
     SEARCH = "search"
     """Train a trial on the split and score it on the validation images."""
@@ -16,40 +16,40 @@ class Stage(StrEnum):
     """Train one seed on the whole train partition and predict the test partition."""
 
     DESCRIPTIVE = "descriptive"
-    """Train one seed of a table's row with early stopping and predict the test partition; no report rests on it."""
+    """Train one seed of a table's row with early stopping and predict the test partition; for description only."""
 
 
 class SlotState(StrEnum):
-    """Where a slot stands."""
+    """The state of a slot."""
 
     FREE = "free"
-    """Nobody works on it; any worker may claim it."""
+    """Any worker may claim it."""
 
     LEASED = "leased"
-    """A worker holds it."""
+    """One worker holds it."""
 
     WAITING = "waiting"
-    """Its trial waits at a rung to be promoted or pruned."""
+    """Its trial waits at a rung until it is promoted or pruned."""
 
     DONE = "done"
-    """Its outcome stands and Optuna has it."""
+    """Its outcome is decided, and Optuna has it too."""
 
     CANCELLED = "cancelled"
-    """The study was stopped before anybody had begun it."""
+    """The study was stopped before a worker had begun it."""
 
 
 OPEN = (SlotState.FREE, SlotState.LEASED, SlotState.WAITING)
-"""The states of slots from which a result is still to come."""
+"""The states of a slot that will still have an outcome."""
 
 
 class StudyState(StrEnum):
-    """Whether slots of a study are claimed."""
+    """Whether workers claim slots of a study."""
 
     ACTIVE = "active"
-    """They are."""
+    """Workers claim its slots."""
 
     PAUSED = "paused"
-    """None is claimed until the study is continued."""
+    """No slot is claimed until the study is continued."""
 
     STOPPED = "stopped"
-    """What was begun is finished; all other slots are cancelled."""
+    """Workers finish the slots that they have begun. All others are cancelled."""

@@ -1,4 +1,7 @@
-"""Studies: the stored definition, the images of the splits, the first slots, and Optuna's studies beside ours."""
+"""Creates, loads, changes and deletes studies.
+
+A study has a definition, image sets and slots in our tables, and a study of Optuna's for each stage.
+"""
 
 import functools
 import uuid
@@ -23,7 +26,9 @@ class Study:
     """A study as it was when it was read.
 
     Attributes:
-        uuid: 32 hexadecimal digits; a name that is used again gets another one.
+        uuid: 32 hexadecimal digits; if a name is used again after a deletion, the new study has another UUID.
+        name: unique in the database.
+        definition: what the study file says.
         dataset: the fingerprint of the images and the hash of each weight file at its creation.
         settings: settings that the first worker measured, for all workers.
         state: see `StudyState`.
@@ -51,15 +56,15 @@ def create_study(
     dataset: dict[str, Any],
     image_sets: Mapping[str, Sequence[Sequence[Any]]],
 ) -> Study:
-    """Store a study with its images and its search slots, and return it. The same study again changes nothing.
+    """Store a study with its images and its search slots, and return it. Repeating the call changes nothing.
 
-    Our rows are one transaction. Optuna's study follows. If a kill comes between the two, the next call makes it.
+    Our rows are written in one transaction, then Optuna's study. After a kill in between, the next call creates it.
 
     Args:
-        storage: where it is stored.
+        storage: the database.
         definition: the resolved definition; see its `slot_payloads`.
-        dataset: JSON; its `fingerprint` must be the same when a study is created again.
-        image_sets: by name, the rows [name, label, votes, group or None] in the order that probabilities will have.
+        dataset: JSON; a repeated call must have the same `fingerprint`.
+        image_sets: by name, the rows [name, label, votes, group or None] in the order of later probabilities.
 
     Raises:
         StudyExistsError: the name is taken by another definition, or by an Optuna study that is not ours.
@@ -91,7 +96,7 @@ def create_study(
     names = [optuna_name(definition.name, stage) for stage in Stage]
     if _find(storage, definition.name) is None:
         foreign = [name for name in names if optuna_mirror.is_foreign(storage, name, None)]
-        # found a second time: somebody else has just created this very study
+        # if ours exists now, another process has just created it
         if foreign and _find(storage, definition.name) is None:
             raise optuna_mirror.foreign_error(storage, foreign[0])
         storage.transaction(insert)
@@ -111,7 +116,7 @@ def create_study(
 
 
 def insert_image_set(connection: Connection, study_uuid: str, name: str, rows: Sequence[Sequence[Any]]) -> None:
-    """Insert an image set, which must be new."""
+    """Insert the image set `name`, which must not exist."""
     values = {"study": study_uuid, "image_set": name, "n_images": len(rows), "rows": [list(row) for row in rows]}
     connection.execute(sqlalchemy.insert(tables.image_sets).values(values))
 
@@ -119,7 +124,10 @@ def insert_image_set(connection: Connection, study_uuid: str, name: str, rows: S
 def insert_slots(
     connection: Connection, study_uuid: str, stage: Stage, payloads: Sequence[Payload], *, priority: int = 0
 ) -> list[int]:
-    """Insert free slots numbered after the last one of the stage, and return their numbers; needs `lock_study`."""
+    """Insert free slots numbered after the last one of the stage, and return their numbers.
+
+    The caller has called `lock_study`, or inserts the study in the same transaction.
+    """
     slots = tables.slots
     last = sqlalchemy.select(sqlalchemy.func.max(slots.c.slot)).where(slots.c.study == study_uuid)
     highest = connection.execute(last.where(slots.c.stage == stage)).scalar()
@@ -146,7 +154,7 @@ def lock_study(connection: Connection, study: Study) -> Row[Any]:
     """Return the study's row, locked until the transaction ends.
 
     Raises:
-        StudyNotFoundError: it was deleted meanwhile.
+        StudyNotFoundError: the study was deleted meanwhile.
     """
     query = sqlalchemy.select(tables.studies).where(tables.studies.c.uuid == study.uuid).with_for_update()
     row = connection.execute(query).first()
@@ -156,10 +164,10 @@ def lock_study(connection: Connection, study: Study) -> Row[Any]:
 
 
 def load_study(storage: Storage, name: str) -> Study:
-    """Return the study of that name.
+    """Return the study `name`.
 
     Raises:
-        StudyNotFoundError: there is none.
+        StudyNotFoundError: there is no study of that name.
     """
     row = _find(storage, name)
     if row is None:
@@ -173,9 +181,9 @@ def load_study(storage: Storage, name: str) -> Study:
 
 
 def hyperparameters(study: Study, params: Mapping[str, Any]) -> Hyperparameters:
-    """Return what `fit` takes: the definition's fixed fields, these params, and what was probed for the study."""
+    """Return the hyperparameters for `fit`: the definition's fixed fields, `params`, and the probed settings."""
     fields = study.definition.hyperparameters(params).to_dict()
-    probed = {"compile": "off", **study.settings["probed"]}  # what was probed before passes could be compiled
+    probed = {"compile": "off", **study.settings["probed"]}  # studies that were probed before passes could be compiled
     return Hyperparameters.from_dict({**fields, **{name: probed[name] for name in PROBED}})
 
 
@@ -186,8 +194,11 @@ def list_studies(storage: Storage) -> list[Study]:
 
 
 def delete_study(storage: Storage, study: Study) -> None:
-    """Delete a study's rows, in Optuna's tables and in ours. After a kill, call it again; its files are `delete`'s."""
-    # Optuna's come first: while our rows stand, the study can be found and deleted again.
+    """Delete a study's rows in Optuna's tables and in ours. After a kill, call it again.
+
+    `actions.delete` deletes its files.
+    """
+    # Optuna's rows go first: as long as ours exist, the study can be found and the deletion repeated.
     for stage in Stage:
         optuna_mirror.delete(storage, optuna_name(study, stage), study.uuid)
 
@@ -200,12 +211,12 @@ def delete_study(storage: Storage, study: Study) -> None:
 
 
 def set_setting(storage: Storage, study: Study, key: str, value: Any) -> Study:
-    """Set one setting unless it is set already, and return the study with the setting that stands.
+    """Set a setting unless it has a value, and return the study with the setting in the database.
 
     Args:
-        storage: where the study is.
+        storage: the database of the study.
         study: as it was read.
-        key: the setting's name.
+        key: the name of the setting.
         value: JSON.
     """
 
@@ -219,7 +230,7 @@ def set_setting(storage: Storage, study: Study, key: str, value: Any) -> Study:
 
 
 def redefine(storage: Storage, study: Study, definition: StudyDefinition) -> Study:
-    """Replace a study's definition, whose hash and text stay those of its creation, and return the study."""
+    """Replace the definition of a study and return the study. The hash and the text of its file are kept."""
 
     def work(connection: Connection) -> Study:
         lock_study(connection, study)
@@ -235,13 +246,13 @@ def set_state(storage: Storage, study: Study, state: StudyState) -> None:
 
 
 def optuna_name(study: Study | str, stage: Stage) -> str:
-    """Return the name of the Optuna study of a stage: `NAME`, `NAME.confirm`, `NAME.retrain`."""
+    """Return the name of the Optuna study of a stage: `NAME` for the search, else `NAME.STAGE`."""
     name = study if isinstance(study, str) else study.name
     return name if stage == Stage.SEARCH else f"{name}.{stage}"
 
 
 def optuna_study_id(storage: Storage, study: Study, stage: Stage) -> int:
-    """Return Optuna's id of the study of a stage, which is made (direction: maximize) if it is missing.
+    """Return the id of the Optuna study of a stage. A missing one is created (direction: maximize).
 
     Raises:
         StudyExistsError: an Optuna study of that name is not ours.

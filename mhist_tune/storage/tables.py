@@ -1,7 +1,7 @@
-"""The tables that stand beside Optuna's in the same database.
+"""The columns of our tables, which are in the same database as Optuna's.
 
-All of them are keyed by the UUID of a study, because names are used again and SQLite uses ids again.
-Times are epoch seconds of the database's clock. A JSON column is text, so that both databases hold the same bytes.
+Rows belong to a study by its UUID, because names can be used again and SQLite uses ids again. Times are epoch
+seconds by the database's clock. A JSON column is text, so that both databases hold the same bytes.
 """
 
 import json
@@ -28,7 +28,7 @@ from mhist_tune.storage.outcome import Outcome
 from mhist_tune.storage.stages import SlotState, Stage, StudyState
 
 SCHEMA_VERSION = 2
-"""Raised by one with every change of a table below, which is a new file in `migrations/versions` too."""
+"""The version of the tables. A change of a table raises it by one and needs a new file in `migrations/versions`."""
 
 
 class Json(TypeDecorator[Any]):
@@ -51,10 +51,10 @@ class Json(TypeDecorator[Any]):
 
 
 class HasJson(Protocol):
-    """What is stored as JSON but used as an object."""
+    """An object that is stored as JSON."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return its record."""
+        """Return the JSON-safe record of the object."""
         ...
 
 
@@ -69,7 +69,7 @@ class Record(TypeDecorator[HasJson]):
         self.kind = kind
 
     def process_bind_param(self, value: HasJson | None, dialect: Dialect) -> str | None:
-        """Return the text that is stored; ValueError where it holds a NaN or an infinity."""
+        """Return the text that is stored. Raise ValueError if it holds a NaN or an infinity."""
         return None if value is None else json.dumps(value.to_json(), allow_nan=False)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> HasJson | None:

@@ -1,6 +1,6 @@
-"""Small copies of test images for a report's contact sheet: one zip file for each study, in the storage folder.
+"""Small copies of test images, for a report's contact sheet: one zip file for each study, in the storage folder.
 
-They are not in the database, because more people may read it than the agreement of the data set covers. A report that
+They are not in the database, since it may have readers whom the agreement of the data set does not cover. A report that
 is made on a machine without the file has no contact sheet.
 """
 
@@ -21,17 +21,17 @@ _SIDE, _QUALITY = 112, 80
 
 
 def path_of(storage: Storage, study: Study) -> Path:
-    """Return the path of a study's thumbnails."""
+    """Return the path of the zip file of a study."""
     return storage.root / "thumbnails" / f"{study.folder_name}.zip"
 
 
 def write(path: Path, names: Sequence[str], images: npt.NDArray[np.uint8]) -> None:
-    """Write a JPEG of each image, unless the file exists. Several processes may do so at the same time.
+    """Write a zip file with a JPEG of each image, unless it exists. Several processes may do so at the same time.
 
     Args:
         path: of the zip file.
-        names: [n].
-        images: [n, 3, H, W].
+        names: of the images, [n].
+        images: [n, 3, H, W] in 0 to 255.
 
     Raises:
         OSError: the folder cannot be written.
@@ -48,18 +48,18 @@ def write(path: Path, names: Sequence[str], images: npt.NDArray[np.uint8]) -> No
 
 
 def remove(storage: Storage, study: Study) -> None:
-    """Remove a study's thumbnails from this storage folder, unfinished files too; nothing happens if there are none.
+    """Remove a study's thumbnails and unfinished copies from this storage folder, if there are any.
 
     Raises:
         OSError: they cannot be removed.
     """
     path = path_of(storage, study)
-    for found in path.parent.glob(f"{path.stem}.*"):
-        found.unlink(missing_ok=True)
+    for file in path.parent.glob(f"{path.stem}.*"):
+        file.unlink(missing_ok=True)
 
 
 def read(path: Path, names: Sequence[str]) -> dict[str, bytes]:
-    """Return the JPEG files of the named images, without images that have none."""
+    """Return the JPEG file of each named image. Names without one are left out."""
     if not path.exists():
         return {}
     with zipfile.ZipFile(path) as archive:

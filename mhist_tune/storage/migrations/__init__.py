@@ -1,6 +1,6 @@
-"""The changes of our own tables, one Alembic revision each, from the first release on.
+"""The Alembic revisions of our tables, one for each change since the first release.
 
-A change of `tables` is a new file in `versions` and `SCHEMA_VERSION` raised by one: the revision's name is that number
-with four digits. A revision never imports `tables`, which shows the newest tables only. Optuna's tables have revisions
-of their own, in the table ``alembic_version``.
+To change `tables`, add a file to `versions` and raise `SCHEMA_VERSION` by one. The name of the revision is that number
+with four digits. A revision never imports `tables`, which has only the newest tables. Optuna keeps the revision of its
+own tables in ``alembic_version``.
 """

@@ -1,4 +1,4 @@
-"""Alembic runs this file for every upgrade, within the transaction of the connection that it is given."""
+"""The script that Alembic runs for every upgrade, within the transaction of the given connection."""
 
 from alembic import context
 

@@ -1,8 +1,8 @@
-"""Scores and values get their own names, and a waiting slot's outcome a column of its own.
+"""Separate scores from values, and give the outcome of a waiting slot its own column.
 
 The first release stored the score of an epoch as `value` and the trial's objective as `best_value`. In an outcome
 `value` was the objective of a complete trial and a score of a pruned one. A slot that waited at a rung was `paused`,
-and the outcome that it had unless it was promoted stood in the column of decided outcomes.
+and its outcome without a promotion was in the column of decided outcomes.
 """
 
 import json
@@ -33,7 +33,7 @@ def upgrade() -> None:
     """Rename the columns, and rewrite decisions, outcomes and the events of rungs."""
     op.execute("ALTER TABLE mhist_epochs RENAME COLUMN value TO score")
     op.execute("ALTER TABLE mhist_epochs RENAME COLUMN best_value TO value")
-    # Not for its name alone: each claim of a worker of the first release names this column, and fails from here on.
+    # Every claim by a worker of the first release uses the old name of this column, so it fails from here on.
     op.execute("ALTER TABLE mhist_slots RENAME COLUMN attempts TO n_claims")
     op.add_column("mhist_slots", sa.Column("if_not_promoted", sa.Text))
     connection = op.get_bind()
@@ -56,7 +56,7 @@ def _rewrite(
     change: Callable[[dict[str, Any]], dict[str, Any]],
     condition: sa.ColumnElement[bool] | None = None,
 ) -> None:
-    """Replace the JSON of a column in every row that has some."""
+    """Replace the JSON of a column in every row where it is not null."""
     query = sa.select(*(table.c[name] for name in key), table.c[column]).where(table.c[column].is_not(None))
     rows = connection.execute(query if condition is None else query.where(condition)).mappings().all()
     update = sa.update(table).where(*(table.c[name] == sa.bindparam(f"old_{name}") for name in key))
@@ -70,7 +70,7 @@ def _rewrite(
 
 
 def _decision(old: dict[str, Any]) -> dict[str, Any]:
-    """Return a decision with one verdict; what else the record holds stays."""
+    """Return a decision with one verdict. Other keys are kept."""
     if "verdict" in old:
         return old
     new = {name: value for name, value in old.items() if name not in ("prune", "pause", "n_rivals")}
@@ -79,7 +79,7 @@ def _decision(old: dict[str, Any]) -> dict[str, Any]:
 
 
 def _outcome(connection: Connection, row: sa.Row[Any], old: dict[str, Any]) -> dict[str, Any]:
-    """Return an outcome whose value is the objective; that of a trial that ended early is read from its epochs."""
+    """Return an outcome whose value is the objective. For a trial that ended early it is read from the epochs."""
     new = {name: value for name, value in old.items() if name != "best_value" and value is not None}
     if "decision" in new:
         new["decision"] = _decision(new["decision"])
