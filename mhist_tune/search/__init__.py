@@ -1,23 +1,18 @@
-"""Every decision of a search, from validation records alone: what is tried, what stops, what is best.
+"""Every decision of a search: what is tried, what stops, what is best. Validation records are its only input.
 
-Nothing here has seen the test partition. No torch.
+No decision uses the test partition. `worker`, `report` and the packages above them import this one, which imports
+`storage`. Nothing here imports torch.
 
-- `audit`: Savings and losses of the pruner, estimated from trials that are finished regardless of their scores.
-- `finalists`: The finalists of a search, which are its best trials and its default, and the final choice among them.
-- `promotion`: Successive halving with waiting trials: which trials go on from a rung, which wait there, and which are
-  pruned.
-- `pruning`: Whether a trial goes on: a pure function of recorded values, so that every decision can be repeated and
-  explained.
-- `replay`: Whether a search can be repeated from its records: every suggestion derived again, compared with what was
-  trained.
-- `rungs`: The rungs of a search with the pruner `promotion`: arrivals, promotions, and what becomes of those that
-  wait.
-- `sampler_storage`: Optuna's cached storage as the search's sampler sees it: a trial that waits at a rung is PRUNED
-  with its last value.
-- `scores`: The values that a trial is judged against: those up to an epoch, of every slot that has recorded it.
-- `selection`: Which trial is the best one: decided on validation records alone.
-- `suggestions`: What the sampler suggests for a slot: a function of (study seed, slot) and of the trials that could
-  be seen then.
-- `trials`: The trials of a search, the importance of its hyperparameters, and values at the end of their range.
-- `veto`: A person's veto: it ends a running trial as pruned at its next epoch.
+- `audit`: Estimates what the pruner saved and lost, from trials that ignore it.
+- `finalists`: The finalists of a search and the final choice among them.
+- `promotion`: The rule of the pruner `promotion`: which trials go on from a rung, wait or are pruned.
+- `pruning`: The rules of the other pruners (median, percentile, halving, Hyperband), and which one applies.
+- `replay`: Derives every recorded suggestion again and compares it with the trial.
+- `rungs`: Applies `promotion` in the database: arrivals, promotions, waiting slots.
+- `sampler_storage`: Optuna's cached storage for the sampler, in which waiting trials count as pruned.
+- `scores`: Reads the values of the competitors that a pruner compares.
+- `selection`: Ranks trials and table rows; the best one.
+- `suggestions`: Samples the params of a slot and records them.
+- `trials`: Ended trials, the importance of hyperparameters, values at the end of their range.
+- `veto`: Records a person's veto, which prunes a running trial.
 """

@@ -1,4 +1,7 @@
-"""Savings and losses of the pruner, estimated from trials that are finished regardless of their scores."""
+"""Estimates what the pruner saved and lost, from audited trials.
+
+An audited trial is trained to its end regardless of its scores.
+"""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -10,7 +13,7 @@ from mhist_tune.search.trials import Trial
 from mhist_tune.storage.outcome import EndState
 
 N_NEEDED = 8
-"""Fewest audited trials that would have been pruned from which the audit concludes anything."""
+"""The audit has a result from this number of audited trials that would have been pruned."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,8 @@ class Audit:
     """An audit of the pruner.
 
     Attributes:
-        n_audited: audited trials that are complete.
-        n_would_have_ended: audited trials that would have been pruned.
+        n_audited: number of complete audited trials.
+        n_would_have_ended: number of these that would have been pruned.
         saved_s: device seconds that pruning saved: each pruned trial extended to the mean length of a complete trial,
             at its own speed.
         spent_s: device seconds that the audit took.
@@ -27,7 +30,7 @@ class Audit:
             it is negative.
         rank_correlation: Spearman's, by epoch, between the audited trials' values up to that epoch and their final
             values; None where all values are equal.
-        missing: the reason why nothing is concluded; the numbers above are None then.
+        missing: the reason why there is no result; the numbers above are then None.
     """
 
     n_audited: int
@@ -40,7 +43,7 @@ class Audit:
 
 
 def audit(trials: Sequence[Trial], pruner: Mapping[str, Any]) -> Audit:
-    """Return the audit of ended trials under a definition's `pruner`."""
+    """Return the audit of the ended trials of a search; `pruner` is that table of its definition."""
     complete = [trial for trial in trials if trial.state is EndState.COMPLETE]
     audited = [trial for trial in complete if trial.is_audited]
     ends = {trial.number: end for trial in audited if (end := _would_end(trial, trials, pruner)) is not None}
@@ -72,9 +75,9 @@ def _would_end(trial: Trial, trials: Sequence[Trial], pruner: Mapping[str, Any])
             continue
         if pruner["name"] != "promotion":
             return row.epoch
-        # It would have waited. All trials that reached this rung decide whether it would have been promoted.
-        others = [one for one in trials if not one.is_audited and len(one.epochs) >= row.epoch]
-        values = [one.value_until(row.epoch) or 0.0 for one in others]
+        # It would have waited. Whether it would have been promoted depends on all trials that reached this rung.
+        competitors = [other for other in trials if not other.is_audited and len(other.epochs) >= row.epoch]
+        values = [other.value_until(row.epoch) or 0.0 for other in competitors]
         if not can_go_on(trial.value_until(row.epoch) or 0.0, values, reduction_factor=pruner["reduction_factor"]):
             return row.epoch
     return None
@@ -95,7 +98,7 @@ def _final(trial: Trial) -> float:
 
 
 def _seconds(trial: Trial, after: int = 0) -> float:
-    """Return the seconds that the epochs of a trial took, from the one after `after` on."""
+    """Return the seconds that the epochs of a trial after epoch `after` took."""
     return sum(row.metrics.get("elapsed_s") or 0.0 for row in trial.epochs[after:])
 
 

@@ -1,8 +1,9 @@
-"""The finalists of a search, which are its best trials and its default, and the final choice among them.
+"""The finalists of a search and the final choice among them.
 
-The best value of a search is the maximum of many noisy values, each at its own best epoch, so it is too high. So each
-finalist is trained again on folds: each image of the train partition is predicted once, by a model that was not
-trained on it, after a fixed number of epochs. All finalists share folds and seeds.
+The finalists are the best trials and the default. The best value of a search is too high, because it is the maximum of
+many noisy values, each at its own best epoch. So each finalist is trained again on folds, for a fixed number of epochs.
+Each image of the train partition is predicted once, by a model that was not trained on it. All finalists share folds
+and seeds.
 """
 
 import statistics as numbers
@@ -29,7 +30,7 @@ from mhist_tune.storage.studies import Study
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration that is to be confirmed.
+    """A configuration to be confirmed.
 
     Attributes:
         trial: the number of its search trial.
@@ -49,9 +50,10 @@ class Finalist:
     """A confirmed configuration.
 
     Attributes:
-        stop_epoch: the fixed number of epochs: the median of the best ones on the inner splits.
-        probabilities: of SSA, out of fold, [n].
-        scores: of `probabilities`.
+        candidate: its configuration and search trial.
+        stop_epoch: the fixed number of epochs: the median of the best epochs on the inner splits.
+        probabilities: of SSA, out of fold, [n] in the order of `Confirmation.labels`.
+        scores: F1 and other metrics of `probabilities`.
     """
 
     candidate: Candidate
@@ -65,13 +67,13 @@ class Confirmation:
     """The results of the confirm stage of a study so far.
 
     Attributes:
-        finalists: the confirmed candidates, the best first.
+        finalists: the confirmed candidates, the highest F1 first.
         search_best: the candidate with the highest value in the search.
         n_open: number of candidates with unfinished trainings, plus one while the search is unfinished.
         n_failed: number of candidates that are not confirmed because a training failed.
-        labels: of the images, fold by fold, [n].
-        folds: the fold of each image, [n].
-        groups: the patient or slide of each image; None if they are not known.
+        labels: 0 or 1 for each image, fold by fold, [n] int64.
+        folds: the fold of each image, [n] int64.
+        groups: the patient or slide of each image, [n]; None if they are not known.
     """
 
     finalists: tuple[Finalist, ...]
@@ -84,55 +86,57 @@ class Confirmation:
 
     @property
     def chosen(self) -> Finalist | None:
-        """The finalist with the highest confirmed F1, once nothing is open."""
+        """The finalist with the highest confirmed F1; None while anything is open."""
         return self.finalists[0] if self.finalists and not self.n_open else None
 
     @property
     def default(self) -> Finalist | None:
         """The study's default, if it is confirmed."""
-        return next((one for one in self.finalists if one.candidate.is_default), None)
+        return next((finalist for finalist in self.finalists if finalist.candidate.is_default), None)
 
     def of_trial(self, trial: int) -> Finalist | None:
-        """Return the finalist of a search trial."""
-        return next((one for one in self.finalists if one.candidate.trial == trial), None)
+        """Return the finalist of the search trial with that number; None if there is none."""
+        return next((finalist for finalist in self.finalists if finalist.candidate.trial == trial), None)
 
 
 def fold_set(fold: int) -> str:
-    """Return the name under which a fold's images are stored."""
+    """Return the name of the image set of a fold."""
     return f"fold{fold}"
 
 
 def inner_set(fold: int) -> str:
-    """Return the name of the images outside a fold on which the number of epochs is found."""
+    """Return the name of the image set outside a fold that validates the number of epochs."""
     return f"fold{fold}.inner"
 
 
 def candidates(study: Study, searched: Sequence[SearchSlot]) -> list[Candidate]:
-    """Return the `top` best complete trials of different params, the best first, and the default if it is not there.
+    """Return the best complete trials and the default, the best first.
+
+    The `top` best trials with different params are taken. The default is added if it is not among them.
 
     Args:
-        study: with `[confirm]`.
-        searched: its search slots, all of them finished.
+        study: its definition has `[confirm]`.
+        searched: all its search slots.
     """
     assert study.definition.confirm is not None
     default_params = study.definition.default_params()
-    found: list[Candidate] = []
+    distinct: list[Candidate] = []
     for slot in selection.ranked(searched):
         params = slot.outcome.params if slot.outcome else None
-        if slot.trial_number is None or params is None or any(one.params == params for one in found):
+        if slot.trial_number is None or params is None or any(candidate.params == params for candidate in distinct):
             continue
-        found.append(Candidate(slot.trial_number, params, selection.value_of(slot), params == default_params))
+        distinct.append(Candidate(slot.trial_number, params, selection.value_of(slot), params == default_params))
     # a definition with [confirm] has a [[start]], and the first one is slot 0
     first = next((slot for slot in searched if slot.slot == 0 and slot.trial_number is not None), None)
-    default = [one for one in found if one.is_default]
-    if found and not default and first is not None and first.trial_number is not None:
+    default = [candidate for candidate in distinct if candidate.is_default]
+    if distinct and not default and first is not None and first.trial_number is not None:
         default = [Candidate(first.trial_number, default_params, None, True)]
-    top = found[: study.definition.confirm["top"]]
-    return top + [one for one in default if one not in top]
+    top = distinct[: study.definition.confirm["top"]]
+    return top + [candidate for candidate in default if candidate not in top]
 
 
 def final_choice(study: Study, searched: Sequence[SearchSlot], confirmation: Confirmation | None) -> SearchSlot | None:
-    """Return the search slot of the final choice: the best confirmed trial, or the best one where none is confirmed."""
+    """Return the search slot of the best confirmed trial, or of the best trial if none is confirmed."""
     if confirmation and confirmation.chosen:
         trial = confirmation.chosen.candidate.trial
         return next(slot for slot in searched if slot.trial_number == trial)
@@ -140,14 +144,22 @@ def final_choice(study: Study, searched: Sequence[SearchSlot], confirmation: Con
 
 
 def stop_epoch(inner: Sequence[ConfirmSlot]) -> int | None:
-    """Return the median best epoch of a candidate's inner splits, of two the lower; None unless all are complete."""
+    """Return the median (of two, the lower) of the best epochs on a candidate's inner splits.
+
+    Returns:
+        The epoch, 1-based; None unless all inner slots are complete.
+    """
     if not inner or not all(selection.is_complete(slot) for slot in inner):
         return None
     return int(numbers.median_low([selection.best_epoch_of(slot) for slot in inner]))
 
 
 def load(storage: Storage, study: Study) -> Confirmation | None:
-    """Return what is confirmed; None without `[confirm]`, and before the search has ended or if it found nothing."""
+    """Return the results of the confirm stage so far.
+
+    Returns:
+        The results; None without `[confirm]`, before the search has ended, or if no trial is complete.
+    """
     searched = ledger.slots(storage, study, Stage.SEARCH)
     return of_slots(storage, study, searched, ledger.slots(storage, study, Stage.CONFIRM))
 
@@ -155,20 +167,20 @@ def load(storage: Storage, study: Study) -> Confirmation | None:
 def of_slots(
     storage: Storage, study: Study, searched: Sequence[SearchSlot], slots: Sequence[ConfirmSlot]
 ) -> Confirmation | None:
-    """Return what `load` does, from all slots of the search and of the confirm stage.
+    """Return the same as `load`, from all slots of the search and of the confirm stage.
 
-    Finalists of an earlier, shorter search count on: they were confirmed on the same folds.
+    Finalists of an earlier, shorter search remain: they were confirmed on the same folds.
     """
     is_searching = bool(selection.unfinished(searched))
     if study.definition.confirm is None or (is_searching and not slots):
         return None
-    wanted = candidates(study, searched)
-    if not wanted:
+    current = candidates(study, searched)
+    if not current:
         return None
     names = [fold_set(fold) for fold in range(study.definition.confirm["n_folds"])]
     images = [image_rows(storage, study, name) for name in names]
-    labels = np.concatenate([one.labels for one in images])
-    folds = np.repeat(np.arange(len(images)), [len(one.names) for one in images])
+    labels = np.concatenate([fold.labels for fold in images])
+    folds = np.repeat(np.arange(len(images)), [len(fold.names) for fold in images])
     stored = {
         slot: probabilities
         for name in names
@@ -179,28 +191,33 @@ def of_slots(
         for slot in slots
         if slot.payload.fit == OUTER and slot.payload.fold == 0
     ]
-    known = {one.trial: one for one in [*earlier, *wanted]}
+    by_trial = {candidate.trial: candidate for candidate in [*earlier, *current]}
     finalists, n_open, n_failed = [], int(is_searching), 0
-    for candidate in known.values():
-        mine = [slot for slot in slots if slot.payload.trial == candidate.trial]
-        inner = [slot for slot in mine if slot.payload.fit == INNER]
-        outer = sorted((slot for slot in mine if slot.payload.fit == OUTER), key=lambda slot: slot.payload.fold)
+    for candidate in by_trial.values():
+        trainings = [slot for slot in slots if slot.payload.trial == candidate.trial]
+        inner = [slot for slot in trainings if slot.payload.fit == INNER]
+        outer = sorted((slot for slot in trainings if slot.payload.fit == OUTER), key=lambda slot: slot.payload.fold)
         n_epochs = stop_epoch(inner)
         if outer and all(slot.state == SlotState.DONE and slot.slot in stored for slot in outer):
-            table = np.concatenate([stored[slot.slot] for slot in outer])
-            scores = out_of_fold.scores(labels, folds, table)
+            probabilities = np.concatenate([stored[slot.slot] for slot in outer])
+            scores = out_of_fold.scores(labels, folds, probabilities)
             n_trained = outer[0].payload.stop_epoch
             assert n_trained is not None
-            finalists.append(Finalist(candidate, n_trained, table, scores))
-        elif selection.unfinished(mine) or not inner or (n_epochs is not None and not outer):
+            finalists.append(Finalist(candidate, n_trained, probabilities, scores))
+        elif selection.unfinished(trainings) or not inner or (n_epochs is not None and not outer):
             n_open += 1
         else:
             n_failed += 1
-    finalists.sort(key=lambda one: (-one.scores.f1, -(one.candidate.search_value or 0.0), one.candidate.trial))
-    groups = [group for one in images for group in one.groups or ()]
-    return Confirmation(tuple(finalists), wanted[0], n_open, n_failed, labels, folds, tuple(groups) if groups else None)
+    finalists.sort(key=_rank)
+    groups = [group for fold in images for group in fold.groups or ()]
+    return Confirmation(tuple(finalists), current[0], n_open, n_failed, labels, folds, tuple(groups) or None)
 
 
 def n_trainings(definition: StudyDefinition) -> int:
-    """Return how many trainings the confirm stage takes at most: on each fold and its inner split; 0 without one."""
+    """Return the largest number of trainings in the confirm stage, two for each candidate and fold; 0 without one."""
     return 2 * definition.confirm["n_folds"] * (definition.confirm["top"] + 1) if definition.confirm else 0
+
+
+def _rank(finalist: Finalist) -> tuple[float, float, int]:
+    candidate = finalist.candidate
+    return -finalist.scores.f1, -(candidate.search_value or 0.0), candidate.trial

@@ -1,9 +1,9 @@
-"""Successive halving with waiting trials: which trials go on from a rung, which wait there, and which are pruned.
+"""The rule of the pruner `promotion`: which trials go on from a rung, wait or are pruned.
 
-The rule is ASHA's (Li et al. 2020, algorithm 2): of n trials that have arrived at a rung, the best
-n // reduction_factor go on. It is applied whenever a trial arrives, because only arrivals change its result. A trial
-that is not among the best waits. It is promoted when enough worse trials have arrived. It is pruned when it could not
-be promoted even if every remaining slot were worse; its checkpoint is then no longer needed.
+The rule is that of asynchronous successive halving (ASHA; Li et al. 2020, algorithm 2): of n trials that have arrived
+at a rung, the best n // reduction_factor go on. It is applied when a trial arrives, because only arrivals change its
+result. A trial that is not among the best waits. It is promoted when enough worse trials have arrived. It is pruned
+when it could not be promoted even if every remaining slot were worse; its checkpoint is then no longer needed.
 
 Every function here depends only on the arrivals and their order.
 """
@@ -31,7 +31,7 @@ class Rung:
     n_promoted: int = 0
 
     def take(self, slot: int, decision: Decision) -> None:
-        """Record a decision about `slot`, made when it arrived or later."""
+        """Apply a decision about `slot`, made when it arrived or later."""
         self.values[slot] = decision.value
         self.waiting.discard(slot)
         match decision.verdict:
@@ -41,22 +41,22 @@ class Rung:
                 self.n_promoted += 1
 
     def ranked(self) -> list[int]:
-        """Return the arrived slots, best first; of equal ones the lower number first."""
+        """Return the arrived slots, the highest value first; of equal ones the lower number first."""
         return sorted(self.values, key=lambda slot: (-self.values[slot], slot))
 
 
 def arrive(rung: Rung, slot: int, value: float, *, reduction_factor: int, n_slots: int) -> dict[int, Decision]:
-    """Decide what the arrival of `slot` means for the slots at a rung. `rung` is not changed.
+    """Return the decisions that follow from the arrival of `slot` at a rung. `rung` is not changed.
 
     Args:
         rung: the rung before the arrival.
         slot: the arriving slot, not in `rung.values`.
-        value: its value so far.
+        value: its value up to the rung's epoch.
         reduction_factor: one in this many trials goes on.
-        n_slots: number of slots of the search, the most that can ever arrive.
+        n_slots: number of slots of the search, so at most this many can arrive.
 
     Returns:
-        The decision for each slot that is affected, that of the arriving slot first.
+        The decision for each affected slot, that of the arriving slot first.
     """
     after = Rung(rung.epoch, {**rung.values, slot: value}, {*rung.waiting, slot}, rung.n_promoted)
     ranked = after.ranked()
@@ -76,8 +76,8 @@ def arrive(rung: Rung, slot: int, value: float, *, reduction_factor: int, n_slot
 def close(rungs: Iterable[Rung], *, reduction_factor: int) -> dict[int, Decision]:
     """Return the decisions about waiting slots when all other slots have ended; empty if none waits.
 
-    If a rung has waiting slots and promoted none, for want of arrivals, its best slot is promoted and nothing else is
-    decided: a search must end with a complete trial. Otherwise all waiting slots are pruned.
+    A search must end with a complete trial. So if a rung has waiting slots and promoted none, because too few arrived,
+    its best slot is promoted and nothing else is decided. Otherwise all waiting slots are pruned.
 
     Args:
         rungs: all rungs of the search.
@@ -100,7 +100,7 @@ def close(rungs: Iterable[Rung], *, reduction_factor: int) -> dict[int, Decision
 
 
 def can_go_on(value: float, others: Sequence[float], *, reduction_factor: int) -> bool:
-    """Return whether a trial with `value` is among the best at a rung at which `others` have arrived."""
+    """Return whether a trial with `value` is among the best at a rung where trials with the values `others` arrived."""
     n_best = max(1, (len(others) + 1) // reduction_factor)
     return sum(other > value for other in others) < n_best
 

@@ -1,8 +1,8 @@
-"""Whether a trial goes on: a pure function of recorded values, so that every decision can be repeated and explained.
+"""The rules of the pruners median, percentile, halving and Hyperband, and which one applies.
 
-Optuna's own pruners answer once and differently when they are asked again (successive halving stores the rung before
-it answers), which a resumed trial would do. Here a trial is judged by its value up to an epoch; its competitors are all
-other trials that have recorded the same epoch.
+Each decision is a pure function of recorded values, so it can be repeated and explained. A trial is judged by its value
+up to an epoch. Its competitors are all other trials that have recorded the same epoch. Optuna's pruners are not used:
+called again after a resumption they answer differently, because successive halving stores the rung before it answers.
 """
 
 import math
@@ -17,19 +17,24 @@ from mhist_tune.storage.decision import Decision, Verdict
 
 
 def smoothed(curve: Sequence[float], best_epoch: int, smoothing: int) -> float:
-    """Return a trial's value: the mean of its curve over the `smoothing` epochs up to and with `best_epoch`.
+    """Return a trial's value: the mean score over the `smoothing` epochs up to and including `best_epoch`.
 
-    At the beginning it is over as many as there are. One lucky epoch on a small validation split lifts it less than it
-    lifts the best value of a curve.
+    Near the beginning of the curve there are fewer epochs. One lucky epoch on a small validation split raises this mean
+    less than the maximum of the curve.
+
+    Args:
+        curve: the score of each epoch.
+        best_epoch: 1-based.
+        smoothing: number of epochs.
     """
     return statistics.fmean(curve[max(0, best_epoch - smoothing) : best_epoch])
 
 
 def is_audited(pruner: Mapping[str, Any], slot: int) -> bool:
-    """Return whether the trial of `slot` is finished whatever its scores, to learn what pruning costs.
+    """Return whether the trial of `slot` is audited: trained to its end regardless of its scores.
 
-    One of each 1/`audit` slots in a row, drawn by their place: a sample of all trials, chosen before any of them is
-    known. The other trials are judged as if it were not there.
+    One slot is drawn from each group of 1/`audit` consecutive slots, by its number alone. So the audited trials are a
+    sample that no score has influenced. The other trials are judged without them.
     """
     if not pruner.get("audit"):
         return False
@@ -55,35 +60,38 @@ def decide(
         epoch: the epoch just recorded, 1-based.
         n_epochs: the configured number of epochs.
         value: the trial's value up to `epoch`.
-        values_at: gives the value up to an epoch of every slot that has recorded it; read only where it is needed.
+        values_at: returns, for an epoch, the value by slot of every slot that has recorded it. Called only if needed.
     """
     name = pruner["name"]
     if epoch >= n_epochs or not _is_judged(pruner, slot, epoch, n_epochs):
         return Decision(verdict=Verdict.GO_ON, epoch=epoch, value=value, reason="not a decision point")
     values = values_at(epoch).items()
-    others = {other: one for other, one in values if other != slot and not is_audited(pruner, other)}
+    others = {other: other_value for other, other_value in values if other != slot and not is_audited(pruner, other)}
     if name == "hyperband":
         bracket = _bracket(pruner, slot, n_epochs)
-        others = {other: one for other, one in others.items() if _bracket(pruner, other, n_epochs) == bracket}
+        others = {other: others[other] for other in others if _bracket(pruner, other, n_epochs) == bracket}
     judge = _against_percentile if name in ("median", "percentile") else _against_rung
     decision = judge(pruner, epoch, value, list(others.values()))
     return decision.for_audit() if is_audited(pruner, slot) else decision
 
 
 def rungs(pruner: Mapping[str, Any], n_epochs: int, bracket: int = 0) -> list[int]:
-    """Return the epochs at which halving judges: min_resource x reduction_factor^k, all before the last epoch."""
+    """Return the epochs at which successive halving judges: min_resource x reduction_factor^k, before the last epoch.
+
+    The exponent k starts at `bracket`.
+    """
     factor = int(pruner["reduction_factor"])
     rung = int(pruner["min_resource"]) * factor**bracket
-    found = []
+    epochs = []
     while rung < n_epochs:
-        found.append(rung)
+        epochs.append(rung)
         rung *= factor
-    return found
+    return epochs
 
 
 def _is_judged(pruner: Mapping[str, Any], slot: int, epoch: int, n_epochs: int) -> bool:
     match pruner["name"]:
-        case "none" | "promotion":  # which decides about arrivals, see `promotion`
+        case "none" | "promotion":  # `promotion` decides when trials arrive, in `rungs`
             return False
         case "median" | "percentile":
             return epoch > int(pruner["n_warmup_epochs"])
@@ -94,9 +102,9 @@ def _is_judged(pruner: Mapping[str, Any], slot: int, epoch: int, n_epochs: int) 
 
 
 def _against_percentile(pruner: Mapping[str, Any], epoch: int, value: float, others: list[float]) -> Decision:
-    """Keep what reaches the best `percentile` percent of the competitors, as Optuna does; 50 is the median rule.
+    """Go on if the value reaches the best `percentile` percent of the competitors, as in Optuna.
 
-    Golovin et al. 2017, section 3.2.
+    With 50 it is the median rule of Golovin et al. 2017, section 3.2.
     """
     percentile = 50.0 if pruner["name"] == "median" else float(pruner["percentile"])
     if len(others) < max(1, int(pruner["n_startup_trials"])):
@@ -111,7 +119,7 @@ def _against_percentile(pruner: Mapping[str, Any], epoch: int, value: float, oth
 
 
 def _against_rung(pruner: Mapping[str, Any], epoch: int, value: float, others: list[float]) -> Decision:
-    """Go on only among the best 1/reduction_factor at this rung (ASHA's rule, Li et al. 2020, without pausing)."""
+    """Go on only among the best 1/reduction_factor at this rung (ASHA, Li et al. 2020, without waiting trials)."""
     n_promoted = max(1, (len(others) + 1) // int(pruner["reduction_factor"]))
     ranked = sorted([*others, value], reverse=True)
     threshold = ranked[n_promoted - 1]
@@ -132,7 +140,10 @@ def _compared(epoch: int, value: float, threshold: float, n_competitors: int, re
 
 
 def _bracket(pruner: Mapping[str, Any], slot: int, n_epochs: int) -> int:
-    """Spread slots over Hyperband's brackets in proportion to their trials (Li et al. 2018, algorithm 1)."""
+    """Return the Hyperband bracket of a slot.
+
+    Each bracket gets slots in proportion to its number of trials in Li et al. 2018, algorithm 1.
+    """
     factor = int(pruner["reduction_factor"])
     n_brackets = 1
     while int(pruner["min_resource"]) * factor**n_brackets <= n_epochs:

@@ -1,6 +1,6 @@
-"""Whether a search can be repeated from its records: every suggestion derived again, compared with what was trained.
+"""Derives every recorded suggestion of a search again and compares it with the trial.
 
-The numbers that a suggestion rests on are those of the ledger; Optuna's tables, which show the same ones, are compared.
+The input of a suggestion is read from our tables. Optuna's copy of the trials is compared with them.
 """
 
 import math
@@ -24,13 +24,13 @@ _TOLERANCE = 1e-9  # another machine's libraries may round the last digit differ
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of repeating one slot.
+    """The result of the comparison for one slot.
 
     Attributes:
         slot: its number.
-        trial: its trial's number.
-        source: suggested, given (by the definition), or unrecorded (by a version that kept no record).
-        problems: what does not fit, in words; empty where all does.
+        trial: the number of its trial.
+        source: `suggested`, `given` (by the definition), or `unrecorded` (by a version that recorded no suggestions).
+        problems: a sentence for each difference; empty if there is none.
     """
 
     slot: int
@@ -40,60 +40,60 @@ class Verdict:
 
 
 def replay(storage: Storage, study: Study) -> dict[str, Any]:
-    """Return a JSON-safe document: how many slots match, and a verdict on each that has a trial.
+    """Return a JSON-safe document: how many slots match, and a verdict on each slot with a trial.
 
     Raises:
-        UsageError: the study is a table, in which nothing is suggested.
+        UsageError: the study is a table of rows, in which nothing is suggested.
     """
     if study.definition.rows:
         raise UsageError(f"{study.name} is a table of rows: nothing in it was suggested")
     slots = [slot for slot in ledger.slots(storage, study, Stage.SEARCH) if slot.trial_number is not None]
-    found = {slot: event.detail for slot, event in suggestions.recorded(storage, study, Stage.SEARCH).items()}
+    records = {slot: event.detail for slot, event in suggestions.recorded(storage, study, Stage.SEARCH).items()}
     epochs = {slot.slot: epochs_of(storage, study, Stage.SEARCH, slot.slot) for slot in slots}
     study_id = studies.optuna_study_id(storage, study, Stage.SEARCH)
     optuna_trials = storage.retrying(lambda: storage.optuna.get_all_trials(study_id, deepcopy=False))
-    shown = {trial.number: trial for trial in optuna_trials}
-    history = _History(slots, found, epochs)
+    mirrored = {trial.number: trial for trial in optuna_trials}
+    history = _History(slots, records, epochs)
     verdicts = []
     for slot in slots:
         number = slot.trial_number
         assert number is not None
-        wanted = history.params.get(number)
+        params = history.params.get(number)
         problems = _outcome_problems(slot, epochs[slot.slot], study.definition.smoothing)
-        if slot.slot in found:
-            problems += _suggestion_problems(study, slot.slot, found[slot.slot], history)
-        if wanted is not None and number not in shown:
+        if slot.slot in records:
+            problems += _suggestion_problems(study, slot.slot, records[slot.slot], history)
+        if params is not None and number not in mirrored:
             problems.append("Optuna has no such trial")
-        elif wanted is not None:
-            problems += _differences("Optuna's trial", shown[number].params, wanted)
-            problems += _differences("the outcome", (slot.outcome and slot.outcome.params) or wanted, wanted)
-        source = "given" if slot.payload.params is not None else "suggested" if slot.slot in found else "unrecorded"
+        elif params is not None:
+            problems += _differences("Optuna's trial", mirrored[number].params, params)
+            problems += _differences("the outcome", (slot.outcome and slot.outcome.params) or params, params)
+        source = "given" if slot.payload.params is not None else "suggested" if slot.slot in records else "unrecorded"
         verdicts.append(Verdict(slot.slot, number, source, problems))
     return {
         "study": study.name,
-        "matching": sum(not one.problems and one.source != "unrecorded" for one in verdicts),
-        "differing": sum(bool(one.problems) for one in verdicts),
-        "unrecorded": sum(one.source == "unrecorded" for one in verdicts),
-        "slots": [asdict(one) for one in verdicts],
+        "matching": sum(not verdict.problems and verdict.source != "unrecorded" for verdict in verdicts),
+        "differing": sum(bool(verdict.problems) for verdict in verdicts),
+        "unrecorded": sum(verdict.source == "unrecorded" for verdict in verdicts),
+        "slots": [asdict(verdict) for verdict in verdicts],
     }
 
 
 def to_text(document: Mapping[str, Any]) -> str:
-    """Return the document as lines: a summary, and every problem."""
+    """Return the document as text: a line of summary, then a line for each problem."""
     counts = [f"{document[name]} {name}" for name in ("matching", "differing", "unrecorded") if document[name]]
     lines = [f"{document['study']}: {', '.join(counts) or 'no trial yet'}"]
-    for one in document["slots"]:
-        lines += [f"  trial {one['trial']} (slot {one['slot']}): {problem}" for problem in one["problems"]]
+    for verdict in document["slots"]:
+        lines += [f"  trial {verdict['trial']} (slot {verdict['slot']}): {problem}" for problem in verdict["problems"]]
     return "\n".join(lines)
 
 
 class _History:
-    """The ledger's numbers by trial number: params, the score of every epoch, and the values of complete trials."""
+    """What our tables hold by trial number: params, the score of every epoch, and the values of complete trials."""
 
     def __init__(
         self,
         slots: Sequence[SearchSlot],
-        found: Mapping[int, Mapping[str, Any]],
+        records: Mapping[int, Mapping[str, Any]],
         epochs: Mapping[int, Sequence[EpochRow]],
     ) -> None:
         self.params: dict[int, Mapping[str, Any]] = {}
@@ -104,7 +104,7 @@ class _History:
             assert number is not None
             params: Mapping[str, Any] | None = slot.payload.params
             if not params:
-                params = found[slot.slot]["params"] if slot.slot in found else outcome.params if outcome else None
+                params = records[slot.slot]["params"] if slot.slot in records else outcome.params if outcome else None
             if params is not None:
                 self.params[number] = params
             self.scores[number] = [math.nan if row.score is None else row.score for row in epochs[slot.slot]]
@@ -129,7 +129,7 @@ def _suggestion_problems(study: Study, slot: int, detail: Mapping[str, Any], his
 
 
 def _outcome_problems(slot: SearchSlot, epochs: Sequence[EpochRow], smoothing: int) -> list[str]:
-    """Compare a complete trial's value with its curve, from which it is computed again."""
+    """Compute the value of a complete trial from its scores again, and compare."""
     if not selection.is_complete(slot):
         return []
     value, best_epoch = selection.value_of(slot), selection.best_epoch_of(slot)
@@ -142,15 +142,15 @@ def _outcome_problems(slot: SearchSlot, epochs: Sequence[EpochRow], smoothing: i
     return [f"its value is {value}, but its scores up to epoch {best_epoch} give {computed}"]
 
 
-def _differences(whose: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def _differences(subject: str, actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
     return [
-        f"{whose} has {name} = {found.get(name)!r} instead of {value!r}"
-        for name, value in wanted.items()
-        if not _is_same(found.get(name), value)
+        f"{subject} has {name} = {actual.get(name)!r} instead of {value!r}"
+        for name, value in expected.items()
+        if not _is_same(actual.get(name), value)
     ]
 
 
-def _is_same(one: Any, other: Any) -> bool:
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=_TOLERANCE)
-    return bool(one == other)
+def _is_same(actual: Any, expected: Any) -> bool:
+    if isinstance(actual, float) and isinstance(expected, float):
+        return math.isclose(actual, expected, rel_tol=_TOLERANCE)
+    return bool(actual == expected)

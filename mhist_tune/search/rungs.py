@@ -1,10 +1,12 @@
-"""The rungs of a search with the pruner `promotion`: arrivals, promotions, and what becomes of those that wait.
+"""Applies the rule `promotion` in the database: arrivals at rungs, promotions, waiting slots.
 
-Decisions are taken one after another under the study's lock, and each is an event. So the ids of these events are the
-order of the arrivals, a process reads only those that it has not seen, and a single process that is given the same
-arrivals decides the same (`promotion`). All that follows from an arrival is written together with it. The slot of a
-trial that waits is `waiting`, with the outcome that it has unless it is promoted. A promoted slot is `free` again and
-claimed before all others. So is a pruned one: the worker that claims it removes its checkpoints.
+Decisions are made one after another under the lock of the study, and each is recorded as an event. So the ids of these
+events give the order of the arrivals, and a process reads only new events. All decisions that follow from an arrival
+are written in the same transaction.
+
+The slot of a waiting trial is `waiting`, with the outcome that it gets unless it is promoted. A promoted slot becomes
+`free` and is claimed before all others. A pruned one becomes `free` too: the worker that claims it removes its
+checkpoints.
 """
 
 from collections.abc import Mapping
@@ -27,18 +29,18 @@ from mhist_tune.storage.stages import SlotState, Stage
 from mhist_tune.storage.studies import Study
 
 KIND = "rung"
-"""The kind of the events: what was decided about a slot at a rung, in the order of the decisions."""
+"""The kind of event that holds a decision about a slot at a rung."""
 
-_CLOSING = 1_000_000  # the priority of slots of which nothing but the end is left
+_CLOSING = 1_000_000  # the priority of pruned slots, which a worker has only to finish
 
 
 class RungBook:
-    """What one process knows of the rungs of a study's stage.
+    """The rungs of one stage of a study, as far as this process has read them.
 
     Args:
-        storage: where the study is.
+        storage: the database of the study.
         study: its pruner is `promotion`.
-        stage: of which the slots are.
+        stage: the stage of the slots.
     """
 
     def __init__(self, storage: Storage, study: Study, stage: Stage) -> None:
@@ -48,14 +50,16 @@ class RungBook:
         self._last_event = 0
 
     def arrive(self, claim: Claim, *, epoch: int, value: float, if_not_promoted: Outcome) -> Decision:
-        """Let the claimed slot arrive at a rung, and return what was decided: now, or when it had arrived before.
+        """Let the claimed slot arrive at a rung, and return the decision.
+
+        If it arrived there before, the latest decision about it is returned and nothing is written.
 
         Args:
-            claim: must still hold; it ends here if the trial is to wait.
-            epoch: of the rung, recorded.
-            value: the trial's value so far.
-            if_not_promoted: the outcome of the slot if it waits and is never promoted; `reason` and `decision` are
-                added.
+            claim: must still hold. It ends here if the trial has to wait.
+            epoch: the epoch of the rung, already recorded.
+            value: the trial's value up to that epoch.
+            if_not_promoted: the outcome of the slot if it waits and is never promoted; its `reason` and `decision` are
+                set here.
 
         Raises:
             StaleTokenError: the claim no longer holds.
@@ -96,7 +100,7 @@ class RungBook:
         return self._storage.transaction(work)
 
     def close(self) -> None:
-        """Promote or prune the waiting trials if no slot is left that could change the decision."""
+        """Promote or prune the waiting trials, unless a free or leased slot may still arrive."""
 
         def work(connection: Connection) -> None:
             studies.lock_study(connection, self._study)
@@ -117,7 +121,7 @@ class RungBook:
         """Promote the waiting trial of that number by hand, and return the decision.
 
         Raises:
-            UsageError: it does not wait.
+            UsageError: there is no such trial, or it does not wait.
         """
         slots = tables.slots.c
         query = sqlalchemy.select(slots.slot, slots.state, slots.outcome)
@@ -146,9 +150,9 @@ class RungBook:
         if row is None:
             return UsageError(f"{name} has no trial {number}", hint=f"mhist-tune status {name}")
         is_pruned = row.outcome is not None and row.outcome.state is EndState.PRUNED
-        why = "was pruned, and its checkpoint is gone" if is_pruned else "does not wait"
+        state = "was pruned, and its checkpoint is gone" if is_pruned else "does not wait"
         hint = 'a trial can be continued while it waits at a rung of the pruner "promotion"'
-        return UsageError(f"trial {number} of {name} {why}", hint=hint)
+        return UsageError(f"trial {number} of {name} {state}", hint=hint)
 
     @property
     def _is_stage(self) -> ColumnElement[bool]:
@@ -167,7 +171,7 @@ class RungBook:
             self._last_event = event
 
     def _write(self, connection: Connection, decisions: Mapping[int, Decision], **cause: int) -> None:
-        """Write decisions down, and move those of them that are about waiting slots."""
+        """Record decisions, and free the waiting slots that are promoted or pruned."""
         epochs, slots = tables.epochs, tables.slots
         for slot, decision in decisions.items():
             is_epoch = sqlalchemy.and_(
@@ -184,7 +188,7 @@ class RungBook:
                 continue
             waits = sqlalchemy.and_(self._is_stage, slots.c.slot == slot, slots.c.state == SlotState.WAITING)
             outcome = connection.execute(sqlalchemy.select(slots.c.if_not_promoted).where(waits)).scalar()
-            if outcome is None:  # the arriving one, which its worker holds
+            if outcome is None:  # the arriving slot, which its worker holds
                 continue
             moved: dict[str, Any] = {"state": SlotState.FREE, "if_not_promoted": None, "priority": decision.epoch}
             if decision.verdict is Verdict.PRUNE:
@@ -193,7 +197,7 @@ class RungBook:
 
 
 def waiting(storage: Storage, study: Study, stage: Stage) -> dict[int, int]:
-    """Return the tokens of the waiting slots of a stage by the id of their trial; a token changes with every claim."""
+    """Return the token of each waiting slot of a stage by the id of its trial. Every claim changes the token."""
     slots = tables.slots.c
     query = sqlalchemy.select(slots.trial_id, slots.token).where(
         slots.study == study.uuid, slots.stage == stage, slots.state == SlotState.WAITING

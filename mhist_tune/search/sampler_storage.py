@@ -1,6 +1,7 @@
-"""Optuna's cached storage as the search's sampler sees it: a trial that waits at a rung is PRUNED with its last value.
+"""Optuna's cached storage for the sampler, in which waiting trials count as pruned.
 
-This module is the only one that uses the private parts of Optuna's cached storage.
+A trial that waits at a rung is PRUNED with its last value. No other module uses the private parts of Optuna's cached
+storage.
 """
 
 import copy
@@ -14,12 +15,12 @@ from optuna.trial import FrozenTrial, TrialState
 class SamplerStorage(_CachedStorage):
     """Optuna's cached storage for one study, in which waiting trials are PRUNED and cached.
 
-    In the database a waiting trial is RUNNING, since it may be continued. A sampler would learn nothing from a RUNNING
-    trial, would avoid its params, and would read it again at every call.
+    In the database a waiting trial is RUNNING, since it may be promoted. A sampler ignores the scores of a RUNNING
+    trial, avoids its params, and reads it again at every call.
 
     Args:
         backend: Optuna's storage.
-        waiting: returns the waiting trials by id, each with a number that changes when the trial is continued.
+        waiting: returns, by id of each waiting trial, a number that changes when the trial goes on.
     """
 
     def __init__(self, backend: RDBStorage, waiting: Callable[[], Mapping[int, int]]) -> None:
@@ -31,8 +32,8 @@ class SamplerStorage(_CachedStorage):
         waiting = self._waiting()
         with self._lock:
             info = self._studies.setdefault(study_id, _StudyInfo())
-            info.unfinished_trial_ids |= {one for one, number in self._cached.items() if waiting.get(one) != number}
-            self._cached = {one: number for one, number in self._cached.items() if waiting.get(one) == number}
+            info.unfinished_trial_ids |= {key for key, number in self._cached.items() if waiting.get(key) != number}
+            self._cached = {key: number for key, number in self._cached.items() if waiting.get(key) == number}
         super()._read_trials_from_remote_storage(study_id)
         with self._lock:
             for trial_id in waiting.keys() - self._cached.keys():

@@ -1,4 +1,4 @@
-"""The values that a trial is judged against: those up to an epoch, of every slot that has recorded it."""
+"""Reads the values of the competitors that a pruner compares."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,20 +13,23 @@ from mhist_tune.storage.studies import Study
 
 
 class ScoreBook:
-    """What one process knows of the values of a stage's trials.
+    """The values of one stage's trials, as far as this process has read them.
 
-    A recorded value never changes, and a slot that is done records nothing more. So the values at an epoch are read
-    once, and after that only those of slots behind the first one that may still record one there: a study with ten
-    thousand finished trials, or hundreds that run or wait, costs a running one hardly more than an empty one.
+    A recorded value never changes, and a done slot records nothing more. So the values at an epoch are read once. Later
+    calls read only the slots from the first one that may still record this epoch. So a call stays cheap with ten
+    thousand finished trials, or with hundreds that run or wait.
     """
 
     def __init__(self, storage: Storage, study: Study, stage: Stage) -> None:
         self._storage, self._study, self._stage = storage, study, stage
         self._known: defaultdict[int, dict[int, float]] = defaultdict(dict)
-        self._n_final: defaultdict[int, int] = defaultdict(int)  # by epoch, the slots before it are known for good
+        self._n_final: defaultdict[int, int] = defaultdict(int)  # by epoch; lower slots are final
 
     def at(self, epoch: int) -> Mapping[int, float]:
-        """Return the value up to `epoch`, by slot, of every slot that has recorded that epoch; not a copy."""
+        """Return the value up to `epoch`, by slot, of every slot that has recorded that epoch.
+
+        Later calls change the returned mapping.
+        """
         n_final, slots, epochs = self._n_final[epoch], tables.slots.c, tables.epochs.c
         is_here = sqlalchemy.and_(epochs.study == self._study.uuid, epochs.stage == self._stage, epochs.epoch == epoch)
         first_open = sqlalchemy.select(sqlalchemy.func.min(slots.slot)).where(
@@ -41,7 +44,7 @@ class ScoreBook:
         )
 
         def read(connection: Connection) -> tuple[int | None, list[tuple[int, float]]]:
-            # in this order: what could record no more before the values are read has written all of them
+            # The states are read first: a slot that was done then has already written all its values.
             first = connection.execute(first_open).scalar()
             return first, [(slot, value) for slot, value in connection.execute(news)]
 

@@ -1,7 +1,7 @@
-"""Which trial is the best one: decided on validation records alone.
+"""Ranks trials and table rows; the best one. Validation records are the only input.
 
-A search is led by its best trial. In a table, where every row is trained with several seeds, the row with the best mean
-leads: the best single trial would be the luckiest seed.
+The best of a search is the trial with the highest value. A table trains every row with several seeds, so its best row
+is that with the highest mean: the best single trial would be the luckiest seed.
 """
 
 import statistics
@@ -19,9 +19,9 @@ class RowScore:
     """A row of a table as far as it has been trained.
 
     Attributes:
-        label: the row's.
-        slots: its complete slots, by seed.
-        n_failed: trainings that ended without a result, such as diverged ones.
+        label: the label of the row.
+        slots: its complete slots in the order of their seeds.
+        n_failed: number of trainings without a result, such as diverged ones.
     """
 
     label: str
@@ -35,7 +35,7 @@ class RowScore:
 
 
 def row_scores(study: Study, slots: Sequence[SearchSlot]) -> list[RowScore]:
-    """Return every row of a table with what its search slots have given, in the order of the definition."""
+    """Return every row of a table with its results so far, in the order of the definition."""
     scores = []
     for row in study.definition.rows:
         ended = [slot for slot in slots if slot.payload.label == row.label and slot.outcome is not None]
@@ -45,16 +45,16 @@ def row_scores(study: Study, slots: Sequence[SearchSlot]) -> list[RowScore]:
 
 
 def best_row(study: Study, slots: Sequence[SearchSlot]) -> RowScore | None:
-    """Return the row with the best mean validation F1, of equal ones the first.
+    """Return the row with the highest mean validation F1, of equal ones the first.
 
-    A row with a failed training is left out: the mean over its other seeds would be that of the lucky ones.
+    A row with a failed training is left out: its mean would be that of the luckier seeds.
     """
     scores = [score for score in row_scores(study, slots) if score.slots and not score.n_failed]
     return max(scores, key=lambda score: score.mean or 0.0, default=None)
 
 
 def best(study: Study, slots: Sequence[SearchSlot]) -> SearchSlot | None:
-    """Return the best of a study's search slots: the first seed of the best row, or the best trial."""
+    """Return the best search slot: the first seed of the best row, or the best trial; None if there is none."""
     if study.definition.rows:
         row = best_row(study, slots)
         return row.slots[0] if row else None
@@ -62,13 +62,16 @@ def best(study: Study, slots: Sequence[SearchSlot]) -> SearchSlot | None:
 
 
 def ranked(slots: Sequence[SearchSlot]) -> list[SearchSlot]:
-    """Return the complete slots, the highest value first, of equal ones the first."""
+    """Return the complete slots, the highest value first, of equal ones the lowest number."""
     done = [slot for slot in slots if is_complete(slot)]
     return sorted(done, key=lambda slot: (-value_of(slot), slot.slot))
 
 
 def ties(best: SearchSlot, slots: Sequence[SearchSlot]) -> list[SearchSlot]:
-    """Return the other complete slots whose value lies within the standard error of the best one's, if it has one."""
+    """Return the other complete slots whose value is within one standard error of the value of `best`.
+
+    The list is empty if the standard error is not known.
+    """
     if best.outcome is None or best.outcome.standard_error is None:
         return []
     lowest = value_of(best) - best.outcome.standard_error
@@ -76,7 +79,7 @@ def ties(best: SearchSlot, slots: Sequence[SearchSlot]) -> list[SearchSlot]:
 
 
 def unfinished(slots: Sequence[AnySlot]) -> list[AnySlot]:
-    """Return the slots that are not finished."""
+    """Return the slots that will still have an outcome."""
     return [slot for slot in slots if slot.state in OPEN]
 
 
@@ -86,7 +89,7 @@ def is_complete(slot: AnySlot) -> bool:
 
 
 def best_epoch_of(slot: AnySlot) -> int:
-    """Return the best epoch of a complete slot."""
+    """Return the best epoch of a complete slot, 1-based."""
     assert slot.outcome is not None and slot.outcome.best_epoch is not None
     return slot.outcome.best_epoch
 

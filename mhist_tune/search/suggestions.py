@@ -1,7 +1,8 @@
-"""What the sampler suggests for a slot: a function of (study seed, slot) and of the trials that could be seen then.
+"""Samples the params of a slot and records them.
 
-Both are recorded with the suggestion, before it becomes the trial's params: a worker killed in between leaves a slot
-that gets the same ones, and `derive` finds them again at any later time.
+A suggestion is a function of the study's seed, the slot, the search space and the trials that were visible. The space
+and the visible trials are recorded with it, before it becomes the params of the trial. So if a worker is killed in
+between, the next one uses the same params, and `replay` can derive them again at any time.
 """
 
 import copy
@@ -26,14 +27,14 @@ from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
 
 KIND = "suggestion"
-"""The kind of event that holds one: `params`, `space` as it was then, and what was `visible` (see `visible`)."""
+"""The kind of event that holds a suggestion: its `params`, the `space` at that time, and `visible` (see `visible`)."""
 
 _LETTERS = {TrialState.COMPLETE: "C", TrialState.PRUNED: "P", TrialState.RUNNING: "R"}
 _NOT_SEEN = "-"
 
 
 def make_sampler(options: Mapping[str, Any], slot: int) -> BaseSampler:
-    """Return the sampler of one slot, seeded from (study seed, slot), so that it does not depend on who asks."""
+    """Return the sampler of one slot, seeded by the study's seed and the slot. Every worker gets the same one."""
     rest = {name: value for name, value in options.items() if name not in ("name", "seed")}
     seed = derive_seed(options["seed"], "sampler", slot)
     with warnings.catch_warnings():
@@ -56,48 +57,55 @@ def suggest(
 
     Args:
         options: a study definition's complete `sampler` table.
-        slot: the trial's.
-        space: what is searched.
-        trials: those that it learns from, see `observed_trials`.
+        slot: the slot of the trial.
+        space: the search space.
+        trials: the trials that the sampler observes, from `observed_trials`.
     """
     distributions = {name: dimension.distribution() for name, dimension in space.items()}
     sampler = make_sampler(options, slot)
     study, storage = optuna_mirror.in_memory()
     study_id = storage.get_study_id_from_name(study.study_name)
     for trial in map(copy.copy, trials):
-        # of today, since TPE models together only what has the same range in all trials
+        # the current ones, since TPE models params jointly only if their range is the same in all trials
         trial.distributions = {name: distributions[name] for name in trial.params}
         storage.create_new_trial(study_id, template_trial=trial)
     own = storage.get_trial(storage.create_new_trial(study_id))
     joint = distributions if options["name"] == "qmc" else sampler.infer_relative_search_space(study, own)
     params = sampler.sample_relative(study, own, joint)
-    found = {
+    suggested = {
         name: params[name] if name in params else sampler.sample_independent(study, own, name, distribution)
         for name, distribution in distributions.items()
     }
-    # as the database gives them back, so that who suggests and who resumes train with the same numbers
-    return {name: one.to_external_repr(one.to_internal_repr(found[name])) for name, one in distributions.items()}
+    # as the database returns them, so that the first worker and a later one train with the same numbers
+    return {
+        name: distribution.to_external_repr(distribution.to_internal_repr(suggested[name]))
+        for name, distribution in distributions.items()
+    }
 
 
 def observed_trials(trials: Sequence[FrozenTrial], own_id: int) -> list[FrozenTrial]:
-    """Return what a sampler learns from, by number: all trials but its own and those that nobody has begun.
+    """Return the trials that a sampler observes: all but its own and those that have not begun.
 
-    One that failed is PRUNED with its last value, as one that diverged is in the database, or with none: worse than
-    all others. A score is never made up.
+    A failed trial becomes PRUNED with its last value, as a diverged one is in the database. Without a value it counts
+    as worse than all others. No score is invented.
+
+    Args:
+        trials: all trials of the study.
+        own_id: Optuna's id of the trial for which params are sampled.
     """
-    learned = []
+    observed = []
     for trial in trials:
         if trial.state == TrialState.FAIL and trial.params:
             curve = trial.intermediate_values
             trial = copy.copy(trial)
             trial.state, trial.value = TrialState.PRUNED, curve[max(curve)] if curve else None
         if trial.state in _LETTERS and trial_id(trial) != own_id:
-            learned.append(trial)
-    return learned
+            observed.append(trial)
+    return observed
 
 
 def visible(trials: Sequence[FrozenTrial]) -> dict[str, Any]:
-    """Return a JSON-safe record of what can be seen of trials, by their numbers.
+    """Return a JSON-safe record of the observed trials and of how far they had come, by number.
 
     `states` has a letter for each number: C(omplete), P(runed, failed or waiting), R(unning), - for those that are not
     observed. `lengths` has the number of epochs of each P, and the number of params of each R, where it is not 0.
@@ -123,14 +131,14 @@ def seen_again(
     scores: Mapping[int, Sequence[float]],
     values: Mapping[int, float],
 ) -> list[FrozenTrial]:
-    """Return the trials of a record of `visible` as they were then.
+    """Return the trials of a record from `visible` as they were then.
 
     Args:
-        record: what `visible` returned.
-        space: as it was then.
-        params: by trial number.
-        scores: of every epoch, by trial number.
-        values: of complete trials, by number.
+        record: from `visible`.
+        space: the search space at that time.
+        params: of each trial, by number.
+        scores: of every epoch of each trial, by number.
+        values: of each complete trial, by number.
 
     Raises:
         KeyError, IndexError: a trial of the record is not in the other arguments, or is too short there.
@@ -145,7 +153,7 @@ def seen_again(
         curve = scores.get(number, ())[: length if letter == "P" else None]
         trials.append(
             create_trial(
-                state=next(state for state, one in _LETTERS.items() if one == letter),
+                state=next(state for state, state_letter in _LETTERS.items() if state_letter == letter),
                 params={name: params[number][name] for name in names},
                 distributions={name: distributions[name] for name in names},
                 intermediate_values=dict(enumerate(curve, 1)) if letter == "P" else {},
@@ -156,7 +164,7 @@ def seen_again(
 
 
 def record(storage: Storage, claim: Claim, detail: Mapping[str, Any]) -> dict[str, Any]:
-    """Record a slot's suggestion and return the one that stands: the first.
+    """Record the suggestion of a slot unless there is one, and return the recorded one.
 
     Raises:
         StaleTokenError: the claim no longer holds.
@@ -176,9 +184,9 @@ def record(storage: Storage, claim: Claim, detail: Mapping[str, Any]) -> dict[st
 
 
 def recorded(storage: Storage, study: Study, stage: Stage, slot: int | None = None) -> dict[int, EventRow]:
-    """Return the suggestions of a stage (of one slot of it) by slot."""
-    found: dict[int, EventRow] = {}
+    """Return the recorded suggestions of a stage by slot; with `slot`, only that of this slot."""
+    first: dict[int, EventRow] = {}
     for event in event_log.events(storage, study, kind=KIND, stage=stage, slot=slot):
         assert event.slot is not None
-        found.setdefault(event.slot, event)
-    return found
+        first.setdefault(event.slot, event)
+    return first

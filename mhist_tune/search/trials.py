@@ -1,6 +1,6 @@
-"""The trials of a search, the importance of its hyperparameters, and values at the end of their range.
+"""Ended trials, the importance of hyperparameters, values at the end of their range.
 
-Only validation scores are used, never the test partition.
+Validation scores are the only input.
 """
 
 import math
@@ -23,7 +23,7 @@ from mhist_tune.storage.studies import Study
 _MIN_TRIALS, _MIN_TRIALS_PER_PARAM = 20, 5
 _N_TREES, _N_RESAMPLES = 16, 20
 _EDGE = 0.05
-"""A value whose distance from the end of its range is below this share of the range is at the edge."""
+"""A value closer to an end of its range than this share of the range counts as at its end."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,11 @@ class Trial:
     """One search trial that has ended and has recorded at least one epoch.
 
     Attributes:
-        is_audited: whether it is finished regardless of its scores.
+        number: Optuna's number of the trial.
+        state: COMPLETE or PRUNED.
+        params: its hyperparameters by name.
+        epochs: its recorded epochs, the first one first.
+        is_audited: whether it is trained to its end regardless of its scores.
     """
 
     number: int
@@ -41,7 +45,7 @@ class Trial:
     is_audited: bool = False
 
     def value_until(self, epoch: int) -> float | None:
-        """Return the trial's value up to an epoch that it has reached."""
+        """Return the trial's value up to `epoch`, which it must have reached, 1-based."""
         return self.epochs[epoch - 1].value
 
 
@@ -50,9 +54,11 @@ class Importance:
     """Each hyperparameter's share of the variance of the trials' values after `epoch` epochs.
 
     Attributes:
+        epoch: the last epoch that all trials reached; None without trials.
         n_trials: number of trials compared.
-        shares: share and the ends of its 90% interval over resampled trials, by hyperparameter, the largest first.
-        missing: the reason why there are none.
+        shares: by hyperparameter, the largest first: the share in [0, 1] and both ends of its 90% interval over
+            resampled trials.
+        missing: the reason why there are no shares.
     """
 
     epoch: int | None
@@ -63,7 +69,7 @@ class Importance:
 
 def ended(storage: Storage, study: Study) -> list[Trial]:
     """Return the trials of a study's search that ended COMPLETE or PRUNED, by number."""
-    found = []
+    trials = []
     for slot in ledger.slots(storage, study, Stage.SEARCH):
         outcome = slot.outcome
         if outcome is None or outcome.state is EndState.FAIL or slot.trial_number is None:
@@ -71,22 +77,24 @@ def ended(storage: Storage, study: Study) -> list[Trial]:
         epochs = epochs_of(storage, study, Stage.SEARCH, slot.slot)
         if epochs:
             audited = is_audited(study.definition.pruner, slot.slot)
-            found.append(Trial(slot.trial_number, outcome.state, outcome.params or {}, tuple(epochs), audited))
-    return sorted(found, key=lambda trial: trial.number)
+            trials.append(Trial(slot.trial_number, outcome.state, outcome.params or {}, tuple(epochs), audited))
+    return sorted(trials, key=lambda trial: trial.number)
 
 
 def importance(trials: Sequence[Trial], space: Mapping[str, Dimension]) -> Importance:
     """Return the importance of each hyperparameter (fANOVA; Hutter et al., 2014), or why it is not known.
 
-    The last value of a pruned trial is that of a shorter training, which would look like a worse hyperparameter. So all
+    A pruned trial was trained for fewer epochs, so its last value would make its hyperparameters look worse. So all
     trials are compared at the last epoch that all of them reached. Shares add up to 1 even if no hyperparameter
-    explains anything, so none are given unless a forest predicts left-out trials better than their mean does.
+    matters. So none are given unless a random forest predicts left-out trials better than their mean does.
     """
     from sklearn.ensemble import RandomForestRegressor
 
     epoch = min((len(trial.epochs) for trial in trials), default=None)
     scored = [(trial, value) for trial in trials if epoch and (value := trial.value_until(epoch)) is not None]
-    searched = {name: one for name, one in space.items() if len({trial.params[name] for trial, _ in scored}) > 1}
+    searched = {
+        name: dimension for name, dimension in space.items() if len({trial.params[name] for trial, _ in scored}) > 1
+    }
     n_needed = max(_MIN_TRIALS, _MIN_TRIALS_PER_PARAM * len(searched))
     if len(scored) < n_needed:
         reason = f"not enough data: {len(scored)} trials of at least {n_needed}"
@@ -104,13 +112,13 @@ def importance(trials: Sequence[Trial], space: Mapping[str, Dimension]) -> Impor
     resampled = [_fanova([scored[i][0] for i in draw], values[draw], searched) for draw in draws]
     shares = {}
     for name in sorted(whole, key=lambda name: -whole[name]):
-        low, high = np.quantile([one[name] for one in resampled], (0.05, 0.95))
+        low, high = np.quantile([sample[name] for sample in resampled], (0.05, 0.95))
         shares[name] = (whole[name], float(low), float(high))
     return Importance(epoch, len(scored), shares, None)
 
 
 def edges(params: Mapping[str, Any], space: Mapping[str, Dimension]) -> list[str]:
-    """Return an alarm for each value at the end of its range, since a wider range may contain a better value.
+    """Return a warning for each value at the end of its range, since a wider range may contain a better value.
 
     Choices count as a range if they are three or more numbers.
     """
@@ -118,7 +126,7 @@ def edges(params: Mapping[str, Any], space: Mapping[str, Dimension]) -> list[str
     for name, dimension in space.items():
         value = params[name]
         if isinstance(dimension, Categorical):
-            numbers = [one for one in dimension.choices if isinstance(one, int | float)]
+            numbers = [choice for choice in dimension.choices if isinstance(choice, int | float)]
             is_range = len(numbers) == len(dimension.choices) >= 3
             place = {min(numbers): 0.0, max(numbers): 1.0}.get(value, 0.5) if is_range else 0.5
         elif dimension.low == dimension.high:
@@ -128,8 +136,8 @@ def edges(params: Mapping[str, Any], space: Mapping[str, Dimension]) -> list[str
             place = (_scaled(dimension, value) - low) / (high - low)
         if place < _EDGE or place > 1 - _EDGE:
             end = "lower" if place < _EDGE else "upper"
-            shown = f"{value:g}" if isinstance(value, float) else str(value)
-            alarms.append(f"{name} = {shown} lies at the {end} end of its range ({dimension}); widen it")
+            text = f"{value:g}" if isinstance(value, float) else str(value)
+            alarms.append(f"{name} = {text} lies at the {end} end of its range ({dimension}); widen it")
     return alarms
 
 

@@ -1,4 +1,4 @@
-"""A person's veto: it ends a running trial as pruned at its next epoch."""
+"""Records a person's veto, which prunes a running trial at its next epoch."""
 
 from mhist_tune.errors import UsageError
 from mhist_tune.storage import event_log, ledger
@@ -10,7 +10,14 @@ _KIND = "veto"
 
 
 def record(storage: Storage, study: Study, number: int, reason: str, *, by: str) -> None:
-    """Let a running trial end as pruned at its next epoch.
+    """Veto a running trial: its worker prunes it at its next epoch.
+
+    Args:
+        storage: the database of the study.
+        study: the study.
+        number: of the trial.
+        reason: recorded with the trial; not empty.
+        by: the person who vetoes.
 
     Raises:
         UsageError: there is no such trial, it has ended or waits at a rung, or no reason is given.
@@ -26,6 +33,6 @@ def record(storage: Storage, study: Study, number: int, reason: str, *, by: str)
 
 
 def reason(storage: Storage, study: Study, slot: int) -> str | None:
-    """Return why a slot's trial was vetoed and by whom; None if it was not."""
+    """Return by whom and why the trial of a slot was vetoed; None if it was not."""
     events = event_log.events(storage, study, kind=_KIND, stage=Stage.SEARCH, slot=slot)
     return f"vetoed by {events[0].detail['by']}: {events[0].detail['reason']}" if events else None
