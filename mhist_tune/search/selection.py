@@ -79,7 +79,7 @@ def ties(best: SearchSlot, slots: Sequence[SearchSlot]) -> list[SearchSlot]:
 
 
 def unfinished(slots: Sequence[AnySlot]) -> list[AnySlot]:
-    """Return the slots that will still have an outcome."""
+    """Return the slots that are neither done nor cancelled."""
     return [slot for slot in slots if slot.state in OPEN]
 
 

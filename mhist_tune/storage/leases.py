@@ -110,7 +110,7 @@ class LeaseKeeper:
         lease_s: the length of the lease, in seconds.
 
     Attributes:
-        lost: set after a takeover or a release of the slot.
+        lost: set by the first renewal after a takeover or a release of the slot.
     """
 
     def __init__(self, storage: Storage, claim: Claim, lease_s: float) -> None:

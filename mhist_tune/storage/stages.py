@@ -39,7 +39,7 @@ class SlotState(StrEnum):
 
 
 OPEN = (SlotState.FREE, SlotState.LEASED, SlotState.WAITING)
-"""The states of a slot that will still have an outcome."""
+"""The states of a slot that is neither done nor cancelled."""
 
 
 class StudyState(StrEnum):

@@ -1,4 +1,4 @@
-"""Which trials are confirmed, when their slots come, and what follows: on made-up results, on both databases."""
+"""The confirmed trials, their slots and the final choice: made-up results on both databases."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -51,7 +51,7 @@ def study(storage: Storage) -> Study:
 
 
 def finish(storage: Storage, study: Study, stage: str, outcome_of: Callable[[Claim], Mapping[str, Any]]) -> list[Claim]:
-    """Give every free slot of a stage its outcome, with predictions where it has some, and return the claims."""
+    """Give every free slot of a stage its outcome and predictions, if it has some, and return the claims."""
     claims = []
     observer = LeaseObserver()
     while (claim := ledger.claim(storage, study, [stage], worker="w", observer=observer)) is not None:
@@ -99,8 +99,8 @@ def kinds(claims: list[Claim]) -> list[tuple[str, int, int]]:
     return [(claim.payload.fit, claim.payload.trial, claim.payload.fold) for claim in claims]
 
 
-def test_slots_come_once_the_search_is_over_and_again_after_the_inner_splits(storage: Storage, study: Study) -> None:
-    """Nothing before; then inner splits of the two best trials and the default; then folds with their median epoch."""
+def test_slots_are_added_after_the_search_and_after_the_inner_splits(storage: Storage, study: Study) -> None:
+    """First the inner splits of the two best trials and the default, then the folds with the median epoch."""
     confirm.add_slots(storage, study)
     assert ledger.slots(storage, study, "confirm") == []
     finish(storage, study, "search", searched(0.5, 0.7, None, 0.8))
@@ -108,9 +108,9 @@ def test_slots_come_once_the_search_is_over_and_again_after_the_inner_splits(sto
         confirm.add_slots(storage, study)
     first = finish(storage, study, "confirm", inner)
     assert kinds(first) == [("inner", trial, fold) for trial in (3, 1, 0) for fold in (0, 1)]
-    found = finalists.load(storage, study)
-    assert found is not None
-    assert (found.n_open, found.finalists, found.chosen) == (3, (), None)
+    confirmed = finalists.load(storage, study)
+    assert confirmed is not None
+    assert (confirmed.n_open, confirmed.finalists, confirmed.chosen) == (3, (), None)
     for _ in range(2):
         confirm.add_slots(storage, study)
     second = finish(storage, study, "confirm", predicted({3: FAIR, 1: GOOD, 0: POOR}))
@@ -121,36 +121,36 @@ def test_slots_come_once_the_search_is_over_and_again_after_the_inner_splits(sto
 
 
 def test_the_best_confirmed_trial_is_chosen(storage: Storage, study: Study) -> None:
-    """The search's best is second out of fold: its optimism is stated, the other is chosen, the default stands by."""
+    """The best of the search is second out of fold: its optimism is stated and the other is chosen."""
     finish(storage, study, "search", searched(0.5, 0.7, None, 0.95))
     confirm.add_slots(storage, study)
     finish(storage, study, "confirm", inner)
     confirm.add_slots(storage, study)
     finish(storage, study, "confirm", predicted({3: FAIR, 1: GOOD, 0: POOR}))
-    found = finalists.load(storage, study)
-    assert found is not None
-    assert found.chosen is not None
-    assert found.chosen.candidate.trial == 1
-    assert found.default is not None
-    assert found.default.candidate.trial == 0
+    confirmed = finalists.load(storage, study)
+    assert confirmed is not None
+    assert confirmed.chosen is not None
+    assert confirmed.chosen.candidate.trial == 1
+    assert confirmed.default is not None
+    assert confirmed.default.candidate.trial == 0
     searched_slots = ledger.slots(storage, study, "search")
-    choice, best = (finalists.final_choice(study, searched_slots, one) for one in (found, None))
+    choice, best = (finalists.final_choice(study, searched_slots, results) for results in (confirmed, None))
     assert (choice.trial_number, best.trial_number) == (1, 3)
-    shown = confirmation.document(found)
-    assert [one.trial for one in shown.finalists] == [1, 3, 0]
-    assert [one.f1 for one in shown.finalists] == pytest.approx([1.0, 6 / 7, 1 / 3])
-    assert shown.search_best == confirmation.SearchBest(
+    document = confirmation.document(confirmed)
+    assert [finalist.trial for finalist in document.finalists] == [1, 3, 0]
+    assert [finalist.f1 for finalist in document.finalists] == pytest.approx([1.0, 6 / 7, 1 / 3])
+    assert document.search_best == confirmation.SearchBest(
         trial=3,
         search_value=0.95,
         confirmed_value=pytest.approx(6 / 7),
         optimism=pytest.approx(0.95 - 6 / 7),
     )
-    assert sum(one.selected for one in shown.finalists) == pytest.approx(1.0)
-    assert any("+0.093 was optimism" in line for line in confirmation.sentences(shown))
+    assert sum(finalist.selected for finalist in document.finalists) == pytest.approx(1.0)
+    assert any("+0.093 was optimism" in line for line in confirmation.sentences(document))
 
 
 def test_an_extended_search_confirms_what_is_new(storage: Storage, study: Study) -> None:
-    """After an extension only a new trial among the best gets slots, and the earlier finalists stay in the choice."""
+    """After an extension only a new trial among the best gets slots. The earlier finalists remain."""
     finish(storage, study, "search", searched(0.5, 0.7, None, 0.8))
     confirm.add_slots(storage, study)
     finish(storage, study, "confirm", inner)
@@ -166,14 +166,14 @@ def test_an_extended_search_confirms_what_is_new(storage: Storage, study: Study)
     assert kinds(finish(storage, study, "confirm", inner)) == [("inner", 4, 0), ("inner", 4, 1)]
     confirm.add_slots(storage, study)
     finish(storage, study, "confirm", predicted({4: FAIR}))
-    found = finalists.load(storage, study)
-    assert found is not None
-    assert found.chosen is not None
-    assert [one.candidate.trial for one in found.finalists] == [1, 4, 3, 0]
+    confirmed = finalists.load(storage, study)
+    assert confirmed is not None
+    assert confirmed.chosen is not None
+    assert [finalist.candidate.trial for finalist in confirmed.finalists] == [1, 4, 3, 0]
 
 
 def test_a_failed_finalist_is_not_confirmed(storage: Storage, study: Study) -> None:
-    """A training that diverged on an inner split ends its finalist, and the others are chosen from."""
+    """A finalist with a diverged inner split is not confirmed. The choice is among the others."""
     finish(storage, study, "search", searched(0.5, 0.7, None, 0.8))
     confirm.add_slots(storage, study)
 
@@ -183,30 +183,30 @@ def test_a_failed_finalist_is_not_confirmed(storage: Storage, study: Study) -> N
     finish(storage, study, "confirm", diverging)
     confirm.add_slots(storage, study)
     finish(storage, study, "confirm", predicted({1: GOOD, 0: POOR}))
-    found = finalists.load(storage, study)
-    assert found is not None
-    assert (found.n_open, found.n_failed) == (0, 1)
-    shown = confirmation.document(found)
-    assert (shown.chosen, shown.n_failed) == (1, 1)
-    assert shown.search_best.confirmed_value is None
-    assert len(confirmation.sentences(shown)) == 1
+    confirmed = finalists.load(storage, study)
+    assert confirmed is not None
+    assert (confirmed.n_open, confirmed.n_failed) == (0, 1)
+    document = confirmation.document(confirmed)
+    assert (document.chosen, document.n_failed) == (1, 1)
+    assert document.search_best.confirmed_value is None
+    assert len(confirmation.sentences(document)) == 1
 
 
 def test_equal_params_are_one_candidate(storage: Storage, study: Study) -> None:
-    """Two trials of the same params count once, with the better value; the default among the best is not added."""
+    """Two trials with the same params count once, with the better value. A default among the best is not added."""
     same = {"params": {"learning_rate": 1e-3}, "best_epoch": 3, "stopped_epoch": 5, "state": "COMPLETE"}
     finish(storage, study, "search", lambda claim: {**same, "value": 0.5 + claim.slot / 10})
     [only] = finalists.candidates(study, ledger.slots(storage, study, "search"))
     assert (only.trial, only.search_value, only.is_default) == (3, pytest.approx(0.8), True)
 
 
-def test_cancelled_slots_leave_the_search_its_best(storage: Storage, study: Study) -> None:
+def test_cancelled_slots_confirm_nothing(storage: Storage, study: Study) -> None:
     """A study that was stopped in its confirm stage has nothing open and nothing confirmed."""
     finish(storage, study, "search", searched(0.5, 0.7, None, 0.8))
     confirm.add_slots(storage, study)
     ledger.cancel_free(storage, study)
     confirm.add_slots(storage, study)
-    found = finalists.load(storage, study)
-    assert found is not None
-    assert (found.n_open, found.n_failed, found.chosen) == (0, 3, None)
-    assert np.array_equal(found.folds, [0, 0, 0, 1, 1, 1])
+    confirmed = finalists.load(storage, study)
+    assert confirmed is not None
+    assert (confirmed.n_open, confirmed.n_failed, confirmed.chosen) == (0, 3, None)
+    assert np.array_equal(confirmed.folds, [0, 0, 0, 1, 1, 1])

@@ -14,7 +14,7 @@ FACTOR = 3
 
 
 def play(values: Sequence[float], *, n_slots: int = 100) -> tuple[Rung, list[dict[int, Decision]]]:
-    """Let slots 0, 1, ... arrive with `values`; return the rung and what was decided at each arrival."""
+    """Let slots 0, 1, ... arrive with `values`. Return the rung and the decisions at each arrival."""
     rung, log = Rung(2), []
     for slot, value in enumerate(values):
         log.append(arrive(rung, slot, value, reduction_factor=FACTOR, n_slots=n_slots))
@@ -28,10 +28,10 @@ def fate(decision: Decision) -> str:
 
 
 def test_a_trial_waits_until_enough_have_arrived() -> None:
-    """Of three trials one goes on: the best of them, which had waited; the arriving one is told first."""
+    """The best of three trials goes on after it has waited. The decision of the arriving trial comes first."""
     _, log = play([0.5, 0.7, 0.6])
 
-    assert [{slot: fate(one) for slot, one in decisions.items()} for decisions in log] == [
+    assert [{slot: fate(decision) for slot, decision in decisions.items()} for decisions in log] == [
         {0: "waits"},
         {1: "waits"},
         {2: "waits", 1: "goes on"},
@@ -42,10 +42,10 @@ def test_a_trial_waits_until_enough_have_arrived() -> None:
     assert "not among the best 1 of 3" in log[2][2].reason
 
 
-def test_the_best_goes_straight_on() -> None:
+def test_the_best_goes_on_at_once() -> None:
     """A trial that arrives as one of the best does not wait."""
     _, log = play([0.5, 0.6, 0.7])
-    assert {slot: fate(one) for slot, one in log[2].items()} == {2: "goes on"}
+    assert {slot: fate(decision) for slot, decision in log[2].items()} == {2: "goes on"}
 
 
 def test_of_equal_values_the_lower_slot_is_ahead() -> None:
@@ -55,8 +55,8 @@ def test_of_equal_values_the_lower_slot_is_ahead() -> None:
     assert rung.waiting == {1, 2}
 
 
-def test_nobody_waits_in_vain() -> None:
-    """With six slots no more than two can ever go on, so the third best is pruned as soon as that is known."""
+def test_a_trial_that_cannot_be_promoted_is_pruned() -> None:
+    """With six slots at most two can go on, so the third best is pruned as soon as it is third."""
     rung, log = play([0.5, 0.6, 0.7, 0.4], n_slots=6)
 
     assert fate(log[2][0]) == "pruned"
@@ -67,10 +67,10 @@ def test_nobody_waits_in_vain() -> None:
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40))
 def test_promotions_are_those_of_asha(scores: list[int]) -> None:
-    """Whoever was ever among the best n // 3 has gone on, nobody else; pruning what is hopeless changes nothing."""
+    """Exactly the trials that were once among the best n // 3 go on. Early pruning changes no promotion."""
     values = [score / 5 for score in scores]
     rung, log = play(values, n_slots=len(values))
-    went_on = {slot for decisions in log for slot, one in decisions.items() if fate(one) == "goes on"}
+    went_on = {slot for decisions in log for slot, decision in decisions.items() if fate(decision) == "goes on"}
 
     expected: set[int] = set()
     for n in range(1, len(values) + 1):
@@ -81,8 +81,8 @@ def test_promotions_are_those_of_asha(scores: list[int]) -> None:
     assert len(rung.waiting) <= max(1, len(values) // FACTOR)
 
 
-def test_when_nothing_else_is_left_a_small_rung_promotes_its_best() -> None:
-    """Two trials are too few for one to go on; at the end the better one does, and only then the rest is pruned."""
+def test_at_the_end_a_small_rung_promotes_its_best() -> None:
+    """Two trials are too few for a promotion. At the end the better one is promoted, then the other is pruned."""
     rung, _ = play([0.5, 0.7])
     [(slot, decision)] = close([rung], reduction_factor=FACTOR).items()
     assert (slot, fate(decision)) == (1, "goes on")
@@ -97,7 +97,7 @@ def test_when_nothing_else_is_left_a_small_rung_promotes_its_best() -> None:
 
 @pytest.mark.parametrize("n_slots", [3, 100])
 def test_an_arrival_leaves_the_rung_as_it_is(n_slots: int) -> None:
-    """What is decided counts only once it has been recorded."""
+    """`arrive` changes no state; `Rung.take` does."""
     rung, _ = play([0.5, 0.6], n_slots=n_slots)
     before = (dict(rung.values), set(rung.waiting), rung.n_promoted)
     arrive(rung, 2, 0.7, reduction_factor=FACTOR, n_slots=n_slots)

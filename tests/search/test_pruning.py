@@ -83,12 +83,12 @@ def test_the_last_epoch_is_never_judged() -> None:
 
 
 def test_a_decision_repeats_itself() -> None:
-    """Asked again with the same records, the answer is the same."""
+    """The same records give the same decision."""
     assert judge(HALVING, 0.2, [0.9, 0.8, 0.5]) == judge(HALVING, 0.2, [0.9, 0.8, 0.5])
 
 
 def test_a_smoothed_value_is_the_mean_up_to_the_kept_epoch() -> None:
-    """What came after the kept epoch does not count, and at the beginning there are fewer epochs to take."""
+    """Later epochs do not count. Near the beginning the mean is over fewer epochs."""
     curve = [0.2, 0.4, 0.9, 0.1]
     assert smoothed(curve, 3, 1) == 0.9
     assert smoothed(curve, 3, 2) == pytest.approx(0.65)

@@ -1,4 +1,4 @@
-"""A search repeated from its records: suggestions of concurrent workers, what changed since, and who was killed."""
+"""A search repeated from its records: concurrent workers, changed records, killed workers."""
 
 import subprocess
 import sys
@@ -85,8 +85,8 @@ def test_a_search_by_four_workers_matches_until_it_is_changed(searched: str) -> 
 
     with open_storage(searched) as storage:
         study = studies.load_study(storage, "small")
-        found = suggestions.recorded(storage, study, "search")
-        assert any("R" in event.detail["visible"]["states"] for event in found.values())  # they were at it together
+        records = suggestions.recorded(storage, study, "search")
+        assert any("R" in event.detail["visible"]["states"] for event in records.values())  # they were at it together
         slots = ledger.slots(storage, study, "search")
         victim = next(slot for slot in slots if slot.payload.params is None)
         change = sqlalchemy.text(
@@ -109,7 +109,7 @@ def test_a_search_by_four_workers_matches_until_it_is_changed(searched: str) -> 
 
 
 def test_a_smoothed_search_matches(run: Run, generated: Path, tmp_path: Path, storage_url_sqlite: str) -> None:
-    """Where a trial's value is a mean over epochs, it is computed again from its curve, and nothing differs."""
+    """If a trial's value is a mean over epochs, it is computed again from the scores, and nothing differs."""
     text = test_slot_run.DEFINITION.format(model="fcnn", study="smoothing = 2", more="learning_rate = 3e-2", epochs=4)
     (tmp_path / "small.toml").write_text(text)
     assert run("create-study", "small.toml", "--data", str(generated))[0] == 0
@@ -125,7 +125,7 @@ def test_a_smoothed_search_matches(run: Run, generated: Path, tmp_path: Path, st
 
 
 def test_a_suggestion_outlives_its_worker(storage: Storage, make_study: MakeStudy) -> None:
-    """Killed after it was recorded, the next worker takes the recorded one, whatever has been learned since."""
+    """After a kill the next worker uses the recorded suggestion, although more trials are visible."""
     study = make_study(n_trials=2)
     claim = ledger.claim(storage, study, ["search"], worker="a", observer=LeaseObserver())
     first = suggestions.record(storage, claim, {"params": {"learning_rate": 0.01}})
@@ -153,20 +153,20 @@ def trial(number: int, state: TrialState, rate: float, curve: tuple[float, ...] 
 
 
 def test_diverged_and_failed_trials_teach_the_sampler() -> None:
-    """Half of the space fails or diverges, mostly before it has a value: the other half is suggested."""
+    """Trials in half of the space fail or diverge, mostly without a value: the sampler suggests the other half."""
     good = [trial(i, TrialState.COMPLETE, 10 ** (-4.9 + 0.1 * i), (0.5 + 0.01 * i,)) for i in range(6)]
     bad = [trial(6 + i, TrialState.PRUNED, 10 ** (-2.0 + 0.2 * i)) for i in range(4)]  # diverged in the first epoch
     bad += [trial(10 + i, TrialState.FAIL, 10 ** (-2.1 + 0.2 * i), (0.3,)) for i in range(4)]
-    seen = suggestions.observed_trials([*good, *bad], own_id=99)
+    observed = suggestions.observed_trials([*good, *bad], own_id=99)
 
-    assert [one.state for one in seen[6:]] == [TrialState.PRUNED] * 8
-    assert [one.value for one in seen[6:]] == [None] * 4 + [0.3] * 4
-    taught = [suggestions.suggest(TPE, slot, SPACE, seen)["learning_rate"] for slot in range(20)]
+    assert [one.state for one in observed[6:]] == [TrialState.PRUNED] * 8
+    assert [one.value for one in observed[6:]] == [None] * 4 + [0.3] * 4
+    taught = [suggestions.suggest(TPE, slot, SPACE, observed)["learning_rate"] for slot in range(20)]
     assert sum(rate < 1e-3 for rate in taught) >= 19
 
 
 @pytest.mark.parametrize("name", ["tpe", "random", "qmc", "gp"])
-def test_what_was_seen_is_enough(name: str) -> None:
+def test_the_record_of_visible_trials_is_enough(name: str) -> None:
     """A suggestion from the record alone is the suggestion from the trials themselves, for every sampler."""
     options = {"name": name, "seed": 3, **({"scramble": True} if name == "qmc" else {})}
     options |= {"n_startup_trials": 2} if name in ("tpe", "gp") else {}
@@ -177,22 +177,22 @@ def test_what_was_seen_is_enough(name: str) -> None:
         trial(4, TrialState.RUNNING, 1e-4, (0.5,)),
         trial(5, TrialState.COMPLETE, 2e-3, (0.7,)),
     ]
-    seen = suggestions.observed_trials(trials, own_id=6)
+    observed = suggestions.observed_trials(trials, own_id=6)
     again = suggestions.seen_again(
-        suggestions.visible(seen),
+        suggestions.visible(observed),
         SPACE,
         params={one.number: one.params for one in trials},
         scores={one.number: [*one.intermediate_values.values(), 0.9] for one in trials},  # and what came later
         values={0: 0.6, 5: 0.7},
     )
 
-    assert suggestions.suggest(options, 7, SPACE, again) == suggestions.suggest(options, 7, SPACE, seen)
+    assert suggestions.suggest(options, 7, SPACE, again) == suggestions.suggest(options, 7, SPACE, observed)
     if name in ("tpe", "gp"):
-        assert suggestions.suggest(options, 7, SPACE, seen) != suggestions.suggest(options, 7, SPACE, seen[:3])
+        assert suggestions.suggest(options, 7, SPACE, observed) != suggestions.suggest(options, 7, SPACE, observed[:3])
 
 
 def test_the_points_of_a_sequence_belong_to_slots() -> None:
-    """Eight slots of a Sobol sequence cover the space evenly, whoever asks and in whichever order."""
+    """Eight slots of a Sobol sequence cover the space evenly, for any worker and in any order."""
     options = {"name": "qmc", "seed": 0, "scramble": True}
     exact = {"drop_rate": space.Float(0.0, 0.8)}
     places = [suggestions.suggest(options, slot, exact, ())["drop_rate"] for slot in reversed(range(8))]
@@ -201,7 +201,7 @@ def test_the_points_of_a_sequence_belong_to_slots() -> None:
 
 
 def test_a_replay_loads_no_torch() -> None:
-    """A search is repeated from its records on a machine without PyTorch, and at once: a fresh process proves it."""
+    """Replaying works on a machine without PyTorch: a fresh process does not import it."""
     heavy = "{'torch', 'timm', 'mhist_tune.worker.session'}"
     code = f"import sys, mhist_tune.search.replay\nprint(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

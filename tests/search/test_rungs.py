@@ -34,7 +34,7 @@ PRUNED = Outcome(state=EndState.PRUNED, params={})
 
 
 def decide_again(storage: Storage, study: Study) -> dict[int, Rung]:
-    """Decide in one process on the arrivals of a study in their order; all that was recorded must come out again."""
+    """Decide on the arrivals of a study again, in one process. Check that the decisions are the same."""
     factor = study.definition.pruner["reduction_factor"]
     seen: dict[int, Rung] = {}
     events = collections.deque(event_log.events(storage, study, kind=KIND))
@@ -59,7 +59,7 @@ def decide_again(storage: Storage, study: Study) -> dict[int, Rung]:
 def test_six_killed_workers_promote_as_one_would(
     storage: Storage, storage_url: str, make_study: MakeStudy, tmp_path: Path
 ) -> None:
-    """No saved epoch is trained twice, every slot ends once, no checkpoint is left, and the order explains it all."""
+    """No saved epoch is trained twice, every slot ends once, no checkpoint is left. The decisions can be repeated."""
     study = make_study(n_trials=30, lease_s=1.0, pruner=PRUNER)
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()
@@ -127,8 +127,8 @@ def arrive(storage: Storage, book: RungBook) -> Arrive:
     return call
 
 
-def test_a_waiting_slot_is_nobodys_until_it_is_promoted(storage: Storage, book: RungBook, arrive: Arrive) -> None:
-    """Its old claim holds no longer, it is not claimed while it waits, and before all others afterwards."""
+def test_a_waiting_slot_is_not_claimed_until_it_is_promoted(storage: Storage, book: RungBook, arrive: Arrive) -> None:
+    """Its old claim no longer holds. It is not claimed while it waits, and is claimed before all others afterwards."""
     waiting, decision = arrive(0.9)
     assert decision.verdict is Verdict.WAIT
     with pytest.raises(StaleTokenError):
@@ -150,7 +150,7 @@ def test_a_waiting_slot_is_nobodys_until_it_is_promoted(storage: Storage, book: 
 
 
 def test_an_arrival_is_judged_once(storage: Storage, book: RungBook, arrive: Arrive) -> None:
-    """A resumed trial that arrives again hears what was decided, from this process and from another one."""
+    """A resumed trial that arrives again gets the recorded decision, in this process and in another one."""
     arrive(0.5)
     arrive(0.6)
     claim, decision = arrive(0.7)
@@ -160,8 +160,8 @@ def test_an_arrival_is_judged_once(storage: Storage, book: RungBook, arrive: Arr
     assert len(event_log.events(storage, book._study, kind=KIND)) == 3
 
 
-def test_a_hopeless_slot_is_free_to_be_ended(storage: Storage, book: RungBook, arrive: Arrive) -> None:
-    """With nine slots three can go on at most: the fourth best is handed out with its outcome, before new trials."""
+def test_a_pruned_waiting_slot_becomes_free(storage: Storage, book: RungBook, arrive: Arrive) -> None:
+    """With nine slots at most three can go on: the fourth best is claimed, with its outcome, before new trials."""
     for value in (0.4, 0.6, 0.7, 0.8):
         arrive(value)
     claim = ledger.claim(storage, book._study, ["search"], worker="w", observer=LeaseObserver())
@@ -173,8 +173,8 @@ def test_a_hopeless_slot_is_free_to_be_ended(storage: Storage, book: RungBook, a
     assert claim.outcome.decision.verdict is Verdict.PRUNE
 
 
-def test_rungs_stay_open_while_a_slot_is_left(storage: Storage, book: RungBook, arrive: Arrive) -> None:
-    """A free or leased slot may still change who goes on."""
+def test_rungs_stay_open_while_a_slot_may_arrive(storage: Storage, book: RungBook, arrive: Arrive) -> None:
+    """A free or leased slot may still change the decision."""
     arrive(0.4)
     book.close()
     assert len(event_log.events(storage, book._study, kind=KIND)) == 1
@@ -184,7 +184,7 @@ def test_rungs_stay_open_while_a_slot_is_left(storage: Storage, book: RungBook, 
 
 
 def test_a_waiting_slot_is_continued_by_hand_once(storage: Storage, book: RungBook, arrive: Arrive) -> None:
-    """It is free again, with the words of who did it; one that does not wait is refused."""
+    """It becomes free, with a reason. A trial that does not wait is refused."""
     arrive(0.4)
     assert book.thaw(0).reason == "continued by hand"
     assert ledger.slots(storage, book._study, "search")[0].state == "free"
@@ -193,13 +193,13 @@ def test_a_waiting_slot_is_continued_by_hand_once(storage: Storage, book: RungBo
 
 
 def test_a_waiting_trial_has_not_ended(storage: Storage, book: RungBook, arrive: Arrive, tmp_path: Path) -> None:
-    """Status, export and the trials of reports do not count it, and it is not tried again, which would add a slot."""
+    """Status, export and reports do not count it as ended, and `retry` adds no slot for it."""
     arrive(0.9)
     study = book._study
 
-    found = status.of_study(storage, study)
-    assert (found.stages["search"], sum(found.trials.values())) == ({"paused": 1, "free": 8}, 0)
-    assert "8 free, 1 waiting" in status.to_text(found)
+    study_status = status.of_study(storage, study)
+    assert (study_status.stages["search"], sum(study_status.trials.values())) == ({"paused": 1, "free": 8}, 0)
+    assert "8 free, 1 waiting" in status.to_text(study_status)
     records_csv.write(storage, study, tmp_path)
     [row] = csv.DictReader((tmp_path / "trials.csv").read_text(encoding="utf-8").splitlines())
     assert (row["number"], row["state"], row["best_value"]) == ("0", "", "")
@@ -211,13 +211,13 @@ def test_a_waiting_trial_has_not_ended(storage: Storage, book: RungBook, arrive:
 
 
 def test_rungs_lie_below_the_last_epoch() -> None:
-    """A trial that reaches the end is complete, there is nothing to wait for."""
+    """A trial that reaches its last epoch is complete and does not wait."""
     pruner = {"name": "promotion", "min_resource": 3, "reduction_factor": 3}
     assert rungs(pruner, 27) == [3, 9]
 
 
-def test_an_audited_slot_goes_on_and_counts_for_nobody(storage: Storage, make_study: MakeStudy) -> None:
-    """It would have waited, which its epoch says; the next arrivals find the rung as if it had not been there."""
+def test_an_audited_slot_goes_on_and_is_no_competitor(storage: Storage, make_study: MakeStudy) -> None:
+    """Its epoch records that it would have waited. The next arrivals are judged without it."""
     study = make_study(n_trials=9, lease_s=60.0, pruner=PRUNER.replace(" }", ", audit = 0.5 }"))
     book, fates = RungBook(storage, study, "search"), {}
     for _ in range(4):

@@ -1,4 +1,4 @@
-"""What a sampler sees of trials that wait."""
+"""The sampler's view of waiting trials."""
 
 from collections.abc import Callable
 
@@ -28,9 +28,9 @@ class Trials:
         original = RDBStorage._get_trials
 
         def counted(*args: object, **kwargs: object) -> list[optuna.trial.FrozenTrial]:
-            found = original(*args, **kwargs)  # type: ignore[arg-type]
-            self.n_read.append(len(found))
-            return found
+            result = original(*args, **kwargs)  # type: ignore[arg-type]
+            self.n_read.append(len(result))
+            return result
 
         monkeypatch.setattr(RDBStorage, "_get_trials", counted)
 
@@ -56,7 +56,7 @@ def trials(storage: Storage, make_study: MakeStudy, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_waiting_trial_is_pruned_and_read_once(trials: Trials) -> None:
-    """It has its last value; while it waits only running trials are read, also when no trial has ended yet."""
+    """It has its last value. While it waits only running trials are read, even if no trial has ended yet."""
     waits, _ = trials.start(0.3, 0.2), trials.start(0.4)
     assert trials.seen() == [("RUNNING", None), ("RUNNING", None)]
     trials.waiting = {waits: 1}
@@ -67,7 +67,7 @@ def test_a_waiting_trial_is_pruned_and_read_once(trials: Trials) -> None:
 
 
 def test_a_promoted_trial_runs_again(trials: Trials) -> None:
-    """Once it no longer waits it is read again, as it is then; the same if it waits again, further on."""
+    """A promoted trial is read again with its new state. It may wait again at a later epoch."""
     waits, later = trials.start(0.3), trials.start(0.4)
     trials.waiting = {waits: 1, later: 1}
     assert trials.seen() == [("PRUNED", 0.3), ("PRUNED", 0.4)]

@@ -1,4 +1,4 @@
-"""The second revision of our tables, on both databases: what the first release stored, by its new names."""
+"""The second revision of our tables, on both databases: the records of the first release by their new names."""
 
 import json
 from pathlib import Path
@@ -81,9 +81,9 @@ def connection(request: pytest.FixtureRequest, tmp_path: Path) -> Connection:
 
 
 def test_outcomes_hold_the_objective_and_the_best_score(connection: Connection) -> None:
-    """A waiting slot has no outcome; what it has unless it is promoted stands in a column of its own."""
+    """A waiting slot has no outcome. Its outcome without a promotion has its own column."""
     rows = connection.execute(text("SELECT state, outcome, if_not_promoted FROM mhist_slots ORDER BY slot")).all()
-    loaded = [(state, *(one and json.loads(one) for one in columns)) for state, *columns in rows]
+    loaded = [(state, *(column and json.loads(column) for column in columns)) for state, *columns in rows]
 
     common = {"value": 0.5, "best_score": 0.75, "best_epoch": 2}
     assert loaded == [
@@ -96,7 +96,7 @@ def test_outcomes_hold_the_objective_and_the_best_score(connection: Connection) 
 
 
 def test_epochs_and_rungs_keep_their_numbers(connection: Connection) -> None:
-    """The columns have their new names, each decision one verdict, and other events are left alone."""
+    """The columns have their new names, each decision has one verdict, and other events are unchanged."""
     query = "SELECT epoch, score, value, decision FROM mhist_epochs WHERE slot = 1 ORDER BY epoch"
     epochs = connection.execute(text(query)).all()
     assert {epoch: (score, value) for epoch, score, value, _ in epochs} == CURVE

@@ -1,4 +1,4 @@
-"""Scores that trials are judged against, on both databases."""
+"""The values of competitors, on both databases."""
 
 import pytest
 import sqlalchemy
@@ -28,9 +28,9 @@ def record(storage: Storage, claim: Claim, epoch: int, best: float) -> None:
 
 
 def test_scores_are_the_best_so_far_by_slot(storage: Storage, study: Study) -> None:
-    """Only slots of the stage that recorded that very epoch count."""
-    one, other = claim_of(storage, study), claim_of(storage, study)
-    for claim, epoch, best in ((one, 1, 0.5), (one, 2, 0.7), (other, 1, 0.4)):
+    """Only slots of the stage that recorded exactly this epoch count."""
+    first, second = claim_of(storage, study), claim_of(storage, study)
+    for claim, epoch, best in ((first, 1, 0.5), (first, 2, 0.7), (second, 1, 0.4)):
         record(storage, claim, epoch, best)
 
     assert ScoreBook(storage, study, "search").at(1) == {0: 0.5, 1: 0.4}
@@ -38,8 +38,8 @@ def test_scores_are_the_best_so_far_by_slot(storage: Storage, study: Study) -> N
     assert ScoreBook(storage, study, "retrain").at(1) == {}
 
 
-def test_a_book_sees_what_is_recorded_later(storage: Storage, study: Study) -> None:
-    """Slots finish out of order, and every score that is recorded between two looks is in the second one."""
+def test_a_book_reads_what_is_recorded_later(storage: Storage, study: Study) -> None:
+    """Slots finish in any order. Every value recorded between two calls is in the result of the second."""
     book, claims = ScoreBook(storage, study, "search"), [claim_of(storage, study) for _ in range(4)]
     record(storage, claims[1], 1, 0.1)
     ledger.finish(storage, claims[1])
@@ -55,7 +55,7 @@ def test_a_book_sees_what_is_recorded_later(storage: Storage, study: Study) -> N
 
 
 def test_what_is_final_is_read_once(storage: Storage, study: Study) -> None:
-    """Scores of slots before the first one without any, done or not, are not read again: changed ones do not show."""
+    """Values of slots below the first that may still record one are not read again: a change is not noticed."""
     book, claims = ScoreBook(storage, study, "search"), [claim_of(storage, study) for _ in range(4)]
     for claim in (claims[0], claims[1], claims[3]):
         record(storage, claim, 1, 0.5)

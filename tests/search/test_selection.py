@@ -61,8 +61,8 @@ def complete(value: float) -> dict[str, Any]:
     return {"state": "COMPLETE", "value": value}
 
 
-def test_the_row_with_the_best_mean_leads(storage: Storage) -> None:
-    """The best single training belongs to another row; a row with a diverged seed cannot win by its lucky one."""
+def test_the_row_with_the_best_mean_is_the_best(storage: Storage) -> None:
+    """Another row has the best single training. A row with a diverged seed is not eligible."""
     diverged = {"state": "PRUNED", "value": 0.1, "reason": "diverged"}
     values = [0.9, 0.7, 0.95, 0.3, 0.72]  # slots: three rows with seed 0, then with seed 1
     study = finish(storage, TABLE, {**{i: complete(value) for i, value in enumerate(values)}, 5: diverged})
@@ -77,15 +77,15 @@ def test_the_row_with_the_best_mean_leads(storage: Storage) -> None:
     best = selection.best(study, ledger.slots(storage, study, "search"))
     assert best is not None
     assert (best.payload.label, best.payload.seed) == ("steady", 0)
-    shown = status.best(storage, study)
-    assert shown is not None
-    assert (shown.label, shown.n_seeds, shown.number) == ("steady", 2, 1)
-    assert shown.value == pytest.approx(0.71)
-    assert shown.params == {"augmentation": "flip"}
+    row_status = status.best(storage, study)
+    assert row_status is not None
+    assert (row_status.label, row_status.n_seeds, row_status.number) == ("steady", 2, 1)
+    assert row_status.value == pytest.approx(0.71)
+    assert row_status.params == {"augmentation": "flip"}
     assert '"steady" (trial 1), mean val F1 0.710 of 2 seeds' in status.to_text(status.of_study(storage, study))
 
 
-def test_the_best_trial_of_a_search_leads(storage: Storage) -> None:
+def test_the_best_of_a_search_is_its_best_trial(storage: Storage) -> None:
     """Without rows the single best complete trial counts, of equal ones the first."""
     text = '[study]\nname = "s"\nn_trials = 3\n[space]\nlearning_rate = { low = 1e-4, high = 1e-2 }\n'
     study = finish(storage, text, {0: complete(0.5), 1: complete(0.7), 2: complete(0.7)})
@@ -106,14 +106,16 @@ def test_nothing_is_best_before_anything_is_done(storage: Storage) -> None:
 
 
 def test_trials_within_the_standard_error_of_the_best_are_ties(storage: Storage) -> None:
-    """A trial is counted where its value is no lower than the best one's less its standard error."""
+    """A trial is counted if its value is at least the best value minus its standard error."""
     text = '[study]\nname = "s"\nn_trials = 4\n[space]\nlearning_rate = { low = 1e-5, high = 1e-1, log = true }'
     best = {**complete(0.8), "standard_error": 0.03}
     study = finish(
         storage, text, {0: complete(0.775), 1: best, 2: complete(0.76), 3: {"state": "PRUNED", "value": 0.79}}
     )
 
-    found = status.best(storage, study)
-    assert found is not None
-    assert (found.number, found.standard_error, found.n_ties) == (1, 0.03, 1)
-    assert status.best_text(found) == "trial 1, val F1 0.800 ± 0.030 at epoch 2; 1 more within this standard error"
+    search_status = status.best(storage, study)
+    assert search_status is not None
+    assert (search_status.number, search_status.standard_error, search_status.n_ties) == (1, 0.03, 1)
+    assert (
+        status.best_text(search_status) == "trial 1, val F1 0.800 ± 0.030 at epoch 2; 1 more within this standard error"
+    )

@@ -14,7 +14,7 @@ SPACE = {
 
 
 def trial(number, params, values):
-    """A trial with these best values, one for each epoch."""
+    """Return a trial with these values, one for each epoch."""
     epochs = [EpochRow(n, 1, value, value, {}, None, 0.0) for n, value in enumerate(values, start=1)]
     return Trial(number, EndState.COMPLETE if len(values) > 2 else EndState.PRUNED, params, tuple(epochs))
 
@@ -28,7 +28,7 @@ def draw(rng):
 
 
 def test_importance_is_not_fooled_by_pruning():
-    """The sampling decides only how long a trial trains; after equal epochs the learning rate alone explains scores."""
+    """The sampling changes only the number of epochs. After equal epochs the learning rate explains the values."""
     rng = np.random.default_rng(0)
     made = []
     for number in range(40):
@@ -36,23 +36,23 @@ def test_importance_is_not_fooled_by_pruning():
         score = 0.8 - 0.1 * (np.log10(params["learning_rate"]) + 4) ** 2 + 0.005 * rng.normal()
         later = [] if params["sampling"] == "none" else [score + 0.5] * 10
         made.append(trial(number, params, [score - 0.1, score, *later]))
-    found = importance(made, SPACE)
-    assert (found.epoch, found.n_trials, found.missing) == (2, 40, None)
-    assert next(iter(found.shares)) == "learning_rate"
-    share, low, high = found.shares["learning_rate"]
+    result = importance(made, SPACE)
+    assert (result.epoch, result.n_trials, result.missing) == (2, 40, None)
+    assert next(iter(result.shares)) == "learning_rate"
+    share, low, high = result.shares["learning_rate"]
     assert share > 0.8
     assert low <= high
-    assert sum(one[0] for one in found.shares.values()) == pytest.approx(1)
+    assert sum(interval[0] for interval in result.shares.values()) == pytest.approx(1)
 
 
 def test_importance_of_noise_or_of_few_trials_is_not_given():
-    """Shares would add up to 1 in either case; instead it is said that there is not enough data."""
+    """Shares would add up to 1 in both cases. Instead the result says that there is not enough data."""
     rng = np.random.default_rng(1)
     noise = [trial(number, draw(rng), [float(rng.normal())]) for number in range(40)]
     for trials in (noise, noise[:19], []):
-        found = importance(trials, SPACE)
-        assert found.shares == {}
-        assert found.missing.startswith("not enough data")
+        result = importance(trials, SPACE)
+        assert result.shares == {}
+        assert result.missing.startswith("not enough data")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_importance_of_noise_or_of_few_trials_is_not_given():
     ],
 )
 def test_a_value_at_the_end_of_its_range_raises_an_alarm(name, dimension, value, end):
-    """Within 5% of an end, on the scale that was searched; words and pairs of choices have no ends."""
+    """A value within 5% of an end, on the searched scale, is reported. Names and pairs of choices have no ends."""
     alarms = edges({name: value}, {name: dimension})
     assert len(alarms) == (end is not None)
     if end:

@@ -29,7 +29,7 @@ NOBODY = 65534
 
 @contextmanager
 def without_privileges() -> Iterator[None]:
-    """Root may write everywhere, so it steps down for a while."""
+    """Root may write everywhere, so the process runs as another user for a while."""
     is_root = os.geteuid() == 0
     if is_root:
         os.seteuid(NOBODY)
@@ -54,7 +54,7 @@ def n_markers(storage: Storage) -> int:
 def test_eight_processes_make_the_tables_of_an_empty_database_at_once(
     storage_url: str, n_databases: int, request: pytest.FixtureRequest
 ) -> None:
-    """All of them succeed, with one database after the other, and every table, Optuna's included, is there once."""
+    """All succeed on each database, and every table, including Optuna's, exists once."""
 
     def another(number: int) -> str:
         if storage_url.startswith("sqlite"):
@@ -81,7 +81,7 @@ def test_eight_processes_make_the_tables_of_an_empty_database_at_once(
 
 
 def test_a_worker_keeps_two_connections(postgres: PostgresServer) -> None:
-    """One of ours and one of Optuna's, named and with time-outs; a third one is gone as soon as it is not needed."""
+    """One is ours and one Optuna's, both with a name and time-outs. A third is closed as soon as it is not needed."""
     with open_storage(postgres.new_database()) as storage:
         storage.optuna.get_all_studies()
         here = text("select application_name from pg_stat_activity where datname = current_database()")
@@ -161,11 +161,11 @@ def test_an_unreachable_server_is_one_line_without_the_password(postgres: Postgr
     with pytest.raises(StorageError) as caught:
         open_storage(url.render_as_string(hide_password=False))
 
-    shown = f"{caught.value} {caught.value.hint}"
+    message = f"{caught.value} {caught.value.hint}"
     assert time.monotonic() - started < 10
-    assert "\n" not in shown
-    assert str(url.password) not in shown
-    assert "***" in shown
+    assert "\n" not in message
+    assert str(url.password) not in message
+    assert "***" in message
     assert caught.value.exit_code == 4
 
 
@@ -182,7 +182,7 @@ def test_a_password_in_the_query_is_hidden_too(postgres: PostgresServer) -> None
 
 @pytest.mark.parametrize("url", ["mysql://u:s3cret@h/d", "sqlite://", "sqlite:///:memory:", "no url with s3cret"])
 def test_other_urls_are_refused_with_the_forms_that_work(url: str) -> None:
-    """Another database, one in memory, or nonsense: an error that shows what to write, and not what was written."""
+    """For another database, one in memory, or nonsense, the error shows the accepted forms and not the given URL."""
     with pytest.raises(StorageError) as caught:
         open_storage(url)
 
@@ -204,7 +204,7 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> N
 
 
 def test_a_file_that_is_no_database_is_a_storage_error(tmp_path: Path) -> None:
-    """A text file, or a folder, in the database's place is an error in one line."""
+    """A text file or a folder in place of the database is an error in one line."""
     (tmp_path / "text.db").write_text("hello " * 1000)
 
     for path in (tmp_path / "text.db", tmp_path):
@@ -222,7 +222,7 @@ def test_tables_of_another_version_are_refused(storage: Storage) -> None:
 
 
 def test_a_transaction_that_raises_leaves_nothing(storage: Storage) -> None:
-    """What was written before an error in the same transaction is undone, and the error comes through."""
+    """Writes before an error in the same transaction are undone, and the error is raised."""
 
     def work(connection: Connection) -> None:
         insert_marker(connection)
@@ -235,7 +235,7 @@ def test_a_transaction_that_raises_leaves_nothing(storage: Storage) -> None:
 
 
 def test_a_lost_connection_is_retried(postgres: PostgresServer) -> None:
-    """A connection that the server ends in mid-transaction is no error: the work is done once, on another one."""
+    """If the server ends a connection during a transaction, the work is done once on another connection."""
     n_attempts = 0
 
     def work(connection: Connection) -> None:
@@ -253,7 +253,7 @@ def test_a_lost_connection_is_retried(postgres: PostgresServer) -> None:
         assert storage.n_interruptions == 1
 
 
-def test_a_database_that_stays_away_is_a_storage_error(postgres: PostgresServer) -> None:
+def test_a_database_that_stays_unreachable_is_a_storage_error(postgres: PostgresServer) -> None:
     """When the time for trying is over, the caller gets a StorageError without the password."""
 
     def work(connection: Connection) -> None:
@@ -267,7 +267,7 @@ def test_a_database_that_stays_away_is_a_storage_error(postgres: PostgresServer)
 
 
 def test_work_goes_on_after_the_server_was_restarted() -> None:
-    """A server that crashes and comes back while a transaction is tried costs time, and nothing else."""
+    """A transaction succeeds after the server has crashed and restarted."""
     server = PostgresServer()
     try:
         with open_storage(server.new_database()) as storage:
@@ -307,16 +307,16 @@ def test_a_write_waits_for_another_writer(storage_url: str) -> None:
 
 @pytest.fixture
 def full_disk() -> Iterator[Callable[[bool], None]]:
-    """A function that says whether SQLite may take more pages, from the next use of a connection on."""
+    """Return a function that makes SQLite's disk full or not, from the next use of a connection on."""
     is_full = False
 
     def limit(connection: Any, *_: object) -> None:
         if isinstance(connection, sqlite3.Connection):
             connection.execute(f"PRAGMA max_page_count = {1 if is_full else 2**30}").close()
 
-    def switch(wanted: bool) -> None:
+    def switch(value: bool) -> None:
         nonlocal is_full
-        is_full = wanted
+        is_full = value
 
     sqlalchemy.event.listen(sqlalchemy.Pool, "checkout", limit)
     yield switch
@@ -351,7 +351,7 @@ def test_a_full_disk_is_waited_for(storage_url_sqlite: str, full_disk: Callable[
 
 
 def test_optuna_calls_are_retried_too(postgres: PostgresServer) -> None:
-    """`retrying` sees through the error that Optuna wraps around a lost connection."""
+    """`retrying` recognizes a lost connection in the error with which Optuna wraps it."""
     with open_storage(postgres.new_database()) as storage:
         storage.optuna.get_all_studies()
         kill = text("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
@@ -377,7 +377,7 @@ def test_optuna_calls_are_retried_too(postgres: PostgresServer) -> None:
         DatabaseError("select 1", {}, psycopg.DatabaseError("lost synchronization"), connection_invalidated=True),
     ],
 )
-def test_whatever_says_that_the_connection_is_gone_is_retried(cause: SQLAlchemyError, tmp_path: Path) -> None:
+def test_every_error_of_a_lost_connection_is_retried(cause: SQLAlchemyError, tmp_path: Path) -> None:
     """A driver may not call it an operational error, and a session may find out later than its connection."""
     with open_storage(f"sqlite:///{tmp_path}/s.db") as storage:
         n_calls = 0
@@ -406,11 +406,11 @@ def test_sqlite_is_set_up_for_many_workers(tmp_path: Path) -> None:
         assert isinstance(storage.optuna._backend, RDBStorage)  # type: ignore[attr-defined]
         for engine in (storage.engine, storage.optuna._backend.engine):  # type: ignore[attr-defined]
             with engine.connect() as connection:
-                found = [
+                settings = [
                     connection.execute(text(f"pragma {name}")).scalar()
                     for name in ("journal_mode", "synchronous", "busy_timeout")
                 ]
-            assert found == ["wal", 1, 60000]
+            assert settings == ["wal", 1, 60000]
 
 
 def test_the_root_is_where_the_sqlite_file_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

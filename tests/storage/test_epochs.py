@@ -36,13 +36,13 @@ def study(make_study: MakeStudy) -> Study:
 
 @pytest.fixture
 def claim(storage: Storage, study: Study) -> Claim:
-    """Its slot 0, held."""
+    """A claim of its slot 0."""
     return claim_of(storage, study)
 
 
 @pytest.fixture
 def stale(storage: Storage, study: Study) -> Claim:
-    """Its slot 0, held no longer: it was released and claimed again."""
+    """A stale claim of its slot 0, which was released and claimed again."""
     old = claim_of(storage, study)
     ledger.release(storage, old)
     assert claim_of(storage, study).token == 2
@@ -64,7 +64,7 @@ def n_rows(storage: Storage, table: sqlalchemy.Table) -> int:
 
 
 def test_an_epoch_is_stored_with_all_that_was_measured(storage: Storage, study: Study, claim: Claim) -> None:
-    """Score, value, metrics and predictions come back exactly; what is not finite is null."""
+    """Score, value, metrics and predictions are read back exactly. Metrics that are not finite become null."""
     probabilities = np.array([0.1, 1 / 3, 1.0])
     metrics = {"val_f1": 0.1 + 0.2, "val_auroc": float("nan"), "train_loss": float("inf"), "memory": None}
 
@@ -83,7 +83,7 @@ def test_an_epoch_is_stored_with_all_that_was_measured(storage: Storage, study: 
     np.testing.assert_array_equal(stored[0], probabilities)
 
 
-def test_the_first_record_of_an_epoch_stands(storage: Storage, study: Study, claim: Claim) -> None:
+def test_the_first_record_of_an_epoch_is_final(storage: Storage, study: Study, claim: Claim) -> None:
     """The same epoch again, as after a resume, changes neither its row nor its predictions."""
     assert record(storage, claim, 1, 0.5, predictions=[0.1, 0.2, 0.3])
 
@@ -116,8 +116,8 @@ def test_a_stale_token_records_nothing(storage: Storage, study: Study, stale: Cl
     assert n_rows(storage, tables.predictions) == 0
 
 
-def test_a_stale_token_is_told_even_of_an_epoch_that_is_there(storage: Storage, study: Study) -> None:
-    """Whoever lost the slot learns it, also where the new holder has recorded the same epoch."""
+def test_a_stale_token_is_refused_even_for_a_recorded_epoch(storage: Storage, study: Study) -> None:
+    """The old holder gets the error even if the new holder has recorded the same epoch."""
     old = claim_of(storage, study)
     ledger.release(storage, old)
     record(storage, claim_of(storage, study), 1, 0.5)
@@ -138,7 +138,7 @@ def test_a_stale_token_is_told_even_of_an_epoch_that_is_there(storage: Storage, 
         ({"value": float("nan")}, "finite"),
     ],
 )
-def test_what_does_not_fit_is_refused_as_a_whole(
+def test_invalid_values_record_nothing(
     storage: Storage, study: Study, claim: Claim, options: dict[str, Any], message: str
 ) -> None:
     """Wrong predictions or values are an error, and the epoch is not recorded without them either."""
@@ -148,8 +148,8 @@ def test_what_does_not_fit_is_refused_as_a_whole(
     assert n_rows(storage, tables.epochs) == 0
 
 
-def test_the_first_decision_stands(storage: Storage, study: Study, claim: Claim) -> None:
-    """Recorded again with another decision, an epoch keeps its own, and says so."""
+def test_the_first_decision_is_final(storage: Storage, study: Study, claim: Claim) -> None:
+    """An epoch that is recorded again with another decision keeps and returns its first one."""
     for decision in (GO_ON, replace(GO_ON, verdict=Verdict.PRUNE)):
         recorded = record_epoch(storage, claim, epoch=1, score=0.5, value=0.5, metrics={}, decision=decision)
         assert recorded.decision == GO_ON
@@ -213,7 +213,7 @@ def test_an_image_set_is_kept_in_its_order(storage: Storage, study: Study) -> No
 
 
 def test_other_images_under_the_same_name_are_refused(storage: Storage, study: Study) -> None:
-    """Saved again it must be the very same set."""
+    """Only an equal image set can be saved again."""
     rows = [["t.png", 1, 6, None]]
     save_image_set(storage, study, "test", rows)
     save_image_set(storage, study, "test", rows)

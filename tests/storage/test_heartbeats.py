@@ -1,4 +1,4 @@
-"""Signs of life of workers."""
+"""Heartbeats of workers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +31,7 @@ def beat(storage: Storage, worker: str, **now: Any) -> None:
 
 
 def test_a_worker_is_one_row_that_moves_on(storage: Storage, study: Study) -> None:
-    """A heartbeat replaces what is known of a worker, but for when it started."""
+    """A heartbeat replaces all columns of a worker's row except the time of its start."""
     beat(storage, "w1", study=study.uuid, state="training", slot=0, epoch=1)
     (first,) = load_workers(storage, study)
     let_the_clock_move(storage)

@@ -29,7 +29,7 @@ CONFIRM = ConfirmPayload(trial=0, params={}, fit="inner", fold=0)
 
 
 class Clock:
-    """A clock that stands until it is told to go on."""
+    """A clock that changes only when the test sets it."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -223,8 +223,8 @@ def test_a_lease_is_taken_over_only_after_it_was_seen_for_its_full_length(
     assert ledger.counts(storage, study, "search") == {"leased": 1}
 
 
-def test_a_renewal_between_looking_and_taking_wins(storage: Storage, make_study: MakeStudy) -> None:
-    """The holder renews after the watcher has made up its mind: the slot stays with the holder."""
+def test_a_renewal_between_observation_and_takeover_wins(storage: Storage, make_study: MakeStudy) -> None:
+    """If the holder renews after the observer found the lease abandoned, it keeps the slot."""
     study = make_study(n_trials=1, lease_s=0.3)
     old = must_take(storage, study)
 
@@ -239,7 +239,7 @@ def test_a_renewal_between_looking_and_taking_wins(storage: Storage, make_study:
 
 
 def test_time_without_the_database_does_not_count() -> None:
-    """An interruption starts the watch again, and a long gap between two sightings counts as half a lease at most."""
+    """An interruption starts the watch again. A long gap between two observations counts as half a lease at most."""
     clock = Clock()
     observer = LeaseObserver(clock)
 
@@ -251,7 +251,7 @@ def test_time_without_the_database_does_not_count() -> None:
     assert look(0, 0) == []
     assert look(4, 0) == []
     assert look(9, 0) == []
-    assert look(1000, 1) == []  # it had been away
+    assert look(1000, 1) == []  # the database had been unreachable
     assert look(1005, 1) == []
     assert look(1009, 1) == []
     assert look(1010, 1) == [("search", 0)]
@@ -263,7 +263,7 @@ def test_time_without_the_database_does_not_count() -> None:
 
 
 def test_a_slow_answer_does_not_count_as_watching() -> None:
-    """The watch runs from the answer of the first question to the asking of the last."""
+    """The time from the first answer to the last query counts."""
     clock = Clock()
     observer = LeaseObserver(clock)
     leases = {("search", 0): (1, 5.0)}
@@ -278,8 +278,8 @@ def test_a_slow_answer_does_not_count_as_watching() -> None:
     assert look(26, 26) == [("search", 0)]
 
 
-def test_the_first_outcome_stands(storage: Storage, make_study: MakeStudy) -> None:
-    """A second outcome is refused, the same one again is not, and whoever comes next is told of it."""
+def test_the_first_outcome_is_final(storage: Storage, make_study: MakeStudy) -> None:
+    """Another outcome is refused, an equal one is not, and the next claim has the first."""
     study = make_study(n_trials=1)
     claim = must_take(storage, study)
 
@@ -307,7 +307,7 @@ def test_a_slot_keeps_its_trial(storage: Storage, make_study: MakeStudy) -> None
 
 
 def test_a_released_slot_is_free_at_once_and_a_finished_one_never(storage: Storage, make_study: MakeStudy) -> None:
-    """Release and finish can be said twice (an answer may be lost), and end the claim."""
+    """Both end the claim. Both can be repeated, since an answer may be lost."""
     study = make_study(n_trials=1)
     claim = must_take(storage, study)
     assert ledger.release(storage, claim) and ledger.release(storage, claim)
@@ -336,7 +336,7 @@ def test_slots_of_one_key_are_added_once(storage: Storage, make_study: MakeStudy
 
 
 def test_slots_added_at_once_have_different_numbers(storage: Storage, storage_url: str, make_study: MakeStudy) -> None:
-    """Several who extend a study together add all their slots."""
+    """Several processes that extend a study at once add all their slots."""
     study, barrier = make_study(n_trials=1), threading.Barrier(4)
 
     def add() -> None:
@@ -399,7 +399,7 @@ def on_statement(storage: Storage, moment: str, is_it: Callable[[str], bool]) ->
 
 
 def is_renewal(statement: str) -> bool:
-    """Tell whether this is the statement with which a lease is renewed."""
+    """Return whether this statement renews a lease."""
     return statement.startswith("UPDATE mhist_slots SET expires_at")
 
 
@@ -421,8 +421,8 @@ def test_a_keeper_renews_until_its_context_ends(storage: Storage, make_study: Ma
     assert not any(thread.name == "lease" for thread in threading.enumerate())
 
 
-def test_a_keeper_tells_when_the_slot_is_somebody_elses(storage: Storage, make_study: MakeStudy) -> None:
-    """After a take-over `lost` is set at the next renewal."""
+def test_a_keeper_notices_a_takeover(storage: Storage, make_study: MakeStudy) -> None:
+    """After a takeover `lost` is set at the next renewal."""
     study = make_study(n_trials=1, lease_s=0.3)
     old = must_take(storage, study)
     take_over(storage, study)
@@ -432,7 +432,7 @@ def test_a_keeper_tells_when_the_slot_is_somebody_elses(storage: Storage, make_s
 
 
 def test_a_keeper_survives_every_error(storage: Storage, make_study: MakeStudy) -> None:
-    """While its table is away the renewals fail; when it is back they go on, and nothing is lost."""
+    """Renewals fail while the table is missing and go on when it is back. The claim is kept."""
     study = make_study(n_trials=1, lease_s=0.3)
     claim = must_take(storage, study)
     failed = on_statement(storage, "handle_error", is_renewal)
@@ -451,7 +451,7 @@ def test_a_keeper_survives_every_error(storage: Storage, make_study: MakeStudy) 
 
 
 def test_a_fenced_transaction_cannot_be_overtaken(postgres: PostgresServer, request: pytest.FixtureRequest) -> None:
-    """On PostgreSQL a take-over waits for the holder's transaction, so no stale write can follow it."""
+    """On PostgreSQL a takeover waits for the holder's transaction, so no stale write can follow it."""
     url = postgres.new_database()
     make_definition = request.getfixturevalue("make_definition")
     with open_storage(url) as storage, open_storage(url) as other:

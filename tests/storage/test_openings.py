@@ -21,7 +21,7 @@ def study(make_study: MakeStudy) -> Study:
 
 
 def seed_of(seed: int, opening: int | None = None) -> RetrainPayload:
-    """What a slot of one seed is to do."""
+    """Return the payload of the slot of one seed."""
     return RetrainPayload(trial=3, params={}, seed=seed, stop_epoch=1, configured_epochs=1, opening=opening)
 
 
@@ -46,7 +46,7 @@ def test_an_opening_is_recorded_with_its_slots(storage: Storage, study: Study) -
     second = open_for(storage, study, {"trial": 4})
 
     opened = load_openings(storage, study)
-    assert [(one.id, one.payload) for one in opened] == [(first, {"trial": 3}), (second, {"trial": 4})]
+    assert [(opening.id, opening.payload) for opening in opened] == [(first, {"trial": 3}), (second, {"trial": 4})]
     assert (opened[0].by, opened[0].code_version, opened[0].reason, opened[0].fingerprint) == (
         "me",
         "1.0",
@@ -62,8 +62,8 @@ def test_an_opening_is_recorded_with_its_slots(storage: Storage, study: Study) -
     ]
 
 
-def test_two_who_open_at_once_share_the_opening(storage: Storage, storage_url: str, study: Study) -> None:
-    """The test partition is opened once for one purpose, whoever asks."""
+def test_simultaneous_openings_are_one_opening(storage: Storage, storage_url: str, study: Study) -> None:
+    """Several processes that open the test partition with one payload record one opening."""
     barrier, ids = threading.Barrier(3), []
 
     def ask() -> None:

@@ -33,8 +33,8 @@ def test_params_are_fixed_by_the_same_attribute() -> None:
     study.enqueue_trial({"x": 0.5})
     [trial] = study.get_trials()
 
-    found = trial.system_attrs.get(FIXED_PARAMS)
-    assert found == {"x": 0.5}, "Optuna's enqueued trials have no fixed_params: mend optuna_internals.FIXED_PARAMS"
+    actual = trial.system_attrs.get(FIXED_PARAMS)
+    assert actual == {"x": 0.5}, "Optuna's enqueued trials have no fixed_params: mend optuna_internals.FIXED_PARAMS"
 
 
 @pytest.mark.parametrize(
@@ -52,10 +52,10 @@ def test_params_are_fixed_by_the_same_attribute() -> None:
 def test_an_overridden_method_is_called_as_before(owner: type, parameters: tuple[str, str], user: str) -> None:
     """A private method that a class of ours overrides exists and takes the same arguments."""
     name, expected = parameters
-    found = getattr(owner, name, None)
+    actual = getattr(owner, name, None)
 
-    assert found is not None, f"Optuna's {owner.__name__} has no {name}: mend {user}"
-    given = " ".join(inspect.signature(found).parameters)
+    assert actual is not None, f"Optuna's {owner.__name__} has no {name}: mend {user}"
+    given = " ".join(inspect.signature(actual).parameters)
     assert given == expected, f"Optuna's {owner.__name__}.{name} takes ({given}) now: mend {user}"
 
 

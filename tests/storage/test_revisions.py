@@ -122,7 +122,7 @@ def test_new_tables_equal_upgraded_ones(storage: Storage, tmp_path: Path, reques
 def test_an_old_database_is_upgraded_where_it_is_opened(
     storage: Storage, make_study: MakeStudy, tmp_path: Path
 ) -> None:
-    """The next version adds its column and keeps the rows; Optuna's version stays; opening it again does nothing."""
+    """The next version adds its column and keeps the rows and Optuna's version. Opening it again changes nothing."""
     study = make_study()
     before = storage.read(versions)
 
@@ -169,7 +169,7 @@ def test_many_that_open_an_old_database_at_once_upgrade_it_once(storage: Storage
 
 
 def test_an_upgrade_that_fails_changes_nothing(storage: Storage, make_study: MakeStudy, tmp_path: Path) -> None:
-    """Tables, rows and versions are as before, and the program of before goes on with them."""
+    """Tables, rows and versions are unchanged, and the old program can use them."""
     study = make_study()
     before = storage.read(versions), storage.read(shape)
 
@@ -182,7 +182,7 @@ def test_an_upgrade_that_fails_changes_nothing(storage: Storage, make_study: Mak
 
 
 def test_a_user_who_may_only_read_upgrades_nothing(postgres: PostgresServer, tmp_path: Path) -> None:
-    """With the right to read alone, an old database is an error in one line, and a current one can be read."""
+    """With the right to read only, an old database is an error in one line and a current one can be read."""
     url = postgres.new_database()
     with open_storage(url) as storage:
 
@@ -262,7 +262,7 @@ def test_the_token_keeps_out_a_program_that_checks_nothing(
 
 
 def test_an_upgrade_lets_running_transactions_end(storage: Storage, tmp_path: Path) -> None:
-    """A transaction that has looked at the version is committed before the tables change."""
+    """A transaction that has read the version is committed before the tables change."""
     seen: list[int] = []
 
     def upgrade() -> None:

@@ -39,7 +39,7 @@ def n_rows(storage: Storage) -> dict[str, int]:
 
 
 def test_a_study_is_stored_with_its_images_its_slots_and_optunas_study(storage: Storage, make_study: MakeStudy) -> None:
-    """A new study can be read back whole; its first slots carry the start entries, in their order."""
+    """A new study can be read back completely. Its first slots have the start entries in their order."""
     created = make_study(n_trials=4, start=(1e-3, 1e-2))
 
     study = studies.load_study(storage, "small")
@@ -88,7 +88,7 @@ def test_a_taken_name_is_refused(storage: Storage, make_study: MakeStudy, make_d
 
 @pytest.mark.parametrize("name", ["small", "small.retrain"])
 def test_an_optuna_study_that_is_not_ours_is_left_alone(storage: Storage, make_study: MakeStudy, name: str) -> None:
-    """Where Optuna has a study of a name that we would need, nothing of ours is written."""
+    """If Optuna has a study with a name that we need, nothing is written."""
     storage.optuna.create_new_study([optuna.study.StudyDirection.MINIMIZE], study_name=name)
     before = n_rows(storage)
 
@@ -114,7 +114,7 @@ def test_a_study_that_cannot_be_stored_leaves_nothing(storage: Storage, make_def
 def test_a_killed_creation_is_completed_by_the_next(
     storage_url: str, tmp_path: Path, make_definition: MakeDefinition, statement: str
 ) -> None:
-    """Killed in our transaction, before Optuna's study, or before its mark: run again, and it is all there once."""
+    """After a kill in our transaction, before Optuna's study, or before its mark, the next call completes the study."""
     path = tmp_path / "study.toml"
     path.write_text(make_definition().text)
     with open_storage(storage_url) as storage, Fleet() as fleet:
@@ -129,8 +129,8 @@ def test_a_killed_creation_is_completed_by_the_next(
         study = studies.create_study(storage, make_definition(), dataset=DATASET, image_sets=IMAGE_SETS)
 
         rows = n_rows(storage)
-        found = [rows[name] for name in ("mhist_studies", "mhist_image_sets", "mhist_slots", "optuna")]
-        assert found == [1, 2, 3, 1]
+        counts = [rows[name] for name in ("mhist_studies", "mhist_image_sets", "mhist_slots", "optuna")]
+        assert counts == [1, 2, 3, 1]
         assert load_optuna_study(storage, study, "search").user_attrs == {"mhist_study": study.uuid}
 
 
@@ -153,7 +153,7 @@ def run_together(n_threads: int, action: Callable[[int], Any]) -> list[Any]:
 def test_several_may_create_the_same_study_at_once(
     storage: Storage, storage_url: str, make_definition: MakeDefinition
 ) -> None:
-    """All get the one study."""
+    """All get the same study."""
 
     def create(_: int) -> str:
         with open_storage(storage_url) as own:
@@ -166,7 +166,7 @@ def test_several_may_create_the_same_study_at_once(
     assert n_rows(storage)["optuna"] == 1
 
 
-def test_the_first_setting_stands(storage: Storage, make_study: MakeStudy) -> None:
+def test_the_first_setting_is_final(storage: Storage, make_study: MakeStudy) -> None:
     """Of several that set the same setting at once one wins, and all get its value; other settings are kept."""
     study = make_study()
     studies.set_setting(storage, study, "other", [1])
@@ -179,7 +179,7 @@ def test_the_first_setting_stands(storage: Storage, make_study: MakeStudy) -> No
 
 
 def test_an_unknown_study_is_answered_with_the_nearest_name(storage: Storage, make_study: MakeStudy) -> None:
-    """A slip of the pen is answered with the name that was meant, an empty storage with what to do."""
+    """The error suggests the most similar name, or how to create a study in an empty storage."""
     with pytest.raises(StudyNotFoundError) as caught:
         studies.load_study(storage, "smal")
     assert "create-study" in str(caught.value.hint)
@@ -197,11 +197,14 @@ def test_states_are_set_and_studies_listed_in_their_order(storage: Storage, make
 
     studies.set_state(storage, study, "paused")
 
-    assert [(one.name, one.state) for one in studies.list_studies(storage)] == [("zebra", "paused"), ("ant", "active")]
+    assert [(loaded.name, loaded.state) for loaded in studies.list_studies(storage)] == [
+        ("zebra", "paused"),
+        ("ant", "active"),
+    ]
 
 
 def test_each_stage_has_an_optuna_study_of_its_own(storage: Storage, make_study: MakeStudy) -> None:
-    """NAME.retrain is made when it is first needed, marked as ours, and found again."""
+    """NAME.retrain is created when it is first needed and marked as ours. Later calls find it."""
     study = make_study()
 
     study_id = studies.optuna_study_id(storage, study, "retrain")
@@ -213,7 +216,7 @@ def test_each_stage_has_an_optuna_study_of_its_own(storage: Storage, make_study:
 
 
 def test_deleting_removes_everything_of_one_study_and_nothing_else(storage: Storage, make_study: MakeStudy) -> None:
-    """All rows and Optuna studies of the deleted one go, its neighbour stays whole, and the name is free again."""
+    """All its rows and Optuna studies are deleted, another study is unchanged, and the name is free again."""
     make_study("neighbour")
     before = n_rows(storage)
     study = make_study("small")
