@@ -35,7 +35,7 @@ class Outcome:
         reason: why it ended early or failed.
         decision: the decision that pruned it.
         params: its hyperparameters by name.
-        sampling: the distribution from which the images of its epochs were drawn.
+        sampling: which training images its epochs were drawn from; the record that `fit` gives to `on_sampling`.
     """
 
     state: EndState
