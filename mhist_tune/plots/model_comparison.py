@@ -67,7 +67,7 @@ def differences(pairs: Mapping[str, tuple[float, float, float]]) -> Figure:
 
 
 def error_rates(models: Mapping[str, Sequence[VoteRate]]) -> Figure:
-    """Draw each model's error rate with its interval for each number of SSA votes, and the pathologists' disagreement.
+    """Draw each model's error rate with its interval for each number of SSA votes, and each pathologist's.
 
     Args:
         models: as from `by_votes.error_rates`, by name.

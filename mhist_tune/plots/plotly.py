@@ -68,7 +68,7 @@ def seeds(metrics: Mapping[str, MetricSummary]) -> Figure:
 
 
 def votes(rates: Sequence[VoteRate]) -> Figure:
-    """Return the error rate for each number of votes beside the pathologists' disagreement."""
+    """Return the error rate for each number of votes beside each pathologist's against the other six."""
     shown = [one for one in rates if one.error_rate is not None]
     x = [one.votes for one in shown]
     human = [one.human_error_rate for one in shown]
@@ -86,7 +86,7 @@ def votes(rates: Sequence[VoteRate]) -> Figure:
                 "x": x,
                 "y": _round(human),
                 "mode": "markers",
-                "name": "pathologists",
+                "name": "each pathologist against the other six",
                 "marker": {"color": ORANGE, "symbol": "diamond"},
             },
         ],

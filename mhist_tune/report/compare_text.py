@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mhist_tune.mhist import THRESHOLD
 from mhist_tune.report.document import Comparison, DescriptiveTests, Member, PrimaryTest
+from mhist_tune.statistics import by_votes
 from mhist_tune.words import Rows, change, interval, markdown_table, number, p_value, text_table
 
 
@@ -37,7 +38,7 @@ def to_text(comparison: Comparison) -> str:
     lines += [f"  {pair.first} - {pair.second}: {_described(pair)}" for pair in comparison.descriptive]
     lines += [
         "",
-        f"Share of misclassified images at {THRESHOLD} by votes for SSA, and of pathologists against the majority",
+        f"Share of misclassified images at {THRESHOLD} by votes for SSA, and each pathologist's against the other six",
     ]
     lines += [f"  {line}" for line in text_table(_vote_cells(members))]
     lines += ["", *caveats(comparison)]
@@ -111,14 +112,16 @@ def _primary_rows(comparison: Comparison) -> Rows:
 
 def _vote_rows(comparison: Comparison) -> Rows:
     members = comparison.members
-    rows = [["votes for SSA", "images", *(one.study for one in members), "pathologists against"]]
+    rows = [["votes for SSA", "images", *(one.study for one in members), "each pathologist against the other six"]]
     for place, one in enumerate(members[0].by_votes):
         rates = [
             f"{number(rate.error_rate)} ({interval(rate.ci95)})" if rate.n_images else "-"
             for rate in (member.by_votes[place] for member in members)
         ]
         rows.append([f"{one.votes} of 7", str(one.n_images), *rates, number(one.human_error_rate)])
-    return rows
+    whole = [by_votes.overall(member.by_votes) for member in members]
+    rates = [number(one.error_rate) for one in whole]
+    return [*rows, ["all", str(whole[0].n_images), *rates, number(whole[0].human_error_rate)]]
 
 
 def _descriptive_rows(comparison: Comparison) -> Rows:
@@ -149,10 +152,15 @@ def _pair(pair: PrimaryTest | DescriptiveTests) -> str:
 
 def _vote_cells(members: Sequence[Member]) -> Rows:
     first = members[0].by_votes
+    whole = [by_votes.overall(member.by_votes) for member in members]
+    rates = [[one.error_rate for one in member.by_votes] for member in members]
     return [
-        ["", *(f"{one.votes}/7" for one in first)],
-        *([member.study, *(number(one.error_rate) for one in member.by_votes)] for member in members),
-        ["pathologists", *(number(one.human_error_rate) for one in first)],
+        ["", *(f"{one.votes}/7" for one in first), "all"],
+        *(
+            [member.study, *map(number, [*of_votes, one.error_rate])]
+            for member, of_votes, one in zip(members, rates, whole, strict=True)
+        ),
+        ["each pathologist", *map(number, [*(one.human_error_rate for one in first), whole[0].human_error_rate])],
     ]
 
 

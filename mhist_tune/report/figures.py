@@ -145,7 +145,7 @@ _FIGURES = (
         "votes",
         "Error rate by agreement of the seven pathologists",
         "Bars with 95% intervals: share of misclassified images at 0.5. "
-        "Diamonds: share of pathologists who voted against the majority.",
+        "Diamonds: share of pathologists who voted against the majority of the other six; a tie of these counts half.",
         lambda found: predictions.error_rates(found.report.by_votes),
     ),
     _Entry(
@@ -198,7 +198,8 @@ def compared(members: Sequence[Evidence], comparison: Comparison) -> list[Report
         ReportFigure(
             "votes",
             "Error rate by agreement of the seven pathologists",
-            "Share of misclassified images at 0.5, with 95% intervals, and of pathologists against the majority.",
+            "Share of misclassified images at 0.5, with 95% intervals, and of pathologists against the majority of the "
+            "other six; a tie of these counts half.",
             model_comparison.error_rates({member.study: member.by_votes for member in comparison.members}),
         ),
     ]

@@ -8,6 +8,7 @@ from mhist_tune.report.document import Cost, Report
 from mhist_tune.report.figures import ReportFigure
 from mhist_tune.report.threshold import FixedThreshold
 from mhist_tune.search.audit import Audit
+from mhist_tune.statistics import by_votes
 from mhist_tune.words import Rows, change, counted, duration, interval, markdown_table, number, settings, text_table
 
 TABLE_COLUMNS = (
@@ -182,9 +183,11 @@ def confirm_rows(confirmed: Confirmed) -> Rows:
 
 
 def vote_rows(report: Report) -> Rows:
-    """Return the error rate for each number of votes beside the pathologists' disagreement."""
+    """Return the error rate for each number of votes and for all images, beside each pathologist's."""
+    whole, accuracy = by_votes.overall(report.by_votes), report.metrics["accuracy"].ci95
+    of_errors = None if accuracy is None else (1 - accuracy[1], 1 - accuracy[0])
     return [
-        ["votes for SSA", "images", "error rate", "95% interval", "pathologists against"],
+        ["votes for SSA", "images", "error rate", "95% interval", "each pathologist against the other six"],
         *(
             [
                 f"{rate.votes} of 7",
@@ -195,6 +198,13 @@ def vote_rows(report: Report) -> Rows:
             ]
             for rate in report.by_votes
         ),
+        [
+            "all",
+            str(whole.n_images),
+            number(whole.error_rate),
+            interval(of_errors),
+            number(whole.human_error_rate),
+        ],
     ]
 
 

@@ -22,13 +22,22 @@ class VoteRate:
         votes: for SSA, of seven.
         n_images: with that many votes.
         error_rate: the misclassified share of them, averaged over the seeds; None where there is no image.
-        human_error_rate: the share of the pathologists who disagree with the majority, which is the label.
+        human_error_rate: the share of the pathologists who disagree with the majority of the other six.
     """
 
     votes: int
     n_images: int
     error_rate: float | None
     ci95: tuple[float, float] | None
+    human_error_rate: float
+
+
+@dataclass(frozen=True)
+class Overall:
+    """Error rates over images with any number of votes: of the model, and of one pathologist against the other six."""
+
+    n_images: int
+    error_rate: float
     human_error_rate: float
 
 
@@ -131,10 +140,42 @@ def error_rates(
                 n_images=n_images,
                 error_rate=rate,
                 ci95=interval,
-                human_error_rate=min(count, N_ANNOTATORS - count) / N_ANNOTATORS,
+                human_error_rate=human_error_rate(count),
             )
         )
     return rates
+
+
+def human_error_rate(votes: int) -> float:
+    """Return the share of the pathologists who disagree with the majority of the other six.
+
+    The label is the majority of all seven. It holds a pathologist's own vote, so comparing the pathologist with it
+    would flatter the pathologist. A tie of the other six counts half.
+
+    Args:
+        votes: for SSA, in 0..7.
+
+    >>> [round(7 * human_error_rate(votes)) for votes in range(8)]
+    [0, 1, 2, 5, 5, 2, 1, 0]
+    """
+    half = (N_ANNOTATORS - 1) / 2
+    n_wrong = 0.0
+    for own, n_same in ((1, votes), (0, N_ANNOTATORS - votes)):
+        others = votes - own  # of the other six, for SSA
+        majority = 0.5 if others == half else float(others > half)
+        n_wrong += n_same * abs(own - majority)
+    return n_wrong / N_ANNOTATORS
+
+
+def overall(rates: Sequence[VoteRate]) -> Overall:
+    """Return the error rates over all images, from those for each number of votes."""
+    shown = [(one.n_images, one.error_rate, one.human_error_rate) for one in rates if one.error_rate is not None]
+    n_images = sum(n for n, _, _ in shown)
+    return Overall(
+        n_images=n_images,
+        error_rate=sum(n * rate for n, rate, _ in shown) / n_images,
+        human_error_rate=sum(n * human for n, _, human in shown) / n_images,
+    )
 
 
 def mistakes(

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from mhist_tune.errors import StudyNotFoundError, UsageError
 from mhist_tune.report import compare, compare_text
 from mhist_tune.report.document import to_json
-from mhist_tune.statistics import paired
+from mhist_tune.statistics import by_votes, paired
 from mhist_tune.storage import studies, thumbnails
 from mhist_tune.storage.database import open_storage
 from tests.support.made_up import LABELS, create, open_test, retrain
@@ -51,8 +51,9 @@ def test_a_clear_difference_is_named_and_none_is_not(storage):
     document = compare.build(storage, ["good", "bad"])
     text = compare_text.to_text(document)
     assert "good has the higher AUROC" in text
-    by_votes = [f"{one.error_rate:.3f}" for one in document.members[1].by_votes]
-    assert ["bad", *by_votes] in [line.split() for line in text.splitlines()], "one line of error rates for each model"
+    rates = document.members[1].by_votes
+    shown = [f"{rate:.3f}" for rate in (*(one.error_rate for one in rates), by_votes.overall(rates).error_rate)]
+    assert ["bad", *shown] in [line.split() for line in text.splitlines()], "one line of error rates for each model"
     assert "Descriptive only" in text
     text = compare_text.to_text(compare.build(storage, ["good", "alike"]))
     assert "no difference shown, which is no proof of equality" in text

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from mhist_tune.mhist import MHIST_VOTES
 from mhist_tune.statistics.binary_metrics import crossed_bootstrap
-from mhist_tune.statistics.by_votes import Mistake, error_rates, mistakes
+from mhist_tune.statistics.by_votes import Mistake, error_rates, mistakes, overall
 
 
 def test_error_rates_are_rates_averaged_over_seeds():
@@ -14,10 +15,24 @@ def test_error_rates_are_rates_averaged_over_seeds():
     assert (rates[3].n_images, rates[3].error_rate, rates[3].ci95) == (0, None, None)
 
 
-def test_human_agreement_stands_beside():
-    """Of seven pathologists 0, 1, 2, 3, 3, 2, 1, 0 disagree with the majority."""
+def test_each_pathologist_is_compared_with_the_other_six():
+    """The rate is that of a loop over seven ballots, each judged by the other six, where a tie counts half."""
     rates = error_rates([0, 7], [0, 1], [[0.1, 0.9]])
-    assert [rate.human_error_rate for rate in rates] == pytest.approx([n / 7 for n in (0, 1, 2, 3, 3, 2, 1, 0)])
+    for votes, rate in enumerate(rates):
+        ballots = [1] * votes + [0] * (7 - votes)
+        wrong = []
+        for own, ballot in enumerate(ballots):
+            others = ballots[:own] + ballots[own + 1 :]
+            wrong.append(0.5 if sum(others) == 3 else float(ballot != (sum(others) > 3)))
+        assert rate.human_error_rate == pytest.approx(np.mean(wrong))
+
+
+def test_a_pathologist_errs_on_a_fifth_of_mhists_test_images():
+    """Over MHIST's published votes one pathologist agrees with the other six on .781 of the test images."""
+    votes = np.repeat(np.arange(8), MHIST_VOTES["test"])
+    found = overall(error_rates(votes, votes >= 4, [np.where(votes >= 3, 0.9, 0.1)]))
+    assert 1 - found.human_error_rate == pytest.approx(0.781, abs=5e-4)
+    assert found.error_rate == pytest.approx(MHIST_VOTES["test"][3] / 977)
 
 
 def test_interval_of_a_group_of_votes_is_that_of_its_own_images():
