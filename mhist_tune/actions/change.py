@@ -1,6 +1,6 @@
-"""What a person may change about a study under way. Each change is recorded with its author.
+"""Changes a study under way: pause, stop, extend, widen, enqueue, retry, thaw. Each change is recorded with its author.
 
-What was recorded before stays. A retry is a new slot with the old params, so the budget grows by one.
+Earlier records stay. A retry is a new slot with the old params, so the budget grows by one.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ WIDENED = "widened"
 """The kind of event that records a wider range: `field`, `before` and `after`."""
 
 _FIRST = 1
-"""Priority of slots that a person asked for: before the sampler's."""
+"""The priority of slots that a person adds with params: they are claimed before those of the sampler."""
 
 _FORM = "for example --widen learning_rate=1e-6..1e-2"
 
 
 def set_state(storage: Storage, study: Study, state: StudyState, *, by: str) -> None:
-    """Make a study active, paused or stopped. Stopping cancels the slots that nobody has begun.
+    """Make a study active, paused or stopped. Stopping cancels the slots that no worker has begun.
 
-    Workers finish the trials that were begun, and a stopped study can be retrained.
+    Workers finish the trials that were begun. A stopped study can be retrained.
     """
     studies.set_state(storage, study, state)
     n_cancelled = ledger.cancel_free(storage, study) if state == StudyState.STOPPED else 0
@@ -40,7 +40,7 @@ def set_state(storage: Storage, study: Study, state: StudyState, *, by: str) -> 
 
 
 def extend(storage: Storage, study: Study, n_trials: int, *, by: str) -> int:
-    """Add search slots, and return how many there are now.
+    """Add `n_trials` search slots, and return the number of all search slots.
 
     Raises:
         UsageError: the study is a table of rows.
@@ -52,11 +52,16 @@ def extend(storage: Storage, study: Study, n_trials: int, *, by: str) -> int:
 
 
 def widen(storage: Storage, study: Study, text: str) -> Study:
-    """Widen a searched range as `FIELD=LOW..HIGH` says, and return the study. Workers use it from their next trial on.
+    """Widen a searched range and return the changed study. Workers use the range from their next trial on.
 
-    The definition keeps the hash and the text that it was created with. Optuna's TPE models together only those params
-    whose ranges are equal in all trials, and samples a wider one by itself. `suggestions` therefore shows the sampler
-    every trial with today's ranges.
+    The definition keeps the hash and the text that it was created with. Optuna's TPE models jointly only those params
+    whose ranges are equal in all trials, and would sample a widened one independently. `suggestions` therefore shows
+    the sampler every trial with the present ranges.
+
+    Args:
+        storage: the storage of the study.
+        study: the study.
+        text: the field and its new range, as `FIELD=LOW..HIGH`.
 
     Raises:
         UsageError: the text has another form, the field is not a searched range, or the range would shrink.
@@ -68,7 +73,9 @@ def widen(storage: Storage, study: Study, text: str) -> Study:
         raise UsageError(f'{study.name} does not search "{name}"{did_you_mean(name, space)}', hint=_FORM)
     before = space[name]
     if isinstance(before, Categorical):
-        raise UsageError(f"{name} has choices, and trials with others could not be compared", hint="create a new study")
+        raise UsageError(
+            f"{name} has choices, and trials with other choices could not be compared", hint="create a new study"
+        )
     try:
         after = spaces.parse(name, {"low": _number(low), "high": _number(high), "log": before.log})
     except ValueError as error:
@@ -85,7 +92,9 @@ def widen(storage: Storage, study: Study, text: str) -> Study:
 
 
 def enqueue(storage: Storage, study: Study, params: Mapping[str, Any], *, by: str) -> int:
-    """Add one search slot that tries `params` next, and return its number; missing fields have the default's values.
+    """Add one search slot that is claimed next and tries `params`. Return its number.
+
+    Missing fields get the values of the default.
 
     Raises:
         UsageError: a field is not searched, or its value lies outside its range; the message names all such fields.
@@ -110,12 +119,12 @@ def enqueue(storage: Storage, study: Study, params: Mapping[str, Any], *, by: st
 
 
 def read_params(study: Study, texts: Mapping[str, str]) -> dict[str, Any]:
-    """Return params that a person typed, as values: a number, or the choice that has this text."""
+    """Return typed params as values: a number, or the choice with this text. Other texts stay texts."""
     return {name: _read(study.definition.space.get(name), text.strip()) for name, text in texts.items()}
 
 
 def retry(storage: Storage, study: Study, number: int, *, by: str) -> int:
-    """Add one search slot with the params of a trial that failed or was pruned, and return the slot's number.
+    """Add one search slot with the params of a trial that failed or was pruned. Return the number of the slot.
 
     Raises:
         UsageError: there is no such trial, it has not ended, it waits at a rung, or it is complete.
@@ -128,7 +137,7 @@ def retry(storage: Storage, study: Study, number: int, *, by: str) -> int:
             hint=f"continue it: mhist-tune thaw {study.name} {number}",
         )
     if slot.outcome is None or slot.outcome.is_complete:
-        state = "complete" if slot.outcome else "still at work"
+        state = "complete" if slot.outcome else "still running"
         raise UsageError(f"trial {number} is {state}; only a failed or pruned one is tried again")
     params = slot.outcome.params or slot.payload.params or _optuna_params(storage, slot)
     payload = SearchPayload(params=params or None, retry_of=number)
@@ -160,7 +169,7 @@ def _read(dimension: Dimension | None, text: str) -> Any:
 
 
 def _optuna_params(storage: Storage, slot: SearchSlot) -> dict[str, Any]:
-    """Return a failed trial's params from Optuna, since its outcome has none."""
+    """Return the params that Optuna has of a failed trial whose outcome has none."""
     if slot.trial_id is None:
         return {}
     trial_id = slot.trial_id
@@ -169,7 +178,7 @@ def _optuna_params(storage: Storage, slot: SearchSlot) -> dict[str, Any]:
 
 def _refuse_table(study: Study) -> None:
     if study.definition.rows:
-        raise UsageError(f"{study.name} is a table of rows, which has nothing to search on", hint="write another table")
+        raise UsageError(f"{study.name} is a table of rows, which has nothing to search", hint="write another table")
 
 
 def _number(text: str) -> int | float:

@@ -1,4 +1,4 @@
-"""Creating a study. Every mistake in it is found before anything is written."""
+"""Creates a study. Every mistake in its definition is found before anything is written."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,23 +25,24 @@ from mhist_tune.training import models
 from mhist_tune.training.subsets import training_indices
 
 N_WARM = 3
-"""The number of trials of another study that are tried first."""
+"""The number of another study's trials that a warm start tries first."""
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedStudy:
     """A study that can be created.
 
     Attributes:
-        image_sets: by name, the rows [name, label, votes, group or None] of the validation split and the folds.
-        weight_files: the hash of each weight file.
+        image_sets: the rows [name, label, votes, group or None] of the parts of the validation split and of each fold,
+            by the name of the part.
+        weight_files: the SHA-256 of each weight file.
     """
 
     image_sets: dict[str, list[list[Any]]]
     weight_files: dict[str, str]
 
 
-def prepare(definition: StudyDefinition, data_root: Path) -> Prepared:
+def prepare(definition: StudyDefinition, data_root: Path) -> PreparedStudy:
     """Check the definition against the models and the data, and cut the validation split and folds.
 
     Raises:
@@ -70,7 +71,7 @@ def prepare(definition: StudyDefinition, data_root: Path) -> Prepared:
         [name, int(label), int(votes), group]
         for name, label, votes, group in zip(train.names, train.labels, train.votes, groups, strict=True)
     ]
-    return Prepared(
+    return PreparedStudy(
         {name: [rows[index] for index in indices] for name, indices in parts.items()},
         {hp.weights: sha256 for hp in corners if (sha256 := models.weights_identity(hp.weights))},
     )
@@ -79,10 +80,10 @@ def prepare(definition: StudyDefinition, data_root: Path) -> Prepared:
 def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> Study:
     """Check the definition against the models and the data, cut the validation split and folds, and store the study.
 
-    The same definition again changes nothing and returns the study.
+    A second call with the same definition changes nothing and returns the study.
 
     Raises:
-        UsageError: as `prepare`, or the name is taken.
+        UsageError: as in `prepare`, or the name is taken.
         DataError: the data set is missing or damaged.
     """
     prepared = prepare(definition, data_root)
@@ -95,7 +96,7 @@ def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> St
 
 
 def warm_start(storage: Storage, name: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the params of the best trials of a study, and a JSON-safe record of their origin.
+    """Return the params of the `N_WARM` best trials of a study, and a JSON-safe record of their origin.
 
     Raises:
         UsageError: none of its trials is complete, or it is a table.
@@ -120,15 +121,15 @@ def warm_start(storage: Storage, name: str) -> tuple[list[dict[str, Any]], dict[
 def _folds(definition: StudyDefinition, train: Annotations) -> dict[str, Int64Array]:
     """Return the folds of `[confirm]` and the validation part of their inner splits, as indices by name.
 
-    The seeds differ from the validation split's, so that a finalist is not scored on the images that it was chosen by.
+    Their seeds differ from that of the validation split: the images that chose a finalist do not score it.
     """
     if not definition.confirm:
         return {}
     seed, n_folds = definition.split_seed, definition.confirm["n_folds"]
-    found: dict[str, Int64Array] = {}
+    indices: dict[str, Int64Array] = {}
     folds = split_folds(train.votes, train.labels, train.groups, n_folds=n_folds, seed=derive_seed(seed, "folds"))
-    for fold, held_out in enumerate(folds):
-        outside = np.setdiff1d(np.arange(len(train.names)), held_out)
+    for fold, in_fold in enumerate(folds):
+        outside = np.setdiff1d(np.arange(len(train.names)), in_fold)
         _, inner = split_train(
             train.votes[outside],
             train.labels[outside],
@@ -136,19 +137,19 @@ def _folds(definition: StudyDefinition, train: Annotations) -> dict[str, Int64Ar
             val_fraction=definition.val_fraction,
             seed=derive_seed(seed, "inner", fold),
         )
-        found |= {fold_set(fold): held_out, inner_set(fold): outside[inner]}
-    return found
+        indices |= {fold_set(fold): in_fold, inner_set(fold): outside[inner]}
+    return indices
 
 
 def _trained_on(parts: Mapping[str, Int64Array], definition: StudyDefinition, n_images: int) -> list[Int64Array]:
-    """Return the images that the search trains on, and those of each inner split, the fewest that anything does."""
+    """Return the training images, as indices, of the search and of each inner split. No training has fewer."""
     n_folds = definition.confirm["n_folds"] if definition.confirm else 0
     left_out = [np.concatenate([parts[fold_set(fold)], parts[inner_set(fold)]]) for fold in range(n_folds)]
-    return [parts["train"], *(np.setdiff1d(np.arange(n_images), one) for one in left_out)]
+    return [parts["train"], *(np.setdiff1d(np.arange(n_images), indices) for indices in left_out)]
 
 
 def _corners(definition: StudyDefinition) -> list[dict[str, Any]]:
-    """Return a table's rows; of a search, params that together name every choice and the bounds of whole numbers."""
+    """Return the params of a table's rows. For a search, return params that cover every choice and integer bound."""
     if definition.rows:
         return [dict(row.params) for row in definition.rows]
     default = definition.default_params()

@@ -1,7 +1,6 @@
-"""Deleting a study: every place is opened first, then the files go, and the rows go last.
+"""Deletes a study with its files. Every place is opened first; then the files are removed, and the rows last.
 
-While its rows stand, a study can be found by its name. A deletion that was killed, or that failed, is therefore
-repeated by the same command.
+A study with rows can be found by its name. The same command therefore completes a deletion that was killed or failed.
 """
 
 import contextlib
@@ -19,13 +18,13 @@ def delete(storage: Storage, study: Study, *, checkpoints: str | None = None) ->
     """Delete a study with all its records, checkpoints, kept weights and small test images; reports stay.
 
     Args:
-        storage: where the study is.
+        storage: the storage of the study.
         study: the study.
         checkpoints: the place of its checkpoints, see `open_files`; None for the storage folder and every place
             that a worker has recorded.
 
     Returns:
-        The recorded places on other machines, whose files stay.
+        The recorded places on other machines. Their files stay.
 
     Raises:
         UsageError: a place cannot be read; nothing is deleted.
@@ -33,26 +32,26 @@ def delete(storage: Storage, study: Study, *, checkpoints: str | None = None) ->
     """
     places, unreachable = _places(storage, study, checkpoints)
     artifacts = optuna_attrs.artifacts(storage, study)
-    with _explained(study):
+    with _errors_explained(study):
         for files in places:
-            files.sizes(f"{study.folder_name}/")  # a place that does not answer ends the deletion here
+            files.sizes(f"{study.folder_name}/")  # raises here if the place does not answer
         _remove_files(storage, study, places, artifacts)
     studies.delete_study(storage, study)
-    with _explained(study):
-        _remove_files(storage, study, places, artifacts)  # those that a worker wrote in the meantime
+    with _errors_explained(study):
+        _remove_files(storage, study, places, artifacts)  # files that a worker wrote in the meantime
     return unreachable
 
 
 def _places(storage: Storage, study: Study, checkpoints: str | None) -> tuple[list[Files], list[str]]:
-    """Return the places of checkpoints that are reached from here, and the names of the others."""
+    """Return the files at the places that this machine can read, and the names of the other places."""
     default = open_files(checkpoints, storage.root)
     if checkpoints is not None:
         return [default], []
     events = event_log.events(storage, study, kind=event_log.CHECKPOINT)
     recorded = sorted({str(event.detail["place"]) for event in events} - {default.place})
     opened = {place: open_recorded(place) for place in recorded}
-    reached = [files for files in opened.values() if files is not None]
-    return [default, *reached], [place for place, files in opened.items() if files is None]
+    readable = [files for files in opened.values() if files is not None]
+    return [default, *readable], [place for place, files in opened.items() if files is None]
 
 
 def _remove_files(storage: Storage, study: Study, places: Sequence[Files], artifacts: Set[str]) -> None:
@@ -65,7 +64,7 @@ def _remove_files(storage: Storage, study: Study, places: Sequence[Files], artif
 
 
 @contextlib.contextmanager
-def _explained(study: Study) -> Iterator[None]:
+def _errors_explained(study: Study) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Checks of this machine, its data and its database. No check depends on another."""
+"""Checks this machine, the storage, the place of the checkpoints and the data set. No check depends on another."""
 
 import io
 import os
@@ -36,7 +36,13 @@ _SQLITE_WORKERS = 16
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check; `hint` says what to do about a warning or a failure."""
+    """The result of one check.
+
+    Attributes:
+        name: what was checked.
+        found: the result in words.
+        hint: what to do about a warning or a failure.
+    """
 
     name: str
     state: Literal["ok", "warn", "fail"]
@@ -45,7 +51,13 @@ class Check:
 
 
 def examine(storage_url: str, data_root: Path | None, checkpoints: str | None = None) -> list[Check]:
-    """Return every check of this machine, of the storage, of the place for checkpoints and of the data set."""
+    """Return the checks of this machine, of the data set, of the storage and of the place of the checkpoints.
+
+    Args:
+        storage_url: see `open_storage`. It is not created if it is missing.
+        data_root: the folder of the data set; None for none.
+        checkpoints: see `open_files`; None to leave it out.
+    """
     checks = [_python(), *_devices(), _shared_memory()]
     fingerprint = None
     if data_root is None:
@@ -90,7 +102,7 @@ def _python() -> Check:
 def _devices() -> Iterator[Check]:
     name = f"torch {torch.__version__}"
     if not torch.cuda.is_available():
-        advice = "a search on a GPU is far faster; with one here, see that its driver and torch fit together"
+        advice = "a search on a GPU is far faster; if this machine has one, install the torch that fits its driver"
         yield Check(name, "warn", "no CUDA device, so workers run on the CPU", advice)
         return
     for index in range(torch.cuda.device_count()):
@@ -101,9 +113,9 @@ def _devices() -> Iterator[Check]:
         except RuntimeError as error:
             yield Check(label, "fail", f"{error}".splitlines()[0], "see nvidia-smi, or leave it out with --devices")
             continue
-        found = f"{torch.cuda.get_device_name(index)}, {free / _GB:.1f} of {total / _GB:.1f} GB free, {name}"
-        hint = None if free > total / 2 else "somebody else uses most of its memory"
-        yield Check(label, "warn" if hint else "ok", found, hint)
+        text = f"{torch.cuda.get_device_name(index)}, {free / _GB:.1f} of {total / _GB:.1f} GB free, {name}"
+        hint = None if free > total / 2 else "other processes use most of its memory"
+        yield Check(label, "warn" if hint else "ok", text, hint)
 
 
 def _shared_memory() -> Check:
@@ -121,19 +133,19 @@ def _database(storage: Storage) -> Iterator[Check]:
 
     answers_s, differences_s = [], []
     for _ in range(_N_PINGS):
-        asked, clock = time.perf_counter(), time.time()
+        started, clock = time.perf_counter(), time.time()
         now = storage.now()
-        answers_s.append(time.perf_counter() - asked)
+        answers_s.append(time.perf_counter() - started)
         differences_s.append(now - clock - answers_s[-1] / 2)
     latency_s = statistics.median(answers_s)
     slow = "every epoch makes about five round trips; put the database nearer to the workers"
     hint = slow if latency_s > _LATENCY_S else None
     yield Check("latency", "warn" if hint else "ok", f"{1000 * latency_s:.1f} ms for an answer", hint)
     difference_s = statistics.median(differences_s)
-    advice = "leases use the database's clock alone, but times shown will look odd: synchronize the clocks (NTP)"
+    advice = "leases use the database's clock alone, but times on pages will be wrong: synchronize the clocks (NTP)"
     is_off = abs(difference_s) > _CLOCKS_S
-    found = f"the database's is {difference_s:+.1f} s from this machine's"
-    yield Check("clocks", "warn" if is_off else "ok", found, advice if is_off else None)
+    text = f"the database's is {difference_s:+.1f} s from this machine's"
+    yield Check("clocks", "warn" if is_off else "ok", text, advice if is_off else None)
     if storage.dialect == "sqlite":
         yield _sqlite_workers(storage)
 
@@ -142,11 +154,11 @@ def _sqlite_workers(storage: Storage) -> Check:
     now = storage.now()
     alive = [worker for worker in load_workers(storage) if now - worker["seen_at"] < 600]
     others = {worker["host"] for worker in alive} - {socket.gethostname()}
-    found = f"{len(alive)} seen within ten minutes"
+    text = f"{len(alive)} seen within ten minutes"
     hint = "share PostgreSQL instead: --storage postgresql://USER@HOST/DATABASE"
     if others:
-        return Check("workers", "fail", f"{found}, some on other hosts ({', '.join(sorted(others))})", hint)
-    return Check("workers", "ok", found) if len(alive) <= _SQLITE_WORKERS else Check("workers", "warn", found, hint)
+        return Check("workers", "fail", f"{text}, some on other hosts ({', '.join(sorted(others))})", hint)
+    return Check("workers", "ok", text) if len(alive) <= _SQLITE_WORKERS else Check("workers", "warn", text, hint)
 
 
 def _folder(root: Path) -> Check:
@@ -159,10 +171,12 @@ def _folder(root: Path) -> Check:
         free_gb = shutil.disk_usage(root).free / _GB
     except OSError as error:
         return Check("folder", "fail", f"{root} cannot be written: {error.strerror}", "make it writable")
-    found = f"{root} is writable, {free_gb:.1f} GB free"
+    text = f"{root} is writable, {free_gb:.1f} GB free"
     if free_gb < _CHECKPOINTS_GB:
-        return Check("folder", "warn", found, "checkpoints of large models need more; training pauses on a full disk")
-    return Check("folder", "ok", found)
+        return Check(
+            "folder", "warn", text, "checkpoints of large models need more; training waits while the disk is full"
+        )
+    return Check("folder", "ok", text)
 
 
 def _checkpoints(place: str) -> Check:
@@ -177,7 +191,7 @@ def _checkpoints(place: str) -> Check:
     except OSError as error:
         return Check("checkpoints", "fail", f"{place} cannot be used: {error}", "make it readable and writable")
     if not is_same:
-        return Check("checkpoints", "fail", f"{place} gives back something else than was written", "use another store")
+        return Check("checkpoints", "fail", f"{place} returns something else than was written", "use another store")
     return Check("checkpoints", "ok", f"{place} can be written and read")
 
 

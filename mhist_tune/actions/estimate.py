@@ -1,4 +1,4 @@
-"""Estimate the time and space that a study needs, and the differences that it can show: `create-study --dry-run`."""
+"""Estimates the time, the space and the power of a study: `create-study --dry-run`."""
 
 import math
 from collections.abc import Mapping
@@ -25,14 +25,14 @@ from mhist_tune.training.probe import resolve
 _SUPPOSED_F1, _SUPPOSED_CORRELATION = 0.75, 0.5
 _Z = 1.96
 _BYTES_PER_PARAMETER = 4 * 4  # float32: the weights, AdamW's two moments, and the weights of the best epoch
-_N_GENERATIONS = 2  # of checkpoints, that each running trial keeps
+_N_GENERATIONS = 2  # checkpoints that each running trial keeps
 _BYTES_PER_EPOCH = 1000
 _OVER = ("random_over", "smote", "adasyn")
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Images of a study's search: those that train and validate, and how many of each are SSA."""
+    """Numbers of images that a search trains and validates on, and of those that are SSA."""
 
     train: int
     train_positive: int
@@ -43,17 +43,17 @@ class Counts:
 def estimate(
     definition: StudyDefinition, counts: Counts, storage: Storage | None, device: torch.device
 ) -> dict[str, Any]:
-    """Return a JSON-safe estimate of the search and of confirming its finalists.
+    """Return a JSON-safe estimate of the search and of the confirmation of its finalists.
 
-    Earlier studies in `storage` give the seconds of an epoch, if their model and image size are the same. Those with
-    the same pruner give the share of the epochs that are trained. Without such studies a short probe on `device` gives
+    Earlier studies in `storage` with the same model and image size give the seconds of an epoch. Those with the same
+    pruner and number of epochs give the share of epochs that are trained. Without them a short probe on `device` gives
     the seconds, and every epoch is counted.
 
     Args:
-        definition: of the study.
-        counts: of its images.
-        storage: with earlier studies; None for none.
-        device: to train on.
+        definition: the definition of the study.
+        counts: the numbers of its images.
+        storage: the storage of earlier studies; None for none.
+        device: the device to train on.
     """
     hp = definition.hyperparameters(definition.default_params())
     n_slots = len(definition.slot_payloads())
@@ -62,7 +62,7 @@ def estimate(
     share = shares[-1] if shares else 1.0
     source = "earlier studies" if seconds else "a probe"
     per_epoch_s = seconds[-1] if seconds else _probed_s(hp, counts, device)
-    n_confirming = finalists.n_trainings(definition)
+    n_trainings = finalists.n_trainings(definition)
     n_parameters = sum(parameter.numel() for parameter in _random(hp).parameters())
     return {
         "study": definition.name,
@@ -72,7 +72,7 @@ def estimate(
         "seconds_per_epoch": per_epoch_s,
         "seconds_from": source,
         "device_hours": most * share * per_epoch_s / 3600,
-        "confirm": {"n_trainings": n_confirming, "device_hours": n_confirming * hp.epochs * per_epoch_s / 3600},
+        "confirm": {"n_trainings": n_trainings, "device_hours": n_trainings * hp.epochs * per_epoch_s / 3600},
         "n_waiting": _n_waiting(definition.pruner, n_slots, hp.epochs),
         "checkpoint_bytes": n_parameters * _BYTES_PER_PARAMETER * _N_GENERATIONS,
         "database_bytes": most * _BYTES_PER_EPOCH + n_slots * counts.val * 8,
@@ -104,7 +104,7 @@ def to_text(document: Mapping[str, Any]) -> str:
     expected = (
         f"about {epochs['expected']} of {epochs['most']} (as earlier studies with this pruner)"
         if epochs["known_from_earlier"]
-        else f"at most {epochs['most']}, fewer by what is pruned"
+        else f"at most {epochs['most']}, fewer if trials are pruned"
     )
     waiting = f" or waits, about {document['n_waiting']} of them" if document["n_waiting"] else ""
     return "\n".join(
@@ -116,7 +116,7 @@ def to_text(document: Mapping[str, Any]) -> str:
             f"(from {document['seconds_from']})",
             f"confirm    {confirm['n_trainings']} trainings of finalists, {confirm['device_hours']:.2g} hours at most"
             if confirm["n_trainings"]
-            else "confirm    nothing: the search's best is taken as it comes",
+            else "confirm    nothing: the best trial of the search is the final choice",
             f"disk       {document['checkpoint_bytes'] / 1e6:.0f} MB of checkpoints for each trial that runs{waiting}, "
             f"{document['database_bytes'] / 1e6:.0f} MB in the database",
             f"can show   differences in F1 from about {document['smallest_f1_difference']:.3f} on: smaller ones "
@@ -126,36 +126,36 @@ def to_text(document: Mapping[str, Any]) -> str:
 
 
 def _n_waiting(pruner: Mapping[str, Any], n_slots: int, n_epochs: int) -> int:
-    """Return roughly how many trials can wait at rungs. The number is exact for the first rung, see `promotion`."""
+    """Return roughly the number of trials that can wait at rungs. It is exact for the first rung, see `promotion`."""
     if pruner["name"] != "promotion":
         return 0
     return sum(n_slots // pruner["reduction_factor"] ** rank for rank, _ in enumerate(rungs(pruner, n_epochs), 1))
 
 
 def _earlier(definition: StudyDefinition, counts: Counts, storage: Storage | None) -> tuple[list[float], list[float]]:
-    """Return two lists from earlier studies: shares of epochs that this pruner left, and seconds of such an epoch."""
+    """Return two lists over earlier studies: shares of epochs trained with this pruner, and seconds of an epoch."""
     if storage is None:
         return [], []
     shares, seconds = [], []
-    mine = {**definition.fixed, **definition.default_params()}
+    params = {**definition.fixed, **definition.default_params()}
     for study in studies.list_studies(storage):
         other = study.definition
-        theirs = {**other.fixed, **other.default_params()}
+        other_params = {**other.fixed, **other.default_params()}
         done = [slot.slot for slot in ledger.slots(storage, study, Stage.SEARCH) if slot.state == SlotState.DONE]
-        found = [epochs_of(storage, study, Stage.SEARCH, slot) for slot in done]
-        if not any(found):
+        epochs = [epochs_of(storage, study, Stage.SEARCH, slot) for slot in done]
+        if not any(epochs):
             continue
-        if other.pruner == definition.pruner and theirs["epochs"] == mine["epochs"]:
-            shares.append(sum(map(len, found)) / (len(found) * theirs["epochs"]))
-        if all(theirs[name] == mine[name] for name in ("model", "image_size")):
+        if other.pruner == definition.pruner and other_params["epochs"] == params["epochs"]:
+            shares.append(sum(map(len, epochs)) / (len(epochs) * other_params["epochs"]))
+        if all(other_params[name] == params[name] for name in ("model", "image_size")):
             n_train = len(image_rows(storage, study, "train").names)
-            spent = [row.metrics.get("elapsed_s") or 0.0 for rows in found for row in rows]
+            spent = [row.metrics.get("elapsed_s") or 0.0 for rows in epochs for row in rows]
             seconds.append(sum(spent) / len(spent) * counts.train / n_train)
     return shares, seconds
 
 
 def _probed_s(hp: Hyperparameters, counts: Counts, device: torch.device) -> float:
-    """Return the seconds of an epoch, measured on noise with a model with random weights."""
+    """Return the seconds of an epoch, measured with random weights on images of noise."""
     n = 2 * min(32, hp.effective_batch_size)
     generator = torch.Generator().manual_seed(0)
     images = ImageSet(
@@ -168,7 +168,7 @@ def _probed_s(hp: Hyperparameters, counts: Counts, device: torch.device) -> floa
     tried = replace(hp, weights="random", freeze="none", sampling="none", exclude_votes=(), n_per_class=0, epochs=2)
     rates: list[float] = []
 
-    def note(result: EpochResult) -> None:
+    def add_rate(result: EpochResult) -> None:
         rates.append(float(result.metrics["images_per_s"] or 1.0))
 
     fit(
@@ -178,7 +178,7 @@ def _probed_s(hp: Hyperparameters, counts: Counts, device: torch.device) -> floa
         seed=0,
         device=device,
         checkpoint=None,
-        on_epoch=note,
+        on_epoch=add_rate,
         on_step=lambda n_done, n_images: None,
     )
     n_negative = counts.train - counts.train_positive

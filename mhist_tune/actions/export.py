@@ -1,4 +1,4 @@
-"""Export a study's retrained model: a folder with its weights, preprocessing, threshold and model card."""
+"""Writes a retrained model into a folder, with preprocessing, threshold and model card."""
 
 import hashlib
 import json
@@ -20,25 +20,25 @@ from mhist_tune.writing import output_folder
 
 
 def write(storage: Storage, study_name: str, folder: Path) -> dict[str, Any]:
-    """Write the first seed of the retrained model that the report is about, and return its description.
+    """Write the first seed of the reported model into `folder`, and return its description as JSON-safe values.
 
     Raises:
-        StudyNotFoundError: no such study.
-        UsageError: nothing is retrained, its weights are not here, or the folder cannot be written.
+        StudyNotFoundError: there is no such study.
+        UsageError: no retraining has finished, this machine has no weights of it, or the folder cannot be written.
     """
-    found = evidence.load(storage, study_name)
+    reported = evidence.load(storage, study_name)
     report = build.build(storage, study_name)
-    payload = replace(found.payload, seed=kept_weights.SEED)
-    path = kept_weights.path_of(storage, found.study, payload)
+    payload = replace(reported.payload, seed=kept_weights.SEED)
+    path = kept_weights.path_of(storage, reported.study, payload)
     try:
         weights = path.read_bytes()
     except OSError as error:
         raise UsageError(
             f"the weights of trial {payload.trial} of {study_name}, seed {payload.seed}, are not at {path}",
-            hint="export where that seed was trained, or train it once more: "
+            hint="export on the machine that trained this seed, or train it once more: "
             f"mhist-tune verify {study_name} --data DIR",
         ) from error
-    description = _describe(report, studies.hyperparameters(found.study, payload.params), payload, weights)
+    description = _describe(report, studies.hyperparameters(reported.study, payload.params), payload, weights)
     with output_folder(folder, "the model"):
         (folder / WEIGHTS).write_bytes(weights)
         (folder / CARD).write_text(model_card.render(report, description), encoding="utf-8")

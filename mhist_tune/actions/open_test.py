@@ -1,10 +1,11 @@
-"""Recording an opening of the test partition, which is the only way to a result on it.
+"""Records an opening of the test partition, which comes before every result on it.
 
 `open_test` writes the opening to the database before any test image is decoded. It fixes the trial, the seeds, and the
-default that is retrained beside the trial. The same set again is the same opening; any other set needs a reason.
+default that is retrained beside the trial. A second call with the same set returns the same opening; any other set
+needs a reason.
 
-`open_rows` opens it for early-stopped models of a table's rows, so that they can be compared with published tables of
-such models. They are descriptive: their stage is their own, and no report of a study uses it.
+`open_rows` records one for early-stopped models of a table's rows, so that they can be compared with published tables
+of such models. These results are descriptive: they have a stage of their own, and no report of a study uses it.
 """
 
 import getpass
@@ -36,19 +37,22 @@ def open_test(
     n_seeds: int = N_SEEDS,
     again: str | None = None,
 ) -> int:
-    """Record the opening of the test partition for one trial and its seeds, and add one slot for each; return its id.
+    """Record an opening for one trial and its seeds, and add a slot for each seed. Return the id of the opening.
 
     If the study's default is confirmed, the opening includes the same seeds of the default: one opening then measures
-    the gain from tuning. The same trial and seeds again are the same opening, and add nothing.
+    the gain from tuning. A second call with the same trial and seeds returns the same opening and adds nothing.
 
     Args:
+        storage: the storage of the study.
+        study: the study.
+        data_root: the folder of the data set.
         trial: the number of the search trial. None for the final choice: the best confirmed trial, or the best trial of
             a study that confirms none.
         n_seeds: the number of seeds, 0 to n_seeds - 1.
         again: the reason for opening the test partition for another trial or other seeds.
 
     Raises:
-        UsageError: the trial is not complete, or another opening stands and no reason is given.
+        UsageError: the trial is not complete, or there is another opening and no reason is given.
         DataError: the test images are missing or damaged.
     """
     searched = ledger.slots(storage, study, Stage.SEARCH)
@@ -56,7 +60,7 @@ def open_test(
     chosen = _choose(study, searched, confirmation) if trial is None else trial
     default = confirmation.default.candidate.trial if confirmation and confirmation.default else None
     trials = [chosen] if default in (None, chosen) else [chosen, default]
-    slots = [_complete(study, searched, one, confirmation) for one in trials if one is not None]
+    slots = [_complete(study, searched, number, confirmation) for number in trials if number is not None]
     seeds = list(range(n_seeds))
     payloads = [_payload(study, searched, confirmation, slot, seed) for slot in slots for seed in seeds]
     fixed_set = {"trial": chosen, "seeds": seeds}
@@ -72,17 +76,20 @@ def open_rows(
     n_seeds: int | None = None,
     again: str | None = None,
 ) -> int:
-    """Record one opening for early-stopped models of a table's rows, and add a slot for each row and seed.
+    """Record an opening for early-stopped models of a table's rows, add a slot for each row and seed, return its id.
 
-    The same rows and seeds again are the same opening, and add nothing.
+    A second call with the same rows and seeds returns the same opening and adds nothing.
 
     Args:
+        storage: the storage of the study.
+        study: the study.
+        data_root: the folder of the data set.
         trials: a trial of each row; if empty, every row with a complete training.
         n_seeds: the number of seeds, 0 to n_seeds - 1; None for the table's number.
         again: as for `open_test`.
 
     Raises:
-        UsageError: the study is a search, a trial is not complete, or another opening stands and no reason is given.
+        UsageError: the study is a search, a trial is not complete, or there is another opening and no reason is given.
         DataError: the test images are missing or damaged.
     """
     if not study.definition.rows:
@@ -115,7 +122,7 @@ def _choose(study: Study, searched: Sequence[ledger.SearchSlot], confirmation: C
     """Return the number of the trial that is the final choice.
 
     Raises:
-        UsageError: something is still to be searched or confirmed, or no trial is complete.
+        UsageError: the search or the confirmation is not finished, or no trial is complete.
     """
     _require_finished(study, searched)
     if confirmation and confirmation.n_open:
@@ -140,7 +147,7 @@ def _require_finished(study: Study, slots: Sequence[ledger.SearchSlot]) -> None:
 def _complete(
     study: Study, slots: Sequence[ledger.SearchSlot], trial: int, confirmation: Confirmation | None = None
 ) -> ledger.SearchSlot:
-    """Return the search slot of a trial, which must be complete or, as a pruned default can be, confirmed."""
+    """Return the search slot of a trial, which must be complete or confirmed. A pruned default can be confirmed."""
     slot = next((slot for slot in slots if slot.trial_number == trial), None)
     is_confirmed = confirmation is not None and confirmation.of_trial(trial) is not None
     if slot is None or not (is_confirmed or selection.is_complete(slot)):
@@ -161,7 +168,7 @@ def _open(
     again: str | None,
     default: int | None = None,
 ) -> int:
-    """Return the opening of this set with any default beside it. Record it if there is none."""
+    """Return the id of the opening of this set, whatever default it has. Record it if there is none."""
     from mhist_tune.data import holdout  # imports torch
 
     openings = load_openings(storage, study)
@@ -171,7 +178,7 @@ def _open(
     if openings and not again:
         raise UsageError(
             f"the test partition was opened for another trial or other seeds of {study.name}",
-            hint="look at it again only with a reason: --again REASON",
+            hint="to open it again, give a reason: --again REASON",
         )
     return record_opening(
         storage,
@@ -193,14 +200,15 @@ def _payload(
     chosen: ledger.SearchSlot,
     seed: int,
 ) -> RetrainPayload:
-    """Return what one retraining slot needs.
+    """Return the payload of one retraining slot.
 
-    The stop epoch is the confirmed one, or else the median best epoch of the search over equal configurations.
+    The stop epoch is the confirmed one; without a confirmation, the median best epoch of the search trials with equal
+    params.
     """
     outcome = chosen.outcome
     finalist = confirmation.of_trial(chosen.trial_number) if confirmation and chosen.trial_number is not None else None
     params = finalist.candidate.params if finalist else selection.params_of(chosen)
-    same = [
+    best_epochs = [
         selection.best_epoch_of(slot)
         for slot in searched
         if selection.is_complete(slot) and selection.params_of(slot) == params
@@ -209,7 +217,7 @@ def _payload(
         trial=_number_of(chosen),
         params=params,
         seed=seed,
-        stop_epoch=finalist.stop_epoch if finalist else int(statistics.median_low(same)),
+        stop_epoch=finalist.stop_epoch if finalist else int(statistics.median_low(best_epochs)),
         best_epoch=outcome.best_epoch if outcome else None,
         stopped_epoch=outcome.stopped_epoch if outcome else None,
         configured_epochs=study.definition.hyperparameters(params).epochs,

@@ -1,4 +1,4 @@
-"""Repeating a report: its numbers are recomputed from the stored predictions, and one seed is trained once more.
+"""Recomputes a report from the stored predictions and trains one seed once more.
 
 Each comparison says whether the values agree bitwise, agree within a tolerance, or differ.
 """
@@ -30,7 +30,7 @@ TOLERANCE = 1e-6
 """The largest difference that counts as agreement: another library version or processor may round differently."""
 
 _NOT_COMPARED = ("result", "caveats", "methods", "references", "commands", "versions", "predictions")
-"""Keys of a report that hold sentences and names. Another version may word them differently for the same numbers."""
+"""Keys of a report with sentences and names. Another version may word them differently for the same numbers."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,10 @@ class Comparison:
     """One comparison of two lists of values.
 
     Attributes:
+        what: the values that are compared.
         state: bitwise, within tolerance, differs, or not compared.
-        max_difference: the largest of two numbers; None where none were compared.
+        max_difference: the largest difference between two numbers; None if no numbers were compared.
+        detail: further words; may be empty.
     """
 
     what: str
@@ -52,12 +54,16 @@ def of_records(storage: Storage, study_name: str, folder: Path) -> list[Comparis
     """Compare the report that was written into `folder` with one recomputed from the stored predictions.
 
     Raises:
-        StudyNotFoundError: no such study.
+        StudyNotFoundError: there is no such study.
         UsageError: no retraining has finished.
     """
-    found = evidence.load(storage, study_name)
+    reported = evidence.load(storage, study_name)
     again = asdict(build.build(storage, study_name))
-    return [_written(folder / "report.json", again), _predictions(folder / "predictions.csv", found), _aurocs(found)]
+    return [
+        _written(folder / "report.json", again),
+        _predictions(folder / "predictions.csv", reported),
+        _aurocs(reported),
+    ]
 
 
 def of_training(
@@ -72,33 +78,40 @@ def of_training(
     """Train the first finished seed of the reported opening once more, and compare it with what was recorded.
 
     Args:
-        devices: those of the retraining (`devices.parse_devices`). The training runs on the first one, with as many
+        storage: the storage of the study.
+        study_name: the name of the study.
+        data_root: the folder of the data set.
+        devices: the devices of the retraining, see `parse_devices`. The training runs on the first one, with as many
             threads as a worker of the retraining had.
+        per_device: the number of workers on each device in the retraining; see `parse_devices`.
+        emit: receives events.
+        stop: the request to stop.
 
     Raises:
-        StudyNotFoundError: no such study.
-        UsageError: no retraining has finished, or there is no such device.
-        DataError: the data set is not the study's.
+        StudyNotFoundError: there is no such study.
+        UsageError: no retraining has finished, or this machine has no such device.
+        DataError: the data set is not that of the study.
+        Interrupted: a signal asked to stop.
     """
-    found = evidence.load(storage, study_name)
-    study = found.study
+    reported = evidence.load(storage, study_name)
+    study = reported.study
     names = parse_devices(devices, per_device)
     torch.set_num_threads(max(1, n_cores() // len(names)))
     session = open_session(storage, study, data_root=data_root, device=names[0], worker="verify", emit=emit, stop=stop)
-    slot, stored = found.slots[0], found.probabilities[0]
+    slot, stored = reported.slots[0], reported.probabilities[0]
     losses: list[float | None] = []
 
-    def hear(result: EpochResult) -> None:
+    def add_epoch(result: EpochResult) -> None:
         losses.append(result.metrics["train_loss"])
-        shown = {"stage": slot.stage, "slot": slot.slot, "trial": slot.payload.trial}
+        fields = {"stage": slot.stage, "slot": slot.slot, "trial": slot.payload.trial}
         session.emit(
-            "epoch", study=study.name, **shown, epoch=result.epoch, epochs=slot.payload.stop_epoch, **result.metrics
+            "epoch", study=study.name, **fields, epoch=result.epoch, epochs=slot.payload.stop_epoch, **result.metrics
         )
 
-    probabilities = retrain.rerun(session, slot.payload, hear)
+    probabilities = retrain.rerun(session, slot.payload, add_epoch)
     recorded = [row.metrics["train_loss"] for row in epochs_of(storage, study, slot.stage, slot.slot)]
     seed = f"seed {slot.payload.seed}, trained again on {session.device}"
-    aurocs = [binary_metrics.metrics_of(found.images.labels, row)["auroc"] for row in (stored, probabilities)]
+    aurocs = [binary_metrics.metrics_of(reported.images.labels, row)["auroc"] for row in (stored, probabilities)]
     comparisons = [
         _compared(f"{seed}: training loss of {len(losses)} epochs", losses, recorded),
         _compared(
@@ -114,7 +127,7 @@ def of_training(
 
 
 def is_repeated(comparisons: Sequence[Comparison]) -> bool:
-    """Return whether nothing differs."""
+    """Return whether no comparison differs."""
     return all(comparison.state != "differs" for comparison in comparisons)
 
 
@@ -131,7 +144,7 @@ def to_document(study_name: str, comparisons: Sequence[Comparison]) -> dict[str,
 def to_text(comparisons: Sequence[Comparison]) -> str:
     """Return one line for each comparison."""
     width = max(len(comparison.state) for comparison in comparisons)
-    lines = (f"{one.state.ljust(width)}  {one.what}: {one.detail}" for one in comparisons)
+    lines = (f"{comparison.state.ljust(width)}  {comparison.what}: {comparison.detail}" for comparison in comparisons)
     return "\n".join(line.removesuffix(": ") for line in lines)
 
 
@@ -148,8 +161,8 @@ def _written(path: Path, again: Mapping[str, Any]) -> Comparison:
     return _compared(what, list(_leaves({key: written[key] for key in keys})), list(_leaves(known)))
 
 
-def _predictions(path: Path, found: Evidence) -> Comparison:
-    what = f"{found.probabilities.size} predictions in {path.name}"
+def _predictions(path: Path, reported: Evidence) -> Comparison:
+    what = f"{reported.probabilities.size} predictions in {path.name}"
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -157,36 +170,36 @@ def _predictions(path: Path, found: Evidence) -> Comparison:
         return Comparison(what, "not compared", None, f"there is no {path}")
     stored = [
         (str(seed), name, probability)
-        for seed, row in zip(found.seeds, found.probabilities.tolist(), strict=True)
-        for name, probability in zip(found.images.names, row, strict=True)
+        for seed, row in zip(reported.seeds, reported.probabilities.tolist(), strict=True)
+        for name, probability in zip(reported.images.names, row, strict=True)
     ]
     written = [(row["seed"], row["image_name"], float(row["probability"])) for row in rows]
     return _compared(what, [leaf for row in written for leaf in row], [leaf for row in stored for leaf in row])
 
 
-def _aurocs(found: Evidence) -> Comparison:
+def _aurocs(reported: Evidence) -> Comparison:
     what = "AUROC of each seed against scikit-learn's"
-    labels = found.images.labels
+    labels = reported.images.labels
     if not 0 < labels.sum() < labels.size:
         return Comparison(what, "not compared", None, "the test partition holds one class only")
-    ours: list[Any] = [binary_metrics.metrics_of(labels, row)["auroc"] for row in found.probabilities]
-    return _compared(what, ours, [float(roc_auc_score(labels, row)) for row in found.probabilities])
+    ours: list[Any] = [binary_metrics.metrics_of(labels, row)["auroc"] for row in reported.probabilities]
+    return _compared(what, ours, [float(roc_auc_score(labels, row)) for row in reported.probabilities])
 
 
-def _compared(what: str, ours: Sequence[Any], theirs: Sequence[Any], detail: str = "") -> Comparison:
+def _compared(what: str, ours: Sequence[Any], others: Sequence[Any], detail: str = "") -> Comparison:
     """Compare two lists of plain values, value by value."""
-    if list(ours) == list(theirs):
+    if list(ours) == list(others):
         return Comparison(what, "bitwise", 0.0, detail)
-    if len(ours) != len(theirs):
-        return Comparison(what, "differs", None, f"{len(ours)} values instead of {len(theirs)}")
-    pairs = [(one, other) for one, other in zip(ours, theirs, strict=True) if one != other]
+    if len(ours) != len(others):
+        return Comparison(what, "differs", None, f"{len(ours)} values instead of {len(others)}")
+    pairs = [(our, other) for our, other in zip(ours, others, strict=True) if our != other]
     if not all(isinstance(value, int | float) for pair in pairs for value in pair):
-        one, other = next(pair for pair in pairs if not all(isinstance(value, int | float) for value in pair))
-        return Comparison(what, "differs", None, f"{one!r} instead of {other!r}")
+        our, other = next(pair for pair in pairs if not all(isinstance(value, int | float) for value in pair))
+        return Comparison(what, "differs", None, f"{our!r} instead of {other!r}")
     largest = float(np.max(np.abs(np.subtract(*np.array(pairs, dtype=np.float64).T))))
     state = "within tolerance" if largest <= TOLERANCE else "differs"
-    shown = f"{len(pairs)} of {len(ours)} values differ, by at most {largest:.2g}"
-    return Comparison(what, state, largest, f"{shown}; {detail}" if detail else shown)
+    summary = f"{len(pairs)} of {len(ours)} values differ, by at most {largest:.2g}"
+    return Comparison(what, state, largest, f"{summary}; {detail}" if detail else summary)
 
 
 def _leaves(value: Any) -> Iterator[Any]:

@@ -1,16 +1,18 @@
 """The command line: the only place that prints, exits and reads the environment.
 
-A command imports its libraries when it runs, so that help and completion load nothing heavy.
+A command imports its libraries when it runs, so that help and completion load nothing heavy. `COMMANDS` names each
+command's module, which declares its options; `options` has those that several commands share. The files in `deploy/`
+set the environment variables of options, for Slurm, Kubernetes and Compose.
 
-- `dashboard`: The `dashboard` command.
-- `data`: Commands about a data set in MHIST's layout.
-- `doctor`: The `doctor` command.
-- `export`: The commands that export records and use an exported model.
-- `options`: Options and arguments that several commands share.
-- `progress`: Progress of workers: bars on a terminal, one key=value line per event elsewhere.
-- `show`: Commands that show what a storage holds.
+- `dashboard`: The command `dashboard`.
+- `data`: The commands `data check`, `data synthesize` and `data show`.
+- `doctor`: The command `doctor`.
+- `export`: The commands `export` and `predict`.
+- `options`: Options that several commands share, and their defaults.
+- `progress`: Shows the events of workers: bars on a terminal, key=value lines otherwise.
+- `show`: Commands that show what a storage holds, such as `report` and `status`.
 - `studies`: Commands that create, change and delete studies.
-- `work`: Commands that train.
+- `work`: Commands that train: `worker`, `run`, `retrain`, `verify`, `demo`.
 """
 
 import importlib
@@ -53,7 +55,7 @@ COMMANDS = {
 
 
 class _LazyGroup(click.Group):
-    """Imports a command's module when the command is named. For a wrong name it suggests the nearest one."""
+    """Imports the module of a command when the command is named. Suggests the nearest name for a wrong one."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -90,8 +92,8 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its documented code: 0, 1, 2, 3, 4, 130 or 143."""
-    # Set before torch is imported: its threads sleep while they wait for each other. By default they spin, and training
-    # is several times slower once another process runs on the same cores.
+    # Set before torch is imported, so that its threads sleep while they wait for each other. By default they spin, and
+    # training is several times slower once another process runs on the same cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # makes cuBLAS reproducible
     try:
@@ -106,6 +108,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has ended, as with `| head`
+    except BrokenPipeError:  # the reader of the output has ended, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -1,4 +1,4 @@
-"""The `dashboard` command."""
+"""The command `dashboard`."""
 
 import os
 from pathlib import Path
@@ -36,8 +36,8 @@ def dashboard_command(host: str, port: int, read_only: bool, storage_url: str) -
 
     from mhist_tune.dashboard.server import serve
 
-    how = "read-only" if read_only or password is None else "with a login"
-    click.echo(f"listening on http://{host}:{port}, {how}", err=True)
+    mode = "read-only" if read_only or password is None else "with a login"
+    click.echo(f"listening on http://{host}:{port}, {mode}", err=True)
     serve(storage_url, host, port, password=password, is_read_only=read_only, hosts=hosts)
 
 
@@ -46,9 +46,9 @@ def _password() -> str | None:
     if not name:
         return os.environ.get(_PASSWORD) or None
     try:
-        found = Path(name).read_text(encoding="utf-8").strip()
+        password = Path(name).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {_PASSWORD_FILE}", hint="name a readable text file") from error
-    if not found:
+    if not password:
         raise UsageError(f"the file that {_PASSWORD_FILE} names is empty", hint="write the password into it")
-    return found
+    return password

@@ -1,4 +1,4 @@
-"""Commands about a data set in MHIST's layout."""
+"""The commands `data check`, `data synthesize` and `data show`."""
 
 from pathlib import Path
 
@@ -67,7 +67,9 @@ def synthesize_command(root: Path, n_images: int, image_size: int, seed: int) ->
 
 @data_command.command("show")
 @click.argument("root", type=click.Path(path_type=Path), metavar="DIR")
-@click.option("--output", default=Path(), type=click.Path(path_type=Path), metavar="DIR", help="Where to write.")
+@click.option(
+    "--output", default=Path(), type=click.Path(path_type=Path), metavar="DIR", help="Folder for the figures."
+)
 @click.option("--seed", default=0, show_default=True, type=int, help="Chooses the images that are shown.")
 @click.option("--sampling", metavar="STRATEGY", help="Also draw the votes of an epoch under this strategy.")
 def show_command(root: Path, output: Path, seed: int, sampling: str | None) -> None:

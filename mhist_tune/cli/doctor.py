@@ -1,4 +1,4 @@
-"""The `doctor` command."""
+"""The command `doctor`."""
 
 import json
 from pathlib import Path

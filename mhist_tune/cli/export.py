@@ -1,4 +1,4 @@
-"""The commands that export records and use an exported model."""
+"""The commands `export` and `predict`."""
 
 import json
 from pathlib import Path
@@ -51,12 +51,12 @@ def predict_command(folder: Path, images: tuple[Path, ...], as_json: bool) -> No
     from mhist_tune.training import saved_model
 
     model = saved_model.load(folder)
-    found = saved_model.predict(model, images, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    predictions = saved_model.predict(model, images, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if as_json:
-        rows = [asdict(one) for one in found]
+        rows = [asdict(prediction) for prediction in predictions]
         click.echo(json.dumps({"threshold": model.threshold, "predictions": rows}, indent=2))
         return
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow([field.name for field in fields(saved_model.Prediction)])
-    for one in found:
-        writer.writerow(asdict(one).values())
+    for prediction in predictions:
+        writer.writerow(asdict(prediction).values())

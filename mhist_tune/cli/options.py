@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share."""
+"""Options that several commands share, and their defaults."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -94,7 +94,7 @@ def required_data(data_root: Path | None) -> Path:
     """Return the data folder.
 
     Raises:
-        UsageError: no folder was named.
+        UsageError: neither the option nor the variable names a folder.
     """
     if data_root is None:
         raise UsageError("no data set was named", hint="--data DIR or MHIST_TUNE_DATA")
@@ -102,7 +102,7 @@ def required_data(data_root: Path | None) -> Path:
 
 
 def show_advice(definition: "StudyDefinition") -> None:
-    """Print warnings on stderr about settings of a definition that do less than they seem to."""
+    """Print a warning on stderr for each setting of a definition that has less effect than it seems to."""
     from mhist_tune.definition.advice import advice
 
     for line in advice(definition):

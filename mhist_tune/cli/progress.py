@@ -1,4 +1,4 @@
-"""Progress of workers: bars on a terminal, one key=value line per event elsewhere."""
+"""Shows the events of workers: bars on a terminal, key=value lines otherwise."""
 
 import contextlib
 import sys
@@ -12,7 +12,7 @@ from mhist_tune.events import Emit, format_event
 
 @contextlib.contextmanager
 def progress() -> Iterator[Emit]:
-    """Yield a function that takes the events of workers and shows them on stderr."""
+    """Yield a function that shows an event of a worker on stderr. Steps are shown on a terminal only."""
     if not sys.stderr.isatty():
         yield _write_line
         return
@@ -42,7 +42,7 @@ def progress() -> Iterator[Emit]:
             elif event in ("done", "lost", "error"):
                 if key in tasks:
                     bars.remove_task(tasks.pop(key))
-                console.print(_ended(event, fields), highlight=False, markup=False)
+                console.print(_end_line(event, fields), highlight=False, markup=False)
             elif event in ("setting", "hardware", "left"):
                 console.print(format_event(event, fields), highlight=False, markup=False)
 
@@ -59,7 +59,7 @@ def _epoch_note(fields: Mapping[str, Any]) -> str:
     return f"epoch {fields['epoch']}/{fields['epochs']}  {score}  {fields['images_per_s']:.0f} images/s"
 
 
-def _ended(event: str, fields: Mapping[str, Any]) -> str:
+def _end_line(event: str, fields: Mapping[str, Any]) -> str:
     head = f"{fields['study']} {fields['stage']} slot {fields['slot']}"
     if event == "done":
         value = fields.get("value")

@@ -41,7 +41,7 @@ def report_command(name: str, output: Path | None, against: str | None, as_json:
       mhist-tune report report-augmentation --against method-report
     """
     if against:
-        _print_reported(storage_url, name, output=output, as_json=as_json)
+        _print_against(storage_url, name, output=output, as_json=as_json)
     else:
         print_report(storage_url, name, output=output, as_json=as_json)
 
@@ -59,7 +59,7 @@ def print_report(storage_url: str, name: str, *, output: Path | None, as_json: b
     follow_up(f"open {folder / 'report.html'}")
 
 
-def _print_reported(storage_url: str, name: str, *, output: Path | None, as_json: bool) -> None:
+def _print_against(storage_url: str, name: str, *, output: Path | None, as_json: bool) -> None:
     from mhist_tune.report import against
     from mhist_tune.report.document import to_json
     from mhist_tune.storage.database import open_storage
@@ -139,14 +139,14 @@ def status_command(name: str | None, watch: bool, as_json: bool, storage_url: st
     with open_storage(storage_url, create=False) as storage:
         while True:
             chosen = [studies.load_study(storage, name)] if name else studies.list_studies(storage)
-            found = [status.of_study(storage, study) for study in chosen]
+            statuses = [status.of_study(storage, study) for study in chosen]
             if as_json:
-                documents = [asdict(one) for one in found]
+                documents = [asdict(summary) for summary in statuses]
                 click.echo(json.dumps(documents[0] if name else documents, indent=2))
             else:
                 if watch and sys.stdout.isatty():
                     click.clear()
-                click.echo("\n\n".join(status.to_text(one) for one in found) or "no studies")
+                click.echo("\n\n".join(status.to_text(summary) for summary in statuses) or "no studies")
             if not watch:
                 return
             time.sleep(_WATCH_S)
@@ -166,15 +166,15 @@ def studies_command(as_json: bool, storage_url: str) -> None:
     from mhist_tune.storage.database import open_storage
 
     with open_storage(storage_url) as storage:
-        found = _study_rows(storage)
+        rows = _study_rows(storage)
     packaged = sorted(study_file.packaged())
     if as_json:
-        click.echo(json.dumps({"studies": found, "definitions": packaged}, indent=2))
+        click.echo(json.dumps({"studies": rows, "definitions": packaged}, indent=2))
         return
-    for row in found:
+    for row in rows:
         best = "" if row["best_value"] is None else f"  best val F1 {row['best_value']:.3f}"
         click.echo(f"{row['name']}  {row['state']}  {row['done']}/{row['slots']} trials{best}")
-    if not found:
+    if not rows:
         click.echo(f"no studies in {storage.url_safe}")
     follow_up(f"mhist-tune create-study {{{'|'.join(packaged)}}}")
 
@@ -185,15 +185,15 @@ def _study_rows(storage: "Storage") -> list[dict[str, Any]]:
 
     rows = []
     for study in studies.list_studies(storage):
-        found = status.of_study(storage, study)
-        search = found.stages["search"]
+        summary = status.of_study(storage, study)
+        search = summary.stages["search"]
         rows.append(
             {
                 "name": study.name,
                 "state": study.state,
                 "slots": sum(search.values()),
                 "done": search.get("done", 0),
-                "best_value": found.best.value if found.best else None,
+                "best_value": summary.best.value if summary.best else None,
             }
         )
     return rows

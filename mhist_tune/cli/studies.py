@@ -73,7 +73,7 @@ def create_study_command(
 
 
 def _dry_run(name_or_file: str, changes: dict[str, Any], other: str | None, storage_url: str, root: Path) -> None:
-    """Print the complete definition, and on stderr the estimated cost, from earlier studies where there are any."""
+    """Print the complete definition, and its estimated cost on stderr."""
     import torch
 
     from mhist_tune.actions import create, estimate
@@ -89,14 +89,14 @@ def _dry_run(name_or_file: str, changes: dict[str, Any], other: str | None, stor
                 raise
             storage = None
         start, _ = create.warm_start(storage, other) if storage and other else ((), None)
-        loaded = study_file.load(name_or_file, **changes, start=start)
-        sets = create.prepare(loaded, root).image_sets
+        definition = study_file.load(name_or_file, **changes, start=start)
+        sets = create.prepare(definition, root).image_sets
         sizes = [number for name in ("train", "val") for number in (len(sets[name]), sum(row[1] for row in sets[name]))]
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        document = estimate.estimate(loaded, estimate.Counts(*sizes), storage, device)
-    click.echo(study_file.render(loaded))
+        document = estimate.estimate(definition, estimate.Counts(*sizes), storage, device)
+    click.echo(study_file.render(definition))
     click.echo(estimate.to_text(document), err=True)
-    show_advice(loaded)
+    show_advice(definition)
     follow_up(f"mhist-tune create-study {name_or_file} --data {root}")
 
 
@@ -206,7 +206,7 @@ def thaw_command(name: str, trial: int, storage_url: str) -> None:
 
     with open_storage(storage_url, create=False) as storage:
         decision = change.thaw(storage, studies.load_study(storage, name), trial, by=_BY)
-    click.echo(f"trial {trial} goes on after epoch {decision.epoch}, where it was {decision.value:.3f}")
+    click.echo(f"trial {trial} goes on after epoch {decision.epoch}, where its value was {decision.value:.3f}")
     follow_up(f"mhist-tune worker {name}")
 
 
@@ -233,4 +233,4 @@ def delete_study_command(name: str, yes: bool, storage_url: str, checkpoints: st
         unreachable = delete(storage, study, checkpoints=checkpoints)
     click.echo(f"deleted {name}")
     for place in unreachable:
-        click.echo(f"Warning: checkpoints of it may be left in {place}, which cannot be reached from here", err=True)
+        click.echo(f"Warning: {place} may hold checkpoints of {name}, but cannot be reached from here", err=True)

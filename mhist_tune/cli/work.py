@@ -1,4 +1,4 @@
-"""Commands that train."""
+"""Commands that train: `worker`, `run`, `retrain`, `verify`, `demo`."""
 
 import contextlib
 import signal
@@ -72,7 +72,7 @@ def run_command(name_or_file: str, storage_url: str, data_root: Path | None, **w
         except StudyNotFoundError:
             study = create(storage, study_file.load(name_or_file), root)
     show_advice(study.definition)
-    _main_job(storage_url, study.name, root, **work)
+    _run_all(storage_url, study.name, root, **work)
 
 
 @click.command("retrain")
@@ -86,7 +86,9 @@ def run_command(name_or_file: str, storage_url: str, data_root: Path | None, **w
     help="Retrain this trial instead of the final choice. Repeatable with --with-validation: one trial of each row.",
 )
 @click.option(
-    "--n-seeds", type=click.IntRange(min=2), help="Number of trainings.  [default: 10, for a row of a table its own]"
+    "--n-seeds",
+    type=click.IntRange(min=2),
+    help="Number of trainings.  [default: 10; for rows of a table, the number in its definition]",
 )
 @click.option("--again", metavar="REASON", help="Open the test partition for another trial or other seeds.")
 @click.option(
@@ -144,7 +146,7 @@ def verify_command(
 ) -> None:
     """Recompute the report, train one seed again and print what agreed. Exit with 1 if something differs.
 
-    The devices decide how many threads a training gets, and with it the last bits: give those of the retraining.
+    Name the devices of the retraining: they set the number of threads, and the threads change the last bits.
 
     \b
     Example:
@@ -170,8 +172,8 @@ def verify_command(
     click.echo(json.dumps(document, indent=2) if as_json else verify.to_text(comparisons))
     if not document["repeated"]:
         raise MhistTuneError(
-            f"{name} is not repeated exactly here",
-            hint="another processor, number of threads or version gives other last bits, which training magnifies",
+            f"{name} was not repeated exactly",
+            hint="another processor, number of threads or version changes the last bits, and training magnifies them",
         )
     follow_up(f"mhist-tune best-trial {name} --export DIR")
 
@@ -196,10 +198,10 @@ def demo_command(devices: str, storage_url: str) -> None:
         if not (root / "annotations.csv").exists():
             synthesize(root, n_images=160, image_size=64, seed=0)
         study = create(storage, study_file.load("demo"), root)
-    _main_job(storage_url, study.name, root, devices=devices, per_device=None, checkpoints=None, checkpoints_gb=None)
+    _run_all(storage_url, study.name, root, devices=devices, per_device=None, checkpoints=None, checkpoints_gb=None)
 
 
-def _main_job(storage_url: str, name: str, root: Path, **work: Unpack[WorkOptions]) -> None:
+def _run_all(storage_url: str, name: str, root: Path, **work: Unpack[WorkOptions]) -> None:
     """Search, confirm, retrain the final choice with ten seeds, and print the report."""
     from mhist_tune.actions.open_test import open_test
     from mhist_tune.cli.show import print_report
@@ -230,7 +232,7 @@ def _work(
     wait: bool = False,
     **work: Unpack[WorkOptions],
 ) -> None:
-    """Run workers in this terminal. A signal that stops them ends it with 128 + its number."""
+    """Run workers until no slot is left. A signal that stops them ends the command with 128 + its number."""
     from mhist_tune.cli.progress import progress
     from mhist_tune.events import Interrupted
     from mhist_tune.storage.database import open_storage
@@ -241,9 +243,8 @@ def _work(
     from mhist_tune.worker.supervisor import run_workers, stop_on_signals
 
     checkpoints, checkpoints_gb = work["checkpoints"], work["checkpoints_gb"]
-    with open_storage(
-        storage_url, create=name is None
-    ) as storage:  # a wrong name or place is an error before workers start
+    # A wrong name or place ends the command before workers start.
+    with open_storage(storage_url, create=name is None) as storage:
         if name:
             load_study(storage, name)
         open_files(checkpoints, storage.root)
