@@ -1,17 +1,17 @@
 """The web pages of a storage: ours, and optuna-dashboard's on the same origin.
 
-Requests pass `guard`, then `site`, which maps URLs to `pages`. Nothing imports this package but the command line.
+A request passes `guard`, then `site`, which finds the page of its URL. `pages` has the values for the template of the
+page in `templates/`. Only `cli` imports this package.
 
-- `access`: Who may read and who may write: one password for all users, sessions in this process's memory.
-- `forms`: Posted forms: how they are read, and what those of a study do.
+- `access`: Who may read and write: the password and the sessions.
+- `forms`: Reads posted forms and makes the changes to a study that they ask for.
 - `guard`: Checks before every page: host name, sizes, origin of a write, login, read-only mode.
-- `live`: Snapshots of the studies, shared by all readers: read at most once a second, finished trials only once.
-- `pages`: What the templates of the overview, of a study and of a trial are given.
-- `responses`: Responses of our own pages: HTML from the templates, errors as JSON, redirects, files of the pages.
-- `server`: The server: gunicorn with one process, for one storage.
-- `site`: Our own pages beside optuna-dashboard's: the URLs, and a cache that all readers of a page share.
-- `slot_cache`: The slots of a study, cached in this process: unchanged rows are not read again.
-- `stock`: optuna-dashboard as it is served here: unforked, without the writes that would bypass the ledger, its
-  faults mended.
-- `view`: Parts of pages, made from snapshots: facts, rows of tables, charts.
+- `live`: Snapshots of studies, at most a second old, shared by all readers.
+- `pages`: The values for the templates of the overview, of a study and of a trial.
+- `responses`: Makes responses: pages, JSON, redirects, style sheets and scripts.
+- `server`: Runs gunicorn with one process for one storage.
+- `site`: The URLs of our own pages, and a cache of pages for all readers.
+- `slot_cache`: The slots of a study in memory; reads changed rows only.
+- `stock`: optuna-dashboard, with repairs and without the writes that would bypass the ledger.
+- `view`: Parts of pages made from snapshots: facts, table rows, charts.
 """

@@ -1,4 +1,4 @@
-"""Who may read and who may write: one password for all users, sessions in this process's memory."""
+"""Who may read and write: one password for all users, and the sessions, in the memory of this process."""
 
 import hmac
 import secrets
@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 
 COOKIE = "mhist_tune_session"
 _SESSION_S = 12 * 3600
-_N_TRIES, _TRIES_S = 10, 60.0
+_N_FAILURES, _FAILURES_S = 10, 60.0
 
 
 @dataclass(frozen=True)
 class User:
-    """Who sends a request.
+    """The sender of a request.
 
     Attributes:
-        is_known: has logged in.
-        may_write: may change studies.
+        is_known: whether the user has logged in.
+        may_write: whether the user may change studies.
     """
 
     is_known: bool = False
@@ -31,14 +31,18 @@ class Access:
     Without a password everybody may read and nobody may write. `serve` allows that on loopback addresses only.
 
     Attributes:
-        password: never shown; None for none.
-        is_read_only: refuse every write, also after a login.
+        password: the password, never shown; None for none.
+        is_read_only: whether every write is refused, also after a login.
     """
 
     password: str | None = field(default=None, repr=False)
     is_read_only: bool = False
-    _sessions: dict[str, float] = field(default_factory=dict, repr=False)  # token: its end on the monotonic clock
-    _failures: dict[str, list[float]] = field(default_factory=dict, repr=False)  # address: times of wrong passwords
+    _sessions: dict[str, float] = field(
+        default_factory=dict, repr=False
+    )  # the end of each token on the monotonic clock
+    _failures: dict[str, list[float]] = field(
+        default_factory=dict, repr=False
+    )  # the times of wrong passwords from each address
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -60,10 +64,10 @@ class Access:
     def is_blocked(self, address: str) -> bool:
         """Return whether an address has sent too many wrong passwords within the last minute."""
         with self._lock:
-            return len(self._recent(address)) >= _N_TRIES
+            return len(self._recent(address)) >= _N_FAILURES
 
     def log_in(self, guess: str, address: str) -> str | None:
-        """Return a new session token for the right password, None for a wrong one. Compares in constant time."""
+        """Return a new session token for the right password, None for a wrong one. Compare in constant time."""
         is_right = self.password is not None and hmac.compare_digest(guess.encode(), self.password.encode())
         now = time.monotonic()
         with self._lock:
@@ -81,5 +85,5 @@ class Access:
             self._sessions.pop(token or "", None)
 
     def _recent(self, address: str) -> list[float]:
-        since = time.monotonic() - _TRIES_S
-        return [at for at in self._failures.get(address, []) if at > since]
+        since = time.monotonic() - _FAILURES_S
+        return [failure for failure in self._failures.get(address, []) if failure > since]

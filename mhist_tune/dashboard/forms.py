@@ -1,4 +1,4 @@
-"""Posted forms: how they are read, and what those of a study do."""
+"""Reads posted forms and makes the changes to a study that they ask for."""
 
 from collections.abc import Mapping
 from urllib.parse import quote
@@ -29,13 +29,13 @@ def read(request: Request) -> dict[str, str]:
     """Return the fields of a posted form.
 
     Raises:
-        FormError: the body is not a form, or is too long.
+        FormError: the body is not a form, is too long, or has no length.
     """
     request.max_content_length = request.max_form_memory_size = _MAX_FORM_BYTES
     if request.mimetype != "application/x-www-form-urlencoded":
         raise FormError("expected a form")
     if request.content_length is None:  # Werkzeug would cut a longer stream at the limit
-        raise FormError("the form does not say how long it is")
+        raise FormError("the form has no Content-Length")
     try:
         return request.form.to_dict()
     except RequestEntityTooLarge as error:
@@ -43,13 +43,13 @@ def read(request: Request) -> dict[str, str]:
 
 
 def act(storage: Storage, study: Study, action: str, fields: Mapping[str, str]) -> str:
-    """Change a study as a form asks, and return the page that shows the change.
+    """Change a study as a form asks, and return the path of the page that shows the change.
 
     Args:
-        storage: of the study.
-        study: to be changed.
+        storage: the storage of the study.
+        study: the study to change.
         action: one of `ACTIONS`.
-        fields: of the form.
+        fields: the fields of the form.
 
     Raises:
         FormError: a field is wrong.
@@ -57,7 +57,7 @@ def act(storage: Storage, study: Study, action: str, fields: Mapping[str, str]) 
     """
     if any(len(value) > _MAX_TEXT for value in fields.values()):
         raise FormError("a field is too long")
-    here = f"/study/{quote(study.name)}"
+    page = f"/study/{quote(study.name)}"
     match action:
         case "extend":
             change.extend(storage, study, _whole(fields, "n_trials", 1, _MAX_TRIALS), by=_BY)
@@ -66,31 +66,31 @@ def act(storage: Storage, study: Study, action: str, fields: Mapping[str, str]) 
         case "thaw":
             number = _whole(fields, "trial", 0, 10**9)
             change.thaw(storage, study, number, by=_BY)
-            return f"{here}/trial/{number}"
+            return f"{page}/trial/{number}"
         case "veto":
             number = _whole(fields, "trial", 0, 10**9)
             veto.record(storage, study, number, fields.get("reason", ""), by=_BY)
-            return f"{here}/trial/{number}"
+            return f"{page}/trial/{number}"
         case "enqueue":
-            given = {key.removeprefix("param."): value for key, value in fields.items() if value.strip()}
-            change.enqueue(storage, study, change.read_params(study, given), by=_BY)
+            typed = {key.removeprefix("param."): value for key, value in fields.items() if value.strip()}
+            change.enqueue(storage, study, change.read_params(study, typed), by=_BY)
         case "delete":
             _delete(storage, study, fields)
             return "/"
         case _:
             change.set_state(storage, study, _STATES[action], by=_BY)
-    return here
+    return page
 
 
 def _delete(storage: Storage, study: Study, fields: Mapping[str, str]) -> None:
     if fields.get("name", "").strip() != study.name:
-        raise FormError("the name that was typed is not the study's")
+        raise FormError("the typed name is not that of the study")
     try:
         delete(storage, study)
     except StorageError as error:  # its message is meant for a terminal
         raise UsageError(
             f"{study.name} is not deleted completely",
-            hint=f"mhist-tune delete-study {study.name} says why, and deletes the rest",
+            hint=f"run mhist-tune delete-study {study.name}, which says why and deletes the rest",
         ) from error
 
 

@@ -29,9 +29,9 @@ class Guard:
     """A WSGI application that passes on the requests that `access` allows.
 
     Args:
-        inner: gets the allowed requests, with their user in the environment under `USER`.
+        inner: the application that answers allowed requests. It finds their user in the environment under `USER`.
         access: the password and the sessions.
-        hosts: the names in a Host header that are served. Others get 421, against DNS rebinding.
+        hosts: the names in a Host header that are answered. Others get 421, against DNS rebinding.
     """
 
     def __init__(self, inner: "WSGIApplication", access: Access, hosts: Iterable[str]) -> None:
@@ -50,7 +50,7 @@ class Guard:
         return self._inner(environ, start_response)
 
     def _refuse(self, request: Request) -> Response | None:
-        """Return an error for a malformed or foreign request of any user."""
+        """Return an error if a request is malformed or comes from another site; None otherwise."""
         environ = request.environ
         if _host_name(environ.get("HTTP_HOST", "")) not in self._hosts:
             return problem(HTTPStatus.MISDIRECTED_REQUEST, "unknown host name")
@@ -66,7 +66,7 @@ class Guard:
         return None
 
     def _public(self, request: Request) -> Response | None:
-        """Answer a request that needs no login: for the server's health, files of the pages, the login itself."""
+        """Answer a request that needs no login: the server's health, files of the pages, the login itself."""
         is_reading = request.method in _READING
         if request.path == "/healthz" and is_reading:
             return responses.document({"status": "ok"})
@@ -77,7 +77,7 @@ class Guard:
         return None
 
     def _for_users(self, request: Request, token: str | None, user: User) -> Response | None:
-        """Answer a request that the user may not make, and a logout."""
+        """Answer a logout, and refuse a request that the user may not make. Return None for an allowed request."""
         if self._access.is_guarded and not user.is_known:
             if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
                 return see_other(f"/login?next={quote(request.full_path.removesuffix('?'))}")
@@ -102,20 +102,22 @@ class Guard:
         except forms.FormError as error:
             return problem(HTTPStatus.BAD_REQUEST, str(error))
         token = self._access.log_in(fields.get("password", ""), address)
-        wanted = fields.get("next", "/")
+        next_path = fields.get("next", "/")
         if token is None:
-            return _login_page(wanted, "That is not the password.", HTTPStatus.UNAUTHORIZED)
-        response = see_other(_own_path(wanted))
+            return _login_page(next_path, "The password is wrong.", HTTPStatus.UNAUTHORIZED)
+        response = see_other(_own_path(next_path))
         response.set_cookie(COOKIE, token, httponly=True, samesite="Lax", secure=request.is_secure)
         return response
 
 
-def _login_page(wanted: str, message: str = "", status: HTTPStatus = HTTPStatus.OK) -> Response:
-    return responses.page("login.html", User(), status, next=_own_path(wanted), message=message, is_wrong=bool(message))
+def _login_page(next_path: str, message: str = "", status: HTTPStatus = HTTPStatus.OK) -> Response:
+    return responses.page(
+        "login.html", User(), status, next=_own_path(next_path), message=message, is_wrong=bool(message)
+    )
 
 
 def _own_path(url: str) -> str:
-    """Return a path of this server, `/` for any other URL such as `//evil.example`."""
+    """Return `url` if it is a path of this server, and `/` for any other URL such as `//evil.example`."""
     parts = urlsplit(url)
     is_own = not parts.scheme and not parts.netloc and url.startswith("/") and not url.startswith(("//", "/\\"))
     return url if is_own and url.isprintable() else "/"

@@ -1,4 +1,4 @@
-"""Snapshots of the studies, shared by all readers: read at most once a second, finished trials only once."""
+"""Snapshots of studies, at most a second old, shared by all readers. Finished trials are read once."""
 
 import contextlib
 import threading
@@ -21,13 +21,13 @@ from mhist_tune.storage.studies import Study
 
 _DECIDING = (Stage.SEARCH, Stage.CONFIRM)
 _FRESH_S = 1.0
-_N_KEPT = 256
+_N_CACHED = 256
 _N_CHANGES = 20
 T = TypeVar("T")
 
 
 class Fresh(Generic[T]):
-    """A value that is made again once it is older than a second. Threads that ask meanwhile wait for it."""
+    """A value that is made again when it is older than a second. Threads that ask meanwhile wait for it."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make, self._lock = make, threading.Lock()
@@ -48,12 +48,12 @@ class Snapshot:
     """A study at one moment.
 
     Attributes:
-        summary: as from `status.of_study`.
-        slots: those of the search.
+        summary: the result of `status.of_study`.
+        slots: the search slots.
         optuna_id: Optuna's id of the search.
-        changes: events of what people changed, the newest first.
-        active_at: time of the last heartbeat of a worker, or of the creation, in seconds since 1970.
-        now: time by the database's clock.
+        changes: the events of the last changes by people, the newest first.
+        active_at: the time of the last heartbeat of a worker, or of the creation, in seconds since 1970.
+        now: the time by the database's clock, in seconds since 1970.
     """
 
     study: Study
@@ -66,7 +66,7 @@ class Snapshot:
 
 
 class _StudyCache:
-    """What has been read of one study."""
+    """The records of one study that this process has read."""
 
     def __init__(self, storage: Storage, study: Study) -> None:
         self._storage, self._uuid, self._name = storage, study.uuid, study.name
@@ -82,7 +82,7 @@ class _StudyCache:
         study = studies.load_study(self._storage, self._name)
         slots = self._slots.read()
         ended = {stage: [(slot.slot, slot.token) for slot in slots.of(stage) if slot.outcome] for stage in _DECIDING}
-        if self._best is None or self._best[0] != ended:  # a confirmation costs a bootstrap
+        if self._best is None or self._best[0] != ended:  # a confirmation takes a bootstrap
             self._best = (ended, status.best(self._storage, study, slots))
         events = event_log.events(self._storage, study)
         seen = [worker["seen_at"] for worker in load_workers(self._storage, study)]
@@ -107,13 +107,13 @@ class _StudyCache:
         rows = epochs_of(self._storage, study, Stage.SEARCH, slot.slot)
         if slot.state == SlotState.DONE:
             with self._lock:
-                while len(self._epochs) >= _N_KEPT:
+                while len(self._epochs) >= _N_CACHED:
                     self._epochs.pop(next(iter(self._epochs)))
                 self._epochs[key] = rows
         return rows
 
     def params(self, slot: SearchSlot) -> dict[str, Any]:
-        """Return a trial's params: of its outcome, of its slot, or else those that Optuna has stored."""
+        """Return a trial's params, from its outcome, its slot or Optuna; empty before they are suggested."""
         params = (slot.outcome and slot.outcome.params) or slot.payload.params
         if params is None and slot.trial_id is not None:
             with contextlib.suppress(KeyError):
@@ -131,7 +131,7 @@ class _StudyCache:
 
 
 class Board:
-    """All studies of a storage. For several threads at once."""
+    """All studies of a storage. Several threads may use it at once."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
@@ -168,7 +168,7 @@ class Board:
         return self._named(name).report()
 
     def forget(self, study: Study) -> None:
-        """Drop what was read of a study, because it was changed or deleted."""
+        """Drop the cached records of a study, because it was changed or deleted."""
         with self._lock:
             self._caches.pop(study.uuid, None)
         self._studies = Fresh(lambda: studies.list_studies(self.storage))

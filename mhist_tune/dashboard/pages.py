@@ -1,4 +1,4 @@
-"""What the templates of the overview, of a study and of a trial are given."""
+"""The values for the templates of the overview, of a study and of a trial."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,14 +24,17 @@ def study(board: Board, name: str, query: Mapping[str, str]) -> dict[str, Any]:
     """Return the values of `study.html`.
 
     Args:
-        board: of all studies.
-        name: of the study.
+        board: all studies.
+        name: the name of the study.
         query: `sort` (value or number), `state` (of the trials to list) and `page` (from 0), each optional.
+
+    Raises:
+        StudyNotFoundError: there is no study of that name.
     """
     snapshot = board.snapshot(name)
     sort = "value" if query.get("sort") == "value" else "number"
     state = query.get("state", "")[:_MAX_STATE]
-    listed = view.chosen(snapshot.slots, sort=sort, only=state)
+    listed = view.listed(snapshot.slots, sort=sort, only=state)
     last = max(0, (len(listed) - 1) // view.PAGE)
     number = min(int(query["page"]), last) if query.get("page", "").isdecimal() and len(query["page"]) < 7 else 0
     rows = listed[number * view.PAGE : (number + 1) * view.PAGE]
@@ -78,6 +81,7 @@ def trial(board: Board, name: str, number: int) -> dict[str, Any]:
 
     Raises:
         NotFound: the study has no such trial.
+        StudyNotFoundError: there is no study of that name.
     """
     snapshot = board.snapshot(name)
     slot = next((slot for slot in snapshot.slots if slot.trial_number == number), None)
@@ -124,7 +128,7 @@ def _buttons(state: str) -> list[tuple[str, str, str]]:
 
 
 def _space(snapshot: Snapshot) -> list[tuple[str, str, str]]:
-    """Return name, range and default of each searched hyperparameter."""
+    """Return name, range and default of each searched hyperparameter; nothing for a table."""
     definition = snapshot.study.definition
     if definition.rows:
         return []
@@ -135,5 +139,5 @@ def _space(snapshot: Snapshot) -> list[tuple[str, str, str]]:
 def _sentence(event: event_log.EventRow) -> str:
     detail = dict(event.detail)
     by = detail.pop("by")
-    what = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in detail.items() if value not in (None, {}))
-    return f"{event.kind} ({what}) by {by}"
+    changes = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in detail.items() if value not in (None, {}))
+    return f"{event.kind} ({changes}) by {by}"

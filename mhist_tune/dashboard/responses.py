@@ -1,4 +1,4 @@
-"""Responses of our own pages: HTML from the templates, errors as JSON, redirects, files of the pages."""
+"""Makes responses: pages from templates, JSON, redirects, style sheets and scripts."""
 
 import functools
 import json
@@ -37,7 +37,7 @@ def page(template: str, user: User, status: HTTPStatus = HTTPStatus.OK, **contex
 
 
 def html(text: str, status: HTTPStatus = HTTPStatus.OK, *, policy: str = _PAGE_POLICY) -> Response:
-    """Return a finished page; `policy` is its Content-Security-Policy."""
+    """Return a page of HTML; `policy` is its Content-Security-Policy."""
     return _with_headers(Response(text, status, mimetype="text/html"), policy)
 
 
@@ -47,7 +47,7 @@ def document(content: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> 
 
 
 def problem(status: HTTPStatus, reason: str) -> Response:
-    """Return an error as JSON. The pages of optuna-dashboard show its reason."""
+    """Return an error as JSON. The pages of optuna-dashboard show the reason."""
     return document({"reason": reason}, status)
 
 
@@ -57,7 +57,7 @@ def see_other(path: str) -> Response:
 
 
 def file(name: str) -> Response:
-    """Return a style sheet or script of the pages."""
+    """Return a style sheet or a script of the pages, or 404."""
     if name not in _FILES:
         return problem(HTTPStatus.NOT_FOUND, "there is no such file")
     text = style_sheet() if name == "style.css" else (_TEMPLATES / name).read_text("utf-8")
@@ -65,7 +65,7 @@ def file(name: str) -> Response:
 
 
 def conditional(response: Response, request: Request) -> Response:
-    """Return a copy of a response for one request: 304 without a body if the client has this version of it."""
+    """Return a copy of a response for one request: 304 without a body if the client has this version."""
     copy = Response(response.response, response.status, Headers(response.headers))
     if copy.status_code == HTTPStatus.OK:
         copy.make_conditional(request)

@@ -1,4 +1,4 @@
-"""The server: gunicorn with one process, for one storage."""
+"""Runs gunicorn with one process for one storage."""
 
 import ipaddress
 import socket
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-"""Names of this machine in a request's Host header, for a browser on it or at the other end of a tunnel."""
+"""Names of this machine in a Host header, for a browser on it or at the other end of a tunnel."""
 
 _MIN_PASSWORD = 8
-_N_THREADS = 8  # more than the four connections of a storage, since threads wait for each other's reading
+_N_THREADS = 8  # more than the four connections of a storage, since a thread may wait while another one reads
 
 
 def app(storage: Storage, access: Access | None = None, *, hosts: Iterable[str] = LOOPBACK_HOSTS) -> "WSGIApplication":
     """Return the dashboard of `storage` as a WSGI application.
 
     Args:
-        storage: of the studies.
-        access: the password; without one everybody may read and nobody may write.
-        hosts: the names in a request's Host header that are served.
+        storage: the storage of the studies.
+        access: the password and the sessions; None for no password: everybody may read and nobody may write.
+        hosts: the names in a Host header that are answered.
     """
     return Guard(Site(storage, Stock(storage)), access or Access(), hosts)
 
@@ -45,14 +45,14 @@ def serve(
     is_read_only: bool = False,
     hosts: Iterable[str] = (),
 ) -> None:
-    """Serve the dashboard until SIGTERM or SIGINT, which end it by SystemExit.
+    """Serve the dashboard until SIGTERM or SIGINT, then raise SystemExit.
 
     Args:
-        storage_url: an existing storage.
-        host: address to listen on.
-        port: port to listen on.
-        password: asked of all users. Only `/healthz` and the login page are open.
-        is_read_only: refuse every write, also after a login.
+        storage_url: the URL of an existing storage.
+        host: the address to listen on.
+        port: the port to listen on.
+        password: the password of all users; None for none. Only `/healthz`, the login page and its files need none.
+        is_read_only: whether every write is refused, also after a login.
         hosts: further names under which browsers reach this server, such as that of a proxy.
 
     Raises:
@@ -69,16 +69,17 @@ def serve(
     if password is not None and len(password) < _MIN_PASSWORD:
         raise UsageError(f"the dashboard's password has fewer than {_MIN_PASSWORD} characters", hint="use a longer one")
     open_storage(storage_url, create=False).close()  # an error ends the command here, not in the server's process
-    named = {*LOOPBACK_HOSTS, host, socket.gethostname(), socket.getfqdn(), *hosts}
+    all_hosts = {*LOOPBACK_HOSTS, host, socket.gethostname(), socket.getfqdn(), *hosts}
     access = Access(password, is_read_only)
     waiting = Waiting(interrupt=_give_up)
     _Server(
-        lambda: app(open_storage(storage_url, create=False, waiting=waiting), access, hosts=named), _listen(host, port)
+        lambda: app(open_storage(storage_url, create=False, waiting=waiting), access, hosts=all_hosts),
+        _listen(host, port),
     ).run()
 
 
 def _give_up() -> None:
-    """End the wait for an unreachable database. Workers wait for minutes, people do not."""
+    """End the wait for an unreachable database at once. Workers wait for minutes, people do not."""
     raise StorageError("the database does not answer")
 
 
@@ -86,8 +87,8 @@ class _Server(BaseApplication):  # type: ignore[misc]
     """gunicorn with one process, since the caches of several would differ.
 
     Args:
-        load: makes the application. It is called in the serving process: database connections do not survive a fork.
-        listener: file descriptor of a listening socket; the server closes it.
+        load: makes the application. The serving process calls it: database connections do not survive a fork.
+        listener: the file descriptor of a listening socket; the server closes it.
     """
 
     def __init__(self, load: "Callable[[], WSGIApplication]", listener: int) -> None:

@@ -1,4 +1,4 @@
-"""Our own pages beside optuna-dashboard's: the URLs, and a cache that all readers of a page share."""
+"""The URLs of our own pages, and a cache of pages for all readers."""
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -41,10 +41,10 @@ _URLS = Map(
 
 
 class Site:
-    """A WSGI application of our own pages. Requests for other paths go to `stock`.
+    """The WSGI application of our own pages. Requests for other paths go to `stock`.
 
     Args:
-        storage: of the studies.
+        storage: the storage of the studies.
         stock: optuna-dashboard.
     """
 
@@ -54,12 +54,12 @@ class Site:
         self._lock = threading.Lock()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer a request that the guard passed on."""
+        """Answer a request that the guard has passed on."""
         request, user = Request(environ), environ[USER]
         try:
             endpoint, values = _URLS.match(request.path, request.method)
         except MethodNotAllowed:
-            response = responses.problem(HTTPStatus.METHOD_NOT_ALLOWED, "this page is only read")
+            response = responses.problem(HTTPStatus.METHOD_NOT_ALLOWED, "this page cannot be changed")
         except NotFound:
             if not request.path.startswith("/study/"):
                 return self._stock(environ, start_response)

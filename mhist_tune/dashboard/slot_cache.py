@@ -1,4 +1,4 @@
-"""The slots of a study, cached in this process: unchanged rows are not read again."""
+"""The slots of a study in memory. Only rows that have changed are read again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,10 +24,10 @@ class _Stage:
 
 
 class SlotCache:
-    """The slots of one study. Not for several threads at once.
+    """The slots of one study. Only one thread may use it at a time.
 
-    Every claim raises a slot's token, every renewal moves the end of its lease and every end changes its state. So a
-    few columns show which rows have changed, and ten thousand finished trials cost one narrow query.
+    A claim raises the token of a slot, a renewal moves the end of its lease, and an end changes its state. A query for
+    these few columns therefore shows which rows have changed.
     """
 
     def __init__(self, storage: Storage, study: Study) -> None:
@@ -47,16 +47,16 @@ class SlotCache:
         """Return all slots of a stage by number, as `ledger.slots` does."""
         known = self._stages.setdefault(stage, _Stage())
         table = tables.slots
-        here = sqlalchemy.and_(table.c.study == self._study.uuid, table.c.stage == stage)
+        is_of_stage = sqlalchemy.and_(table.c.study == self._study.uuid, table.c.stage == stage)
         has_outcome = table.c.outcome.is_not(None).label("has_outcome")
-        survey = sqlalchemy.select(table.c.slot, *(table.c[name] for name in _VERSION), has_outcome).where(here)
+        survey = sqlalchemy.select(table.c.slot, *(table.c[name] for name in _VERSION), has_outcome).where(is_of_stage)
 
         def read(connection: Connection) -> tuple[dict[int, tuple[object, ...]], dict[int, SlotRow[Any]]]:
             versions = {row[0]: tuple(row[1:]) for row in connection.execute(survey.order_by(table.c.slot))}
             changed = [slot for slot, version in versions.items() if known.versions.get(slot) != version]
-            query = sqlalchemy.select(*(table.c[name] for name in SlotRow.__dataclass_fields__)).where(here)
+            query = sqlalchemy.select(*(table.c[name] for name in SlotRow.__dataclass_fields__)).where(is_of_stage)
             parts = [changed[i : i + _N_AT_ONCE] for i in range(0, len(changed), _N_AT_ONCE)]
-            # Both queries are of one transaction: no row is newer than its version.
+            # Both queries belong to one transaction, so no row is newer than its version.
             rows = [read_slot(row) for part in parts for row in connection.execute(query.where(table.c.slot.in_(part)))]
             return versions, {row.slot: row for row in rows}
 

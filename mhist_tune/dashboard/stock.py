@@ -1,8 +1,9 @@
-"""optuna-dashboard as it is served here: unforked, without the writes that would bypass the ledger, its faults mended.
+"""optuna-dashboard, with repairs and without the writes that would bypass the ledger.
 
-Faults of version 0.21: static files answer 500 to clients without Accept-Encoding; parallel coordinates stay blank for
-the life of the process once a trial without params was seen; `/trialTable` is an empty page; a rename copies the study
-and drops its system attributes; an artifact's script runs with all rights; deleting a study leaves its slots.
+Faults of version 0.21 that this module repairs or refuses: static files answer 500 to clients without Accept-Encoding;
+parallel coordinates stay blank until a restart once they have met a trial without params; `/trialTable` is an empty
+page; a rename copies the study and drops its system attributes; an artifact's script runs with all rights; deleting a
+study leaves its slots.
 """
 
 import contextlib
@@ -40,7 +41,7 @@ class Stock:
         self._cleared = time.monotonic()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer a request that the guard passed on."""
+        """Answer a request that the guard has passed on."""
         path = environ.get("PATH_INFO", "")
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD") and not _ALLOWED.fullmatch(path):
             reason = "this would bypass the ledger: use the study's own page or the command line"
@@ -57,16 +58,16 @@ class Stock:
 
 
 def _clear_cache(app: Any) -> None:
-    """Clear the cached properties of all studies, a private part of optuna-dashboard."""
+    """Clear the cached properties of all studies, which are a private part of optuna-dashboard."""
     app._inmemory_cache.clear()
 
 
 def _with_headers(start_response: "StartResponse", *, is_artifact: bool) -> "Callable[..., Any]":
     def start(status: str, headers: list[tuple[str, str]], error: "OptExcInfo | None" = None) -> Any:
-        kept = [(name, value) for name, value in headers if name.lower() != "access-control-allow-origin"]
-        kept += COMMON_HEADERS.items()
+        sent = [(name, value) for name, value in headers if name.lower() != "access-control-allow-origin"]
+        sent += COMMON_HEADERS.items()
         if is_artifact:
-            kept.append(("Content-Security-Policy", _SANDBOX))
-        return start_response(status, kept, error)
+            sent.append(("Content-Security-Policy", _SANDBOX))
+        return start_response(status, sent, error)
 
     return start

@@ -1,4 +1,4 @@
-"""Parts of pages, made from snapshots: facts, rows of tables, charts."""
+"""Parts of pages made from snapshots: facts, table rows, charts."""
 
 import math
 import time
@@ -26,7 +26,7 @@ PANELS = (
 )
 N_COLOURS = 6
 N_DRAWN = 2000
-"""Trials in the history chart at most: the newest."""
+"""The number of trials, the newest ones, that the history chart shows at most."""
 PAGE = 50
 _STATES = {EndState.COMPLETE: "complete", EndState.PRUNED: "pruned", EndState.FAIL: "failed"}
 _SLOTS = {
@@ -40,12 +40,12 @@ _BAR = ("done", "pruned", "failed", "leased", "waiting", "free", "cancelled")
 
 Epochs = Sequence[EpochRow]
 Curves = Sequence[tuple[str, Epochs, str]]
-"""Label, epochs and class of each trial that is drawn."""
+"""Label, epochs and CSS class of each drawn trial."""
 
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One row of the table of trials; its texts are formatted."""
+    """One row of the table of trials, as formatted texts."""
 
     slot: int
     number: int | None
@@ -64,23 +64,23 @@ def state_of(slot: SearchSlot) -> str:
 
 
 def study(snapshot: Snapshot) -> dict[str, Any]:
-    """Return the summary that the overview and the study's page begin with."""
-    found, slots = snapshot.summary, snapshot.slots
+    """Return the summary of a study for the overview and the top of its own page."""
+    summary, slots = snapshot.summary, snapshot.slots
     counts = dict.fromkeys(_BAR, 0)
     for slot in slots:
         state = state_of(slot)
         counts[{"complete": "done", "running": "leased"}.get(state, state)] += 1
     ended = counts["done"] + counts["pruned"] + counts["failed"]
     words = {"done": "complete", "leased": "running"}
-    speed = sum(worker.images_per_s or 0.0 for worker in found.workers)
-    best = found.best
-    left = "–" if found.time_left_s is None else rough_duration(found.time_left_s)
-    openings = found.test_openings
+    speed = sum(worker.images_per_s or 0.0 for worker in summary.workers)
+    best = summary.best
+    left = "–" if summary.time_left_s is None else rough_duration(summary.time_left_s)
+    openings = summary.test_openings
     confirm = best.confirm if best else None
     confirmed = [("Confirmed F1", score(confirm.finalists[0].f1), "out of fold")] if confirm else []
     return {
         "name": snapshot.study.name,
-        "state": found.state,
+        "state": summary.state,
         "bar": svg.bar("slots", [(name, counts[name]) for name in _BAR]),
         "counts": ", ".join(f"{n:,} {words.get(name, name)}" for name, n in counts.items() if n),
         "activity": _ago(snapshot),
@@ -90,7 +90,7 @@ def study(snapshot: Snapshot) -> dict[str, Any]:
             *confirmed,
             ("Trials", f"{ended:,}", f"of {len(slots):,}"),
             ("Pruned", f"{counts['pruned'] / ended:.0%}" if ended else "–", ""),
-            ("Workers", str(len(found.workers)), ""),
+            ("Workers", str(len(summary.workers)), ""),
             ("Speed", f"{speed:,.0f}" if speed else "–", "images/s" if speed else ""),
             ("Time left", left, ""),
         ],
@@ -98,8 +98,7 @@ def study(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def workers(snapshot: Snapshot) -> list[list[str]]:
-    """Return the table of active workers, its head first; empty if there are none."""
-    found = snapshot.summary.workers
+    """Return the rows of the table of active workers, the head first; empty if there are none."""
     rows = [
         [
             worker.host or worker.worker,
@@ -111,7 +110,7 @@ def workers(snapshot: Snapshot) -> list[list[str]]:
             f"{worker.memory_bytes / 1e9:.1f} GB" if worker.memory_bytes else "–",
             f"{worker.lease_age_s:.0f} s",
         ]
-        for worker in found
+        for worker in snapshot.summary.workers
     ]
     head = ["host", "device", "stage", "trial", "epoch", "images/s", "memory", "lease age"]
     return [head, *rows] if rows else []
@@ -120,18 +119,18 @@ def workers(snapshot: Snapshot) -> list[list[str]]:
 def trial_rows(
     snapshot: Snapshot, slots: Sequence[SearchSlot], params: Sequence[Mapping[str, Any]], running: Mapping[int, Epochs]
 ) -> list[TrialRow]:
-    """Return the rows of some slots.
+    """Return one row of the table of trials for each slot.
 
     Args:
-        snapshot: of the study.
-        slots: one row each.
-        params: of each slot's trial.
-        running: the epochs of the slots that have not ended, by slot.
+        snapshot: the study.
+        slots: the slots.
+        params: the params of each slot's trial.
+        running: the epochs of the slots that have not ended, by slot number.
     """
     names = params_of(snapshot)
     best = snapshot.summary.best
     rows = []
-    for slot, given in zip(slots, params, strict=True):
+    for slot, trial_params in zip(slots, params, strict=True):
         outcome = slot.outcome or slot.if_not_promoted
         epochs = running.get(slot.slot, ())
         value = outcome.value if outcome else max((row.value for row in epochs if row.value is not None), default=None)
@@ -143,7 +142,7 @@ def trial_rows(
                 value=score(value),
                 best_epoch=shortest(outcome.best_epoch if outcome else None),
                 epochs=shortest((outcome and outcome.stopped_epoch) or len(epochs) or None),
-                params=[shortest(given.get(name)) for name in names],
+                params=[shortest(trial_params.get(name)) for name in names],
                 reason=(outcome.reason or "") if outcome else "",
                 is_best=best is not None and slot.slot == best.slot,
             )
@@ -157,56 +156,56 @@ def params_of(snapshot: Snapshot) -> list[str]:
     return list(definition.rows[0].params) if definition.rows else list(definition.space)
 
 
-def chosen(slots: Sequence[SearchSlot], *, sort: str, only: str) -> list[SearchSlot]:
-    """Return the slots of one state (of all where `only` is empty), the newest or the best first."""
-    shown = [slot for slot in slots if slot.trial_number is not None or slot.payload.params]
-    shown = [slot for slot in shown if only in ("", state_of(slot))]
+def listed(slots: Sequence[SearchSlot], *, sort: str, only: str) -> list[SearchSlot]:
+    """Return the slots in state `only` (all if empty): the best first if `sort` is value, else the newest first."""
+    begun = [slot for slot in slots if slot.trial_number is not None or slot.payload.params]
+    matching = [slot for slot in begun if only in ("", state_of(slot))]
     if sort == "value":
-        return sorted(shown, key=lambda slot: -_value(slot))
-    return sorted(shown, key=lambda slot: math.inf if slot.trial_number is None else slot.trial_number, reverse=True)
+        return sorted(matching, key=lambda slot: -_value(slot))
+    return sorted(matching, key=lambda slot: math.inf if slot.trial_number is None else slot.trial_number, reverse=True)
 
 
 def filters(name: str, slots: Sequence[SearchSlot], only: str) -> list[tuple[str, str]]:
-    """Return text and URL of a link for each state that occurs. The state that is listed has no URL."""
+    """Return text and URL of a link for each state that occurs. The URL of the listed state is empty."""
     states = dict.fromkeys(("complete", "pruned", "failed", "running", "waiting", "free", "cancelled"), 0)
-    for slot in chosen(slots, sort="", only=""):
+    for slot in listed(slots, sort="", only=""):
         states[state_of(slot)] = states.get(state_of(slot), 0) + 1
-    found = [("all", "" if not only else f"/study/{name}#trials")]
+    links = [("all", "" if not only else f"/study/{name}#trials")]
     for state, count in states.items():
         if count:
             url = "" if only == state else f"/study/{name}?{urlencode({'state': state})}#trials"
-            found.append((f"{state} {count:,}", url))
-    return found
+            links.append((f"{state} {count:,}", url))
+    return links
 
 
 def drawn(snapshot: Snapshot) -> list[tuple[SearchSlot, str, str]]:
-    """Return slot, label and class of each trial whose curves are drawn. The best one is last, so drawn on top."""
+    """Return slot, label and CSS class of each trial whose curves are drawn. The best one comes last, so on top."""
     leased = [slot for slot in snapshot.slots if slot.state == SlotState.LEASED]
     running = [slot for slot in leased if slot.trial_number is not None][-N_COLOURS:]
-    found = [(slot, f"trial {slot.trial_number}, running", f"c{place}") for place, slot in enumerate(running)]
+    coloured = [(slot, f"trial {slot.trial_number}, running", f"c{place}") for place, slot in enumerate(running)]
     ranked = sorted((slot for slot in snapshot.slots if state_of(slot) == "complete"), key=lambda slot: -_value(slot))
     top = selection.best(snapshot.study, snapshot.slots)
     muted = [(slot, f"trial {slot.trial_number}", "muted") for slot in ranked[:4] if slot is not top]
-    return [*muted, *found, *([(top, f"trial {top.trial_number}, best", "best")] if top else [])]
+    return [*muted, *coloured, *([(top, f"trial {top.trial_number}, best", "best")] if top else [])]
 
 
-def panels(shown: Curves, n_epochs: int) -> list[tuple[str, str]]:
+def panels(curves: Curves, n_epochs: int) -> list[tuple[str, str]]:
     """Return title and chart of each of `PANELS`."""
-    found = []
+    charts = []
     for title, metric, is_log in PANELS:
-        lines = [Line(label, [row.metrics.get(metric) for row in rows], style) for label, rows, style in shown]
-        found.append((title, svg.curves(title, lines, n_epochs=n_epochs, is_log=is_log)))
-    return found
+        lines = [Line(label, [row.metrics.get(metric) for row in rows], style) for label, rows, style in curves]
+        charts.append((title, svg.curves(title, lines, n_epochs=n_epochs, is_log=is_log)))
+    return charts
 
 
 def history(snapshot: Snapshot) -> tuple[str, str]:
-    """Return title and chart of the search so far."""
+    """Return title and chart of the best validation F1 of each trial."""
     points: dict[str, list[tuple[int, float]]] = {"complete": [], "pruned": []}
     for slot in snapshot.slots[-N_DRAWN:]:
         state, value = state_of(slot), _value(slot)
         if state in points and slot.trial_number is not None and math.isfinite(value):
             points[state].append((slot.trial_number, value))
-    title = "Search: best validation F1 by trial, pruned ones grey"
+    title = "Search: best validation F1 by trial, pruned trials grey"
     return title, svg.history(title, points["complete"], points["pruned"])
 
 

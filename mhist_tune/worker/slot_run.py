@@ -76,7 +76,7 @@ class SlotRun:
     Attributes:
         trial: Optuna's trial of the slot.
         params: the params of the trial; None until the stage has set them.
-        sampling: the images that epochs are drawn from, as `fit` describes them; None until it has.
+        sampling: what `fit` records about the sampling, see its `on_sampling`; None before.
         checkpoints: the checkpoints of the trial.
     """
 
@@ -115,7 +115,7 @@ class SlotRun:
             train: the images to train on.
             val: the images that score each epoch; None for none.
             seed: the seed of the training.
-            stop_epoch: the number of epochs of a training without validation; None for `hp.epochs`.
+            stop_epoch: the epoch after which training ends; None for `hp.epochs`.
             judge: decides after every epoch.
             arrive: decides after the epochs in `rungs`. Their state is saved before.
             rungs: epochs at which `arrive` decides.

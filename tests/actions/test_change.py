@@ -23,7 +23,7 @@ Run = Callable[..., tuple[int, str, str]]
 MakeStudy = Callable[..., Study]
 
 
-def test_a_worker_hears_a_veto(run: Run, generated: Path, tmp_path: Path, storage_url_sqlite: str) -> None:
+def test_a_worker_prunes_a_vetoed_trial(run: Run, generated: Path, tmp_path: Path, storage_url_sqlite: str) -> None:
     """A vetoed trial ends as pruned at its next epoch with the reason; the next one goes on."""
     text = DEFINITION.format(model="fcnn", study="", more="", epochs=2).replace("n_trials = 1", "n_trials = 2")
     (tmp_path / "small.toml").write_text(text)
@@ -47,7 +47,7 @@ def test_a_worker_hears_a_veto(run: Run, generated: Path, tmp_path: Path, storag
 
 
 def test_a_wider_range_stays_in_the_joint_space(storage: Storage, make_study: MakeStudy) -> None:
-    """Good trials lie at the old end: TPE goes beyond it, and learns from the old ones as if they had the new range."""
+    """Good trials lie at the old bound: TPE goes beyond it, and sees the old trials with the new range."""
     study = make_study(n_trials=2, low=1e-3)
     before = study.definition.space["learning_rate"]
     assert change.widen(storage, study, "learning_rate=1e-6..1e-1").definition.space == {

@@ -1,4 +1,4 @@
-"""Deleting a study: nothing is lost while a place is wrong, and a deletion that was cut short can be repeated."""
+"""Deleting a study: nothing is lost while a place is wrong, and an interrupted deletion can be repeated."""
 
 import io
 import signal
@@ -12,8 +12,9 @@ import pytest
 from mhist_tune.actions.delete import delete
 from mhist_tune.errors import StorageError
 from mhist_tune.report import optuna_note
-from mhist_tune.storage import event_log, kept_weights, studies, thumbnails
+from mhist_tune.storage import event_log, kept_weights, ledger, studies, thumbnails
 from mhist_tune.storage.database import Storage, open_storage
+from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
 from mhist_tune.worker.checkpoint_places import open_files
 from tests.support import made_up
@@ -35,7 +36,8 @@ def create(storage: Storage, *, checkpoints: str | None = None, recorded: str | 
     event_log.event(
         storage, study, kind=event_log.CHECKPOINT, stage="search", slot=0, detail={"place": recorded or files.place}
     )
-    weights = kept_weights.path_of(storage, study, {"opening": 1, "trial": 3, "seed": 0})
+    (slot,) = ledger.slots(storage, study, Stage.RETRAIN)
+    weights = kept_weights.path_of(storage, study, slot.payload)
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"weights")
     images = thumbnails.path_of(storage, study)
@@ -62,7 +64,7 @@ def study(storage_url_sqlite: str) -> str:
 
 @pytest.mark.parametrize("place", ["s3://", "s3://bucket?x=1", "ftp://host/x"])
 def test_a_wrong_place_loses_nothing(run: Run, study: str, tmp_path: Path, place: str) -> None:
-    """It is refused as bad input, with every file and row still there; the right command then deletes all."""
+    """A wrong place is a usage error and deletes nothing; the right command then deletes everything."""
     before = files_of(tmp_path / "storage")
     code, _, err = run("delete-study", study, "--yes", "--checkpoints", place)
 
@@ -90,7 +92,7 @@ def test_a_wrong_place_loses_nothing(run: Run, study: str, tmp_path: Path, place
 def test_a_killed_deletion_is_repeated(
     run: Run, study: str, storage_url_sqlite: str, tmp_path: Path, place: str, n: int
 ) -> None:
-    """Killed before any of its steps, the study can still be named, and the same command removes the rest."""
+    """After a kill before any of its steps, the same command removes the rest."""
     command = ["delete-study", study, "--yes", "--storage", storage_url_sqlite]
     assert run_killed(place, n, command) == -signal.SIGKILL
     code, _, err = run(*command)
@@ -103,7 +105,7 @@ def test_a_killed_deletion_is_repeated(
 
 
 def test_a_file_that_cannot_be_removed_keeps_the_rows(run: Run, study: str, tmp_path: Path) -> None:
-    """What is left of the study can be deleted by the same command once the cause is gone: exit code 4 until then."""
+    """The same command exits with 4 until the cause is removed, and then deletes the rest."""
     [images] = (tmp_path / "storage" / "thumbnails").glob("*.zip")
     blocked = images.with_suffix(".d")
     blocked.mkdir()  # a folder, which nobody removes as a file
@@ -145,7 +147,7 @@ def test_recorded_places_are_emptied_too(storage_url_sqlite: str, tmp_path: Path
 def test_a_bucket_that_does_not_answer_loses_nothing(
     storage_url_sqlite: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The recorded bucket is asked before anything is deleted."""
+    """The recorded bucket must answer before anything is deleted."""
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     place = s3.new_place()

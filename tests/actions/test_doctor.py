@@ -18,7 +18,7 @@ def states(out: str) -> dict[str, str]:
 
 
 def test_a_sound_installation_passes(run: Run, generated: Path) -> None:
-    """With a data set and a study of it nothing fails, and each part is named."""
+    """With a data set and a study of it no check fails, and each part has a check."""
     assert run("create-study", "demo", "--data", str(generated))[0] == 0
     code, out, _ = run("doctor", "--json", "--data", str(generated))
 
@@ -30,7 +30,7 @@ def test_a_sound_installation_passes(run: Run, generated: Path) -> None:
 
 
 def test_a_fresh_machine_is_only_warned(run: Run) -> None:
-    """Without a storage and a data set there is nothing to fail yet, and each hint says what to do."""
+    """Without a storage and a data set no check fails, and each hint says what to do."""
     code, out, _ = run("doctor", "--json")
 
     assert code == 0
@@ -38,7 +38,7 @@ def test_a_fresh_machine_is_only_warned(run: Run) -> None:
 
 
 def test_a_missing_data_set_and_server_fail(run: Run, tmp_path: Path) -> None:
-    """Exit code 1, both named, the password not shown."""
+    """The exit code is 1, both failures are named, and the password is not shown."""
     url = "postgresql://nobody:sesame@127.0.0.1:9/none"
     code, out, err = run("doctor", "--json", "--data", str(tmp_path / "nowhere"), "--storage", url)
 

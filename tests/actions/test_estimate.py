@@ -30,7 +30,7 @@ def finish(storage: Storage, study: Study, *values: float) -> None:
 
 
 def test_the_smallest_difference_is_that_of_simulated_trials() -> None:
-    """The standard error behind it agrees with F1 scores drawn from its own assumptions."""
+    """Its standard error agrees with F1 scores drawn under its assumptions."""
     rng = np.random.default_rng(0)
     true, false = rng.binomial(128, 0.75, 100_000), rng.binomial(307, 32 / 307, 100_000)
     drawn = 2 * true / (true + false + 128)
@@ -39,7 +39,7 @@ def test_the_smallest_difference_is_that_of_simulated_trials() -> None:
 
 
 def test_a_dry_run_writes_nothing(run: Run, generated: Path, tmp_path: Path) -> None:
-    """It prints the definition that would be stored, and what search and finalists would cost, and could show."""
+    """It prints the complete definition, the cost of search and finalists, and the smallest visible difference."""
     code, out, err = run("create-study", "demo", "--dry-run", "--set", "epochs=5", "--data", str(generated))
 
     assert code == 0, err
@@ -53,14 +53,14 @@ def test_a_dry_run_writes_nothing(run: Run, generated: Path, tmp_path: Path) -> 
 
 
 def test_waiting_trials_are_counted_by_rung() -> None:
-    """Of sixty trials a third may wait at the first of the rungs 3, 9 and 27; no other pruner pauses."""
+    """Of sixty trials a third may wait at the first of the rungs 3, 9 and 27; no other pruner has waiting trials."""
     halving = {"min_resource": 3, "reduction_factor": 3}
     assert estimate._n_waiting({"name": "promotion", **halving}, 60, 30) == 20 + 6 + 2
     assert estimate._n_waiting({"name": "hyperband", **halving}, 60, 30) == 0
 
 
 def test_a_study_starts_from_another_ones_best(run: Run, storage_url_sqlite: str, generated: Path) -> None:
-    """Its best trials follow the own start entries, moved into the space; the study says where they are from."""
+    """The other study's best trials follow the start entries, moved into the space; the study records their origin."""
     text = '[study]\nname = "{}"\nn_trials = 6\n[fixed]\nmodel = "fcnn"\nweights = "random"\nimage_size = 16\n'
     text += "[space]\nlearning_rate = {{ low = {}, high = 0.2, log = true }}\n"
     Path("first.toml").write_text(text.format("first", 1e-9))

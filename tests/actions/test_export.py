@@ -1,4 +1,4 @@
-"""What is taken out of a storage and used elsewhere: verified reports, exported models, CSV files."""
+"""Outputs of a storage: verified reports, exported models, CSV files."""
 
 import csv
 import io
@@ -39,7 +39,7 @@ learning_rate = { low = 1e-4, high = 1e-2, log = true }
 
 @pytest.fixture(scope="module")
 def retrained(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A storage folder with a study that is searched, retrained with two seeds and reported; to be copied."""
+    """A storage folder with a study that was searched, retrained with two seeds and reported."""
     folder = tmp_path_factory.mktemp("retrained")
     (folder / "tiny.toml").write_text(DEFINITION)
     storage = ("--storage", f"sqlite:///{folder}/storage/study.db")
@@ -59,7 +59,7 @@ def retrained(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def storage(retrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Path:
-    """A copy of it that the command line works on."""
+    """A copy of that storage for one test."""
     folder = tmp_path / "copy"
     shutil.copytree(retrained, folder)
     monkeypatch.setenv("MHIST_TUNE_STORAGE", f"sqlite:///{folder}/study.db")
@@ -72,7 +72,7 @@ def stored_rows(storage: Path) -> list[dict[str, str]]:
 
 
 def test_an_untouched_report_is_repeated_bitwise(run: Run, storage: Path, generated: Path) -> None:
-    """Numbers, predictions, training losses and test probabilities agree to the last bit, on this very machine."""
+    """Numbers, predictions, training losses and test probabilities agree bitwise on the same machine."""
     code, out, err = run("verify", "tiny", "--json", *ONE, "--data", str(generated))
     document = json.loads(out)
 
@@ -169,7 +169,7 @@ def test_the_model_card_holds_what_a_user_must_know(run: Run, storage: Path, tmp
 
 
 def test_weights_that_are_gone_are_made_again(run: Run, storage: Path, generated: Path, tmp_path: Path) -> None:
-    """Without them the export says what to do, and does what it said: verify trains the seed and keeps its weights."""
+    """Without weights the export names `verify` as remedy, which trains the seed and keeps its weights."""
     (kept,) = (storage / "models").glob("*/*.safetensors")
     before = kept.read_bytes()
     kept.unlink()

@@ -1,4 +1,4 @@
-"""Openings of the test partition: what is fixed by one, and when there may be another."""
+"""Openings of the test partition: what an opening fixes, and when another one is allowed."""
 
 import subprocess
 import sys
@@ -53,7 +53,7 @@ def complete_next(storage: Storage, study: Study, value: float) -> None:
 
 
 def test_the_best_trial_is_retrained_to_its_best_epoch(storage: Storage, study: Study, generated: Path) -> None:
-    """One slot a seed; the same question again is the same opening, and adds nothing."""
+    """An opening adds one slot a seed; the same call again returns it and adds nothing."""
     for value in (0.6, 0.7):
         complete_next(storage, study, value)
     first = open_test.open_test(storage, study, data_root=generated, n_seeds=2)
@@ -68,7 +68,7 @@ def test_the_best_trial_is_retrained_to_its_best_epoch(storage: Storage, study: 
 
 
 def test_another_trial_needs_a_reason(storage: Storage, study: Study, generated: Path) -> None:
-    """It is refused without one; with one it is an opening of its own, beside the first."""
+    """Another set is refused without a reason; with one it is a second opening."""
     for value in (0.6, 0.7):
         complete_next(storage, study, value)
     open_test.open_test(storage, study, data_root=generated, n_seeds=2)
@@ -82,7 +82,7 @@ def test_another_trial_needs_a_reason(storage: Storage, study: Study, generated:
 
 
 def test_an_unfinished_search_has_no_final_choice(storage: Storage, study: Study, generated: Path) -> None:
-    """Nothing is opened by itself while a slot is open, nor for a trial that is not complete."""
+    """Without a named trial nothing is opened while a slot is open; a trial that is not complete is refused."""
     complete_next(storage, study, 0.6)
     with pytest.raises(UsageError, match="1 unfinished"):
         open_test.open_test(storage, study, data_root=generated)
@@ -92,7 +92,7 @@ def test_an_unfinished_search_has_no_final_choice(storage: Storage, study: Study
 
 
 def test_nothing_is_opened_where_the_images_are_missing(storage: Storage, study: Study, tmp_path: Path) -> None:
-    """The fingerprint of the test partition belongs to the opening, so it is read first."""
+    """The opening needs the fingerprint of the test partition, so the fingerprint is read first."""
     for value in (0.6, 0.7):
         complete_next(storage, study, value)
     with pytest.raises(Exception, match=r"annotations\.csv"):
@@ -101,7 +101,7 @@ def test_nothing_is_opened_where_the_images_are_missing(storage: Storage, study:
 
 
 def test_it_loads_no_torch() -> None:
-    """Recording an opening is a person's act: a fresh process that imports the module has no PyTorch."""
+    """A fresh process that imports the module has not loaded torch."""
     heavy = "{'torch', 'timm', 'mhist_tune.worker.loop'}"
     code = f"import sys, mhist_tune.actions.open_test\nprint(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -72,7 +72,7 @@ def test_help_loads_nothing_heavy(path: tuple[str, ...]) -> None:
     ],
 )
 def test_a_start_loads_what_it_needs(module: str, needed: set[str]) -> None:
-    """What takes seconds to import and is needed later, or never, is not waited for."""
+    """A module loads none of the heavy libraries that it does not need at once."""
     code = f"import sys, mhist_tune.{module}\nprint('LOADED', sorted({HEAVY - needed!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
@@ -80,7 +80,7 @@ def test_a_start_loads_what_it_needs(module: str, needed: set[str]) -> None:
 
 
 def test_options_are_frozen() -> None:
-    """A new option is a decision: most knobs belong into a study definition."""
+    """The options are frozen: most settings belong into a study definition."""
     context = click.Context(cli)
     found = {}
     for path in every_command()[1:]:
@@ -204,15 +204,19 @@ def test_a_wrong_option_names_the_nearest(run: Run) -> None:
 
 @pytest.mark.parametrize(("words", "found"), [("mhist-tune st", "status"), ("mhist-tune status --j", "--json")])
 def test_the_shell_completes_commands_and_options(words: str, found: str) -> None:
-    """The shell's question is answered without loading anything heavy."""
+    """Completion loads nothing heavy."""
     code = (
         "import sys\n"
         "from mhist_tune.cli import main\n"
         f"try:\n    main([])\nfinally:\n    print('LOADED', sorted({HEAVY!r} & set(sys.modules)))\n"
     )
-    asked = {"_MHIST_TUNE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    variables = {
+        "_MHIST_TUNE_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **asked}, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables}, check=True)
 
     assert f"plain,{found}" in done.stdout
     assert "LOADED []" in done.stdout

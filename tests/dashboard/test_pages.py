@@ -129,12 +129,12 @@ def test_what_has_ended_is_not_read_again(user: Client, storage: Storage, make_s
     for number in range(20):
         end(storage, claim(storage, study, number), state=EndState.COMPLETE, value=0.5, best_score=0.5, stopped_epoch=1)
     user.get("/study/many")
-    asked: list[str] = []
+    statements: list[str] = []
     for engine in (storage.engine, storage.rdb.engine):
-        sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
+        sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
     user.get("/study/many?sort=value")
 
-    assert asked == []
+    assert statements == []
 
 
 def test_trials_are_sorted_filtered_and_paged(user: Client, storage: Storage, make_study: MakeStudy) -> None:

@@ -1,4 +1,4 @@
-"""`SlotCache`: always what the ledger holds, without reading again what has not changed."""
+"""`SlotCache` equals the ledger, and reads changed rows only."""
 
 import sqlalchemy
 

@@ -36,12 +36,12 @@ def compose(*arguments: str) -> str:
 
 
 def tune(*arguments: str) -> str:
-    """Run mhist-tune in a container of its own, which no accident hits."""
+    """Run mhist-tune in a container of its own, which the scenario never kills."""
     return compose("run", "--rm", "--no-deps", "--no-TTY", "worker", *arguments)
 
 
 def wait_for(what: str, is_so: Callable[[], bool], *, seconds: float) -> None:
-    """Ask again every two seconds until it is so."""
+    """Check every two seconds until `is_so` returns True. Raise TimeoutError after `seconds`."""
     say(f"waiting: {what}")
     deadline = time.monotonic() + seconds
     while not is_so():
@@ -58,7 +58,7 @@ def status() -> dict[str, Any]:
 
 
 def trainers() -> set[str]:
-    """Return the names of the workers' containers that have said that an epoch is over."""
+    """Return the names of the workers' containers that have reported an epoch."""
     lines = compose("logs", "--no-color", "worker").splitlines()
     return {line.split("|")[0].strip() for line in lines if "event=epoch" in line}
 
@@ -69,7 +69,7 @@ def containers(service: str) -> list[str]:
 
 
 def is_healthy() -> bool:
-    """Tell whether the dashboard answers."""
+    """Return whether the dashboard answers."""
     try:
         with urllib.request.urlopen("http://127.0.0.1:8080/healthz", timeout=5) as answer:
             return bool(answer.status == 200)
@@ -78,7 +78,7 @@ def is_healthy() -> bool:
 
 
 def scenario(*, build: bool) -> None:
-    """Run the stack through a search with accidents, and check what it leaves."""
+    """Run a search with kills of a worker and of the database, and check its records."""
     compose("up", "--detach", "--wait", "--scale", "worker=2", *(["--build"] if build else []))
     say("up: database, schema, two workers, dashboard")
     wait_for("the dashboard answers", is_healthy, seconds=60)

@@ -1,4 +1,4 @@
-"""What the tests of the storage start as processes of their own: `python ledger_process.py VERB URL [ARGUMENTS]`.
+"""Processes for the tests of the storage: `python ledger_process.py VERB URL [ARGUMENTS]`.
 
 Each prints `{"event": "ready"}`, waits for a line on its input so that several start at once, and prints what it does
 as JSON lines.
@@ -34,7 +34,7 @@ POLL_S = 0.05
 
 
 def say(event: str, **fields: Any) -> None:
-    """Print one line; it is out before anything else happens."""
+    """Print one JSON line and flush it."""
     sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
     sys.stdout.flush()
 
@@ -57,12 +57,12 @@ def create(url: str, path: str, image_sets: str, kill_before: str) -> None:
 
     with open_storage(url) as storage:
         sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", watch)
-        what = study_file.parse(Path(path).read_text(), "test")
-        studies.create_study(storage, what, dataset={"fingerprint": "f"}, image_sets=json.loads(image_sets))
+        definition = study_file.parse(Path(path).read_text(), "test")
+        studies.create_study(storage, definition, dataset={"fingerprint": "f"}, image_sets=json.loads(image_sets))
 
 
 def claim_all(url: str, name: str) -> None:
-    """Claim slots until none is free, and say which."""
+    """Claim slots until none is free, and print each."""
     with open_storage(url) as storage:
         study, observer = studies.load_study(storage, name), LeaseObserver()
         while claim := ledger.claim(storage, study, ["search"], worker=str(os.getpid()), observer=observer):
@@ -70,7 +70,7 @@ def claim_all(url: str, name: str) -> None:
 
 
 def work(url: str, name: str) -> None:
-    """Work as a worker does until nothing is left, and say which epochs were recorded."""
+    """Work as a worker does until no slot is left, and print each recorded epoch."""
     with open_storage(url) as storage:
         study, observer = studies.load_study(storage, name), LeaseObserver()
         while _is_pending(storage, study):
@@ -133,7 +133,7 @@ def _climb(storage: Storage, study: Study, book: RungBook, claim: Claim, checkpo
     n_saved = int(checkpoint.read_text()) if checkpoint.exists() else 0
     ledger.attach_trial(storage, claim, 1000 + claim.slot, claim.slot)
     for epoch in range(1, (0 if claim.outcome else N_CLIMBED) + 1):
-        value, best = score(claim.slot, epoch), max(score(claim.slot, one) for one in range(1, epoch + 1))
+        value, best = score(claim.slot, epoch), max(score(claim.slot, earlier) for earlier in range(1, epoch + 1))
         if epoch > n_saved:
             threading.Event().wait(EPOCH_S)
             partial = checkpoint.with_suffix(f".{claim.token}")

@@ -1,4 +1,4 @@
-"""Studies with made-up results in a real storage, as a search and a retraining leave them."""
+"""Studies with made-up results in a real storage, with the records of a search and a retraining."""
 
 import random
 import time

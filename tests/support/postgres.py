@@ -21,7 +21,7 @@ _SETTINGS = {
     "fsync": "off",  # the server dies with the tests, so nothing has to survive
     "max_connections": "100",
 }
-"""Of the server, where nothing else is asked for."""
+"""Settings of the server; all others have their default."""
 _N_STARTS = 3
 
 

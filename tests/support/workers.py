@@ -1,4 +1,4 @@
-"""Runs real `mhist-tune worker` processes as a supervisor does: it starts again whoever was told to end."""
+"""Runs real `mhist-tune worker` processes as a supervisor does: a worker that was stopped is started again."""
 
 import os
 import queue
@@ -24,11 +24,11 @@ class Worker:
     """One process; it uses one core, so that its sums do not depend on how many the machine has.
 
     Attributes:
-        lines: what it has said.
-        signals: those that it was told to end with.
-        resumes_at: monotonic seconds, while it is paused.
-        slot: study and slot that it trains, or trained last.
-        may_find_no_database: it was starting when the database went away.
+        lines: its lines of output.
+        signals: the signals that were sent to end it.
+        resumes_at: the end of its pause in monotonic seconds; None if it is not paused.
+        slot: the study and the slot that it trains, or trained last.
+        may_find_no_database: whether it was starting when the database became unreachable.
     """
 
     def __init__(self, index: int, environment: dict[str, str], folder: Path) -> None:

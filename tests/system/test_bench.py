@@ -209,14 +209,14 @@ def test_pilot_pairs_fix_how_many_follow_and_are_not_used_again() -> None:
     pilots = ([0.0, 0.01, 0.01, 0.02], [0.002, 0.002, 0.003])
     assert [equivalence.n_pairs(pilot, 0.01) for pilot in pilots] == [24, 4]
 
-    asked = list[range]()
+    calls = list[range]()
 
     def train(seeds: range) -> list[tuple[float, float]]:
-        asked.append(seeds)
+        calls.append(seeds)
         return [(0.7, 0.7 + difference) for difference in ([0.5, 0.5] if seeds.start == 0 else [0.0, 0.0, 0.0, 0.008])]
 
     row = equivalence.compare(train, ("recipe", "ours"), n_pilot=2, margin=0.01)
-    assert asked == [range(2), range(2, 6)]
+    assert calls == [range(2), range(2, 6)]
     # the mean is 0.002, its standard error 0.004 / 2, and t at 95% with 3 degrees of freedom 2.353
     assert [row[name] for name in ("difference", "low", "high", "ratio")] == pytest.approx(
         [0.002, -0.002706, 0.006706, 0.006706], abs=1e-6

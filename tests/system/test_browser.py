@@ -95,7 +95,7 @@ def serve(folder: Path, url: str, **environment: str) -> tuple[subprocess.Popen[
 
 
 def stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    """End processes as an engine does: asked first, killed after a minute."""
+    """End processes as an engine does: SIGTERM, and after a minute SIGKILL."""
     for process in processes:
         process.send_signal(signal.SIGTERM)
     for process in processes:

@@ -1,4 +1,4 @@
-"""docker-compose.yml and what it starts, as far as it can be checked without an engine."""
+"""docker-compose.yml and its services, as far as they can be checked without an engine."""
 
 import re
 import stat
@@ -91,7 +91,7 @@ def test_the_database_is_confined(compose: dict[str, Any]) -> None:
 
 
 def test_gpus_are_a_profile(compose: dict[str, Any]) -> None:
-    """The GPU worker is the worker with every GPU reserved, started only where it is asked for."""
+    """The GPU worker is the worker with every GPU reserved, started only with its profile."""
     services = compose["services"]
     gpu = services["worker-gpu"]
     assert gpu["profiles"] == ["gpu"]

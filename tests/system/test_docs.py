@@ -1,4 +1,4 @@
-"""The documents name what is there, and nothing that is not."""
+"""The documents name what exists, and nothing else."""
 
 import ast
 import re

@@ -76,7 +76,7 @@ def test_old_studies_are_shown(old: Run) -> None:
 
 
 def test_a_worker_of_the_first_release_can_claim_nothing_more(old: Run, storage_url_sqlite: str) -> None:
-    """What it asked the database for at each claim and each epoch is no longer there, so that it ends."""
+    """The columns that it reads at each claim and each epoch are gone, so it ends."""
     engine = sqlalchemy.create_engine(storage_url_sqlite)
     claim = sqlalchemy.text("SELECT slot, token, state, attempts, outcome FROM mhist_slots")
     epoch = sqlalchemy.text("SELECT value, best_value FROM mhist_epochs")

@@ -1,4 +1,4 @@
-"""Tests of mhist_tune.worker.devices."""
+"""Names of devices, and the number of workers on each."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def sixteen_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cpu_has_a_worker_for_each_core_that_memory_allows(
     sixteen_cores: None, monkeypatch: pytest.MonkeyPatch, text: str, gigabytes: int, n_workers: int
 ) -> None:
-    """Sixteen cores work on sixteen trials where there are 2.7 GB for each, and on one at least."""
+    """Sixteen cores run sixteen workers if there are 2.7 GB for each, and at least one worker."""
     monkeypatch.setattr(devices, "memory_bytes", lambda: int(gigabytes * 1e9))
 
     assert devices.parse_devices(text, None) == ["cpu"] * n_workers
@@ -27,7 +27,7 @@ def test_a_cpu_has_a_worker_for_each_core_that_memory_allows(
 
 
 def test_a_container_has_less_memory_than_its_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The limit counts where there is one; `max` is none."""
+    """The container's limit is the memory; `max` means no limit."""
     limit = tmp_path / "memory.max"
     monkeypatch.setattr(devices, "_CONTAINER_LIMIT", limit)
     whole = devices.memory_bytes()

@@ -1,4 +1,4 @@
-"""One worker process: what it reads again and again, and what it does not."""
+"""One worker process: what it reads for each slot, and what it reads once."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +57,7 @@ def n_parsed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 def test_a_definition_is_parsed_once_until_its_row_changes(
     run: Run, generated: Path, tmp_path: Path, storage_url_sqlite: str, n_parsed: Callable[[], int]
 ) -> None:
-    """A worker parses it for neither a claim nor a suggestion again; a wider range is parsed once more."""
+    """Neither a claim nor a suggestion parses it again; a wider range is parsed once more."""
     (tmp_path / "small.toml").write_text(DEFINITION)
     work: tuple[Any, ...] = ("worker", "small", "--devices", "cpu", "--per-device", "1", "--data", str(generated))
     assert run("create-study", "small.toml", "--data", str(generated))[0] == 0

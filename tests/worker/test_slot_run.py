@@ -1,4 +1,4 @@
-"""One slot to its end: trials that diverge, fail or do not fit, and a database, disk or worker that goes away."""
+"""One slot to its end: trials that diverge, fail or do not fit; a database, disk or worker that fails."""
 
 import errno
 import shutil
@@ -100,7 +100,7 @@ def test_a_smoothed_value_is_recorded_and_judged(work: Work, recorded: Recorded)
 
 
 def test_a_diverged_trial_is_pruned_with_its_reason(work: Work, recorded: Recorded) -> None:
-    """Weights that overflow end the trial as PRUNED, which says so, and use up its slot."""
+    """Weights that overflow end the trial as PRUNED with the reason, and use up its slot."""
     code, _ = work(more="learning_rate = 10.0\nweight_decay = 1e38")
     slot, _, _ = recorded()
 
@@ -116,7 +116,7 @@ def test_a_diverged_trial_is_pruned_with_its_reason(work: Work, recorded: Record
 def test_a_failing_trial_is_retried_twice_from_its_checkpoint(
     work: Work, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bug in judging the second epoch is met three times, the first one trained once; then FAIL, with tracebacks."""
+    """An error in judging epoch 2 ends three attempts, then the trial as FAIL; epoch 1 is trained once."""
     judged = []
 
     def buggy(*args: object, epoch: int, **kwargs: object) -> None:
@@ -143,7 +143,7 @@ def test_a_failing_trial_is_retried_twice_from_its_checkpoint(
 
 @pytest.fixture
 def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device that takes four images at once with gradients; for more torch's own allocator fails."""
+    """A device with memory for four images with gradients; for more torch's own allocator fails."""
 
     def limited(model: torch.nn.Module, images: Tensor, hp: Hyperparameters) -> Tensor:
         if len(images) > 4 and torch.is_grad_enabled():
@@ -168,7 +168,7 @@ def test_out_of_memory_halves_the_micro_batch(work: Work, recorded: Recorded, sm
 
 
 def test_out_of_memory_with_batch_norm_returns_the_slot(work: Work, recorded: Recorded, small_memory: None) -> None:
-    """With BatchNorm nothing is changed or scored: the slot is free, and the one line says what would fit."""
+    """With BatchNorm nothing is changed or scored: the slot is free, and the error names the micro-batch that fits."""
     code, err = work(model="test_resnet")
     slot, epochs, _ = recorded()
 
@@ -179,7 +179,7 @@ def test_out_of_memory_with_batch_norm_returns_the_slot(work: Work, recorded: Re
 
 
 def test_a_full_disk_pauses_the_trial(work: Work, recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two checkpoints fail for want of space: the worker says so once, waits, and ends the trial as if nothing was."""
+    """Two checkpoints fail for lack of space: the worker says so once, waits, and completes the trial."""
     failures = iter([OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EDQUOT, "Disk quota exceeded")])
 
     def copy(*args: Any) -> None:
@@ -204,8 +204,8 @@ def test_a_full_disk_pauses_the_trial(work: Work, recorded: Recorded, monkeypatc
 def test_a_full_disk_of_the_database_pauses_the_trial(
     work: Work, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite gets no page more after the first epoch: the worker says so, and every epoch is there in the end."""
-    n_pages, heard = 2**30, []
+    """SQLite gets no further page after the first epoch: the worker says so, waits, and records every epoch."""
+    n_pages, reports = 2**30, []
 
     def limit(connection: Any, *_: object) -> None:
         connection.execute(f"PRAGMA max_page_count = {n_pages}").close()
@@ -219,7 +219,7 @@ def test_a_full_disk_of_the_database_pauses_the_trial(
     def free(emit: Emit, error: StorageError) -> None:
         nonlocal n_pages
         n_pages = 2**30
-        heard.append(str(error))
+        reports.append(str(error))
         report_blocked(emit, error)
 
     decide, report_blocked = search.decide, loop._report_blocked
@@ -236,7 +236,7 @@ def test_a_full_disk_of_the_database_pauses_the_trial(
     assert slot.outcome is not None
     assert slot.outcome.state == "COMPLETE"
     assert [row.epoch for row in epochs] == list(range(1, 13))
-    assert len(heard) == 1
+    assert len(reports) == 1
     assert "disk is full" in err
     assert err.count("event=blocked") == 1
 
@@ -250,6 +250,6 @@ def test_a_full_disk_of_the_database_pauses_the_trial(
     ],
 )
 def test_every_shortage_of_memory_is_recognized(error: Exception) -> None:
-    """Allocators of torch, CUDA and Python; the CPU's own text is met in the tests above."""
+    """Allocators of torch, CUDA and Python; the tests above cover the CPU's message."""
     assert memory.is_out_of_memory(error)
     assert not memory.is_out_of_memory(RuntimeError("shape mismatch"))

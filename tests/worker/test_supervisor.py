@@ -106,7 +106,7 @@ def pid_of(line: str) -> int:
 
 
 def test_a_crashed_process_is_started_again(start: Callable[..., Worker], storage_url_sqlite: str) -> None:
-    """With one of two device processes killed, another one takes its place and the budget is met."""
+    """One of two device processes is killed: another one replaces it, and the budget is met."""
     worker = start(storage_url_sqlite, "--per-device", "2", n_trials=4, epochs=5)
     victim = pid_of(worker.wait_for("event=worker"))
     worker.wait_for("event=epoch")
@@ -120,7 +120,7 @@ def test_a_crashed_process_is_started_again(start: Callable[..., Worker], storag
 
 
 def test_repeated_crashes_end_with_one_line(start: Callable[..., Worker], storage_url_sqlite: str) -> None:
-    """A device whose processes die again and again is given up with exit code 1, after three of them."""
+    """After three crashes on a device the worker ends with exit code 1."""
     worker = start(storage_url_sqlite, "--per-device", "2", n_trials=1, epochs=100_000)
     pids = [pid_of(worker.wait_for("event=worker")) for _ in range(2)]
     worker.wait_for("event=epoch")
@@ -136,7 +136,7 @@ def test_repeated_crashes_end_with_one_line(start: Callable[..., Worker], storag
 
 
 def test_training_goes_on_while_the_database_restarts(start: Callable[..., Worker], postgres: PostgresServer) -> None:
-    """PostgreSQL is gone in the middle of a trial: the next epochs wait, and each is recorded once, in order."""
+    """PostgreSQL stops during a trial: the next epochs wait, and each is recorded once, in order."""
     url = postgres.new_database()
     worker = start(url, "--per-device", "1", epochs=60)
     worker.wait_for("event=epoch")
@@ -190,7 +190,7 @@ def test_a_signal_is_heard_while_the_database_is_away(start: Callable[..., Worke
 
 
 def test_a_paused_worker_drops_its_trial_quietly(start: Callable[..., Worker], storage_url_sqlite: str) -> None:
-    """Stopped for longer than its lease and woken, it finds its trial taken, says so once and leaves with 0."""
+    """A worker that slept longer than its lease finds its trial taken, says so once and exits with 0."""
     first = start(storage_url_sqlite, "--per-device", "1", epochs=60)
     first.wait_for("event=epoch")
     first.process.send_signal(signal.SIGSTOP)

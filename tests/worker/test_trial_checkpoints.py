@@ -79,7 +79,7 @@ def work(run: Run, generated: Path, tmp_path: Path) -> Work:
 
 @pytest.fixture
 def stop_when_saved(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The first worker is told to stop as soon as a checkpoint of its first trial was announced."""
+    """The first worker is stopped when the first checkpoint of its first trial is announced."""
 
     def announce(checkpoints: trial_checkpoints.TrialCheckpoints) -> None:
         original(checkpoints)
@@ -119,7 +119,7 @@ def all_done(url: str) -> None:
 def test_any_worker_resumes_any_trial(
     work: Work, place: str, stop_when_saved: None, storage_url_sqlite: str, tmp_path: Path
 ) -> None:
-    """A worker that shares the store trains the rest of a stopped one's trial only; the best trial's state stays."""
+    """A worker that shares the store trains only the rest of a stopped worker's trial; the best trial's state stays."""
     assert work(place)[0] == 143
     code, err = work(place)
 
@@ -169,7 +169,7 @@ def test_a_stopped_worker_saves_what_its_cadence_left_out(
 def test_a_trial_whose_checkpoint_is_elsewhere_is_left_to_others(
     work: Work, stop_when_saved: None, storage_url_sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that does not reach it says so once and takes other slots; whoever reaches it goes on with it."""
+    """A worker that cannot read the checkpoint says so once and takes other slots. One that can resumes the trial."""
     assert work(str(tmp_path / "first"))[0] == 143
 
     def stop_waiting(*args: Any, **kwargs: Any) -> Claim | None:
@@ -197,7 +197,7 @@ def test_a_trial_whose_checkpoint_is_elsewhere_is_left_to_others(
 def test_a_trial_that_nobody_reaches_is_begun_anew(
     work: Work, stop_when_saved: None, storage_url_sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After everything else, and the time for others, its recorded epochs stay and the rest is recorded once."""
+    """It begins anew after every other slot and `PATIENCE_S`; recorded epochs stay, the others are recorded once."""
     assert work(str(tmp_path / "first"))[0] == 143
     monkeypatch.setattr(trial_checkpoints, "PATIENCE_S", 0.1)
     code, err = work(str(tmp_path / "second"))
@@ -213,7 +213,7 @@ def test_a_trial_that_nobody_reaches_is_begun_anew(
 def test_lost_checkpoints_are_not_waited_for(
     work: Work, stop_when_saved: None, storage_url_sqlite: str, tmp_path: Path
 ) -> None:
-    """Where a worker's own store should have it, the trial begins anew at once."""
+    """If the worker's own store lacks the recorded checkpoint, the trial begins anew at once."""
     assert work(str(tmp_path / "first"))[0] == 143
     for path in (tmp_path / "first").rglob("*.safetensors"):
         path.write_bytes(b"torn")
@@ -258,9 +258,9 @@ def test_a_store_that_is_away_keeps_no_trial(
 
     def stop_waiting(*args: Any, **kwargs: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        tell(*args, **kwargs)
+        check_elsewhere(*args, **kwargs)
 
-    tell = trial_checkpoints.TrialCheckpoints._check_elsewhere
+    check_elsewhere = trial_checkpoints.TrialCheckpoints._check_elsewhere
     monkeypatch.setattr(trial_checkpoints.TrialCheckpoints, "_check_elsewhere", stop_waiting)
     s3.stop()
     try:
@@ -275,7 +275,7 @@ def test_a_store_that_is_away_keeps_no_trial(
 
 @pytest.mark.parametrize("place", ["s3://", "gs://bucket/x", "s3://key:secret@bucket/x"])
 def test_other_places_are_refused(work: Work, place: str) -> None:
-    """A place that cannot be is a mistake in the command line, and no secret is shown."""
+    """An impossible place is a usage error that shows no secret."""
     code, err = work(place)
 
     assert code == 2
@@ -284,7 +284,7 @@ def test_other_places_are_refused(work: Work, place: str) -> None:
 
 
 def test_deleting_a_study_removes_its_checkpoints(run: Run, work: Work, place: str, tmp_path: Path) -> None:
-    """With the study its checkpoints go, and no others."""
+    """Deleting a study removes its checkpoints and no others."""
     assert work(place)[0] == 0
     store: CheckpointStore = open_checkpoints(place, tmp_path)
     assert len(store.keys("")) == 1
@@ -295,7 +295,7 @@ def test_deleting_a_study_removes_its_checkpoints(run: Run, work: Work, place: s
 
 
 def test_doctor_tries_the_place(run: Run, place: str, tmp_path: Path) -> None:
-    """A place that can be used is ok, one that cannot fails with a hint."""
+    """A usable place is ok; an unusable one fails with a hint."""
     _, out, _ = run("doctor", "--checkpoints", place)
     assert f"ok    checkpoints: {place}" in out
     (tmp_path / "file").write_text("")

@@ -26,7 +26,7 @@ def folder(storage: Storage, tmp_path: Path) -> None:
 
 @pytest.fixture
 def ended(storage: Storage, make_study: MakeStudy) -> tuple[Study, optuna.trial.FrozenTrial]:
-    """A study with one trial that was pruned after three epochs, as Optuna holds it."""
+    """A study with one trial that was pruned after three epochs, as Optuna stores it."""
     study = make_study(lease_s=60.0)
     study_id = studies.optuna_study_id(storage, study, "search")
     trial_id = storage.optuna.create_new_trial(study_id)

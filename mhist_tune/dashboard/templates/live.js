@@ -1,4 +1,4 @@
-// Replaces the part of the page marked data-live with its newest version while the page is visible.
+// Replaces the part of the page that is marked data-live with its newest version, while the page is visible.
 "use strict";
 const period = 2000;
 let tag = null;
@@ -10,14 +10,14 @@ async function refresh() {
       const headers = {"X-Refresh": "1"};
       if (tag) headers["If-None-Match"] = tag;
       const answer = await fetch(location.pathname + location.search, {headers, cache: "no-store"});
-      if (answer.status === 401) return location.reload();  // the session has ended: the login page follows
+      if (answer.status === 401) return location.reload();  // the session has ended: show the login page
       if (answer.status === 200) {
         tag = answer.headers.get("ETag");
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-        const news = page.querySelector("[data-live]");
-        const places = [...live.querySelectorAll(".wide")].map((one) => one.scrollLeft);
-        live.replaceChildren(...news.childNodes);
-        live.querySelectorAll(".wide").forEach((one, index) => { one.scrollLeft = places[index] || 0; });
+        const update = page.querySelector("[data-live]");
+        const offsets = [...live.querySelectorAll(".wide")].map((table) => table.scrollLeft);
+        live.replaceChildren(...update.childNodes);
+        live.querySelectorAll(".wide").forEach((table, index) => { table.scrollLeft = offsets[index] || 0; });
       }
       live.classList.toggle("stale", answer.status >= 400);
     } catch {

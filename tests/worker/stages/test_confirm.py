@@ -85,10 +85,10 @@ def test_finalists_predict_every_train_image_out_of_fold(
     for finalist in confirmation.finalists:
         trial = finalist.candidate.trial
         best = [slot.outcome.best_epoch for slot in inner if slot.payload.trial == trial]
-        mine = {slot.payload.fold: slot for slot in outer if slot.payload.trial == trial}
-        assert {slot.payload.stop_epoch for slot in mine.values()} == {min(best)} == {finalist.stop_epoch}
-        assert all(epochs[slot.slot] == finalist.stop_epoch for slot in mine.values())
-        parts = [stored[fold][mine[fold].slot] for fold in range(2)]
+        own = {slot.payload.fold: slot for slot in outer if slot.payload.trial == trial}
+        assert {slot.payload.stop_epoch for slot in own.values()} == {min(best)} == {finalist.stop_epoch}
+        assert all(epochs[slot.slot] == finalist.stop_epoch for slot in own.values())
+        parts = [stored[fold][own[fold].slot] for fold in range(2)]
         labels = np.concatenate([fold.labels for fold in folds])
         assert finalist.scores.f1 == pytest.approx(f1_score(labels, np.concatenate(parts) > 0.5))
         aurocs = [roc_auc_score(fold.labels, part) for fold, part in zip(folds, parts, strict=True)]
