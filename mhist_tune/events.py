@@ -1,4 +1,4 @@
-"""Events that a worker reports, and the request that it stop."""
+"""The events that a worker reports, and the request to stop it."""
 
 import threading
 from collections.abc import Mapping

@@ -27,7 +27,7 @@ def network_file_system(path: Path) -> str | None:
 
 
 def _file_system_at(path: Path, mounts: str) -> str | None:
-    """Return the type of the innermost mount that contains a path; of two mounts on one point, that of the later."""
+    """Return the type of the innermost mount that contains a path; of two mounts on one point, the later one counts."""
     depth, file_system = -1, None
     for line in mounts.splitlines():
         fields, _, rest = line.partition(" - ")

@@ -1,4 +1,4 @@
-"""Facts of the MHIST data set, and the threshold of a decision; each is said here only."""
+"""Facts of the MHIST data set, and the decision threshold. No other module repeats them."""
 
 N_ANNOTATORS = 7
 """Pathologists who labelled each image."""
@@ -18,4 +18,4 @@ N_TEST_IMAGES = sum(MHIST_VOTES["test"])
 N_TEST_SSA = sum(MHIST_VOTES["test"][MIN_POSITIVE_VOTES:])
 
 THRESHOLD = 0.5
-"""A probability above it is called SSA, where no other threshold was fixed on validation images."""
+"""The decision threshold where none was fixed on held-out images: a higher probability is called SSA."""

@@ -1,4 +1,4 @@
-"""How people read what was measured: the one format of numbers, intervals, times and tables. Imports nothing heavy."""
+"""Numbers, intervals, durations and tables as text, in one format everywhere. Imports nothing heavy."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ Rows = list[list[str]]
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a number with that many decimals, a dash for None."""
+    """Return a number with `digits` decimals, a dash for None."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
@@ -38,7 +38,7 @@ def change(estimate: float, ends: Sequence[float]) -> str:
 
 
 def p_value(value: float) -> str:
-    """Return a p-value with three decimals, or `<0.001`."""
+    """Return a p-value (0..1) with three decimals, or `<0.001`."""
     return f"{value:.3f}" if value >= 0.001 else "<0.001"
 
 
@@ -48,14 +48,14 @@ def counted(count: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a measured time with one decimal, in seconds, minutes or hours."""
+    """Return a measured time, given in seconds, with one decimal, in seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def rough_duration(seconds: float) -> str:
-    """Return an estimated time in whole seconds, minutes, or hours and minutes."""
+    """Return an estimated time, given in seconds, in whole seconds, minutes, or hours and minutes."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -78,21 +78,21 @@ def settings(probed: Mapping[str, Any]) -> str:
     timings = probed.get("timings", ())
     if not timings:
         return f"{text}; fixed by the definition" if "timings" in probed else text
-    rates = ", ".join(f"{_setting(one)} {_rate(one['images_per_s'])}" for one in timings)
+    rates = ", ".join(f"{_setting(timing)} {_rate(timing['images_per_s'])}" for timing in timings)
     return f"{text}; images/s of {probed['n_images']} at once on {probed['device']}: {rates}"
 
 
 def text_table(rows: Rows) -> list[str]:
-    """Return a table as lines of text, the first column to the left, the others to the right."""
+    """Return a table as lines of text, the first column left-aligned, the others right-aligned."""
     return ["  ".join(row) for row in _padded(rows)]
 
 
 def markdown_table(rows: Rows, *, is_aligned: bool = False) -> list[str]:
-    """Return a table as lines of Markdown, the first column to the left, the others to the right.
+    """Return a table as lines of Markdown, the first column left-aligned, the others right-aligned.
 
     Args:
         rows: the head first.
-        is_aligned: whether cells are padded, for a table that is read unrendered too.
+        is_aligned: whether cells are padded, so that the table can be read as plain text.
     """
     cells = _padded(rows) if is_aligned else rows
     first, *others = (max(3, len(cell)) if is_aligned else 3 for cell in cells[0])

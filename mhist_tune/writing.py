@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, and into a folder that a user chose."""
+"""Files that are written whole or not at all, and folders that a user chose for output."""
 
 import contextlib
 import os
@@ -14,14 +14,14 @@ PARTIAL = ".partial"
 
 @contextlib.contextmanager
 def replaced(path: Path, *, is_only_writer: bool = False) -> Iterator[Path]:
-    """Yield the path of a file to write; when the block ends, that file takes the place of `path`.
+    """Yield the path of a file to write; when the block ends, that file replaces `path`.
 
     A reader sees the old file or the new one, never a part, and a crash of the machine leaves one of them: the file
-    and its folder are synced. Where the block raises, `path` stays as it is. A killed process leaves the unfinished
+    and its folder are synced. If the block raises, `path` stays as it is. A killed process leaves the unfinished
     file, whose name ends with `PARTIAL`.
 
     Args:
-        path: of the file; its folder is created.
+        path: the file to replace or create; its folder is created.
         is_only_writer: whether nobody else writes this file at the same time. The unfinished file then has one fixed
             name, so that the next writer overwrites what a killed one left.
 
@@ -48,7 +48,7 @@ def output_folder(folder: Path, what: str, *, hint: str = "choose another folder
     Args:
         folder: the folder.
         what: what is written, for the message, such as "the report".
-        hint: what to do where that fails.
+        hint: the remedy in the error message.
 
     Raises:
         UsageError: the folder or a file in it cannot be written.

@@ -89,10 +89,10 @@ def read_annotations(root: Path, partition: str) -> Annotations:
             the partition has no rows.
     """
     all_rows = read_rows(root)
-    twice = [name for name, count in Counter(row.name for row in all_rows).items() if count > 1]
-    if twice:
+    repeated = [name for name, count in Counter(row.name for row in all_rows).items() if count > 1]
+    if repeated:
         raise DataError(
-            f"{root / CSV_NAME} lists {len(twice)} image name(s) more than once, first {sorted(twice)[0]}",
+            f"{root / CSV_NAME} lists {len(repeated)} image name(s) more than once, first {sorted(repeated)[0]}",
             hint=f"mhist-tune data check {root} lists them all",
         )
     rows = sorted((row for row in all_rows if row.partition == partition), key=lambda row: row.name)

@@ -1,4 +1,4 @@
-"""A partition's images, decoded once to uint8 in a cache file that all workers share.
+"""Images of a partition, decoded once to uint8 into a cache file that all workers share; loads the train partition.
 
 A cache file holds one partition at one image size, uint8 [n, 3, H, W]. Its name is made from the content of the table
 and the images: where these change, the name changes, so an outdated file is never read. One process at a time writes
@@ -168,8 +168,10 @@ def _open_cache(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[n
 def _known_fingerprint(annotations: Annotations, cache_dir: Path) -> str:
     """Return ``content_fingerprint``, from the index if no image file has changed its size or time since."""
     stats = [_stat(annotations, index) for index in range(len(annotations))]
-    seen = hashlib.sha256(repr((_rows(annotations), annotations.paths[0].parent.resolve(), stats)).encode()).hexdigest()
-    entry = cache_dir / f"{seen[:32]}.fingerprint"
+    state = hashlib.sha256(
+        repr((_rows(annotations), annotations.paths[0].parent.resolve(), stats)).encode()
+    ).hexdigest()
+    entry = cache_dir / f"{state[:32]}.fingerprint"
     try:
         return entry.read_text(encoding="ascii")
     except FileNotFoundError:

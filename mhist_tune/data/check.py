@@ -1,6 +1,6 @@
-"""Check a data folder: counts, files, labels against votes, images that are in both partitions.
+"""The checks of a data folder: counts, files, labels against votes, images that are in both partitions.
 
-The check reads the files of both partitions and returns counts and the names of faulty images, nothing else.
+They read the files of both partitions and return counts and the names of faulty images, nothing else.
 """
 
 import hashlib
@@ -33,7 +33,10 @@ class PartitionCounts:
 class Problem:
     """One fault of the data set and the images that have it.
 
-    ``kind`` is one of counts, missing, unreadable, size, label, duplicate-name, group, identical, near-identical.
+    Attributes:
+        kind: counts, missing, unreadable, size, label, duplicate-name, group, identical or near-identical.
+        message: one line for users.
+        names: the faulty images.
     """
 
     kind: str
@@ -43,7 +46,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The result of ``check``. A sound data set has no problems. ``is_mhist`` follows from the names of the images."""
+    """The result of ``check``.
+
+    Attributes:
+        counts: by partition.
+        is_mhist: whether all images are named as MHIST's are.
+        problems: empty for a sound data set.
+        notes: facts that are no faults, one line each.
+    """
 
     counts: dict[str, PartitionCounts]
     is_mhist: bool
@@ -52,7 +62,7 @@ class CheckReport:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _ImageFile:
     """One image file: its fault, or its size (width, height), sha256 and difference hash."""
 
     missing: bool = False
@@ -71,18 +81,18 @@ def check(root: Path) -> CheckReport:
     rows = read_rows(root)
     if not rows:
         raise DataError(f"{root / CSV_NAME} has no rows")
-    looks = _look_at_all(root, rows)
+    files = _read_all(root, rows)
     counts = {partition: count([row for row in rows if row.partition == partition]) for partition in PARTITIONS}
     is_mhist = all(row.name.startswith("MHIST_") for row in rows)
     problems = [
         *(_check_counts(counts) if is_mhist else []),
         *_check_rows(rows),
-        *_check_files(looks),
-        *_check_sizes(looks),
-        *_check_identical(rows, looks),
-        *_check_near_identical(rows, looks),
+        *_check_files(files),
+        *_check_sizes(files),
+        *_check_identical(rows, files),
+        *_check_near_identical(rows, files),
     ]
-    return CheckReport(counts, is_mhist, problems, _notes(rows, looks, counts, is_mhist))
+    return CheckReport(counts, is_mhist, problems, _notes(rows, files, counts, is_mhist))
 
 
 def to_text(report: CheckReport) -> str:
@@ -102,28 +112,28 @@ def to_text(report: CheckReport) -> str:
     return "\n".join([*text_table(rows), *report.notes, *(problems or ["no problems found"])])
 
 
-def _look_at_all(root: Path, rows: list[Annotation]) -> dict[str, _Look]:
+def _read_all(root: Path, rows: list[Annotation]) -> dict[str, _ImageFile]:
     names = sorted({row.name for row in rows})
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(names, pool.map(lambda name: _look(image_path(root, name)), names), strict=True))
+        return dict(zip(names, pool.map(lambda name: _read(image_path(root, name)), names), strict=True))
 
 
-def _look(path: Path) -> _Look:
+def _read(path: Path) -> _ImageFile:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return _Look(missing=True)
+        return _ImageFile(missing=True)
     except OSError as error:
-        return _Look(fault=error.strerror or str(error))
+        return _ImageFile(fault=error.strerror or str(error))
     try:
         image = decode(data)
     except ValueError as error:
-        return _Look(fault=str(error), sha256=hashlib.sha256(data).digest())
-    return _Look(size=image.size, sha256=hashlib.sha256(data).digest(), hash_bits=difference_hash(image))
+        return _ImageFile(fault=str(error), sha256=hashlib.sha256(data).digest())
+    return _ImageFile(size=image.size, sha256=hashlib.sha256(data).digest(), hash_bits=difference_hash(image))
 
 
 def count(rows: list[Annotation]) -> PartitionCounts:
-    """Return the counts of one partition's rows."""
+    """Return the counts of the rows of one partition."""
     votes = Counter(row.votes for row in rows)
     n_positive = sum(row.label for row in rows)
     return PartitionCounts(
@@ -146,27 +156,31 @@ def _check_rows(rows: list[Annotation]) -> list[Problem]:
     for partition in PARTITIONS:
         if not any(row.partition == partition for row in rows):
             problems.append(Problem("counts", f"no image in the {partition} partition", []))
-    against = [row.name for row in rows if row.label != int(row.votes >= MIN_POSITIVE_VOTES)]
-    if against:
-        message = f"{len(against)} labels contradict the votes ({POSITIVE_CLASS} is {MIN_POSITIVE_VOTES} votes or more)"
-        problems.append(Problem("label", message, against))
-    twice = sorted(name for name, n in Counter(row.name for row in rows).items() if n > 1)
-    if twice:
-        problems.append(Problem("duplicate-name", f"{len(twice)} names are listed more than once", twice))
-    sides = defaultdict(set)
+    contradicting = [row.name for row in rows if row.label != int(row.votes >= MIN_POSITIVE_VOTES)]
+    if contradicting:
+        message = (
+            f"{len(contradicting)} labels contradict the votes ({POSITIVE_CLASS} is {MIN_POSITIVE_VOTES} votes or more)"
+        )
+        problems.append(Problem("label", message, contradicting))
+    repeated = sorted(name for name, n in Counter(row.name for row in rows).items() if n > 1)
+    if repeated:
+        problems.append(Problem("duplicate-name", f"{len(repeated)} names are listed more than once", repeated))
+    partitions_of = defaultdict(set)
     for row in rows:
         if row.group is not None:
-            sides[row.group].add(row.partition)
-    torn = sorted(group for group, partitions in sides.items() if len(partitions) > 1)
-    if torn:
-        names = sorted(row.name for row in rows if row.group in torn)
-        problems.append(Problem("group", f"{len(torn)} groups cross the partitions: {', '.join(torn[:5])}", names))
+            partitions_of[row.group].add(row.partition)
+    crossing = sorted(group for group, partitions in partitions_of.items() if len(partitions) > 1)
+    if crossing:
+        names = sorted(row.name for row in rows if row.group in crossing)
+        problems.append(
+            Problem("group", f"{len(crossing)} groups cross the partitions: {', '.join(crossing[:5])}", names)
+        )
     return problems
 
 
-def _check_files(looks: dict[str, _Look]) -> list[Problem]:
-    missing = [name for name, look in looks.items() if look.missing]
-    faults = {name: look.fault for name, look in looks.items() if look.fault is not None}
+def _check_files(files: dict[str, _ImageFile]) -> list[Problem]:
+    missing = [name for name, file in files.items() if file.missing]
+    faults = {name: file.fault for name, file in files.items() if file.fault is not None}
     problems = [Problem("missing", f"{len(missing)} image files are not there", missing)] if missing else []
     if faults:
         first = next(iter(faults.values()))
@@ -174,17 +188,17 @@ def _check_files(looks: dict[str, _Look]) -> list[Problem]:
     return problems
 
 
-def _check_sizes(looks: dict[str, _Look]) -> list[Problem]:
-    sizes = Counter(look.size for look in looks.values() if look.size is not None)
+def _check_sizes(files: dict[str, _ImageFile]) -> list[Problem]:
+    sizes = Counter(file.size for file in files.values() if file.size is not None)
     if len(sizes) < 2:
         return []
     usual = sizes.most_common(1)[0][0]
-    other = [name for name, look in looks.items() if look.size not in (usual, None)]
+    other = [name for name, file in files.items() if file.size not in (usual, None)]
     return [Problem("size", f"{len(other)} images are not {_pixels(usual)} px like the others", other)]
 
 
-def _check_identical(rows: list[Annotation], looks: dict[str, _Look]) -> list[Problem]:
-    train, test = (_by_digest(rows, looks, partition) for partition in PARTITIONS)
+def _check_identical(rows: list[Annotation], files: dict[str, _ImageFile]) -> list[Problem]:
+    train, test = (_by_digest(rows, files, partition) for partition in PARTITIONS)
     return [
         Problem("identical", "the same file lies in both partitions", sorted(train[digest] | test[digest]))
         for digest in train
@@ -192,42 +206,46 @@ def _check_identical(rows: list[Annotation], looks: dict[str, _Look]) -> list[Pr
     ]
 
 
-def _by_digest(rows: list[Annotation], looks: dict[str, _Look], partition: str) -> dict[bytes, set[str]]:
+def _by_digest(rows: list[Annotation], files: dict[str, _ImageFile], partition: str) -> dict[bytes, set[str]]:
     names = defaultdict(set)
     for row in rows:
-        digest = looks[row.name].sha256
+        digest = files[row.name].sha256
         if row.partition == partition and digest is not None:
             names[digest].add(row.name)
     return names
 
 
-def _check_near_identical(rows: list[Annotation], looks: dict[str, _Look]) -> list[Problem]:
+def _check_near_identical(rows: list[Annotation], files: dict[str, _ImageFile]) -> list[Problem]:
     def hashed(partition: str) -> dict[str, HashBits]:
         names = (row.name for row in rows if row.partition == partition)
-        return {name: bits for name in names if (bits := looks[name].hash_bits) is not None}
+        return {name: bits for name in names if (bits := files[name].hash_bits) is not None}
 
     train, test = (hashed(partition) for partition in PARTITIONS)
     return [
-        Problem("near-identical", f"a train and a test image are nearly the same ({n_bits} bits apart)", [one, other])
-        for one, other, n_bits in near_pairs(train, test)
-        if looks[one].sha256 != looks[other].sha256
+        Problem(
+            "near-identical",
+            f"a train and a test image are nearly the same ({n_bits} bits apart)",
+            [train_name, test_name],
+        )
+        for train_name, test_name, n_bits in near_pairs(train, test)
+        if files[train_name].sha256 != files[test_name].sha256
     ]
 
 
 def _notes(
-    rows: list[Annotation], looks: dict[str, _Look], counts: dict[str, PartitionCounts], is_mhist: bool
+    rows: list[Annotation], files: dict[str, _ImageFile], counts: dict[str, PartitionCounts], is_mhist: bool
 ) -> list[str]:
     notes = []
     if is_mhist and all(counts[partition].by_votes == list(known) for partition, known in MHIST_VOTES.items()):
         notes.append("this is MHIST, and its counts are complete")
     elif not is_mhist:
         notes.append("this is not MHIST (its images are named MHIST_*): counts are not compared")
-    sizes = Counter(look.size for look in looks.values() if look.size is not None)
+    sizes = Counter(file.size for file in files.values() if file.size is not None)
     if sizes:
         notes.append(f"images are {_pixels(sizes.most_common(1)[0][0])} px")
     if all(row.group is None for row in rows):
         notes.append("no Group column: nothing keeps images of one patient on one side of a split")
-    copies = sum(len(names) - 1 for p in PARTITIONS for names in _by_digest(rows, looks, p).values())
+    copies = sum(len(names) - 1 for p in PARTITIONS for names in _by_digest(rows, files, p).values())
     if copies:
         notes.append(f"{copies} images are copies of another one in the same partition")
     return notes

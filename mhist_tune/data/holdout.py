@@ -1,4 +1,7 @@
-"""The only loader of the test partition. Only `open_test`, which records each opening, and `retrain` may import it."""
+"""The only loader of the test partition.
+
+Only `actions.open_test`, which records each opening, and `worker.stages.retrain` may import it.
+"""
 
 from pathlib import Path
 

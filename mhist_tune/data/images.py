@@ -23,10 +23,11 @@ class ImageSet:
         pixels: uint8 [N, 3, H, W], in memory, in the mapped cache file or on a GPU. They include this set's images.
         labels: float32 [n], 1 = SSA.
         votes: int64 [n], 0..7.
-        groups: None where the data set names none.
+        names: file names, [n].
+        groups: the patient or slide of each image, [n]; None if the data set names none.
         rows: int64 [n] on the device of the pixels: the index of each image in the pixels. None for all, in order.
-        mapping: of the cache file; None where the pixels are not a file.
-        is_pinned: whether batches are read into page-locked memory, so that a GPU fetches them while it computes.
+        mapping: the mapped cache file; None if the pixels are not mapped from a file.
+        is_pinned: whether batches are read into page-locked memory, so that a GPU copies them while it computes.
     """
 
     pixels: torch.Tensor
@@ -61,8 +62,8 @@ class ImageSet:
         Images that would take more than `MAX_SHARE` of a GPU's free memory stay on the CPU, as do those of all subsets
         of the set. They are sent batch by batch.
         """
-        is_there = self.pixels.device.type == device.type and device.index in (None, self.pixels.device.index)
-        if is_there or self.is_pinned:
+        is_on_device = self.pixels.device.type == device.type and device.index in (None, self.pixels.device.index)
+        if is_on_device or self.is_pinned:
             return self
         n_bytes = len(self) * self.pixels[0].nbytes
         if device.type == "cuda" and n_bytes > MAX_SHARE * torch.cuda.mem_get_info(device)[0]:

@@ -58,9 +58,9 @@ def synthesize(root: Path, *, n_images: int = 400, image_size: int = 224, seed: 
         raise UsageError(f"the number of images must be from {MIN_IMAGES} to {MAX_IMAGES}, got {n_images}")
     if image_size < MIN_IMAGE_SIZE:
         raise UsageError(f"the image size must be at least {MIN_IMAGE_SIZE} px, got {image_size}")
-    taken = next((root / name for name in (CSV_NAME, IMAGE_FOLDER) if (root / name).exists()), None)
-    if taken is not None:
-        raise DataError(f"{taken} exists already", hint="choose another folder; nothing is overwritten")
+    existing = next((root / name for name in (CSV_NAME, IMAGE_FOLDER) if (root / name).exists()), None)
+    if existing is not None:
+        raise DataError(f"{existing} exists already", hint="choose another folder; nothing is overwritten")
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=root) as folder:

@@ -1,6 +1,6 @@
 """The tables of a study definition, their keys and ranges, and the checks that find every problem in a file.
 
-This module only checks. `definition` builds a `StudyDefinition` from the checked content.
+This module only checks. `study_file` builds a `StudyDefinition` from the checked content.
 """
 
 import re

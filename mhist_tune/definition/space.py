@@ -23,7 +23,7 @@ _KEYS = ("low", "high", "log", "choices")
 
 @dataclass(frozen=True, slots=True)
 class Float:
-    """Real numbers from `low` to `high`, both included; sampled on a logarithmic scale where `log`."""
+    """Real numbers from `low` to `high`, both included; sampled on a logarithmic scale if `log` is true."""
 
     low: float
     high: float
@@ -53,7 +53,7 @@ class Float:
 
 @dataclass(frozen=True, slots=True)
 class Int:
-    """Whole numbers from `low` to `high`, both included; sampled on a logarithmic scale where `log`."""
+    """Whole numbers from `low` to `high`, both included; sampled on a logarithmic scale if `log` is true."""
 
     low: int
     high: int
@@ -112,12 +112,12 @@ class Categorical:
 Dimension: TypeAlias = Float | Int | Categorical
 
 
-def parse(name: str, table: object) -> Dimension:
+def parse(name: str, entry: object) -> Dimension:
     """Read one `[space]` entry: `{ low = ..., high = ..., log = ... }` or `{ choices = [...] }`.
 
     Args:
         name: name of the hyperparameter.
-        table: the entry, as TOML or JSON gives it.
+        entry: the entry, as TOML or JSON gives it.
 
     Raises:
         ValueError: the entry has problems; the message is one line with all of them, without the hyperparameter's name.
@@ -126,16 +126,16 @@ def parse(name: str, table: object) -> Dimension:
         raise ValueError(check(name, None))
     if FIELDS[name].type not in (str, int, float):
         raise ValueError("holds a list or a table, which cannot be searched; put it in [fixed]")
-    if not isinstance(table, Mapping):
-        raise ValueError(f"must be {{ low = ..., high = ... }} or {{ choices = [...] }}, got {table!r}")
-    unknown = [f'unknown key "{key}"{did_you_mean(str(key), _KEYS)}' for key in table if key not in _KEYS]
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"must be {{ low = ..., high = ... }} or {{ choices = [...] }}, got {entry!r}")
+    unknown = [f'unknown key "{key}"{did_you_mean(str(key), _KEYS)}' for key in entry if key not in _KEYS]
     if unknown:
         raise ValueError("; ".join(unknown))
-    if "choices" in table:
-        if len(table) > 1:
+    if "choices" in entry:
+        if len(entry) > 1:
             raise ValueError("has both choices and bounds; keep one of them")
-        return _categorical(name, table["choices"])
-    return _interval(name, table)
+        return _categorical(name, entry["choices"])
+    return _interval(name, entry)
 
 
 def normalize(name: str, value: Any) -> Any:
@@ -155,22 +155,22 @@ def _categorical(name: str, choices: object) -> Categorical:
     return Categorical(tuple(values))
 
 
-def _interval(name: str, table: Mapping[str, Any]) -> Float | Int:
+def _interval(name: str, entry: Mapping[str, Any]) -> Float | Int:
     is_int = FIELDS[name].type is int
     if FIELDS[name].type not in (int, float):
         raise ValueError("is not a number, so it needs choices = [...]")
-    problems = [f"{key} is missing" for key in ("low", "high") if key not in table]
+    problems = [f"{key} is missing" for key in ("low", "high") if key not in entry]
     problems += [
-        f"{key} must be a {'whole' if is_int else 'finite'} number, got {table[key]!r}"
+        f"{key} must be a {'whole' if is_int else 'finite'} number, got {entry[key]!r}"
         for key in ("low", "high")
-        if key in table and not (_is_number(table[key]) and (isinstance(table[key], int) or not is_int))
+        if key in entry and not (_is_number(entry[key]) and (isinstance(entry[key], int) or not is_int))
     ]
-    log = table.get("log", False)
+    log = entry.get("log", False)
     if not isinstance(log, bool):
         problems.append(f"log must be true or false, got {log!r}")
     if problems:
         raise ValueError("; ".join(problems))
-    low, high = normalize(name, table["low"]), normalize(name, table["high"])
+    low, high = normalize(name, entry["low"]), normalize(name, entry["high"])
     problems = [f"{key} {problem}" for key, value in (("low", low), ("high", high)) if (problem := check(name, value))]
     if low > high:
         problems.append(f"low {low:g} is above high {high:g}")

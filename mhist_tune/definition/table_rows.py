@@ -17,7 +17,7 @@ REPORTED = re.compile(r"best_epoch|(train|val|test|retrained)_[a-z0-9_]+")
 """The name of a reported number: the images it was measured on, or the model, then the metric."""
 
 PER_STUDY = ("image_size", *PROBED)
-"""Fields with one value for the whole study: the images are decoded and the device is probed for it."""
+"""Fields with one value for the whole study: images are decoded for one size, and the device is probed once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class TableRow:
 
 
 def read(entries: object, problems: list[str]) -> list[TableRow]:
-    """Return the rows as they are written, and add their problems to `problems`."""
+    """Return the rows as they are written, and append a text for each problem to `problems`."""
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         problems.append("row must be written as tables, each under [[row]]")
         return []
@@ -92,15 +92,15 @@ def _row(number: int, entry: dict[str, Any], problems: list[str]) -> TableRow:
     )
 
 
-def _reported(where: str, table: object, problems: list[str]) -> dict[str, float]:
-    if not isinstance(table, dict):
-        problems.append(f"{where} reported must be a table such as {{ val_f1 = 0.7 }}, got {table!r}")
+def _reported(where: str, numbers: object, problems: list[str]) -> dict[str, float]:
+    if not isinstance(numbers, dict):
+        problems.append(f"{where} reported must be a table such as {{ val_f1 = 0.7 }}, got {numbers!r}")
         return {}
-    for name, value in table.items():
+    for name, value in numbers.items():
         if not REPORTED.fullmatch(name):
             problems.append(
                 f"{where} reported {name}: a name is best_epoch, or starts with train_, val_, test_ or retrained_"
             )
         elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             problems.append(f"{where} reported {name}: must be a number, got {value!r}")
-    return table
+    return numbers

@@ -1,4 +1,4 @@
-"""Whether a value of a study definition has the declared type and lies between its bounds."""
+"""The check of one value of a study definition: declared type and bounds."""
 
 from collections.abc import Mapping
 
@@ -8,9 +8,9 @@ def problem_of(kind: type, value: object, low: float | None = None, high: float 
 
     Args:
         kind: bool, int, float, str, dict or tuple (of int). A whole number is a valid float, a list a valid tuple.
-        value: as TOML or JSON gives it. NaN lies between no bounds.
+        value: as TOML or JSON gives it. NaN is outside of all bounds.
         low: the inclusive lower bound of a number, or of the items of a tuple; None if there is no bound.
-        high: the upper bound.
+        high: the inclusive upper bound, likewise.
     """
     if problem := _type_problem(kind, value):
         return problem

@@ -1,11 +1,9 @@
-"""Arrays in, figures out. No torch, no database.
+"""Arrays in, figures out. No torch, no database. The packages above it may import it.
 
-- `canvas`: matplotlib figures without a window system: as PNG files, or as SVG elements in the colours of an HTML
-  page.
-- `model_comparison`: Figures of several models on the same test images, from plain arrays.
-- `plotly`: Plotly figures as JSON documents, small enough for a page that polls them: no Plotly is needed to write
-  them.
-- `predictions`: Figures of predictions on the test partition, from plain arrays.
+- `canvas`: matplotlib figures without a window system, as PNG or SVG, and the colours of all figures.
+- `model_comparison`: Figures of several models on the same test images.
+- `plotly`: Plotly figures as JSON, for optuna-dashboard. Does not import Plotly.
+- `predictions`: Figures of one model's test predictions: ROC, precision and recall, calibration, error rates by votes.
 - `search`: Figures of training and search: learning curves, history, importance.
-- `svg`: Small SVG charts as strings, without a drawing library, for pages that are rendered every second.
+- `svg`: Small SVG charts as strings, for our pages, which are rendered every second.
 """

@@ -38,12 +38,12 @@ def seeds(models: Mapping[str, MetricSummary]) -> Figure:
         models: a metric over the seeds, by name.
     """
     figure, (axes,) = new_figure(width=6.0, height=1.4 + 0.6 * len(models))
-    for place, ((name, one), colour) in enumerate(zip(models.items(), cycle(_COLOURS), strict=False)):
-        values = [value for value in one.per_seed if value is not None]
+    for place, ((name, summary), colour) in enumerate(zip(models.items(), cycle(_COLOURS), strict=False)):
+        values = [value for value in summary.per_seed if value is not None]
         axes.plot(values, np.full(len(values), place - 0.16), "o", color=colour, markersize=4.5, alpha=0.7, label=name)
-        if one.mean is not None and one.ci95 is not None:
-            axes.plot(one.ci95, [place + 0.16] * 2, color=INK, linewidth=1.4)
-            axes.plot([one.mean], [place + 0.16], "D", color=INK, markersize=5.5)
+        if summary.mean is not None and summary.ci95 is not None:
+            axes.plot(summary.ci95, [place + 0.16] * 2, color=INK, linewidth=1.4)
+            axes.plot([summary.mean], [place + 0.16], "D", color=INK, markersize=5.5)
     axes.set_yticks(range(len(models)), list(models))
     axes.set(ylim=(len(models) - 0.5, -0.5), xlabel="AUROC")
     return figure

@@ -1,15 +1,16 @@
-"""Plotly figures as JSON documents, small enough for a page that polls them: no Plotly is needed to write them."""
+"""Plotly figures as JSON documents, small enough for a page that polls them. Plotly is not imported."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mhist_tune.mhist import N_ANNOTATORS, POSITIVE_CLASS
 from mhist_tune.plots.canvas import BLUE, GREY, ORANGE
 from mhist_tune.statistics.binary_metrics import MetricSummary
 from mhist_tune.statistics.by_votes import VoteRate
 from mhist_tune.statistics.roc import RocBand
 
-_STEP = 5  # of the points of a ROC curve every fifth is drawn
-_SHOWN = ("auroc", "f1", "accuracy", "recall", "specificity")
+_STEP = 5  # every fifth point of a ROC curve is drawn
+_METRICS = ("auroc", "f1", "accuracy", "recall", "specificity")
 Figure = dict[str, Any]
 
 
@@ -61,7 +62,7 @@ def seeds(metrics: Mapping[str, MetricSummary]) -> Figure:
             "boxpoints": "all",
             "line": {"color": BLUE},
         }
-        for name in _SHOWN
+        for name in _METRICS
         if metrics[name].mean is not None
     ]
     return _figure("Seeds on the test partition", boxes, y="value", showlegend=False)
@@ -69,16 +70,16 @@ def seeds(metrics: Mapping[str, MetricSummary]) -> Figure:
 
 def votes(rates: Sequence[VoteRate]) -> Figure:
     """Return the error rate for each number of votes beside each pathologist's against the other six."""
-    shown = [one for one in rates if one.error_rate is not None]
-    x = [one.votes for one in shown]
-    human = [one.human_error_rate for one in shown]
+    drawn = [rate for rate in rates if rate.error_rate is not None]
+    x = [rate.votes for one in drawn]
+    human = [rate.human_error_rate for one in drawn]
     return _figure(
         "Error rate by votes for SSA",
         [
             {
                 "type": "bar",
                 "x": x,
-                "y": _round([one.error_rate for one in shown]),
+                "y": _round([rate.error_rate for rate in drawn]),
                 "name": "model",
                 "marker": {"color": BLUE},
             },
@@ -90,7 +91,7 @@ def votes(rates: Sequence[VoteRate]) -> Figure:
                 "marker": {"color": ORANGE, "symbol": "diamond"},
             },
         ],
-        x="votes for SSA, of 7",
+        x=f"votes for {POSITIVE_CLASS}, of {N_ANNOTATORS}",
         y="error rate",
     )
 

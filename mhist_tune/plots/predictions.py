@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve
 
-from mhist_tune.mhist import MIN_POSITIVE_VOTES
+from mhist_tune.mhist import MIN_POSITIVE_VOTES, N_ANNOTATORS, POSITIVE_CLASS
 from mhist_tune.plots.canvas import BLUE, GREY, INK, ORANGE, new_figure
 from mhist_tune.statistics import by_votes
 from mhist_tune.statistics.by_votes import VoteRate
@@ -39,20 +39,20 @@ def finish_roc(axes: Axes) -> None:
 
 
 def precision_recall(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Figure:
-    """Draw each seed's precision-recall curve, and the share of SSA, which a blind guess has as its precision.
+    """Draw each seed's precision-recall curve, and the share of SSA, which is the precision of a blind guess.
 
     Args:
         labels: [n], 0 or 1, both present.
         probabilities: [S, n], in 0..1.
     """
     figure, (axes,) = new_figure(width=5.0, height=4.4)
-    table = np.asarray(probabilities)
-    for row in table:
+    rows = np.asarray(probabilities)
+    for row in rows:
         # The last point is scikit-learn's own, at recall 0; without it the curve starts at its first image.
         precision, recall, _ = precision_recall_curve(labels, row, drop_intermediate=True)
         axes.plot(recall[:-1], precision[:-1], color=BLUE, linewidth=0.8, alpha=0.6)
     share = float(np.asarray(labels).mean())
-    axes.plot([], [], color=BLUE, linewidth=0.8, label=_seeds(len(table)))
+    axes.plot([], [], color=BLUE, linewidth=0.8, label=_seeds(len(rows)))
     axes.axhline(share, color=GREY, linewidth=0.8, linestyle=":", label=f"share of SSA, {share:.0%}")
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall of SSA (sensitivity)", ylabel="precision of SSA")
     axes.legend(loc="lower left", frameon=False)
@@ -68,7 +68,7 @@ def reliability(curves: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
     figure, (axes,) = new_figure(width=5.0, height=5.0)
     styles = ((ORANGE, "o", "-"), (BLUE, "s", "--"), (INK, "^", ":"))
     for (name, bins), (colour, marker, line) in zip(curves.items(), styles, strict=False):
-        x, y = [one.probability for one in bins], [one.share for one in bins]
+        x, y = [point.probability for point in bins], [point.share for point in bins]
         axes.plot(x, y, color=colour, marker=marker, linestyle=line, linewidth=1.4, markersize=5, label=name)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="perfect")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
@@ -100,7 +100,7 @@ def finish_votes(axes: Axes, models: Sequence[Sequence[VoteRate]]) -> None:
     """Draw each pathologist's error rate against the other six, and the axes of a figure of error rates.
 
     Args:
-        axes: of the figure.
+        axes: the axes of the figure.
         models: the rates of each model that it shows, on the same images.
     """
     first = models[0]
@@ -109,7 +109,7 @@ def finish_votes(axes: Axes, models: Sequence[Sequence[VoteRate]]) -> None:
     axes.plot(range(len(first)), human, color=INK, marker="D", markersize=5, linestyle="", label="each pathologist")
     axes.set(ylim=(0, min(1.3 * max([0.1, *tops, *human]), 1.25)))
     axes.set_xticks(range(len(first)), [f"{rate.votes}\nn={rate.n_images}" for rate in first], fontsize=10)
-    axes.set(xlabel="votes for SSA, of 7", ylabel="misclassified images")
+    axes.set(xlabel=f"votes for {POSITIVE_CLASS}, of {N_ANNOTATORS}", ylabel="misclassified images")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.legend(loc="upper left", frameon=False, fontsize=10)
 

@@ -23,6 +23,7 @@ class Line:
 
     Attributes:
         label: the tooltip.
+        values: [n epochs].
         style: its class in the style sheet.
     """
 
@@ -41,15 +42,15 @@ class _Scale:
         self._start, self._end = start, end
 
     def __call__(self, value: float) -> float:
-        low, high, value = (math.log10(one) if self._is_log else one for one in (self._low, self._high, value))
+        low, high, value = (math.log10(number) if self._is_log else number for number in (self._low, self._high, value))
         return self._start + (value - low) / (high - low) * (self._end - self._start)
 
     def ticks(self, *, is_whole: bool = False) -> list[float]:
         """Return up to six round values."""
         if self._is_log:
             decades = range(math.ceil(math.log10(self._low)), math.floor(math.log10(self._high)) + 1)
-            found = [10.0**one for one in decades]
-            return found if 2 <= len(found) <= 6 else found[:: max(1, len(found) // 4)] or [self._low, self._high]
+            powers = [10.0**exponent for exponent in decades]
+            return powers if 2 <= len(powers) <= 6 else powers[:: max(1, len(powers) // 4)] or [self._low, self._high]
         span = self._high - self._low
         step = 10.0 ** math.floor(math.log10(span / 4))
         step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 5)
@@ -67,17 +68,19 @@ def curves(title: str, lines: Sequence[Line], *, n_epochs: int, is_log: bool = F
         n_epochs: right end of the axis.
         is_log: whether the values, then above 0, are on a logarithmic scale.
     """
-    values = [one for line in lines for one in line.values if one is not None and (one > 0 or not is_log)]
+    values = [value for line in lines for value in line.values if value is not None and (value > 0 or not is_log)]
     if not values:
         return _frame(title, '<text class="none" x="180" y="104">nothing measured yet</text>')
     x = _Scale(1, max(2, n_epochs), _LEFT, WIDTH - _RIGHT)
     y = _Scale(min(values), max(values), HEIGHT - _BOTTOM, _TOP, is_log=is_log)
     parts = [_axes(x, y, "epoch")]
     for line in lines:
-        known = [(n, one) for n, one in enumerate(line.values, 1) if one is not None and (one > 0 or not is_log)]
+        known = [
+            (n, value) for n, value in enumerate(line.values, 1) if value is not None and (value > 0 or not is_log)
+        ]
         if known:
             # a path of one point is drawn as a dot by its round cap
-            points = "L".join(f"{x(n):.1f} {y(one):.1f}" for n, one in known)
+            points = "L".join(f"{x(n):.1f} {y(value):.1f}" for n, value in known)
             path = f"M{points}" if len(known) > 1 else f"M{points}h0"
             parts.append(f'<path class="{line.style}" d="{path}"><title>{escape(line.label)}</title></path>')
     return _frame(title, "".join(parts))
@@ -85,11 +88,11 @@ def curves(title: str, lines: Sequence[Line], *, n_epochs: int, is_log: bool = F
 
 def history(title: str, complete: Sequence[tuple[int, float]], pruned: Sequence[tuple[int, float]]) -> str:
     """Return the panel of a search: a dot for each trial's number and best value, and the best complete one so far."""
-    shown = [*complete, *pruned]
-    if not shown:
+    trials = [*complete, *pruned]
+    if not trials:
         return _frame(title, '<text class="none" x="180" y="104">no trial has ended yet</text>')
-    x = _Scale(min(n for n, _ in shown), max(n for n, _ in shown), _LEFT, WIDTH - _RIGHT)
-    y = _Scale(min(v for _, v in shown), max(v for _, v in shown), HEIGHT - _BOTTOM, _TOP)
+    x = _Scale(min(n for n, _ in trials), max(n for n, _ in trials), _LEFT, WIDTH - _RIGHT)
+    y = _Scale(min(v for _, v in trials), max(v for _, v in trials), HEIGHT - _BOTTOM, _TOP)
     dots = {"pruned": pruned, "complete": complete}
     parts = [_axes(x, y, "trial")]
     for name, points in dots.items():
@@ -105,10 +108,10 @@ def history(title: str, complete: Sequence[tuple[int, float]], pruned: Sequence[
     return _frame(title, "".join(parts))
 
 
-def bar(title: str, shares: Sequence[tuple[str, int]]) -> str:
+def bar(title: str, counts: Sequence[tuple[str, int]]) -> str:
     """Return a bar of stacked parts, each a class and a count."""
-    total, parts, start = sum(count for _, count in shares), [], 0.0
-    for style, count in shares:
+    total, parts, start = sum(count for _, count in counts), [], 0.0
+    for style, count in counts:
         width = 100 * count / total if total else 0.0
         parts.append(f'<rect class="{style}" x="{start:.2f}" y="0" width="{width:.2f}" height="4"/>')
         start += width

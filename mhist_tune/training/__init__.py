@@ -1,25 +1,24 @@
 """The method: one run, from hyperparameters to weights. Knows no study, no database and no command line.
 
-- `augmentation`: Augmentation of training images: one warp per image, then one change of its stain.
-- `checkpoints`: Training states on their way to a file and back.
-- `features`: Features of an image for the sampling strategies that need its nearest neighbours (adasyn, tomek).
-- `fit`: Training of one model.
-- `fit_result`: What a training run returns: the result of each epoch, the result of the run, or that it diverged.
-- `forward`: Forward passes of a model, in the run's precision and memory format, and the settings that make them
-  reproducible.
-- `freeze`: Frozen weights: weights that training does not change.
-- `memory`: Memory: recognizing that it ran out, finding the micro-batch that fits, and how freed memory is returned.
-- `metrics`: Metrics of one set of predictions by torchmetrics.
-- `models`: Models with one logit: any timm model by name, or a small fully connected network.
+`worker`, `actions`, `dashboard` and `cli` may import it. Begin at `fit`.
+
+- `augmentation`: The augmentation of an epoch: one warp of each image, then one change of its stain.
+- `checkpoints`: Training states, written to files and read back.
+- `features`: Features of images, for the nearest neighbours of adasyn and tomek.
+- `fit`: The training of one model, epoch by epoch.
+- `fit_result`: The result of an epoch and of a run, and `Diverged`.
+- `forward`: Forward passes in the run's precision and memory format, and what makes them reproducible.
+- `freeze`: Frozen weights.
+- `memory`: Running out of memory: recognizing it, and finding the micro-batch that fits.
+- `metrics`: The validation metrics of an epoch: F1, AUROC and others, by torchmetrics.
+- `models`: Models with one logit: timm's by name, or a small fully connected network.
 - `optimizer`: The optimizer, and the learning rate and weight decay of each epoch.
-- `prediction`: Predictions of a trained model.
-- `probe`: Choice of the fastest settings: training steps are timed in each number format and memory format of the
-  device.
-- `sampling`: Which images an epoch trains on, in which order, and how they are cut into updates and micro-batches.
+- `prediction`: The probabilities that a trained model predicts.
+- `probe`: The fastest precision and memory format of a device, measured by timed training steps.
+- `sampling`: The images of an epoch, balanced or not, and how they are cut into updates and micro-batches.
 - `sampling_figure`: A figure of the votes in an epoch with and without a sampling strategy.
-- `saved_model`: A saved model: weights, preprocessing and threshold in a folder, and its predictions.
+- `saved_model`: A saved model in a folder, and its predictions (`mhist-tune predict`).
 - `step`: The training step: forward pass, loss, backward pass, update.
-- `subsets`: Which images of a training split a run trains on: without excluded vote counts, or a subset with equal
-  classes.
-- `warps`: Flips, rotations, perspective and affine warps of a whole batch, on the device of the images.
+- `subsets`: The images of the training split that a run trains on.
+- `warps`: Each augmentation of the shape: flips, rotations, perspective and affine warps of a batch.
 """

@@ -1,4 +1,4 @@
-"""Features of an image for the sampling strategies that need its nearest neighbours (adasyn, tomek).
+"""Features of images, by which adasyn and tomek find nearest neighbours.
 
 The features are counts of pixels, not the output of a trained model, so they are equal on every device and machine.
 A run records their hash. Flips and rotations by 90 degrees do not change them.

@@ -70,7 +70,8 @@ def fit(
             reason why adasyn draws uniformly. The last two may be None.
         stop_epoch: end after this epoch, without shortening the schedule of `hp.epochs`.
         save_at: epochs whose state is in the checkpoint store before `on_epoch` is called. Of the others, the last one
-            is saved, and those at which `CheckpointWriter.is_due`; the rest stays in memory for `save_kept`.
+            is saved, and those at which `CheckpointWriter.is_due`; a copy of the others may stay in memory, for
+            `CheckpointWriter.save_kept`.
 
     Raises:
         Diverged: a loss, a logit or a weight is not finite at the end of an epoch.

@@ -1,4 +1,4 @@
-"""What a training run returns: the result of each epoch, the result of the run, or that it diverged."""
+"""The result of an epoch and of a run, and the exception of a run that diverged."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ class FitResult:
 
 
 def result_to(result: EpochResult) -> dict[str, Any]:
-    """Return a result as plain values and tensors, for a checkpoint."""
+    """Return a result as plain values and tensors, for a checkpoint; `result_from` reverses it."""
     plain = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
     has_any = result.probabilities is not None
     plain["best_value"] = plain.pop("best_score")  # its name in checkpoints since the first release
@@ -69,7 +69,7 @@ def result_to(result: EpochResult) -> dict[str, Any]:
 
 
 def result_from(plain: Mapping[str, Any]) -> EpochResult:
-    """Return the result that `result_to` wrote. Fields that an older version wrote beside it are ignored."""
+    """Return the result that `result_to` wrote. Further fields, from an older version, are ignored."""
     fields = {**plain, "best_score": plain["best_value"]}
     known = {field.name: fields[field.name] for field in dataclasses.fields(EpochResult)}
     probabilities = plain["probabilities"]

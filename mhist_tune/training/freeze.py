@@ -1,9 +1,10 @@
-"""Frozen weights: weights that training does not change.
+"""Frozen weights.
 
-A frozen weight gets no gradient and no weight decay. BatchNorm with frozen weights stays in evaluation mode: it
-normalizes by its initial running statistics and does not update them. Dropout acts in frozen parts too. The images
-still pass through the frozen parts in every epoch; only the backward pass and the update are saved. ResNet-18 trains
-1.06 times as fast with a frozen stem and 3.9 times as fast with all but the head frozen (`bench/speed/freeze.py`).
+Training does not change a frozen weight: it gets no gradient and no weight decay. BatchNorm with frozen weights stays
+in evaluation mode: it normalizes by its initial running statistics and does not update them. Dropout acts in frozen
+parts too. The images still pass through the frozen parts in every epoch; only the backward pass and the update are
+saved. ResNet-18 trains 1.06 times as fast with a frozen stem and 3.9 times as fast with all but the head frozen
+(`bench/speed/freeze.py`).
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Memory: recognizing that it ran out, finding the micro-batch that fits, and how freed memory is returned."""
+"""Running out of memory: recognizing it, finding the micro-batch that fits, and returning freed memory."""
 
 import ctypes
 import dataclasses

@@ -1,4 +1,4 @@
-"""Metrics of one set of predictions by torchmetrics. Only probabilities of the positive class are accepted.
+"""The validation metrics of an epoch, by torchmetrics. Only probabilities of the positive class are accepted.
 
 Two mistakes are refused because torchmetrics would accept them. With predicted classes (0 or 1), AUROC is the mean of
 recall and specificity. With logits, torchmetrics applies a sigmoid only to batches that leave the range 0..1.
@@ -15,8 +15,9 @@ from mhist_tune.mhist import THRESHOLD
 def binary_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
     """Return f1, f1_standard_error, precision, recall, specificity, accuracy and auroc, each 0..1.
 
-    A probability above 0.5 is called positive, except in auroc, which has no threshold. A ratio with a denominator of 0
-    is 0. auroc is exact (no binning), and NaN if only one class is present. f1_standard_error is NaN if F1 is 0 or 1.
+    A probability above `THRESHOLD` (0.5) is called positive, except in auroc, which has no threshold. A ratio with a
+    denominator of 0 is 0. auroc is exact (no binning), and NaN if only one class is present. f1_standard_error is NaN
+    if F1 is 0 or 1.
 
     Args:
         probabilities: float [n] in 0..1, of label 1.

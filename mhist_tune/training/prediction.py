@@ -1,4 +1,4 @@
-"""Predictions of a trained model."""
+"""The probabilities that a trained model predicts."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Choice of the fastest settings: training steps are timed in each number format and memory format of the device.
+"""The fastest settings of a device: training steps are timed in each number format and memory format.
 
 Which setting is fastest depends on the model, the device and its load, and cannot be predicted: on a CPU with AMX,
 bf16 makes ResNet-18 at 224 px three times as fast, and timm's test_vit at 160 px less than half as fast. The choice is

@@ -1,4 +1,4 @@
-"""Which images an epoch trains on, in which order, and how they are cut into updates and micro-batches.
+"""The images of an epoch in their order, and how they are cut into updates and micro-batches.
 
 imbalanced-learn decides which images are drawn. SMOTE and ADASYN would interpolate new samples; here the new samples
 are augmented repeats. `smote` repeats images of the rarer class uniformly. `adasyn` repeats them in proportion to the

@@ -1,4 +1,4 @@
-"""Which images of a training split a run trains on: without excluded vote counts, or a subset with equal classes.
+"""The images of the training split that a run trains on: excluded vote counts, subsets with equal classes.
 
 Validation and test images are never excluded.
 """

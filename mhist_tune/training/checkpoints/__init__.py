@@ -1,7 +1,6 @@
-"""Training states on their way to a file and back.
+"""Training states, written to files and read back.
 
 - `files`: The operations on checkpoint files, and their implementation for a folder.
-- `store`: Training states as safetensors files, written whole or not at all and checked when they are read.
-- `writer`: The checkpoints of one run, as `fit` uses them: copied by the thread that trains, written by another
-  thread.
+- `store`: The format: training states as safetensors files, checked when they are read.
+- `writer`: The checkpoints of one run, which another thread writes while training goes on.
 """

@@ -53,13 +53,13 @@ class Folder:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Return the bytes of each file below a prefix, by name."""
-        found = {}
+        sizes_by_name = {}
         for folder, _, names in os.walk(self.path / prefix, onerror=_raise_unless_gone):
             for name in names:
                 path = Path(folder, name)
                 with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                    found[path.relative_to(self.path).as_posix()] = path.stat().st_size
-        return found
+                    sizes_by_name[path.relative_to(self.path).as_posix()] = path.stat().st_size
+        return sizes_by_name
 
     def read(self, name: str) -> bytes:
         """Return the content of a file."""

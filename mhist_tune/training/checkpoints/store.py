@@ -1,4 +1,4 @@
-"""Training states as safetensors files, written whole or not at all and checked when they are read. No pickle.
+"""The format of checkpoints: safetensors files, written whole or not at all and checked when they are read. No pickle.
 
 The metadata of a file holds the values that are not tensors, as JSON, and a SHA-256 of everything. The two newest
 files of a key are kept, so that a damaged one falls back to the one before.
@@ -157,8 +157,8 @@ class CheckpointStore:
     def _generations(self, key: str) -> list[str]:
         """Return the names of a key's checkpoints, oldest epoch first, then oldest token."""
         names = self.files.sizes(f"{_checked(key)}/")
-        found = [(match, name) for name in names if (match := _NAME.fullmatch(name.rpartition("/")[2]))]
-        return [name for _, name in sorted(found, key=lambda item: (int(item[0][1]), int(item[0][2])))]
+        matches = [(match, name) for name in names if (match := _NAME.fullmatch(name.rpartition("/")[2]))]
+        return [name for _, name in sorted(matches, key=lambda item: (int(item[0][1]), int(item[0][2])))]
 
     def _drop_old(self, key: str, token: int) -> None:
         # The holder of an older token may do the same at the same time; its removals are no error.

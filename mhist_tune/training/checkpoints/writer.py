@@ -36,11 +36,11 @@ class CheckpointWriter:
         key: of the run.
         token: of the lease.
         shares_cores: whether the run trains on the CPU; the processor time of the writing thread then counts as saving.
-        on_wait: called where the disk is full or the store is unreachable. It returns when it is time to try again,
+        on_wait: called when the disk is full or the store is unreachable. It returns when it is time to try again,
             or raises to give up.
-        on_missing: called where the store has no intact state of the run, with the error where the store is
+        on_missing: called if the store has no intact state of the run, with the error if the store is
             unreachable. It may raise, so that the run does not start from the beginning.
-        on_unsaved: called with the error where the last save of a run that ends anyway has failed.
+        on_unsaved: called with the error if the last save of a run fails that has ended anyway.
 
     Attributes:
         saved_epoch: the epoch of the newest durable state that was written under this lease; None before the first.
