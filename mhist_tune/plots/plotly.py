@@ -71,8 +71,8 @@ def seeds(metrics: Mapping[str, MetricSummary]) -> Figure:
 def votes(rates: Sequence[VoteRate]) -> Figure:
     """Return the error rate for each number of votes beside each pathologist's against the other six."""
     drawn = [rate for rate in rates if rate.error_rate is not None]
-    x = [rate.votes for one in drawn]
-    human = [rate.human_error_rate for one in drawn]
+    x = [rate.votes for rate in drawn]
+    human = [rate.human_error_rate for rate in drawn]
     return _figure(
         "Error rate by votes for SSA",
         [

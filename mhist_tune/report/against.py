@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mhist_tune.errors import UsageError
+from mhist_tune.mhist import THRESHOLD
 from mhist_tune.report.document import to_json
 from mhist_tune.search import selection
 from mhist_tune.statistics import binary_metrics
@@ -134,7 +135,7 @@ def to_text(document: AgainstReport) -> str:
         *markdown_table(cells, is_aligned=True),
         "",
     ]
-    lines.append("Ours: mean +- standard deviation over the seeds, positive class SSA, threshold 0.5.")
+    lines.append(f"Ours: mean +- standard deviation over the seeds, positive class SSA, threshold {THRESHOLD}.")
     if document.descriptive:
         lines.append("test_* are early-stopped models, trained without the validation images. No choice rests on them.")
     if any(name.startswith("retrained_") for name in columns):
@@ -143,8 +144,8 @@ def to_text(document: AgainstReport) -> str:
 
 
 def _measured(storage: Storage, study: Study) -> dict[str, dict[str, list[float]]]:
-    """Return by row and number the values of all seeds that have predictions; of a seed made twice, the newest."""
-    found: dict[str, dict[str, dict[int, float]]] = {row.label: {} for row in study.definition.rows}
+    """Return by row and number the values of all seeds that have predictions; of a seed trained twice, the newest."""
+    by_label: dict[str, dict[str, dict[int, float]]] = {row.label: {} for row in study.definition.rows}
     searched = ledger.slots(storage, study, Stage.SEARCH)
     label_of = {slot.trial_number: slot.payload.label or "" for slot in searched}
     for prefix, (stage, image_set) in _SOURCES.items():
@@ -157,10 +158,10 @@ def _measured(storage: Storage, study: Study) -> dict[str, dict[str, list[float]
             label = label_of[slot.trial_number if isinstance(payload, SearchPayload) else payload.trial]
             truth = image_rows(storage, study, image_set).labels
             for name, value in binary_metrics.metrics_of(truth, predictions[slot.slot]).items():
-                found[label].setdefault(f"{prefix}_{name}", {})[payload.seed or 0] = value
+                by_label[label].setdefault(f"{prefix}_{name}", {})[payload.seed or 0] = value
     return {
         label: {name: [by_seed[seed] for seed in sorted(by_seed)] for name, by_seed in numbers_.items()}
-        for label, numbers_ in found.items()
+        for label, numbers_ in by_label.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""The report of a study from its records. No data set and no torch is needed.
+"""The report of a study from its records. Needs neither the data set nor torch.
 
 Every number is recomputed from the test probabilities that the retraining stored.
 """
@@ -40,19 +40,19 @@ def build(storage: Storage, study_name: str) -> Report:
         StudyNotFoundError: no such study.
         UsageError: no retraining has finished.
     """
-    found = evidence.load(storage, study_name)
-    return of_evidence(storage, found, trials.ended(storage, found.study))
+    results = evidence.load(storage, study_name)
+    return of_evidence(storage, results, trials.ended(storage, results.study))
 
 
-def of_evidence(storage: Storage, found: Evidence, searched: Sequence[Trial]) -> Report:
+def of_evidence(storage: Storage, results: Evidence, searched: Sequence[Trial]) -> Report:
     """Return the report of an opening's results.
 
     Args:
         storage: where the study is.
-        found: the results.
+        results: the stored probabilities of the opening.
         searched: the ended trials of the study's search.
     """
-    study, images, payload = found.study, found.images, found.payload
+    study, images, payload = results.study, results.images, results.payload
     confirmed = finalists.load(storage, study)
     n_ssa = int(images.labels.sum())
     weight_files = {Path(name).name: sha256 for name, sha256 in study.dataset.get("weight_files", {}).items()}
@@ -70,31 +70,31 @@ def of_evidence(storage: Storage, found: Evidence, searched: Sequence[Trial]) ->
             configured_epochs=payload.configured_epochs,
         ),
         stop_epoch=payload.stop_epoch,
-        opening=found.opening.id,
-        complete=len(found.slots) == found.n_planned,
-        n_seeds=len(found.slots),
-        n_seeds_planned=found.n_planned,
-        seeds=found.seeds,
+        opening=results.opening.id,
+        complete=len(results.slots) == results.n_planned,
+        n_seeds=len(results.slots),
+        n_seeds_planned=results.n_planned,
+        seeds=results.seeds,
         n_train=len(image_rows(storage, study, "train").names),
         n_val=len(image_rows(storage, study, "val").names),
         n_images=len(images.names),
         share_ssa=n_ssa / len(images.names),
         is_mhist=(len(images.names), n_ssa) == (N_TEST_IMAGES, N_TEST_SSA),
         resampled_by="image" if images.groups is None else "group",
-        metrics=binary_metrics.summary(images.labels, found.probabilities, groups=images.groups),
+        metrics=binary_metrics.summary(images.labels, results.probabilities, groups=images.groups),
         confirm=confirmation.document(confirmed) if confirmed and confirmed.finalists else None,
-        held_out=threshold.document(storage, found, confirmed),
-        gain=gain.document(found),
-        by_votes=by_votes.error_rates(images.votes, images.labels, found.probabilities, groups=images.groups),
-        mistakes=by_votes.mistakes(images.names, images.votes, images.labels, found.probabilities),
+        held_out=threshold.document(storage, results, confirmed),
+        gain=gain.document(results),
+        by_votes=by_votes.error_rates(images.votes, images.labels, results.probabilities, groups=images.groups),
+        mistakes=by_votes.mistakes(images.names, images.votes, images.labels, results.probabilities),
         references=list(REFERENCES),
-        search=_search(storage, found, searched),
-        search_cost=_cost(storage, found, Stage.SEARCH),
-        confirm_cost=_cost(storage, found, Stage.CONFIRM),
+        search=_search(storage, results, searched),
+        search_cost=_cost(storage, results, Stage.SEARCH),
+        confirm_cost=_cost(storage, results, Stage.CONFIRM),
         settings=study.settings.get("probed"),
-        training_speed=_cost(storage, found, Stage.RETRAIN, [slot.slot for slot in found.slots]),
-        test_openings=[_opening(row) for row in found.openings],
-        extended_after_opening=len(_searched_since(storage, study, found.openings[0].opened_at)),
+        training_speed=_cost(storage, results, Stage.RETRAIN, [slot.slot for slot in results.slots]),
+        test_openings=[_opening(row) for row in results.openings],
+        extended_after_opening=len(_searched_since(storage, study, results.openings[0].opened_at)),
         versions={
             "mhist-tune": __version__,
             "python": platform.python_version(),
@@ -103,7 +103,7 @@ def of_evidence(storage: Storage, found: Evidence, searched: Sequence[Trial]) ->
         commands=[
             "mhist-tune create-study study.toml --data DIR" + (" --weights FILE" if weight_files else ""),
             f"mhist-tune worker {study.name} --data DIR",
-            f"mhist-tune retrain {study.name} --trial {payload.trial} --n-seeds {found.n_planned} --data DIR",
+            f"mhist-tune retrain {study.name} --trial {payload.trial} --n-seeds {results.n_planned} --data DIR",
             f"mhist-tune report {study.name}",
             f"mhist-tune verify {study.name} --data DIR",
         ],
@@ -116,9 +116,9 @@ def of_evidence(storage: Storage, found: Evidence, searched: Sequence[Trial]) ->
     )
 
 
-def _search(storage: Storage, found: Evidence, searched: Sequence[Trial]) -> Search:
-    space = found.study.definition.space
-    outcomes = [slot.outcome for slot in ledger.slots(storage, found.study, Stage.SEARCH)]
+def _search(storage: Storage, results: Evidence, searched: Sequence[Trial]) -> Search:
+    space = results.study.definition.space
+    outcomes = [slot.outcome for slot in ledger.slots(storage, results.study, Stage.SEARCH)]
     states = [outcome.state for outcome in outcomes if outcome]
     return Search(
         n_trials={state: states.count(state) for state in EndState},
@@ -132,8 +132,8 @@ def _search(storage: Storage, found: Evidence, searched: Sequence[Trial]) -> Sea
             for trial in searched
         ],
         importance=trials.importance(searched, space),
-        audit=audit.audit(searched, found.study.definition.pruner),
-        edges=trials.edges(found.payload.params, space),
+        audit=audit.audit(searched, results.study.definition.pruner),
+        edges=trials.edges(results.payload.params, space),
     )
 
 
@@ -154,7 +154,7 @@ def _decision(decision: Decision | None) -> dict[str, Any] | None:
 
 
 def _searched_since(storage: Storage, study: Study, opened_at: float) -> set[int]:
-    """Return the search slots that were added or trained after a moment, in epoch seconds."""
+    """Return the search slots that were added or trained after `opened_at`, in seconds since 1970."""
     added = event_log.events(storage, study, kind="slots_added", stage=Stage.SEARCH)
     later = {slot for event in added if event.at > opened_at for slot in event.detail["slots"]}
     return later | trained_since(storage, study, Stage.SEARCH, opened_at)
@@ -175,11 +175,11 @@ def _opening(row: OpeningRow) -> Opening:
     )
 
 
-def _cost(storage: Storage, found: Evidence, stage: Stage, slots: Sequence[int] | None = None) -> Cost:
-    """Return what the given slots of a stage took, or all of them."""
+def _cost(storage: Storage, results: Evidence, stage: Stage, slots: Sequence[int] | None = None) -> Cost:
+    """Return the time, speed and memory of the given slots of a stage, or of all its slots."""
     if slots is None:
-        slots = [slot.slot for slot in ledger.slots(storage, found.study, stage)]
-    epochs = [row.metrics for slot in slots for row in epochs_of(storage, found.study, stage, slot)]
+        slots = [slot.slot for slot in ledger.slots(storage, results.study, stage)]
+    epochs = [row.metrics for slot in slots for row in epochs_of(storage, results.study, stage, slot)]
     # A device without a memory counter measures None.
     measured = [{name: value for name, value in metrics.items() if value is not None} for metrics in epochs]
     elapsed_s = sum(metrics.get("elapsed_s", 0.0) for metrics in measured)

@@ -35,8 +35,8 @@ def write(storage: Storage, names: Sequence[str], folder: Path) -> Comparison:
     comparison = _build(members)
     drawn = figures.compared(members, comparison)
     pictures = [
-        thumbnails.read(thumbnails.path_of(storage, found.study), [mistake.image_name for mistake in member.mistakes])
-        for found, member in zip(members, comparison.members, strict=True)
+        thumbnails.read(thumbnails.path_of(storage, source.study), [mistake.image_name for mistake in member.mistakes])
+        for source, member in zip(members, comparison.members, strict=True)
     ]
     with output_folder(folder, "the comparison", hint="choose another folder: --output DIR"):
         (folder / "compare.html").write_text(html.render_comparison(comparison, drawn, pictures), encoding="utf-8")
@@ -53,7 +53,7 @@ def _build(members: Sequence[Evidence]) -> Comparison:
     differences = paired.auroc_differences(
         images.labels, [member.probabilities for member in members], groups=images.groups
     )
-    adjusted = paired.holm([one.p_value for one in differences])
+    adjusted = paired.holm([difference.p_value for difference in differences])
     return Comparison(
         members=[_member(member) for member in members],
         test_fingerprint=members[0].opening.fingerprint,

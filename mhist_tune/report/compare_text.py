@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mhist_tune.mhist import THRESHOLD
+from mhist_tune.mhist import N_ANNOTATORS, THRESHOLD
 from mhist_tune.report.document import Comparison, DescriptiveTests, Member, PrimaryTest
 from mhist_tune.statistics import by_votes
 from mhist_tune.words import Rows, change, interval, markdown_table, number, p_value, text_table
@@ -57,13 +57,15 @@ def verdict(pair: PrimaryTest) -> str:
 def caveats(comparison: Comparison) -> list[str]:
     """Return the caveats that are needed to read the comparison."""
     units = "whole groups of images" if comparison.resampled_by == "group" else "images, which count as independent,"
-    found = [f"Intervals resample {units} and seeds; they hold for these configurations, not for whole searches."]
+    sentences = [f"Intervals resample {units} and seeds; they hold for these configurations, not for whole searches."]
     single = [member.study for member in comparison.members if member.n_seeds == 1]
     if single:
-        found.append(f"One seed only: {', '.join(single)}; the test does not include the variation between its seeds.")
+        sentences.append(
+            f"One seed only: {', '.join(single)}; the test does not include the variation between its seeds."
+        )
     again = [member for member in comparison.members if member.n_test_openings > 1]
-    found += [f"{one.study} opened the test partition {one.n_test_openings} times." for one in again]
-    return found
+    sentences += [f"{member.study} opened the test partition {member.n_test_openings} times." for member in again]
+    return sentences
 
 
 def tables(comparison: Comparison) -> list[tuple[str, Rows]]:
@@ -81,10 +83,10 @@ def tables(comparison: Comparison) -> list[tuple[str, Rows]]:
 
 def to_markdown(comparison: Comparison) -> str:
     """Return a comparison as Markdown."""
-    parts = [f"# {headline(comparison)}", *(f"{one}." for one in verdicts(comparison))]
+    parts = [f"# {headline(comparison)}", *(f"{sentence}." for sentence in verdicts(comparison))]
     for title, rows in tables(comparison):
         parts += [f"## {title}", "\n".join(markdown_table(rows))]
-    parts += ["## What limits these numbers", "\n".join(f"- {one}" for one in caveats(comparison))]
+    parts += ["## What limits these numbers", "\n".join(f"- {sentence}" for sentence in caveats(comparison))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -95,10 +97,10 @@ def verdicts(comparison: Comparison) -> list[str]:
 
 def _model_rows(comparison: Comparison) -> Rows:
     rows = [["study", "model", "trial", "seeds", "AUROC", "std", "95% interval"]]
-    for one in comparison.members:
-        auroc = one.auroc
-        shown = [number(auroc.mean, 4), number(auroc.std, 4), interval(auroc.ci95, 4)]
-        rows.append([one.study, one.model, str(one.trial), str(one.n_seeds), *shown])
+    for member in comparison.members:
+        auroc = member.auroc
+        cells = [number(auroc.mean, 4), number(auroc.std, 4), interval(auroc.ci95, 4)]
+        rows.append([member.study, member.model, str(member.trial), str(member.n_seeds), *cells])
     return rows
 
 
@@ -112,15 +114,19 @@ def _primary_rows(comparison: Comparison) -> Rows:
 
 def _vote_rows(comparison: Comparison) -> Rows:
     members = comparison.members
-    rows = [["votes for SSA", "images", *(one.study for one in members), "each pathologist against the other six"]]
-    for place, one in enumerate(members[0].by_votes):
+    rows = [
+        ["votes for SSA", "images", *(member.study for member in members), "each pathologist against the other six"]
+    ]
+    for place, images in enumerate(members[0].by_votes):
         rates = [
             f"{number(rate.error_rate)} ({interval(rate.ci95)})" if rate.n_images else "-"
             for rate in (member.by_votes[place] for member in members)
         ]
-        rows.append([f"{one.votes} of 7", str(one.n_images), *rates, number(one.human_error_rate)])
+        rows.append(
+            [f"{images.votes} of {N_ANNOTATORS}", str(images.n_images), *rates, number(images.human_error_rate)]
+        )
     whole = [by_votes.overall(member.by_votes) for member in members]
-    rates = [number(one.error_rate) for one in whole]
+    rates = [number(rate.error_rate) for rate in whole]
     return [*rows, ["all", str(whole[0].n_images), *rates, number(whole[0].human_error_rate)]]
 
 
@@ -128,7 +134,7 @@ def _descriptive_rows(comparison: Comparison) -> Rows:
     rows = [["first − second", "DeLong p < 0.05", "Wilcoxon p", "only first right", "only second right", "McNemar p"]]
     for pair in comparison.descriptive:
         mcnemar, delong = pair.mcnemar, pair.delong
-        n_small = sum(one.p_value < 0.05 for one in delong)
+        n_small = sum(test.p_value < 0.05 for test in delong)
         rows.append(
             [
                 _pair(pair),
@@ -153,14 +159,14 @@ def _pair(pair: PrimaryTest | DescriptiveTests) -> str:
 def _vote_cells(members: Sequence[Member]) -> Rows:
     first = members[0].by_votes
     whole = [by_votes.overall(member.by_votes) for member in members]
-    rates = [[one.error_rate for one in member.by_votes] for member in members]
+    rates = [[rate.error_rate for rate in member.by_votes] for member in members]
     return [
-        ["", *(f"{one.votes}/7" for one in first), "all"],
+        ["", *(f"{rate.votes}/{N_ANNOTATORS}" for rate in first), "all"],
         *(
-            [member.study, *map(number, [*of_votes, one.error_rate])]
-            for member, of_votes, one in zip(members, rates, whole, strict=True)
+            [member.study, *map(number, [*of_votes, overall.error_rate])]
+            for member, of_votes, overall in zip(members, rates, whole, strict=True)
         ),
-        ["each pathologist", *map(number, [*(one.human_error_rate for one in first), whole[0].human_error_rate])],
+        ["each pathologist", *map(number, [*(rate.human_error_rate for rate in first), whole[0].human_error_rate])],
     ]
 
 
@@ -168,7 +174,7 @@ def _described(pair: DescriptiveTests) -> str:
     delong, mcnemar = pair.delong, pair.mcnemar
     parts = []
     if delong:
-        n_small = sum(one.p_value < 0.05 for one in delong)
+        n_small = sum(test.p_value < 0.05 for test in delong)
         parts.append(f"DeLong p < 0.05 for {n_small} of {len(delong)} seeds")
     if pair.wilcoxon_p is not None:
         parts.append(f"Wilcoxon over seeds p = {p_value(pair.wilcoxon_p)}")

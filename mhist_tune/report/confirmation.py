@@ -115,16 +115,16 @@ def sentences(confirmed: Confirmed) -> list[str]:
     """Return the choice, and how much of the search's best value was optimism, in a sentence each."""
     chosen, best = confirmed.finalists[0], confirmed.search_best
     name = f"trial {chosen.trial}" + (" (the study's default)" if chosen.is_default else "")
-    found = [
+    lines = [
         f"{name} is chosen with a confirmed F1 of {chosen.f1:.3f} (AUROC {chosen.auroc:.3f}), out of fold on "
         f"{confirmed.n_images} images; the same choice in {chosen.selected:.0%} of resamples of these images"
     ]
     if best.confirmed_value is not None:
-        found.append(
+        lines.append(
             f"the search's best, trial {best.trial}, had F1 {best.search_value:.3f} in the search and "
             f"{best.confirmed_value:.3f} out of fold: {best.optimism:+.3f} was optimism"
         )
-    return found
+    return lines
 
 
 def cost(study: Study) -> str:

@@ -81,7 +81,7 @@ class Opening:
     """An opening of the test partition.
 
     Attributes:
-        trial: that was retrained; None where the opening describes rows of a table.
+        trial: the retrained trial; None if the opening describes rows of a table.
         default: the trial of the study's default, retrained beside it.
         descriptive: the trials of a table whose early-stopped models the opening was for.
     """

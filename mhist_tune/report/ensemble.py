@@ -11,6 +11,7 @@ import numpy as np
 
 from mhist_tune.arrays import FloatArray
 from mhist_tune.errors import UsageError
+from mhist_tune.mhist import THRESHOLD
 from mhist_tune.report import evidence
 from mhist_tune.report.evidence import Evidence
 from mhist_tune.statistics import binary_metrics
@@ -18,7 +19,7 @@ from mhist_tune.statistics.binary_metrics import MetricSummary
 from mhist_tune.storage.database import Storage
 from mhist_tune.words import counted, text_table
 
-_SHOWN = ("log_loss", "precision", "recall", "specificity", "f1", "accuracy", "auroc")
+_METRICS = ("log_loss", "precision", "recall", "specificity", "f1", "accuracy", "auroc")
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,14 @@ def to_text(ensemble: Ensemble) -> str:
     """Return an ensemble as text: each member, the ensemble of each seed, and the ensemble of all."""
     models = [(member.study, member.metrics) for member in ensemble.members]
     models += [("ensemble of each seed", ensemble.per_seed), ("ensemble of all seeds", ensemble.over_seeds)]
-    rows = [["", *_SHOWN], *([title, *(_cell(metrics[name]) for name in _SHOWN)] for title, metrics in models)]
+    rows = [["", *_METRICS], *([title, *(_cell(metrics[name]) for name in _METRICS)] for title, metrics in models)]
     seeds = counted(len(ensemble.seeds), "seed")
     lines = [f"{len(ensemble.members)} members, {seeds}, {ensemble.n_images} test images", "", *text_table(rows)]
     low_high = ensemble.over_seeds["auroc"].ci95
     lines += [
         "",
-        "Probabilities are averaged, image by image. Mean +- standard deviation over the seeds, threshold 0.5.",
+        "Probabilities are averaged, image by image. Mean +- standard deviation over the seeds, "
+        f"threshold {THRESHOLD}.",
     ]
     if low_high is not None:
         lines.append(

@@ -1,4 +1,4 @@
-"""Which figures a report and a comparison have: each is drawn once, for the page and as a file."""
+"""The figures of a report and of a comparison. Each is drawn once, for the page and as a file."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _CURVES = ("train_loss", "val_loss", "val_f1", "val_auroc")
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure with its name (of its file, and of its place on the page), title and what is to be seen in it."""
+    """A figure with its name (of its file, and of its place on the page), title and caption."""
 
     name: str
     title: str
@@ -32,13 +32,13 @@ class ReportFigure:
         canvas.write_png(self.figure, folder / f"{self.name}.png")
 
     def svg(self) -> str:
-        """Return it as an SVG element."""
+        """Return the figure as an SVG element."""
         return canvas.inline_svg(self.figure, f"{self.title}. {self.caption}")
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What the figures of a report are drawn from.
+    """The records that the figures of a report are drawn from.
 
     Attributes:
         roc: None where the test images are of one class.
@@ -60,7 +60,7 @@ class _Entry:
     Attributes:
         caption: may name fields of the report, as `str.format` reads them.
         draw: makes the figure.
-        needs: whether there is something to draw.
+        needs: returns whether there is something to draw.
     """
 
     name: str
@@ -82,39 +82,39 @@ def sources(storage: Storage, report: Report, evidence: Evidence, searched: Sequ
     )
 
 
-def draw(found: Sources) -> list[ReportFigure]:
+def draw(inputs: Sources) -> list[ReportFigure]:
     """Return the figures that the records allow, in the order of the report."""
     return [
-        ReportFigure(entry.name, entry.title, entry.caption.format(report=found.report), entry.draw(found))
+        ReportFigure(entry.name, entry.title, entry.caption.format(report=inputs.report), entry.draw(inputs))
         for entry in _FIGURES
-        if entry.needs(found)
+        if entry.needs(inputs)
     ]
 
 
-def _roc(found: Sources) -> Figure:
-    assert found.roc is not None
-    return predictions.roc(found.roc)
+def _roc(inputs: Sources) -> Figure:
+    assert inputs.roc is not None
+    return predictions.roc(inputs.roc)
 
 
-def _calibration(found: Sources) -> Figure:
-    assert found.report.held_out is not None
-    curves = found.report.held_out.reliability
+def _calibration(inputs: Sources) -> Figure:
+    assert inputs.report.held_out is not None
+    curves = inputs.report.held_out.reliability
     return predictions.reliability({name.replace("_", "-"): bins for name, bins in curves.items()})
 
 
-def _learning(found: Sources) -> Figure:
-    curves = {name: [row.metrics.get(name) for row in found.chosen] for name in _CURVES} if found.chosen else {}
-    losses = [[row.metrics.get("train_loss") for row in epochs] for epochs in found.retrained]
+def _learning(inputs: Sources) -> Figure:
+    curves = {name: [row.metrics.get(name) for row in inputs.chosen] for name in _CURVES} if inputs.chosen else {}
+    losses = [[row.metrics.get("train_loss") for row in epochs] for epochs in inputs.retrained]
     return search.learning_curves(curves, losses)
 
 
-def _history(found: Sources) -> Figure:
-    scored = [(trial, trial.value) for trial in found.report.search.history if trial.value is not None]
+def _history(inputs: Sources) -> Figure:
+    scored = [(trial, trial.value) for trial in inputs.report.search.history if trial.value is not None]
     return search.history(
         [trial.number for trial, _ in scored],
         [value for _, value in scored],
         [trial.state for trial, _ in scored],
-        found.report.trial.number,
+        inputs.report.trial.number,
     )
 
 
@@ -124,14 +124,14 @@ _FIGURES = (
         "ROC on the test partition",
         "Mean over seeds, with a band from the lowest to the highest seed.",
         _roc,
-        needs=lambda found: found.roc is not None,
+        needs=lambda inputs: inputs.roc is not None,
     ),
     _Entry(
         "precision-recall",
         "Precision and recall on the test partition",
         "Precision depends on the share of SSA, here the dotted line.",
-        lambda found: predictions.precision_recall(found.evidence.images.labels, found.evidence.probabilities),
-        needs=lambda found: found.roc is not None,
+        lambda inputs: predictions.precision_recall(inputs.evidence.images.labels, inputs.evidence.probabilities),
+        needs=lambda inputs: inputs.roc is not None,
     ),
     _Entry(
         "calibration",
@@ -139,14 +139,14 @@ _FIGURES = (
         "Ten bins of equally many images, of the seeds' mean probability. Recalibrated on held-out images; "
         "prior-corrected uses the test partition's own share of SSA, which is not known in practice.",
         _calibration,
-        needs=lambda found: found.report.held_out is not None,
+        needs=lambda inputs: inputs.report.held_out is not None,
     ),
     _Entry(
         "votes",
         "Error rate by agreement of the seven pathologists",
         "Bars with 95% intervals: share of misclassified images at 0.5. "
         "Diamonds: share of pathologists who voted against the majority of the other six; a tie of these counts half.",
-        lambda found: predictions.error_rates(found.report.by_votes),
+        lambda inputs: predictions.error_rates(inputs.report.by_votes),
     ),
     _Entry(
         "learning",
@@ -159,15 +159,15 @@ _FIGURES = (
         "Search history",
         "Best validation F1 of each trial. The highest of many noisy scores is optimistic.",
         _history,
-        needs=lambda found: any(trial.value is not None for trial in found.report.search.history),
+        needs=lambda inputs: any(trial.value is not None for trial in inputs.report.search.history),
     ),
     _Entry(
         "importance",
         "Hyperparameter importance",
         "All {report.search.importance.n_trials} trials compared after {report.search.importance.epoch} epochs; "
         "90% intervals.",
-        lambda found: search.importance(found.report.search.importance.shares),
-        needs=lambda found: bool(found.report.search.importance.shares),
+        lambda inputs: search.importance(inputs.report.search.importance.shares),
+        needs=lambda inputs: bool(inputs.report.search.importance.shares),
     ),
 )
 

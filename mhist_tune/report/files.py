@@ -31,10 +31,10 @@ def render(storage: Storage, study_name: str) -> str:
         StudyNotFoundError: no such study.
         UsageError: no retraining has finished.
     """
-    found = evidence.load(storage, study_name)
-    searched = trials.ended(storage, found.study)
-    report = build.of_evidence(storage, found, searched)
-    return _page(storage, found, report, figures.draw(figures.sources(storage, report, found, searched)))
+    results = evidence.load(storage, study_name)
+    searched = trials.ended(storage, results.study)
+    report = build.of_evidence(storage, results, searched)
+    return _page(storage, results, report, figures.draw(figures.sources(storage, report, results, searched)))
 
 
 def write(storage: Storage, study_name: str, folder: Path) -> Report:
@@ -46,23 +46,23 @@ def write(storage: Storage, study_name: str, folder: Path) -> Report:
         StudyNotFoundError: no such study.
         UsageError: no retraining has finished, or the folder cannot be written.
     """
-    found = evidence.load(storage, study_name)
-    searched = trials.ended(storage, found.study)
-    report = build.of_evidence(storage, found, searched)
+    results = evidence.load(storage, study_name)
+    searched = trials.ended(storage, results.study)
+    report = build.of_evidence(storage, results, searched)
     report = dataclasses.replace(report, predictions=str(folder / "predictions.csv"))
-    sources = figures.sources(storage, report, found, searched)
+    sources = figures.sources(storage, report, results, searched)
     drawn = figures.draw(sources)
     with output_folder(folder, "the report", hint="choose another folder: --output DIR"):
-        _write_predictions(found.images, found.slots, found.probabilities, folder / "predictions.csv")
-        if found.default_probabilities is not None:
+        _write_predictions(results.images, results.slots, results.probabilities, folder / "predictions.csv")
+        if results.default_probabilities is not None:
             path = folder / "predictions-default.csv"
-            _write_predictions(found.images, found.default_slots, found.default_probabilities, path)
+            _write_predictions(results.images, results.default_slots, results.default_probabilities, path)
         _write_metrics(report, folder / "metrics.csv")
         for figure in drawn:
             figure.write(folder)
-        (folder / "study.toml").write_text(study_file.render(found.study.definition) + "\n", encoding="utf-8")
+        (folder / "study.toml").write_text(study_file.render(results.study.definition) + "\n", encoding="utf-8")
         (folder / "report.md").write_text(report_text.to_markdown(report, drawn), encoding="utf-8")
-        (folder / "report.html").write_text(_page(storage, found, report, drawn), encoding="utf-8")
+        (folder / "report.html").write_text(_page(storage, results, report, drawn), encoding="utf-8")
         (folder / "report.json").write_text(to_json(report) + "\n", encoding="utf-8")
     with contextlib.suppress(StorageError):  # a user who may only read still gets the files
         storage.retrying(lambda: _show_in_optuna(storage, sources, searched, folder))
@@ -71,22 +71,22 @@ def write(storage: Storage, study_name: str, folder: Path) -> Report:
 
 def _show_in_optuna(storage: Storage, sources: figures.Sources, searched: Sequence[Trial], folder: Path) -> None:
     report = sources.report
-    shown = plotly.of_report(report.metrics, report.by_votes, sources.roc)
+    figures_by_id = plotly.of_report(report.metrics, report.by_votes, sources.roc)
     by_sampling: dict[str, list[float]] = {}
     for trial in searched:
         value = trial.value_until(len(trial.epochs))
         if trial.state is EndState.COMPLETE and "sampling" in trial.params and value is not None:
             by_sampling.setdefault(str(trial.params["sampling"]), []).append(value)
     if len(by_sampling) > 1:
-        shown["sampling"] = plotly.by_choice("sampling", by_sampling)
+        figures_by_id["sampling"] = plotly.by_choice("sampling", by_sampling)
     optuna_note.write_report(
-        storage, sources.evidence.study, report_text.to_note(report), shown, folder / "predictions.csv"
+        storage, sources.evidence.study, report_text.to_note(report), figures_by_id, folder / "predictions.csv"
     )
 
 
-def _page(storage: Storage, found: Evidence, report: Report, drawn: Sequence[figures.ReportFigure]) -> str:
+def _page(storage: Storage, results: Evidence, report: Report, drawn: Sequence[figures.ReportFigure]) -> str:
     wrong = [mistake.image_name for mistake in report.mistakes[: html.N_THUMBNAILS]]
-    return html.render(report, drawn, thumbnails.read(thumbnails.path_of(storage, found.study), wrong))
+    return html.render(report, drawn, thumbnails.read(thumbnails.path_of(storage, results.study), wrong))
 
 
 def _write_predictions(images: ImageRows, slots: Sequence[RetrainSlot], probabilities: FloatArray, path: Path) -> None:

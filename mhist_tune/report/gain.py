@@ -42,22 +42,22 @@ class Gain:
     difference_f1: Change | None = None
 
 
-def document(found: Evidence) -> Gain | None:
+def document(evidence: Evidence) -> Gain | None:
     """Return the gain; None where the opening names no default."""
-    default = found.opening.payload.get("default")
+    default = evidence.opening.payload.get("default")
     if default is None:
         return None
-    is_chosen = default == found.opening.payload["trial"]
-    images, probabilities = found.images, found.default_probabilities
+    is_chosen = default == evidence.opening.payload["trial"]
+    images, probabilities = evidence.images, evidence.default_probabilities
     if probabilities is None or not 0 < images.labels.sum() < images.labels.size:
-        return Gain(default, is_chosen, len(found.default_slots))
-    models = [found.probabilities, probabilities]
+        return Gain(default, is_chosen, len(evidence.default_slots))
+    models = [evidence.probabilities, probabilities]
     [auroc] = paired.auroc_differences(images.labels, models, groups=images.groups)
     [f1] = paired.f1_differences(images.labels, models, groups=images.groups)
     return Gain(
         default,
         is_chosen,
-        len(found.default_slots),
+        len(evidence.default_slots),
         metrics=binary_metrics.summary(images.labels, probabilities, groups=images.groups, names=_METRICS),
         difference=_change(auroc),
         difference_f1=_change(f1),

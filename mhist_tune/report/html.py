@@ -36,7 +36,7 @@ def render(report: Report, figures: Sequence[ReportFigure], thumbnails: Mapping[
     """Return a report as HTML.
 
     Args:
-        report: as from `report_build.build`.
+        report: as from `build.build`.
         figures: its figures.
         thumbnails: JPEG files by the image's name; may lack any image.
     """
@@ -81,9 +81,9 @@ def render_comparison(
             caveats=compare_text.caveats(comparison),
             figures=figures,
             sheets=[
-                (one.study, len(one.mistakes), pictures)
-                for one, stored in zip(members, thumbnails, strict=True)
-                if (pictures := _shown(one.mistakes, stored, _N_OF_EACH))
+                (member.study, len(member.mistakes), pictures)
+                for member, stored in zip(members, thumbnails, strict=True)
+                if (pictures := _shown(member.mistakes, stored, _N_OF_EACH))
             ],
         )
     )
@@ -92,8 +92,8 @@ def render_comparison(
 
 def _shown(mistakes: Sequence[Mistake], thumbnails: Mapping[str, bytes], n_most: int) -> list[tuple[Mistake, str]]:
     """Return the first `n_most` mistakes that have a thumbnail, each with the thumbnail as a data URL."""
-    shown = [one for one in mistakes if one.image_name in thumbnails][:n_most]
-    return [(one, _data_url(thumbnails[one.image_name])) for one in shown]
+    drawn = [mistake for mistake in mistakes if mistake.image_name in thumbnails][:n_most]
+    return [(mistake, _data_url(thumbnails[mistake.image_name])) for mistake in drawn]
 
 
 def _data_url(jpeg: bytes) -> str:

@@ -14,7 +14,7 @@ _OURS = "## mhist-tune's report"
 def write_report(
     storage: Storage, study: Study, markdown: str, figures: Mapping[str, Mapping[str, Any]], predictions: Path
 ) -> None:
-    """Give a study its report as a note, with figures, and the predictions as a file.
+    """Write the report of a study into optuna-dashboard: a note, figures, and the predictions as a file.
 
     Args:
         storage: where the study is.

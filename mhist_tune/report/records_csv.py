@@ -53,14 +53,14 @@ Table = tuple[list[str], Iterable[Sequence[Any]]]
 
 def _trials(slots: Sequence[AnySlot]) -> Table:
     params = [(slot.outcome and slot.outcome.params) or getattr(slot.payload, "params", None) or {} for slot in slots]
-    names = list(dict.fromkeys(name for one in params for name in one))
-    aims = [name for name in _PAYLOAD if any(name in to_json(slot.payload) for slot in slots)]
+    names = list(dict.fromkeys(name for values in params for name in values))
+    purposes = [name for name in _PAYLOAD if any(name in to_json(slot.payload) for slot in slots)]
     head = [
         "stage",
         "slot",
         "number",
         *_OUTCOME,
-        *(f"for_{name}" for name in aims),
+        *(f"for_{name}" for name in purposes),
         *(f"params_{name}" for name in names),
     ]
     return head, (
@@ -69,10 +69,10 @@ def _trials(slots: Sequence[AnySlot]) -> Table:
             slot.slot,
             slot.trial_number,
             *(getattr(slot.outcome, name, None) for name in _OUTCOME.values()),
-            *(getattr(slot.payload, name, None) for name in aims),
-            *(one.get(name) for name in names),
+            *(getattr(slot.payload, name, None) for name in purposes),
+            *(values.get(name) for name in names),
         ]
-        for slot, one in zip(slots, params, strict=True)
+        for slot, values in zip(slots, params, strict=True)
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mhist_tune.mhist import N_ANNOTATORS, THRESHOLD
 from mhist_tune.report import confirmation
 from mhist_tune.report.confirmation import Confirmed
 from mhist_tune.report.document import Cost, Report
@@ -34,7 +35,7 @@ def to_markdown(report: Report, figures: Sequence[ReportFigure]) -> str:
     parts = [f"# {headline(report)}", report.result]
     for title, rows in tables(report):
         parts += [f"## {title}", "\n".join(markdown_table(rows))]
-    parts += [f"## {one.title}\n\n![{one.title}]({one.name}.png)\n\n{one.caption}" for one in figures]
+    parts += [f"## {figure.title}\n\n![{figure.title}]({figure.name}.png)\n\n{figure.caption}" for figure in figures]
     parts += [
         "## Search",
         "\n".join(f"- {line}" for line in search_lines(report)),
@@ -66,17 +67,17 @@ def to_note(report: Report) -> str:
 
 def tables(report: Report) -> list[tuple[str, Rows]]:
     """Return the report's tables with their titles; the first row of each is its head."""
-    found = [
+    titled = [
         ("Beside published results", reference_rows(report)),
         ("Metrics on the test partition", metric_rows(report)),
     ]
     if report.gain and report.gain.difference:
-        found.append(("Against the study's default", gain_rows(report)))
+        titled.append(("Against the study's default", gain_rows(report)))
     if report.held_out:
-        found.append(("Calibration", calibration_rows(report.held_out)))
+        titled.append(("Calibration", calibration_rows(report.held_out)))
     if report.confirm:
-        found.append(("Finalists of the search, out of fold", confirm_rows(report.confirm)))
-    return [*found, ("Error rates by votes", vote_rows(report)), ("Each seed, at 0.5", seed_rows(report))]
+        titled.append(("Finalists of the search, out of fold", confirm_rows(report.confirm)))
+    return [*titled, ("Error rates by votes", vote_rows(report)), (f"Each seed, at {THRESHOLD}", seed_rows(report))]
 
 
 def headline(report: Report) -> str:
@@ -167,7 +168,7 @@ def gain_rows(report: Report) -> Rows:
     ):
         cells = [_with_std(metrics[name].mean, metrics[name].std) for name in names]
         rows.append([title, str(n_seeds), *cells])
-    auroc, f1 = (change(one.estimate, one.ci95) for one in (gain.difference, gain.difference_f1))
+    auroc, f1 = (change(difference.estimate, difference.ci95) for difference in (gain.difference, gain.difference_f1))
     return [*rows, ["difference, 95% interval", "", auroc, "", f1, ""]]
 
 
@@ -190,7 +191,7 @@ def vote_rows(report: Report) -> Rows:
         ["votes for SSA", "images", "error rate", "95% interval", "each pathologist against the other six"],
         *(
             [
-                f"{rate.votes} of 7",
+                f"{rate.votes} of {N_ANNOTATORS}",
                 str(rate.n_images),
                 number(rate.error_rate),
                 interval(rate.ci95),
@@ -250,21 +251,21 @@ def opening_lines(report: Report) -> list[str]:
     """Return how often, when, by whom and why the test partition was opened."""
     openings = report.test_openings
     lines = [f"The test partition was opened {counted(len(openings), 'time')}:"]
-    for one in openings:
-        beside = "" if one.default in (None, one.trial) else f" and the default, trial {one.default}"
-        what = f"trial {one.trial}{beside}, {counted(len(one.seeds), 'seed')}"
-        if one.descriptive:
-            rows = counted(len(one.descriptive), "row")
-            what = f"descriptive: early-stopped models of {rows}, {counted(len(one.seeds), 'seed')}"
-        lines.append(f"- {one.opened_at} by {one.by}, {what}: {one.reason}")
+    for opening in openings:
+        beside = "" if opening.default in (None, opening.trial) else f" and the default, trial {opening.default}"
+        purpose = f"trial {opening.trial}{beside}, {counted(len(opening.seeds), 'seed')}"
+        if opening.descriptive:
+            rows = counted(len(opening.descriptive), "row")
+            purpose = f"descriptive: early-stopped models of {rows}, {counted(len(opening.seeds), 'seed')}"
+        lines.append(f"- {opening.opened_at} by {opening.by}, {purpose}: {opening.reason}")
     return lines
 
 
 def facts(report: Report) -> dict[str, str]:
     """Return what identifies the run: params, epochs, cost, hashes, versions."""
     trial = report.trial
-    opening = next(one for one in report.test_openings if one.id == report.opening)
-    found = {
+    opening = next(row for row in report.test_openings if row.id == report.opening)
+    facts_by_name = {
         "Params": ", ".join(f"{name} = {value}" for name, value in trial.params.items()) or "none searched",
         "Epochs": f"best {trial.best_epoch}, stopped {trial.stopped_epoch}, "
         f"configured {trial.configured_epochs}; retrained for {report.stop_epoch}",
@@ -279,8 +280,10 @@ def facts(report: Report) -> dict[str, str]:
         "Predictions": "predictions.csv",
     }
     if report.weight_files:
-        found["Starting weights"] = "; ".join(f"{name}, SHA-256 {one}" for name, one in report.weight_files.items())
-    return found
+        facts_by_name["Starting weights"] = "; ".join(
+            f"{name}, SHA-256 {sha256}" for name, sha256 in report.weight_files.items()
+        )
+    return facts_by_name
 
 
 def _cost(cost: Cost) -> str:

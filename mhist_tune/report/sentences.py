@@ -42,39 +42,41 @@ def result(report: Report) -> str:
 
 def caveats(report: Report) -> list[str]:
     """Return the caveats that are needed to read the numbers."""
-    found = ["The positive class is SSA. Loss, Brier score and calibration error are means per image."]
+    sentences = ["The positive class is SSA. Loss, Brier score and calibration error are means per image."]
     slides = " (MHIST's come from 328)" if report.is_mhist else ""
-    drawn = f"images, which count as independent since no patient or slide is known{slides}"
+    units = f"images, which count as independent since no patient or slide is known{slides}"
     if report.resampled_by == "group":
-        drawn = "whole groups of images"
-    found.append(
-        f"95% intervals resample {drawn}, once for all seeds, and the seeds independently of them. They are "
+        units = "whole groups of images"
+    sentences.append(
+        f"95% intervals resample {units}, once for all seeds, and the seeds independently of them. They are "
         "conditional on the chosen configuration: the uncertainty of its choice by noisy validation scores is not "
         "included."
     )
     if report.n_seeds == 1:
-        found.append("There is one seed, so the intervals do not include the variation between trainings.")
+        sentences.append("There is one seed, so the intervals do not include the variation between trainings.")
     if not report.complete:
-        found.append(f"Only {report.n_seeds} of {report.n_seeds_planned} planned seeds have results.")
-    found.append("The calibration error has no interval: resampling biases it upwards.")
-    found.append(
+        sentences.append(f"Only {report.n_seeds} of {report.n_seeds_planned} planned seeds have results.")
+    sentences.append("The calibration error has no interval: resampling biases it upwards.")
+    sentences.append(
         f"The share of SSA is {report.share_ssa:.1%} here and "
         + (f"{report.held_out.share_ssa:.1%} in training" if report.held_out else "another in training")
         + ", so validation F1 and test F1 are not comparable and their difference is not given."
     )
     if report.extended_after_opening:
-        found.append(
+        sentences.append(
             f"The search went on with {counted(report.extended_after_opening, 'trial')} after the test partition "
             "had been opened, so later choices may have been made with knowledge of test results."
         )
     if len(report.test_openings) > 1:
-        found.append(f"The test partition was opened {len(report.test_openings)} times; each look weakens the result.")
+        sentences.append(
+            f"The test partition was opened {len(report.test_openings)} times; each look weakens the result."
+        )
     if not report.is_mhist:
-        found.append(
+        sentences.append(
             f"This test partition is not MHIST's ({N_TEST_IMAGES} images, {N_TEST_SSA} SSA), so published results are "
             "not comparable."
         )
-    return found
+    return sentences
 
 
 _TASK = {
@@ -93,7 +95,7 @@ def paragraph(report: Report, study: Study) -> str:
     chosen = ", ".join(f"{name} = {_plain(value)}" for name, value in trial.params.items())
     auroc = report.metrics["auroc"]
     openings = report.test_openings
-    n_before = sum(one.id < report.opening for one in openings)
+    n_before = sum(opening.id < report.opening for opening in openings)
     drawn = "groups" if report.resampled_by == "group" else "images"
     sentences = [
         f"We trained {hp.model} ({weights}) to distinguish {_TASK[report.is_mhist]}, whose labels are the majority of "
@@ -160,7 +162,7 @@ def _confirmed(report: Report) -> str:
     confirm = report.confirm
     if not confirm:
         return ""
-    default = " and its default" if any(one.is_default for one in confirm.finalists) else ""
+    default = " and its default" if any(finalist.is_default for finalist in confirm.finalists) else ""
     text = (
         f"The best configurations of the search{default}, {len(confirm.finalists)} in all, were trained again and "
         f"predicted all {counted(confirm.n_images, 'train image')} out of fold. The {confirm.n_folds} folds, "

@@ -1,7 +1,7 @@
-"""Where a study stands: slots, trials, workers, and its best trial.
+"""The state of a study: slots, trials, workers, and its best trial.
 
-What needs NumPy is imported inside functions: loading that is a fifth of `status`, and needed only where finalists are
-confirmed or workers train.
+Modules that need NumPy are imported inside functions. Loading NumPy takes a fifth of the time of `status`, and is
+needed only if finalists are confirmed or workers train.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ from mhist_tune.storage.studies import Study
 if TYPE_CHECKING:
     from mhist_tune.report.confirmation import Confirmed
 
-_N_TIMED = 20  # finished trials whose mean time tells how long the rest will take
+_N_TIMED = 20  # finished trials, whose mean time estimates the time of the rest
 _KEYS = {SlotState.WAITING: "paused"}  # the key that programs know
 _WORDS = {key: state for state, key in _KEYS.items()}
 
@@ -64,7 +64,7 @@ class BestOfTable(BestTrial):
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """A worker that holds a lease, with what it last said about itself; None where it said nothing.
+    """A worker that holds a lease, with its last report; a field is None if it reported nothing.
 
     Attributes:
         epoch: of the slot that it holds.
@@ -84,12 +84,12 @@ class WorkerStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """Where a study stands.
+    """The state of a study.
 
     Attributes:
         stages: number of slots by stage and state.
         trials: number of ended search trials by Optuna's state.
-        time_left_s: for the rest of the search; None where nobody works on it, or nothing is known.
+        time_left_s: for the rest of the search; None if no worker is active, or nothing is known.
         test_openings: how often the test partition was opened.
     """
 
@@ -105,7 +105,7 @@ class Status:
 
 
 def of_study(storage: Storage, study: Study) -> Status:
-    """Return where a study stands."""
+    """Return the state of a study."""
     slots = ledger.all_slots(storage, study)
     return summary(storage, study, slots, best(storage, study, slots))
 
@@ -171,15 +171,15 @@ def best(storage: Storage, study: Study, slots: StudySlots | None = None) -> Bes
 def _workers(storage: Storage, study: Study, slots: Sequence[AnySlot]) -> list[WorkerStatus]:
     """Return the workers whose lease has not run out."""
     now, lease_s = storage.now(), study.definition.lease_s
-    said = {worker["worker"]: worker for worker in load_workers(storage, study)}
-    found = []
+    report_of = {worker["worker"]: worker for worker in load_workers(storage, study)}
+    statuses = []
     for slot in slots:
         if slot.state != SlotState.LEASED or slot.expires_at is None or slot.expires_at < now:
             continue
         name = (slot.owner or "").rpartition(":")[0]
-        last = said.get(name, {})
+        last = report_of.get(name, {})
         is_this_slot = (last.get("stage"), last.get("slot")) == (slot.stage, slot.slot)
-        found.append(
+        statuses.append(
             WorkerStatus(
                 worker=name,
                 host=last.get("host"),
@@ -193,7 +193,7 @@ def _workers(storage: Storage, study: Study, slots: Sequence[AnySlot]) -> list[W
                 lease_age_s=max(0.0, now + lease_s - slot.expires_at),
             )
         )
-    return found
+    return statuses
 
 
 def _time_left_s(
@@ -231,21 +231,21 @@ def best_text(best: BestTrial) -> str:
     return text
 
 
-def to_text(found: Status) -> str:
-    """Return where a study stands as lines of text."""
-    lines = [f"{found.study}  {found.state}"]
-    if probed := found.settings.get("probed"):
+def to_text(status: Status) -> str:
+    """Return the state of a study as lines of text."""
+    lines = [f"{status.study}  {status.state}"]
+    if probed := status.settings.get("probed"):
         lines.append(f"  settings: {words.settings(probed)}")
-    for stage, counts in found.stages.items():
+    for stage, counts in status.stages.items():
         if counts:
             states = ", ".join(f"{n} {_WORDS.get(state, state)}" for state, n in sorted(counts.items()))
             lines.append(f"  {stage}: {states}")
-    trials = ", ".join(f"{n} {state.lower()}" for state, n in found.trials.items() if n)
+    trials = ", ".join(f"{n} {state.lower()}" for state, n in status.trials.items() if n)
     if trials:
         lines.append(f"  trials: {trials}")
-    if top := found.best:
+    if top := status.best:
         lines.append(f"  best: {best_text(top)}")
-    for worker in found.workers:
+    for worker in status.workers:
         progress = "" if worker.epoch is None else f", epoch {worker.epoch}"
         speed = f", {worker.images_per_s:.0f} images/s" if worker.images_per_s else ""
         memory = f", {worker.memory_bytes / 1e9:.1f} GB" if worker.memory_bytes else ""
@@ -253,7 +253,7 @@ def to_text(found: Status) -> str:
             f"  {worker.worker} on {worker.device or 'a device unknown yet'}: {worker.stage} trial "
             f"{worker.trial_number}{progress}{speed}{memory}, lease {worker.lease_age_s:.0f} s old"
         )
-    if (left_s := found.time_left_s) is not None:
+    if (left_s := status.time_left_s) is not None:
         lines.append(f"  time left: about {words.rough_duration(left_s)}")
-    lines.append(f"  test partition opened {words.counted(found.test_openings, 'time')}")
+    lines.append(f"  test partition opened {words.counted(status.test_openings, 'time')}")
     return "\n".join(lines)

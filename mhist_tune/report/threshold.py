@@ -59,15 +59,15 @@ class FixedThreshold:
     reliability: dict[str, list[ReliabilityBin]]
 
 
-def document(storage: Storage, found: Evidence, confirmation: Confirmation | None) -> FixedThreshold | None:
+def document(storage: Storage, evidence: Evidence, confirmation: Confirmation | None) -> FixedThreshold | None:
     """Return the threshold, the recalibration and their results; None without held-out predictions of both classes."""
-    images = found.images
-    held_out = _predicted(storage, found, confirmation)
+    images = evidence.images
+    held_out = _predicted(storage, evidence, confirmation)
     if held_out is None or not 0 < held_out.labels.sum() < held_out.labels.size:
         return None
     threshold = calibration.f1_threshold(held_out.labels, held_out.probabilities)
     fitted = calibration.platt(held_out.labels, held_out.probabilities)
-    probabilities = {"raw": found.probabilities, "recalibrated": fitted.apply(found.probabilities)}
+    probabilities = {"raw": evidence.probabilities, "recalibrated": fitted.apply(evidence.probabilities)}
     share, test_share = float(held_out.labels.mean()), float(images.labels.mean())
     if 0 < test_share < 1:
         probabilities["prior_corrected"] = calibration.correct_prior(
@@ -79,7 +79,7 @@ def document(storage: Storage, found: Evidence, confirmation: Confirmation | Non
         share_ssa=share,
         threshold=threshold,
         metrics=binary_metrics.summary(
-            images.labels, found.probabilities, groups=images.groups, threshold=threshold, names=_OF_THRESHOLD
+            images.labels, evidence.probabilities, groups=images.groups, threshold=threshold, names=_OF_THRESHOLD
         ),
         slope=fitted.slope,
         intercept=fitted.intercept,
@@ -93,16 +93,18 @@ def document(storage: Storage, found: Evidence, confirmation: Confirmation | Non
     )
 
 
-def _predicted(storage: Storage, found: Evidence, confirmation: Confirmation | None) -> _Predicted | None:
-    study, trial = found.study, found.payload.trial
+def _predicted(storage: Storage, evidence: Evidence, confirmation: Confirmation | None) -> _Predicted | None:
+    study, trial = evidence.study, evidence.payload.trial
     finalist = confirmation.of_trial(trial) if confirmation else None
     if confirmation and finalist:
         source = f"train images that search trial {trial} predicted out of fold"
         return _Predicted(source, confirmation.labels, finalist.probabilities)
     stored = predictions_of(storage, study, Stage.SEARCH, "val")
     slots = ledger.slots(storage, study, Stage.SEARCH)
-    mine = [slot.slot for slot in slots if slot.trial_number == trial and slot.slot in stored]
-    if not mine:
+    slots_of_trial = [slot.slot for slot in slots if slot.trial_number == trial and slot.slot in stored]
+    if not slots_of_trial:
         return None
     labels = image_rows(storage, study, "val").labels
-    return _Predicted(f"validation images of search trial {trial}, at its best epoch", labels, stored[mine[0]])
+    return _Predicted(
+        f"validation images of search trial {trial}, at its best epoch", labels, stored[slots_of_trial[0]]
+    )
