@@ -18,7 +18,7 @@ MIN_PAIRS = 4
 
 
 def n_pairs(pilot: Sequence[float], margin: float) -> int:
-    """Return the number of pairs that shows equivalence with the wanted power, from the differences of pilot pairs.
+    """Return the number of pairs that shows equivalence with the given power, from the differences of pilot pairs.
 
     That of two one-sided t tests when the true difference is zero: the least n with
     n >= (s (t(1 - level) + t((1 + power) / 2)) / margin)^2, both quantiles with n - 1 degrees of freedom. A few pairs

@@ -99,7 +99,7 @@ def hyperparameters(setting: Setting, **options: Any) -> Hyperparameters:
 def measure(
     setting: Setting, images: ImageSet, *, n_rounds: int, device: torch.device, folder: Path, **options: Any
 ) -> Result:
-    """Measure one setting on `images`, all of which are of its size; checkpoints go to `folder`.
+    """Measure one setting on `images`, which all have its size; checkpoints go to `folder`.
 
     Number format, memory order and compiling are probed where the options leave them open.
     """

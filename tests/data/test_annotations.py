@@ -67,7 +67,7 @@ def test_the_group_column_is_optional_and_all_or_nothing(tmp_path: Path) -> None
     ],
 )
 def test_an_impossible_row_is_refused(tmp_path: Path, row: str, message: str) -> None:
-    """The error tells the line, the column, what is allowed and what is there."""
+    """The error names the line, the column, the allowed values and the value in the file."""
     with pytest.raises(DataError, match=message):
         read_annotations(write(tmp_path, [ROWS[0], row, ROWS[2]]), "train")
 

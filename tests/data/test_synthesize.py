@@ -40,7 +40,7 @@ def test_the_full_size_has_the_counts_of_mhist() -> None:
 
 
 def test_every_size_has_both_classes_in_both_partitions() -> None:
-    """From 24 to 3,152: the wanted number of images, train and test at 2175 to 977, and no class absent or alone."""
+    """From 24 to 3,152: the given number of images, train and test at 2175 to 977, and no class absent or alone."""
     for n_images in range(24, 3153):
         counts = Counter(votes_of_images(n_images))
         assert sum(counts.values()) == n_images

@@ -61,12 +61,12 @@ def test_real_steps_choose_what_is_auto(model: str) -> None:
     hp = hyperparameters(model)
     choice = probe.choose(hp, CPU)
 
-    assert {(one.precision, one.memory_format) for one in choice.timings} == {
+    assert {(timing.precision, timing.memory_format) for timing in choice.timings} == {
         (precision, memory_format)
         for precision in ("fp32", "bf16")
         for memory_format in ("contiguous", "channels_last")
     }
-    assert all(one.images_per_s and one.images_per_s > 0 for one in choice.timings)
+    assert all(timing.images_per_s and timing.images_per_s > 0 for timing in choice.timings)
     assert choice.n_images == probe.N_IMAGES_CPU
     chosen = dict(zip(PROBED, settings(choice.hp), strict=True))
     assert chosen["compile"] == "off"
@@ -143,11 +143,11 @@ def test_what_does_not_fit_is_timed_with_fewer_images(monkeypatch: pytest.Monkey
     choice = probe.choose(hyperparameters(memory_format="contiguous"), CPU)
 
     assert choice.n_images == 8
-    assert [(one.precision, one.images_per_s) for one in choice.timings] == [("fp32", 8.0), ("fp16", None)]
+    assert [(timing.precision, timing.images_per_s) for timing in choice.timings] == [("fp32", 8.0), ("fp16", None)]
 
 
-def test_an_error_of_the_first_rival_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fails in fp32 fails in training, too, and is told."""
+def test_an_error_of_the_first_candidate_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error in fp32 would also occur in training, so it is raised."""
 
     def fails(*_: object) -> float:
         raise RuntimeError("shape mismatch")
@@ -173,7 +173,7 @@ def test_no_step_is_taken_in_a_format_that_the_cpu_multiplies_slowly_in(monkeypa
     fixed = probe.choose(hyperparameters(precision="bf16"), CPU)
 
     assert taken == ["fp32", "fp32", "bf16"]
-    assert {one.precision for one in choice.timings if one.images_per_s is None} == {"bf16"}
+    assert {timing.precision for timing in choice.timings if timing.images_per_s is None} == {"bf16"}
     assert (choice.hp.precision, fixed.hp.precision) == ("fp32", "bf16")
 
 
@@ -189,7 +189,7 @@ def test_slowness_is_that_of_products(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("fastest_s", "n_steps"), [(math.inf, probe.MAX_STEPS), (1e-9, 1)])
-def test_a_hopeless_rival_is_given_up(monkeypatch: pytest.MonkeyPatch, fastest_s: float, n_steps: int) -> None:
+def test_a_hopeless_candidate_is_given_up(monkeypatch: pytest.MonkeyPatch, fastest_s: float, n_steps: int) -> None:
     """A model of a millisecond takes all its steps; beside one of a nanosecond it takes one."""
     taken: list[int] = []
     step = probe._step

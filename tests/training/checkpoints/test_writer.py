@@ -86,7 +86,7 @@ def test_the_last_state_overtakes_the_one_before(tmp_path: Path) -> None:
 
 
 def test_a_failing_save_surfaces_at_the_next_epoch(tmp_path: Path) -> None:
-    """Whoever asks whether a save is due hears that the one before has failed; whoever leaves is told."""
+    """`wait` raises the error of a failed save; `finish` passes it to `on_unsaved`."""
     (tmp_path / "run").write_text("in the way")
     unsaved: list[Exception] = []
     writer = CheckpointWriter(CheckpointStore(tmp_path), "run", 1, on_unsaved=unsaved.append)
