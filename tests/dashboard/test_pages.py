@@ -27,7 +27,7 @@ REASON = "0.400 is not among the best 1 of 3 at rung 1 <from 0.5>"
 
 @pytest.fixture
 def user(storage: Storage) -> Client:
-    """Somebody who has logged in."""
+    """A browser with a login."""
     client = Client(app(storage, Access(PASSWORD)))
     client.log_in()
     return client
@@ -91,7 +91,7 @@ def test_an_empty_storage_says_how_to_begin(user: Client) -> None:
 
 
 def test_the_study_page_shows_trials_curves_and_workers(user: Client, shown: Study) -> None:
-    """Readable numbers, why the pruned trial was pruned, who is at work on what, and five metrics of three trials."""
+    """The page has readable numbers, the reason of the pruned trial, the workers, and five metrics of three trials."""
     page = user.get("/study/shown").body
 
     assert "0.001235" in page
@@ -108,7 +108,7 @@ def test_the_study_page_shows_trials_curves_and_workers(user: Client, shown: Stu
 def test_a_new_epoch_appears_and_an_old_page_is_not_sent_again(
     user: Client, storage: Storage, shown: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unchanged, a page is answered with 304; one epoch later it is another."""
+    """An unchanged page is answered with 304; after one more epoch it is sent again."""
     monkeypatch.setattr("mhist_tune.dashboard.live._FRESH_S", 0.0)
     monkeypatch.setattr("mhist_tune.dashboard.view.workers", lambda _: [])  # their lease ages
     first = user.get("/study/shown")
@@ -124,7 +124,7 @@ def test_a_new_epoch_appears_and_an_old_page_is_not_sent_again(
 
 
 def test_what_has_ended_is_not_read_again(user: Client, storage: Storage, make_study: MakeStudy) -> None:
-    """Another view of the same second asks the database for nothing, however many trials it lists."""
+    """A second view within a second sends no statement to the database, however many trials it lists."""
     study = make_study("many", n_trials=20, lease_s=60.0)
     for number in range(20):
         end(storage, claim(storage, study, number), state=EndState.COMPLETE, value=0.5, best_score=0.5, stopped_epoch=1)
@@ -233,7 +233,7 @@ def waiting(storage: Storage, make_study: MakeStudy) -> Study:
 
 
 def test_a_trial_at_a_rung_is_waiting(user: Client, storage: Storage, waiting: Study) -> None:
-    """It is not counted as pruned or ended, and its page offers to continue it, not to try it again."""
+    """A waiting trial does not count as pruned or ended; its page offers to continue it, not to retry it."""
     page = user.get("/study/shown").body
     assert "1 waiting, 8 free" in page
     assert "1 pruned" not in page
@@ -281,7 +281,7 @@ def test_wrong_inputs_change_nothing(
 
 
 def test_a_study_is_deleted_by_its_typed_name(user: Client, storage: Storage, shown: Study) -> None:
-    """Another name, or somebody who has not logged in, deletes nothing; then the study is gone from every page."""
+    """A wrong name or a missing login deletes nothing; after the deletion no page has the study."""
     assert user.post("/study/shown/delete", {"name": "show"}).status == 400
     assert user.post("/study/shown/delete", {}).status == 400
     assert Client(app(storage, Access(PASSWORD))).post("/study/shown/delete", {"name": "shown"}).status == 401
@@ -296,7 +296,7 @@ def test_a_study_is_deleted_by_its_typed_name(user: Client, storage: Storage, sh
 
 
 def test_a_deletion_that_fails_says_what_to_do(user: Client, storage: Storage, shown: Study, tmp_path: Path) -> None:
-    """A file that cannot be removed keeps the study, and the answer names the command that goes on."""
+    """If a file cannot be removed, the study stays and the answer names the command that deletes the rest."""
     storage.root = tmp_path
     blocked = storage.root / "thumbnails" / f"{shown.folder_name}.zip"
     blocked.mkdir(parents=True)

@@ -43,7 +43,7 @@ PAGES = ["/", "/study/shown", "/study/shown/report", "/dashboard", "/api/studies
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A storage with one Optuna study of one trial; shared, since nothing here may change it."""
+    """A storage with one Optuna study of one trial. The tests share it, since none may change it."""
     url = f"sqlite:///{tmp_path_factory.mktemp('storage')}/studies.db"
     with open_storage(url) as storage:
         study = optuna.create_study(storage=storage.optuna, study_name="shown", direction="maximize")
@@ -60,19 +60,19 @@ def opened(url: str) -> Iterator[Storage]:
 
 @pytest.fixture
 def anyone(opened: Storage) -> Client:
-    """Somebody at a dashboard without a password."""
+    """A browser at a dashboard without a password."""
     return Client(app(opened))
 
 
 @pytest.fixture
 def stranger(opened: Storage) -> Client:
-    """Somebody who has not logged in."""
+    """A browser without a login."""
     return Client(app(opened, Access(PASSWORD)))
 
 
 @pytest.fixture
 def user(stranger: Client) -> Client:
-    """Somebody who has."""
+    """A browser with a login."""
     assert stranger.log_in().status == 303
     return stranger
 
@@ -115,7 +115,7 @@ def test_optuna_dashboard_shows_its_studies(anyone: Client) -> None:
 @pytest.mark.parametrize(("method", "path"), WRITES)
 @pytest.mark.parametrize("mode", ["no password", "read-only"])
 def test_read_only_refuses_every_write(opened: Storage, mode: str, method: str, path: str) -> None:
-    """What is not GET or HEAD gets 403, with a login too, and nothing has changed."""
+    """Every other method than GET and HEAD gets 403, with a login too, and changes nothing."""
     client = Client(app(opened) if mode == "no password" else app(opened, Access(PASSWORD, is_read_only=True)))
     if mode == "read-only":
         assert client.log_in().status == 303
@@ -139,14 +139,14 @@ def test_without_a_login_there_is_nothing(stranger: Client, path: str) -> None:
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
 def test_without_a_login_nothing_is_written(stranger: Client, opened: Storage, method: str, path: str) -> None:
-    """Every write gets 401, with no session and with a made-up one."""
+    """Every write gets 401, without a session and with an invented one."""
     for cookie in ("", "mhist_tune_session=made-up"):
         assert stranger.ask(method, path, b"{}", HTTP_ORIGIN=ORIGIN, HTTP_COOKIE=cookie).status == 401
     assert is_untouched(opened)
 
 
 def test_the_password_opens_and_logging_out_closes(stranger: Client) -> None:
-    """A wrong password gets 401 and no cookie; the right one a cookie, worth nothing after logging out."""
+    """A wrong password gets 401 and no cookie; the right one gets a cookie, which is invalid after the logout."""
     assert stranger.log_in("wrong").status == 401
     assert stranger.cookies == {}
     answer = stranger.log_in()
@@ -277,7 +277,7 @@ def test_no_path_leads_out(user: Client, path: str) -> None:
 
 
 def test_an_html_artifact_is_sandboxed(user: Client, opened: Storage, tmp_path: Path) -> None:
-    """A page that somebody stored as an artifact has no origin, no script, and no other site may read it."""
+    """A page that was stored as an artifact has no origin and no script, and no other site may read it."""
     page = tmp_path / "page.html"
     page.write_text("<script>fetch('/api/studies')</script>")
     study = optuna.create_study()
@@ -334,7 +334,7 @@ def test_beyond_loopback_needs_permission(url: str, host: str) -> None:
 
 
 def test_a_missing_storage_is_one_error(tmp_path: Path) -> None:
-    """Without a storage no server starts, and none is made."""
+    """Without a storage no server starts, and no storage is created."""
     with pytest.raises(StorageError):
         serve(f"sqlite:///{tmp_path}/none.db", "127.0.0.1", 8080)
     assert not (tmp_path / "none.db").exists()

@@ -72,7 +72,7 @@ SEARCHES = {
 
 @dataclass(frozen=True)
 class Blow:
-    """What happens as soon as `after` epochs were recorded: a signal to a worker, or a restart of the database."""
+    """An action after `after` recorded epochs: a signal to a worker, or a restart of the database."""
 
     after: int
     kind: str
@@ -161,7 +161,7 @@ def overtake_one(supervisor: Supervisor, storage: Storage) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
-    """A storage with the same studies, searched by one worker in peace."""
+    """A storage with the same studies, searched by one undisturbed worker."""
     folder = tmp_path_factory.mktemp("undisturbed")
     url = f"sqlite:///{folder}/study.db"
     create_studies(url, generated, folder)
@@ -229,7 +229,7 @@ def compare(storage: Storage, undisturbed: Storage, name: str) -> None:
 
 
 def results(storage: Storage, name: str) -> tuple[list[object], dict[int, FloatArray]]:
-    """Return what came of each slot, and its predictions."""
+    """Return the outcome and the predictions of each slot."""
     study = studies.load_study(storage, name)
     outcomes: list[object] = [slot.outcome for slot in ledger.slots(storage, study, "search")]
     timed = ("elapsed_s", "images_per_s", "peak_memory_bytes")

@@ -38,7 +38,7 @@ def test_services(compose: dict[str, Any]) -> None:
 
 
 def test_order_of_start(compose: dict[str, Any]) -> None:
-    """Nobody asks for the tables before the one-shot service has made them, and that one waits for the database."""
+    """Every service waits for the one-shot service that makes the tables, and that one waits for the database."""
     services = compose["services"]
     done = "service_completed_successfully"
     assert services["db"]["depends_on"] == {"credentials": {"condition": done}}
@@ -50,7 +50,7 @@ def test_order_of_start(compose: dict[str, Any]) -> None:
 
 
 def test_only_the_dashboard_is_published_on_loopback(compose: dict[str, Any]) -> None:
-    """No port is open beyond this machine, and the dashboard that listens on all addresses has a password file."""
+    """Ports are published on this machine only; the dashboard, which listens on all addresses, has a password."""
     ports = {name: service["ports"] for name, service in compose["services"].items() if "ports" in service}
     assert ports == {"dashboard": ["127.0.0.1:8080:8080"]}
     dashboard = compose["services"]["dashboard"]

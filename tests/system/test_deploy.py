@@ -123,7 +123,7 @@ def test_every_shell_script_and_the_dockerfile_are_checked(tmp_path: Path) -> No
 
 
 def sbatch(folder: Path, code: int, *arguments: str, **environment: str) -> tuple[int, str, str]:
-    """Run the script with commands that stand in for Slurm's; return its exit code, what they were told, and stderr."""
+    """Run the script with stand-ins for Slurm's commands; return its exit code, their arguments, and stderr."""
     said = folder / "said"
     for name, end in (("srun", code), ("scontrol", 0)):
         command = folder / name
@@ -152,13 +152,13 @@ SET = {
     ("code", "more"), [(0, ""), (1, ""), (4, ""), (143, "scontrol requeue 9_3\n")], ids=["left", "1", "4", "stopped"]
 )
 def test_a_stopped_task_queues_up_again(tmp_path: Path, code: int, more: str) -> None:
-    """The worker's exit code is the task's; only one that was stopped to save is queued again, as that very task."""
+    """The task has the worker's exit code. Only a task that was stopped to save is queued again, under its own id."""
     assert sbatch(tmp_path, code, "vit", **SET)[:2] == (code, f"srun mhist-tune worker vit\n{more}")
 
 
 @pytest.mark.parametrize("missing", ["study", "MHIST_TUNE_STORAGE", "MHIST_TUNE_DATA", "MHIST_TUNE_CHECKPOINTS"])
 def test_what_is_missing_is_named(tmp_path: Path, missing: str) -> None:
-    """Without a study, a storage, data or a place for checkpoints nothing is started, and the message says which."""
+    """Without study, storage, data or place for checkpoints nothing starts, and the message names the missing one."""
     arguments = () if missing == "study" else ("vit",)
     code, said, errors = sbatch(
         tmp_path, 0, *arguments, **{name: value for name, value in SET.items() if name != missing}

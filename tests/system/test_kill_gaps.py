@@ -58,7 +58,7 @@ WORK = ("--devices", "cpu", "--per-device", "1")
 
 
 def what_is_recorded(url: str, folder: Path) -> dict[str, Any]:
-    """Return all that a finished search leaves behind, by the gap of each slot, without times and names of workers."""
+    """Return all records of a finished search, by the gap of each slot, without times and names of workers."""
     with open_storage(url) as storage:
         study = studies.load_study(storage, "tiny")
         trials = load_optuna_study(storage, study, "search").get_trials()
@@ -86,7 +86,7 @@ def what_is_recorded(url: str, folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, generated: Path) -> dict[str, Any]:
-    """The records of a search in which nobody was killed."""
+    """The records of a search without kills."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "tiny.toml").write_text(DEFINITION)
     url = f"sqlite:///{folder}/storage/mhist-tune.db"
@@ -103,7 +103,7 @@ def main_quietly(arguments: list[str]) -> None:
 def test_nothing_is_left_to_clean(
     run: Run, storage_url: str, generated: Path, tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
-    """The slots of workers killed in each gap are finished by another one, with one trial each, as if nothing was."""
+    """Another worker finishes the slots of workers killed in each gap, with one trial each and undisturbed records."""
     common = ("--data", str(generated), "--storage", storage_url)
     (tmp_path / "tiny.toml").write_text(DEFINITION)
     assert run("create-study", "tiny.toml", *common)[0] == 0

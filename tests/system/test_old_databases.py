@@ -66,7 +66,7 @@ def test_an_old_study_is_reported_as_before(old: Run, name: str) -> None:
 
 
 def test_old_studies_are_shown(old: Run) -> None:
-    """The list of studies, their status, their choice and their CSV files can be had."""
+    """The list of studies, their status, their final choice and their CSV files can be read."""
     assert [line.split()[0] for line in old("studies")[1].splitlines()[:3]] == ["waiting", "finished", "table"]
     assert json.loads(old("best-trial", "waiting", "--json")[1])["number"] == 1
     assert json.loads(old("best-trial", "finished", "--json")[1])["number"] == 1

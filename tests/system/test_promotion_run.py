@@ -115,7 +115,7 @@ def test_every_trial_ends_with_one_growing_curve(
 def test_thaw_continues_a_waiting_trial(
     run: Run, storage_url_sqlite: str, create: Callable[[str], tuple[str, ...]]
 ) -> None:
-    """By hand a trial that waits goes on from its checkpoint to its next rung; a pruned one is refused in one line."""
+    """`thaw` continues a waiting trial from its checkpoint to its next rung; a pruned one is refused in one line."""
     common = create(storage_url_sqlite)
     assert run_killed("mhist_tune.search.rungs:RungBook.close", 1, [*WORK, *common]) == -signal.SIGKILL
     with open_storage(storage_url_sqlite) as storage:
