@@ -6,6 +6,7 @@ The packages above it may import it. `holdout` is the one loader of the test par
 - `annotations`: The table of a data folder: name, label, votes and partition of each image.
 - `cache`: The loader of the train partition: images decoded once into a file that all workers share.
 - `check`: The checks of a data folder: counts, files, labels against votes, images in both partitions.
+- `decoding`: The decoder of one image file: 8-bit RGB, as a viewer shows it.
 - `figures`: Figures of a data folder: train images by votes, and the votes of both partitions.
 - `holdout`: The loader of the test partition.
 - `images`: Images in memory with their labels and votes, and subsets that copy no pixel.

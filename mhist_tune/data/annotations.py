@@ -5,8 +5,9 @@ line ends, rows in any order, and a fifth column ``Group`` (a patient or a slide
 """
 
 import csv
+import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 from mhist_tune.arrays import Int64Array
 from mhist_tune.errors import DataError, did_you_mean
 from mhist_tune.mhist import N_ANNOTATORS, NEGATIVE_CLASS, POSITIVE_CLASS
+from mhist_tune.reading import read_file
 
 CSV_NAME = "annotations.csv"
 IMAGE_FOLDER = "images"
@@ -69,16 +71,16 @@ def read_rows(root: Path) -> list[Annotation]:
         raise DataError(f"no data folder {root}", hint="give the folder that holds annotations.csv with --data")
     try:
         # utf-8-sig: a table that went through a spreadsheet starts with a byte order mark.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            _check_columns(path, reader.fieldnames or ())
-            return [_parse_row(path, reader.line_num, values) for values in reader]
+        reader = csv.DictReader(io.StringIO(read_file(path).decode("utf-8-sig"), newline=""))
+        _check_columns(path, list(reader.fieldnames or ()))
+        return [_parse_row(path, reader.line_num, values) for values in reader]
     except FileNotFoundError:
         raise DataError(
             f"{root} has no {CSV_NAME}", hint="give the folder that holds annotations.csv and images/"
         ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise DataError(f"cannot read {path}: {reason}") from error
 
 
 def read_annotations(root: Path, partition: str) -> Annotations:
@@ -117,13 +119,16 @@ def image_path(root: Path, name: str) -> Path:
     return (folder if folder.is_dir() else root) / name
 
 
-def _check_columns(path: Path, columns: Sequence[str]) -> None:
+def _check_columns(path: Path, columns: list[str]) -> None:
     missing = [column for column in REQUIRED_COLUMNS if column not in columns]
     if missing:
         names = ", ".join(f'"{column}"{did_you_mean(column, columns)}' for column in missing)
         raise DataError(
             f"{path} lacks the column {names}", hint="the header must be MHIST's: " + ",".join(REQUIRED_COLUMNS)
         )
+    twice = [column for column in (*REQUIRED_COLUMNS, GROUP_COLUMN) if columns.count(column) > 1]
+    if twice:
+        raise DataError(f'{path} has the column "{twice[0]}" more than once', hint="leave one of them")
 
 
 def _parse_row(path: Path, line: int, values: Mapping[str | None, str | None]) -> Annotation:
@@ -135,7 +140,7 @@ def _parse_row(path: Path, line: int, values: Mapping[str | None, str | None]) -
 
     name = read(NAME_COLUMN)
     # A name is a file in the images folder; a path to another folder must not be opened.
-    if not name or Path(name).name != name:
+    if Path(name).name != name or name in ("", "..") or not name.isprintable():
         raise refuse(NAME_COLUMN, "a file name")
     if read(LABEL_COLUMN) not in (POSITIVE_CLASS, NEGATIVE_CLASS):
         raise refuse(LABEL_COLUMN, f"{POSITIVE_CLASS} or {NEGATIVE_CLASS}")

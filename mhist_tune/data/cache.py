@@ -6,7 +6,6 @@ it, under a file lock.
 """
 
 import hashlib
-import io
 import json
 import mmap
 import os
@@ -23,11 +22,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mhist_tune.data.annotations import IMAGE_FOLDER, Annotations, read_annotations
+from mhist_tune.data.decoding import decode
 from mhist_tune.data.images import ImageSet
 from mhist_tune.errors import DataError, StorageError
+from mhist_tune.reading import read_file
 from mhist_tune.writing import replaced
 
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 """Part of the name of every cache file; to be raised when an image would decode to other pixels than before."""
 MIN_AGE_S = 2.0
 """The age of a file whose size and time identify its content: two changes within the clock's resolution look alike."""
@@ -98,20 +99,6 @@ def decode_cached(annotations: Annotations, *, image_size: int, cache_dir: Path)
     )
 
 
-def decode(data: bytes) -> Image.Image:
-    """Return the RGB image in ``data`` (PNG or JPEG), fully decoded.
-
-    Raises:
-        ValueError: the bytes are no image, or the image is damaged.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-            return image.convert("RGB")
-    # Pillow's parsers raise many types for damaged bytes (OSError, SyntaxError, struct.error, zlib.error, ...).
-    except Exception as error:
-        raise ValueError(str(error)) from error
-
-
 def read_images(paths: Sequence[Path], *, image_size: int) -> torch.Tensor:
     """Return image files as uint8 [n, 3, image_size, image_size], decoded and resized like a data set's images.
 
@@ -121,7 +108,7 @@ def read_images(paths: Sequence[Path], *, image_size: int) -> torch.Tensor:
 
     def read(path: Path) -> NDArray[np.uint8]:
         try:
-            return _resized(decode(path.read_bytes()), image_size)
+            return _resized(decode(read_file(path)), image_size)
         except OSError as error:
             raise DataError(f"cannot read the image {path}: {error.strerror or error}") from error
         except ValueError as error:
@@ -192,7 +179,7 @@ def _stat(annotations: Annotations, index: int) -> tuple[int, int, int, int]:
 
 def _read(annotations: Annotations, index: int) -> bytes:
     try:
-        return annotations.paths[index].read_bytes()
+        return read_file(annotations.paths[index])
     except OSError as error:
         raise _broken(annotations, error.strerror or str(error), index) from error
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mhist_tune.data.annotations import CSV_NAME, PARTITIONS, Annotation, image_path, read_rows
-from mhist_tune.data.cache import decode
+from mhist_tune.data.decoding import decode
 from mhist_tune.data.near_identical import HashBits, difference_hash, near_pairs
 from mhist_tune.errors import DataError
 from mhist_tune.mhist import MHIST_VOTES, MIN_POSITIVE_VOTES, N_ANNOTATORS, NEGATIVE_CLASS, POSITIVE_CLASS
+from mhist_tune.reading import read_file
 from mhist_tune.words import text_table
 
 N_NAMES_SHOWN = 5
@@ -120,7 +121,7 @@ def _read_all(root: Path, rows: list[Annotation]) -> dict[str, _ImageFile]:
 
 def _read(path: Path) -> _ImageFile:
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except FileNotFoundError:
         return _ImageFile(missing=True)
     except OSError as error:

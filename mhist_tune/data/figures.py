@@ -6,10 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mhist_tune.data.annotations import PARTITIONS, read_annotations, read_rows
-from mhist_tune.data.cache import decode
 from mhist_tune.data.check import count
+from mhist_tune.data.decoding import decode
 from mhist_tune.errors import DataError
 from mhist_tune.mhist import MIN_POSITIVE_VOTES, N_ANNOTATORS, NEGATIVE_CLASS, POSITIVE_CLASS
+from mhist_tune.reading import read_file
 
 
 def contact_sheet(root: Path, path: Path, *, seed: int) -> None:
@@ -31,7 +32,7 @@ def contact_sheet(root: Path, path: Path, *, seed: int) -> None:
             axis.set_axis_off()
         for axis, index in zip(column, members, strict=False):
             try:
-                axis.imshow(decode(train.paths[index].read_bytes()))
+                axis.imshow(decode(read_file(train.paths[index])))
             except (OSError, ValueError) as error:
                 raise DataError(f"image {train.paths[index]}: {error}", hint=f"mhist-tune data check {root}") from error
     figure.savefig(path, dpi=110)

@@ -24,6 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mhist_tune.definition.hyperparameters import DROPOUT_PLACEMENT, Hyperparameters
 from mhist_tune.errors import UsageError, did_you_mean
+from mhist_tune.reading import open_file
 from mhist_tune.training.freeze import freeze, is_frozen
 
 FCNN = "fcnn"
@@ -155,7 +156,7 @@ def weights_identity(weights: str) -> str | None:
     if weights in ("pretrained", "random"):
         return None
     try:
-        with Path(weights).open("rb") as file:
+        with open_file(Path(weights)) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"cannot read the weights {weights}: {error.strerror}", hint=WEIGHTS_HINT) from error

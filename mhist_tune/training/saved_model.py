@@ -19,6 +19,7 @@ from mhist_tune.data import cache
 from mhist_tune.definition.hyperparameters import Hyperparameters
 from mhist_tune.errors import MhistTuneError, UsageError
 from mhist_tune.mhist import NEGATIVE_CLASS, POSITIVE_CLASS
+from mhist_tune.reading import open_file, read_file
 from mhist_tune.training.forward import evaluate, probabilities_of, reproducible
 from mhist_tune.training.prediction import trained_model
 from mhist_tune.writing import replaced
@@ -83,11 +84,13 @@ def load(folder: Path) -> Model:
         f"{folder} holds no exported model", hint="make one: mhist-tune best-trial NAME --export DIR"
     )
     try:
-        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        description = json.loads(read_file(folder / DESCRIPTION))
         if description["format"] != FORMAT:
             raise not_a_model
         hp, threshold = Hyperparameters.from_dict(description["hyperparameters"]), float(description["threshold"])
-        if hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest() != description["weights_sha256"]:
+        with open_file(folder / WEIGHTS) as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != description["weights_sha256"]:
             raise UsageError(f"{folder / WEIGHTS} is not the file that was exported", hint="export the model again")
         return Model(hp, threshold, read_weights(folder / WEIGHTS))
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:

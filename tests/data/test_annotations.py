@@ -1,5 +1,6 @@
 """The annotation table: read as it is handed out, and every fault named with its line."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,8 @@ def test_the_group_column_is_optional_and_all_or_nothing(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("row", "message"),
     [
+        ("..,SSA,6,train", 'line 3: column "Image Name" must be a file name'),
+        ("d\0.png,SSA,6,train", 'line 3: column "Image Name" must be a file name'),
         ("d.png,SSA,6,validation", 'line 3: column "Partition" must be train or test, got "validation"'),
         ("d.png,ssa,6,train", 'line 3: column "Majority Vote Label" must be SSA or HP, got "ssa"'),
         ("d.png,SSA,8,train", 'must be a whole number from 0 to 7, got "8"'),
@@ -89,3 +92,22 @@ def test_an_absent_folder_table_or_partition_is_said(tmp_path: Path) -> None:
     write(tmp_path, ROWS[:1])
     with pytest.raises(DataError, match="no rows of the test partition"):
         read_annotations(tmp_path, "test")
+
+
+@pytest.mark.parametrize("column", ["Partition", "Group", "Image Name"])
+def test_a_column_given_twice_is_refused(tmp_path: Path, column: str) -> None:
+    """Which of the two holds would be a guess: a second Partition column could move test images into training."""
+    write(tmp_path, [f"{row},p,test" for row in ROWS], header=f"{HEADER},Group,{column}")
+    with pytest.raises(DataError, match="more than once"):
+        read_annotations(tmp_path, "train")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_table_that_never_ends_is_refused(tmp_path: Path, kind: str) -> None:
+    """A pipe without a writer and an endless device are errors, not waits."""
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "annotations.csv")
+    else:
+        (tmp_path / "annotations.csv").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="not a regular file"):
+        read_annotations(tmp_path, "train")

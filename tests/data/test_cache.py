@@ -113,13 +113,32 @@ def test_other_sizes_and_modes_become_square_rgb(root: Path, tmp_path: Path) -> 
     assert (images[1] == torch.tensor([10, 200, 30], dtype=torch.uint8).view(3, 1, 1)).all()
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "gone"])
+def test_transparent_turned_and_sixteen_bit_images_are_read_as_they_look(root: Path, tmp_path: Path) -> None:
+    """The tensor holds what a viewer shows, so training sees it."""
+    table = read_annotations(root, "train")
+    Image.new("RGBA", (SIZE, SIZE), (0, 0, 0, 0)).save(table.paths[0], "PNG")
+    Image.fromarray(np.full((SIZE, SIZE), 100 * 257, np.uint16)).save(table.paths[1], "PNG")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    upside_down = np.repeat(np.linspace(0, 255, SIZE).astype(np.uint8)[:, None], SIZE, axis=1)
+    Image.fromarray(upside_down).save(table.paths[2], "PNG", exif=exif)
+    images = load_train(root, image_size=SIZE, cache_dir=tmp_path / "cache").images
+    assert (images[0] == 255).all()
+    assert (images[1] == 100).all()
+    assert np.array_equal(images[2, 0].numpy(), upside_down[::-1])
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "gone", "pipe", "device"])
 def test_a_broken_image_is_named_with_the_remedy(root: Path, tmp_path: Path, damage: str) -> None:
     """The error names the file and the command that lists them all; no cache file is left."""
     path = read_annotations(root, "train").paths[5]
-    if damage == "gone":
+    if damage in ("gone", "pipe", "device"):
         path.unlink()
-    else:
+    if damage == "pipe":
+        os.mkfifo(path)
+    elif damage == "device":
+        path.symlink_to("/dev/zero")
+    elif damage != "gone":
         path.write_bytes(path.read_bytes()[:200] if damage == "cut" else b"not an image")
     with pytest.raises(DataError, match=path.name) as caught:
         load_train(root, image_size=SIZE, cache_dir=tmp_path / "cache")

@@ -1,6 +1,7 @@
 """The check of a data folder: each fault planted in a sound set is found, and nothing else is."""
 
 import json
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -72,6 +73,19 @@ def test_missing_unreadable_and_odd_sized_images_are_found(root: Path) -> None:
     Image.open(small).resize((40, 48)).save(small)
     assert found(root) == {"missing": [gone.name], "unreadable": [cut.name], "size": [small.name]}
     assert gone.name in check.to_text(check.check(root))
+
+
+def test_what_is_no_regular_file_is_found_and_waits_for_nothing(root: Path) -> None:
+    """A pipe without a writer, an endless device and a text file are each named as unreadable."""
+    pipe, device, text = read_annotations(root, "train").paths[:3]
+    for path in (pipe, device):
+        path.unlink()
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    text.write_text("not an image")
+    assert found(root) == {"unreadable": [pipe.name, device.name, text.name]}
+    with pytest.raises(DataError, match="not a regular file"):
+        figures.contact_sheet(root, root / "sheet.png", seed=0)
 
 
 def test_a_label_against_the_votes_is_found(root: Path) -> None:

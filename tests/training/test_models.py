@@ -1,6 +1,7 @@
 """Tests of mhist_tune.training.models."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,9 @@ def test_weights_identity(tmp_path: Path) -> None:
     assert models.weights_identity("pretrained") is None
     with pytest.raises(UsageError, match="cannot read the weights"):
         models.weights_identity(str(tmp_path / "absent.safetensors"))
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    with pytest.raises(UsageError, match="not a regular file"):
+        models.weights_identity(str(tmp_path / "pipe.safetensors"))
 
 
 @pytest.mark.parametrize("model", ["test_efficientnet", "test_resnet", "test_vit"])
