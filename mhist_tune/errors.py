@@ -16,9 +16,16 @@ MhistTuneError              exit 1   a run failed
 import difflib
 from collections.abc import Iterable
 
+from mhist_tune.words import one_line
+
+_N_PROBLEMS = 100  # as many as are shown
+_LONGEST_NAME = 100  # finding a similar name takes the square of its length
+
 
 class MhistTuneError(Exception):
     """Base of all errors that are shown to the user without a traceback.
+
+    Both texts are shown on one line each, see `one_line`: they may quote what a user wrote.
 
     Args:
         message: what went wrong and where, without a full stop and without secrets.
@@ -28,8 +35,8 @@ class MhistTuneError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(one_line(message))
+        self.hint = None if hint is None else one_line(hint)
 
 
 class DeviceError(MhistTuneError):
@@ -43,7 +50,7 @@ class UsageError(MhistTuneError):
 
 
 class DefinitionError(UsageError):
-    """A study definition has problems. The message lists all of them, one on each line.
+    """A study definition has problems. The message lists them, one on each line.
 
     Args:
         source: the file, or what else the message should name.
@@ -54,7 +61,10 @@ class DefinitionError(UsageError):
         self.problems = tuple(problems)
         n = len(self.problems)
         head = f"{source} has {n} problem{'s' if n != 1 else ''}:"
-        super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems)]))
+        super().__init__(head)
+        shown = [f"  {one_line(problem)}" for problem in self.problems[:_N_PROBLEMS]]
+        rest = [f"  and {n - _N_PROBLEMS} more"] if n > _N_PROBLEMS else []
+        self.args = ("\n".join([str(self), *shown, *rest]),)
 
 
 class StudyNotFoundError(UsageError):
@@ -91,5 +101,5 @@ class NoStorageError(StorageError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " (did you mean X?)" with the most similar known name; an empty string if none is similar."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    near = difflib.get_close_matches(name, list(known), n=1) if len(name) <= _LONGEST_NAME else []
     return f" (did you mean {near[0]}?)" if near else ""

@@ -4,6 +4,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from mhist_tune.words import one_line
+
 
 class Emit(Protocol):
     """Receives events, each with a name and fields. The command line decides how to show them."""
@@ -46,12 +48,13 @@ class StopRequest:
 def format_event(event: str, fields: Mapping[str, Any]) -> str:
     """Return an event as one line of key=value pairs.
 
-    Floats have four significant digits, text with spaces is quoted, and fields that are None are left out.
+    Floats have four significant digits, text with spaces is quoted, and fields that are None are left out. Control
+    characters are escaped, and a long text loses its middle.
     """
     parts = []
     for name, value in {"event": event, **fields}.items():
         if value is None:
             continue
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        text = f"{value:.4g}" if isinstance(value, float) else one_line(str(value))
         parts.append(f'{name}="{text}"' if " " in text else f"{name}={text}")
     return " ".join(parts)

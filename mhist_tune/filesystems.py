@@ -6,16 +6,20 @@ from pathlib import Path
 MOUNTS = Path("/proc/self/mountinfo")
 
 _NETWORK = {
-    *("afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.cephfs", "fuse.gcsfuse", "fuse.glusterfs", "fuse.s3fs"),
-    *("fuse.sshfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "panfs"),
-    *("smb3", "smbfs", "wekafs"),
+    *("9p", "afs", "beegfs", "ceph", "cifs", "dvs", "fakeowner", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs"),
+    *("nfs4", "ocfs2", "orangefs", "panfs", "prl_fs", "pvfs2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs"),
+    "wekafs",
 }
+# A program answers for these. Nearly all of them fetch from a network or share a host's folder with a machine in it.
+_FUSE = "fuse"
+_LOCAL_FUSE = {"fuse.fuse-overlayfs"}  # the root of a container that an ordinary user runs
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 def network_file_system(path: Path) -> str | None:
     """Return the type of network file system that a path is on, such as "nfs4".
 
+    Folders that a virtual machine shares with its host (9p, virtiofs) count as network file systems, and so does FUSE.
     None if the file system is local, or if its type cannot be read.
     """
     try:
@@ -23,7 +27,13 @@ def network_file_system(path: Path) -> str | None:
     except OSError:  # not Linux
         return None
     file_system = _file_system_at(path.resolve(), mounts)
-    return file_system if file_system in _NETWORK else None
+    return file_system if file_system is not None and _is_network(file_system) else None
+
+
+def _is_network(file_system: str) -> bool:
+    if file_system in _LOCAL_FUSE:
+        return False
+    return file_system in _NETWORK or file_system.partition(".")[0] == _FUSE
 
 
 def _file_system_at(path: Path, mounts: str) -> str | None:

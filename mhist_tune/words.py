@@ -8,6 +8,21 @@ Rows = list[list[str]]
 """The cells of a table, its head first."""
 
 
+_LONGEST = 1000
+
+
+def one_line(text: str, longest: int = _LONGEST) -> str:
+    """Return text that fits on one line: control characters are escaped, and a long text loses its middle.
+
+    >>> one_line("a\\nb\\x1b[1m")
+    'a\\\\nb\\\\x1b[1m'
+    """
+    if len(text) > longest:
+        tail = longest // 5
+        text = f"{text[: longest - tail - 3]}...{text[-tail:]}"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """Return a number with `digits` decimals, a dash for None."""
     return "-" if value is None else f"{value:.{digits}f}"

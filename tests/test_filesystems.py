@@ -47,6 +47,34 @@ def test_sqlite_on_a_network_is_refused(
     assert not (tmp_path / place).exists()
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("9p", "afs", "beegfs", "ceph", "cifs", "dvs", "fakeowner", "fuse", "fuse.blobfuse2", "fuse.dbfs"),
+        *("fuse.davfs", "fuse.gcsfuse", "fuse.goofys", "fuse.grpcfuse", "fuse.juicefs", "fuse.mount-s3"),
+        *("fuse.rclone", "fuse.s3fs", "fuse.sshfs", "fuse.vmhgfs-fuse", "glusterfs", "gpfs", "lustre", "nfs", "nfs4"),
+        *("orangefs", "prl_fs", "pvfs2", "smb3", "vboxsf", "virtiofs", "wekafs"),
+    ],
+)
+def test_file_systems_of_other_machines_are_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Network file systems, folders shared with a virtual machine's host, and every FUSE file system are refused."""
+    table = tmp_path / "mountinfo"
+    table.write_text(f"30 22 0:30 / {tmp_path} rw,relatime shared:1 - {kind} source rw\n")
+    monkeypatch.setattr(filesystems, "MOUNTS", table)
+
+    assert filesystems.network_file_system(tmp_path / "storage") == kind
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "ext4", "fuse.fuse-overlayfs", "fuseblk", "overlay", "tmpfs", "xfs", "zfs"])
+def test_local_file_systems_are_accepted(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Local file systems are accepted, also the root of a container and a disk formatted for Windows."""
+    table = tmp_path / "mountinfo"
+    table.write_text(f"30 22 0:30 / {tmp_path} rw,relatime shared:1 - {kind} source rw\n")
+    monkeypatch.setattr(filesystems, "MOUNTS", table)
+
+    assert filesystems.network_file_system(tmp_path / "storage") is None
+
+
 def test_this_machine_can_be_asked(tmp_path: Path) -> None:
     """The real table of mounts can be read, and names a kind for a real path."""
     assert filesystems._file_system_at(tmp_path.resolve(), filesystems.MOUNTS.read_text())

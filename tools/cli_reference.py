@@ -22,7 +22,7 @@ option beats its environment variable, which beats the default.
 | 2 | wrong usage or input |
 | 3 | the data set is missing, damaged or another one |
 | 4 | the storage cannot be reached |
-| 130, 143 | interrupted by Ctrl-C or SIGTERM; the same command again resumes |
+| 129, 130, 143 | interrupted by SIGHUP (a closed terminal), Ctrl-C or SIGTERM; the same command again resumes |
 
 Completion of commands and options is switched on in the shell's start-up file:
 

@@ -9,6 +9,7 @@ of such models. These results are descriptive: they have a stage of their own, a
 """
 
 import getpass
+import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -183,7 +184,7 @@ def _open(
     return record_opening(
         storage,
         study,
-        by=f"{getpass.getuser()}: mhist-tune retrain",
+        by=f"{_user()}: mhist-tune retrain",
         code_version=__version__,
         reason=again or "first opening",
         payload=fixed_set if default is None else {**fixed_set, "default": default},
@@ -191,6 +192,14 @@ def _open(
         slots=payloads,
         stage=stage,
     )
+
+
+def _user() -> str:
+    """Return the user's name; `user 12345` for a number that has no name, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        return f"user {os.getuid()}"
 
 
 def _payload(

@@ -8,9 +8,11 @@ set the environment variables of options, for Slurm, Kubernetes and Compose.
 - `data`: The commands `data check`, `data synthesize` and `data show`.
 - `doctor`: The command `doctor`.
 - `export`: The commands `export` and `predict`.
+- `faults`: Prints errors, and gives their exit codes.
 - `options`: Options that several commands share, and their defaults.
 - `progress`: Shows the events of workers: bars on a terminal, key=value lines otherwise.
 - `show`: Commands that show what a storage holds, such as `report` and `status`.
+- `streams`: Standard streams that cope with being closed, full, or of another encoding.
 - `studies`: Commands that create, change and delete studies.
 - `work`: Commands that train: `worker`, `run`, `retrain`, `verify`, `demo`.
 """
@@ -19,11 +21,13 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
 from mhist_tune import __version__
-from mhist_tune.errors import MhistTuneError, did_you_mean
+from mhist_tune.cli import faults, streams
+from mhist_tune.errors import MhistTuneError, UsageError, did_you_mean
 
 COMMANDS = {
     "demo": "work",
@@ -88,6 +92,10 @@ def cli() -> None:
       mhist-tune retrain vit --data MHIST
       mhist-tune report vit
     """
+    try:
+        Path.cwd()
+    except OSError:  # without one, torch ends the process when it is imported
+        raise UsageError("the working directory was removed", hint="change into one that exists") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -96,18 +104,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # training is several times slower once another process runs on the same cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # makes cuBLAS reproducible
+    with streams.prepared():
+        code = _run(arguments)
+    if code:
+        sys.exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Run a command and return the exit code of the process. This is the one place where errors become text."""
     try:
-        cli.main(args=arguments, prog_name="mhist-tune", standalone_mode=False)
+        result = cli.main(args=arguments, prog_name="mhist-tune", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0  # click returns the code of an early exit
     except MhistTuneError as error:
-        click.echo(f"error: {error}", err=True)
-        if error.hint:
-            click.echo(f"  hint: {error.hint}", err=True)
-        sys.exit(error.exit_code)
+        return faults.report(error)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        return faults.report_usage(error)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of the output has ended, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        return 130
+    except streams.OutputEnded:  # as with `| head`
+        streams.discard(sys.stdout)
+        return 0
+    except Exception as error:
+        return faults.report_unexpected(error)

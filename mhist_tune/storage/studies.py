@@ -13,6 +13,7 @@ import sqlalchemy
 from sqlalchemy import Connection, Row
 
 from mhist_tune.definition.hyperparameters import PROBED, Hyperparameters
+from mhist_tune.definition.schema import NAME
 from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.errors import DataError, StudyExistsError, StudyNotFoundError, did_you_mean
 from mhist_tune.storage import optuna_mirror, tables
@@ -169,7 +170,8 @@ def load_study(storage: Storage, name: str) -> Study:
     Raises:
         StudyNotFoundError: there is no study of that name.
     """
-    row = _find(storage, name)
+    # A name that no study can have is not asked for: no database takes every text.
+    row = _find(storage, name) if NAME.fullmatch(name) else None
     if row is None:
         query = sqlalchemy.select(tables.studies.c.name)
         known = storage.read(lambda connection: list(connection.execute(query).scalars()))

@@ -170,7 +170,10 @@ def _child(
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Yield a request that SIGTERM and SIGINT set. A second signal ends the process at once."""
+    """Yield a request that SIGTERM, SIGINT and SIGHUP set. A second signal ends the process at once.
+
+    SIGHUP says that the terminal is gone. It stays ignored where it is, as under nohup.
+    """
     stop = StopRequest()
 
     def handle(signum: int, _: object) -> None:
@@ -178,7 +181,10 @@ def stop_on_signals() -> Iterator[StopRequest]:
             os._exit(128 + signum)
         stop.set(signum)
 
-    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGTERM, signal.SIGINT)}
+    signals = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    before = {signum: signal.signal(signum, handle) for signum in signals}
     try:
         yield stop
     finally:

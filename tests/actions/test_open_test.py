@@ -1,5 +1,6 @@
 """Openings of the test partition: what an opening fixes, and when another one is allowed."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,6 +51,20 @@ def complete_next(storage: Storage, study: Study, value: float) -> None:
     outcome = Outcome(state=EndState.COMPLETE, value=value, best_epoch=3, stopped_epoch=5, params=params)
     ledger.decide(storage, claim, outcome)
     assert ledger.finish(storage, claim)
+
+
+def test_a_user_without_a_name_opens_it(
+    storage: Storage, study: Study, generated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container that runs as a number without an entry in /etc/passwd, the opening is by that number."""
+    for value in (0.6, 0.7):
+        complete_next(storage, study, value)
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 987_654_321)
+    open_test.open_test(storage, study, data_root=generated, n_seeds=2)
+
+    assert [opening.by for opening in load_openings(storage, study)] == ["user 987654321: mhist-tune retrain"]
 
 
 def test_the_best_trial_is_retrained_to_its_best_epoch(storage: Storage, study: Study, generated: Path) -> None:

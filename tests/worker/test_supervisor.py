@@ -204,3 +204,29 @@ def test_a_paused_worker_drops_its_trial_quietly(start: Callable[..., Worker], s
     assert code == 0
     assert "event=epoch" not in rest
     assert recorded_epochs(storage_url_sqlite) == [list(range(1, 61))]
+
+
+def test_a_closed_terminal_frees_the_slot(start: Callable[..., Worker], storage_url_sqlite: str) -> None:
+    """SIGHUP, with nobody left who reads stderr, ends the worker with 129 and frees its slot as SIGTERM does."""
+    worker = start(storage_url_sqlite, "--per-device", "1", epochs=100_000)
+    worker.wait_for("event=epoch")
+    assert worker.process.stderr is not None
+    worker.process.stderr.close()
+    worker.process.send_signal(signal.SIGHUP)
+    code = worker.process.wait(timeout=300)
+
+    with open_storage(storage_url_sqlite) as storage:
+        [slot] = ledger.slots(storage, studies.load_study(storage, "tiny"), "search")
+    assert (code, slot.state) == (129, "free")
+
+
+def test_nohup_is_respected(start: Callable[..., Worker], storage_url_sqlite: str) -> None:
+    """A worker that was started with SIGHUP ignored works on after one."""
+    command = (*WORKER, "--per-device", "1")
+    code = f"import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv({command[0]!r}, {command!r})"
+    worker = start(storage_url_sqlite, command=(sys.executable, "-c", code), epochs=20)
+    worker.wait_for("event=epoch")
+    worker.process.send_signal(signal.SIGHUP)
+
+    assert worker.end()[0] == 0
+    assert recorded_epochs(storage_url_sqlite) == [list(range(1, 21))]
