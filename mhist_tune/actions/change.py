@@ -15,8 +15,8 @@ from mhist_tune.search.rungs import RungBook
 from mhist_tune.storage import event_log, ledger, studies
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.decision import Decision
-from mhist_tune.storage.ledger import SearchSlot
 from mhist_tune.storage.payloads import SearchPayload
+from mhist_tune.storage.slot_rows import SearchSlot
 from mhist_tune.storage.stages import SlotState, Stage, StudyState
 from mhist_tune.storage.studies import Study
 

@@ -23,6 +23,7 @@ from mhist_tune.storage import ledger
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.openings import load_openings, record_opening
 from mhist_tune.storage.payloads import DescriptivePayload, RetrainPayload
+from mhist_tune.storage.slot_rows import SearchSlot
 from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
 
@@ -119,7 +120,7 @@ def open_rows(
     return _open(storage, study, data_root, fixed_set, payloads, stage=Stage.DESCRIPTIVE, again=again)
 
 
-def _choose(study: Study, searched: Sequence[ledger.SearchSlot], confirmation: Confirmation | None) -> int:
+def _choose(study: Study, searched: Sequence[SearchSlot], confirmation: Confirmation | None) -> int:
     """Return the number of the trial that is the final choice.
 
     Raises:
@@ -137,7 +138,7 @@ def _choose(study: Study, searched: Sequence[ledger.SearchSlot], confirmation: C
     return choice.trial_number
 
 
-def _require_finished(study: Study, slots: Sequence[ledger.SearchSlot]) -> None:
+def _require_finished(study: Study, slots: Sequence[SearchSlot]) -> None:
     if unfinished := selection.unfinished(slots):
         raise UsageError(
             f"the search of {study.name} has {len(unfinished)} unfinished slots, so its best trial is not known",
@@ -146,8 +147,8 @@ def _require_finished(study: Study, slots: Sequence[ledger.SearchSlot]) -> None:
 
 
 def _complete(
-    study: Study, slots: Sequence[ledger.SearchSlot], trial: int, confirmation: Confirmation | None = None
-) -> ledger.SearchSlot:
+    study: Study, slots: Sequence[SearchSlot], trial: int, confirmation: Confirmation | None = None
+) -> SearchSlot:
     """Return the search slot of a trial, which must be complete or confirmed. A pruned default can be confirmed."""
     slot = next((slot for slot in slots if slot.trial_number == trial), None)
     is_confirmed = confirmation is not None and confirmation.of_trial(trial) is not None
@@ -204,9 +205,9 @@ def _user() -> str:
 
 def _payload(
     study: Study,
-    searched: Sequence[ledger.SearchSlot],
+    searched: Sequence[SearchSlot],
     confirmation: Confirmation | None,
-    chosen: ledger.SearchSlot,
+    chosen: SearchSlot,
     seed: int,
 ) -> RetrainPayload:
     """Return the payload of one retraining slot.
@@ -233,6 +234,6 @@ def _payload(
     )
 
 
-def _number_of(slot: ledger.SearchSlot) -> int:
+def _number_of(slot: SearchSlot) -> int:
     assert slot.trial_number is not None  # it has an outcome
     return slot.trial_number

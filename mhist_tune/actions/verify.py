@@ -50,6 +50,21 @@ class Comparison:
     detail: str
 
 
+@dataclass(frozen=True)
+class Verification:
+    """What came of repeating a report. `asdict` is the JSON document of the command.
+
+    Attributes:
+        repeated: whether nothing differs.
+        tolerance: the largest difference that counts as agreement.
+    """
+
+    study: str
+    repeated: bool
+    tolerance: float
+    checks: list[Comparison]
+
+
 def of_records(storage: Storage, study_name: str, folder: Path) -> list[Comparison]:
     """Compare the report that was written into `folder` with one recomputed from the stored predictions.
 
@@ -131,14 +146,9 @@ def is_repeated(comparisons: Sequence[Comparison]) -> bool:
     return all(comparison.state != "differs" for comparison in comparisons)
 
 
-def to_document(study_name: str, comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """Return the comparisons as a JSON document: `study`, `repeated`, `tolerance`, `checks`."""
-    return {
-        "study": study_name,
-        "repeated": is_repeated(comparisons),
-        "tolerance": TOLERANCE,
-        "checks": [asdict(comparison) for comparison in comparisons],
-    }
+def to_document(study_name: str, comparisons: Sequence[Comparison]) -> Verification:
+    """Return the comparisons as a document."""
+    return Verification(study_name, is_repeated(comparisons), TOLERANCE, list(comparisons))
 
 
 def to_text(comparisons: Sequence[Comparison]) -> str:

@@ -182,17 +182,18 @@ def studies_command(as_json: bool, storage_url: str) -> None:
 def _study_rows(storage: "Storage") -> list[dict[str, Any]]:
     from mhist_tune.report import status
     from mhist_tune.storage import studies
+    from mhist_tune.storage.stages import SlotState, Stage
 
     rows = []
     for study in studies.list_studies(storage):
         summary = status.of_study(storage, study)
-        search = summary.stages["search"]
+        search = summary.stages[Stage.SEARCH]
         rows.append(
             {
                 "name": study.name,
                 "state": study.state,
                 "slots": sum(search.values()),
-                "done": search.get("done", 0),
+                "done": search.get(SlotState.DONE, 0),
                 "best_value": summary.best.value if summary.best else None,
             }
         )
@@ -271,7 +272,7 @@ def replay_command(name: str, as_json: bool, storage_url: str) -> None:
 
     with open_storage(storage_url, create=False) as storage:
         document = replay.replay(storage, studies.load_study(storage, name))
-    click.echo(json.dumps(document, indent=2) if as_json else replay.to_text(document))
+    click.echo(json.dumps(asdict(document), indent=2) if as_json else replay.to_text(document))
     follow_up(f"mhist-tune status {name}")
-    if document["differing"]:
+    if document.differing:
         sys.exit(1)

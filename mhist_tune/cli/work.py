@@ -3,6 +3,7 @@
 import contextlib
 import signal
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -169,8 +170,8 @@ def verify_command(
     except Interrupted as interrupted:
         raise SystemExit(128 + interrupted.signum) from None
     document = verify.to_document(name, comparisons)
-    click.echo(json.dumps(document, indent=2) if as_json else verify.to_text(comparisons))
-    if not document["repeated"]:
+    click.echo(json.dumps(asdict(document), indent=2) if as_json else verify.to_text(comparisons))
+    if not document.repeated:
         raise MhistTuneError(
             f"{name} was not repeated exactly",
             hint="another processor, number of threads or version changes the last bits, and training magnifies them",

@@ -15,7 +15,7 @@ from mhist_tune.storage.database import Storage
 from mhist_tune.storage.epochs import EpochRow, epochs_of
 from mhist_tune.storage.event_log import EventRow
 from mhist_tune.storage.heartbeats import load_workers
-from mhist_tune.storage.ledger import SearchSlot
+from mhist_tune.storage.slot_rows import SearchSlot
 from mhist_tune.storage.stages import SlotState, Stage
 from mhist_tune.storage.studies import Study
 
@@ -123,7 +123,7 @@ class _StudyCache:
     def report(self) -> str:
         """Return the report as HTML. It is made again when trials have ended or the test partition was opened."""
         summary = self.snapshot.get().summary
-        version = (summary.stages["retrain"].get("done"), summary.trials, summary.test_openings)
+        version = (summary.stages[Stage.RETRAIN].get(SlotState.DONE), summary.trials, summary.test_openings)
         with self._lock:
             if self._report is None or self._report[0] != version:
                 self._report = (version, files.render(self._storage, self._name))

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from mhist_tune.storage import tables
 from mhist_tune.storage.database import Storage
-from mhist_tune.storage.ledger import SlotRow, StudySlots, read_slot
+from mhist_tune.storage.slot_rows import SlotRow, StudySlots, read_slot
 from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
 

@@ -12,8 +12,8 @@ from mhist_tune.plots import svg
 from mhist_tune.plots.svg import Line
 from mhist_tune.search import selection
 from mhist_tune.storage.epochs import EpochRow
-from mhist_tune.storage.ledger import SearchSlot
 from mhist_tune.storage.outcome import EndState
+from mhist_tune.storage.slot_rows import SearchSlot
 from mhist_tune.storage.stages import SlotState
 from mhist_tune.words import rough_duration, score, shortest
 

@@ -9,10 +9,10 @@ from mhist_tune.arrays import FloatArray
 from mhist_tune.errors import UsageError
 from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import Storage
-from mhist_tune.storage.ledger import RetrainSlot
 from mhist_tune.storage.openings import OpeningRow, load_openings
 from mhist_tune.storage.payloads import RetrainPayload
 from mhist_tune.storage.predictions import ImageRows, image_rows, predictions_of
+from mhist_tune.storage.slot_rows import RetrainSlot
 from mhist_tune.storage.stages import SlotState, Stage
 from mhist_tune.storage.studies import Study
 

@@ -18,9 +18,9 @@ from mhist_tune.search import trials
 from mhist_tune.search.trials import Trial
 from mhist_tune.storage import thumbnails
 from mhist_tune.storage.database import Storage
-from mhist_tune.storage.ledger import RetrainSlot
 from mhist_tune.storage.outcome import EndState
 from mhist_tune.storage.predictions import ImageRows
+from mhist_tune.storage.slot_rows import RetrainSlot
 from mhist_tune.writing import output_folder
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from mhist_tune.storage import ledger
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.epochs import epochs_of
-from mhist_tune.storage.ledger import AnySlot
 from mhist_tune.storage.payloads import to_json
 from mhist_tune.storage.predictions import image_rows, predicted_sets, predictions_of
+from mhist_tune.storage.slot_rows import AnySlot
 from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
 from mhist_tune.writing import output_folder

@@ -14,9 +14,9 @@ from mhist_tune.search import selection
 from mhist_tune.storage import ledger
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.heartbeats import load_workers
-from mhist_tune.storage.ledger import AnySlot, StudySlots
 from mhist_tune.storage.openings import load_openings
 from mhist_tune.storage.outcome import EndState
+from mhist_tune.storage.slot_rows import AnySlot, StudySlots
 from mhist_tune.storage.stages import SlotState, Stage
 from mhist_tune.storage.studies import Study
 

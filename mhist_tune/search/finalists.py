@@ -21,9 +21,9 @@ from mhist_tune.statistics import out_of_fold
 from mhist_tune.statistics.out_of_fold import OutOfFold
 from mhist_tune.storage import ledger
 from mhist_tune.storage.database import Storage
-from mhist_tune.storage.ledger import ConfirmSlot, SearchSlot
 from mhist_tune.storage.payloads import INNER, OUTER
 from mhist_tune.storage.predictions import image_rows, predictions_of
+from mhist_tune.storage.slot_rows import ConfirmSlot, SearchSlot
 from mhist_tune.storage.stages import SlotState, Stage
 from mhist_tune.storage.studies import Study
 

@@ -5,7 +5,7 @@ The input of a suggestion is read from our tables. Optuna's copy of the trials i
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from mhist_tune.definition import space
@@ -15,7 +15,7 @@ from mhist_tune.search.pruning import smoothed
 from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.epochs import EpochRow, epochs_of
-from mhist_tune.storage.ledger import SearchSlot
+from mhist_tune.storage.slot_rows import SearchSlot
 from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
 
@@ -39,8 +39,26 @@ class Verdict:
     problems: list[str]
 
 
-def replay(storage: Storage, study: Study) -> dict[str, Any]:
-    """Return a JSON-safe document: how many slots match, and a verdict on each slot with a trial.
+@dataclass(frozen=True)
+class Replay:
+    """What came of repeating a search. `asdict` is the JSON document of the command.
+
+    Attributes:
+        matching: number of slots with a recorded or given suggestion and no problem.
+        differing: number of slots with a problem.
+        unrecorded: number of slots without a recorded suggestion.
+        slots: a verdict on each slot with a trial.
+    """
+
+    study: str
+    matching: int
+    differing: int
+    unrecorded: int
+    slots: list[Verdict]
+
+
+def replay(storage: Storage, study: Study) -> Replay:
+    """Derive every suggestion of a search again, and compare it with what was trained.
 
     Raises:
         UsageError: the study is a table of rows, in which nothing is suggested.
@@ -69,21 +87,22 @@ def replay(storage: Storage, study: Study) -> dict[str, Any]:
             problems += _differences("the outcome", (slot.outcome and slot.outcome.params) or params, params)
         source = "given" if slot.payload.params is not None else "suggested" if slot.slot in records else "unrecorded"
         verdicts.append(Verdict(slot.slot, number, source, problems))
-    return {
-        "study": study.name,
-        "matching": sum(not verdict.problems and verdict.source != "unrecorded" for verdict in verdicts),
-        "differing": sum(bool(verdict.problems) for verdict in verdicts),
-        "unrecorded": sum(verdict.source == "unrecorded" for verdict in verdicts),
-        "slots": [asdict(verdict) for verdict in verdicts],
-    }
+    return Replay(
+        study=study.name,
+        matching=sum(not verdict.problems and verdict.source != "unrecorded" for verdict in verdicts),
+        differing=sum(bool(verdict.problems) for verdict in verdicts),
+        unrecorded=sum(verdict.source == "unrecorded" for verdict in verdicts),
+        slots=verdicts,
+    )
 
 
-def to_text(document: Mapping[str, Any]) -> str:
+def to_text(document: Replay) -> str:
     """Return the document as text: a line of summary, then a line for each problem."""
-    counts = [f"{document[name]} {name}" for name in ("matching", "differing", "unrecorded") if document[name]]
-    lines = [f"{document['study']}: {', '.join(counts) or 'no trial yet'}"]
-    for verdict in document["slots"]:
-        lines += [f"  trial {verdict['trial']} (slot {verdict['slot']}): {problem}" for problem in verdict["problems"]]
+    counts = {"matching": document.matching, "differing": document.differing, "unrecorded": document.unrecorded}
+    shown = [f"{count} {name}" for name, count in counts.items() if count]
+    lines = [f"{document.study}: {', '.join(shown) or 'no trial yet'}"]
+    for verdict in document.slots:
+        lines += [f"  trial {verdict.trial} (slot {verdict.slot}): {problem}" for problem in verdict.problems]
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mhist_tune.storage.ledger import AnySlot, SearchSlot
+from mhist_tune.storage.slot_rows import AnySlot, SearchSlot
 from mhist_tune.storage.stages import OPEN
 from mhist_tune.storage.studies import Study
 

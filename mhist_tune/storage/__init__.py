@@ -26,6 +26,7 @@ SQL is built here, in `search.rungs`, `search.scores`, `search.suggestions`, `da
 - `predictions`: Stores predicted probabilities and the image sets that they belong to.
 - `retries`: Tries again while the database is unreachable, locked, or on a full disk.
 - `revisions`: Creates our tables and upgrades old ones.
+- `slot_rows`: A slot as it is stored, and the slots of a study by stage.
 - `stages`: The stages, the states of a slot and the states of a study.
 - `studies`: Creates, loads, changes and deletes studies.
 - `tables`: The columns of our tables.

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from mhist_tune import __version__
 from mhist_tune.errors import NoStorageError, StorageError
 from mhist_tune.storage import database_url, revisions, tables
-from mhist_tune.storage.faults import is_contention, is_full, is_transient
+from mhist_tune.storage.faults import is_contention, is_full, is_no_such_name, is_transient
 from mhist_tune.storage.retries import Retries, Waiting
 
 if TYPE_CHECKING:
@@ -117,8 +117,21 @@ class Storage:
         return self.retrying(lambda: self._run("BEGIN IMMEDIATE", write), retry_s=retry_s)
 
     def read(self, work: Callable[[Connection], T], *, retry_s: float | None = None) -> T:
-        """Run `work`, which only reads, and return its result. It is tried again, and raises, as in `transaction`."""
-        return self.retrying(lambda: self._run("BEGIN", work), retry_s=retry_s)
+        """Run `work`, which only reads, and return its result. It is tried again as in `transaction`.
+
+        Raises:
+            StorageError: as in `transaction`, and where another version has changed the tables that are read.
+        """
+
+        def attempt() -> T:
+            try:
+                return self._run("BEGIN", work)
+            except DBAPIError as error:
+                if is_no_such_name(error):
+                    self._run("BEGIN", self._refuse_other_tables)
+                raise
+
+        return self.retrying(attempt, retry_s=retry_s)
 
     def retrying(self, action: Callable[[], T], *, retry_s: float | None = None) -> T:
         """Call `action` until it succeeds, and return its result. It must be harmless when it runs twice.

@@ -8,6 +8,7 @@ _SQLITE_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _CONTENTION = ("40001", "40P01", "55P03", "57014")  # serialization, deadlock, lock time-out, statement time-out
 _SQLSTATE_FULL = "53100"
 _SQLSTATE_NO_RIGHT = "42501"
+_NO_SUCH_NAME = ("42703", "42P01")  # column, table
 _UNREACHABLE = ("08", "53", "57", "25P03")  # connection, resources, operator intervention, idle in a transaction
 
 
@@ -37,6 +38,13 @@ def is_full(error: DBAPIError) -> bool:
     if isinstance(error.orig, sqlite3.Error):
         return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
     return getattr(error.orig, "sqlstate", None) == _SQLSTATE_FULL
+
+
+def is_no_such_name(error: DBAPIError) -> bool:
+    """Return whether the statement names a column or a table that the database does not have."""
+    if isinstance(error.orig, sqlite3.Error):
+        return str(error.orig).startswith(("no such column", "no such table"))
+    return getattr(error.orig, "sqlstate", None) in _NO_SUCH_NAME
 
 
 def is_refusal(error: DBAPIError) -> bool:

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection
 
 from mhist_tune import __version__
 from mhist_tune.storage import tables
+from mhist_tune.storage.stages import SlotState
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -47,7 +48,7 @@ def n_leases(connection: Connection, clock: ColumnElement[float]) -> int:
     """Return the number of slots with a lease that has not ended by the database's clock."""
     slots = tables.slots
     query = sqlalchemy.select(sqlalchemy.func.count()).select_from(slots)
-    return connection.execute(query.where(slots.c.state == "leased", slots.c.expires_at > clock)).scalar_one()
+    return connection.execute(query.where(slots.c.state == SlotState.LEASED, slots.c.expires_at > clock)).scalar_one()
 
 
 def upgrade(connection: Connection, version: int) -> None:
@@ -63,8 +64,8 @@ def upgrade(connection: Connection, version: int) -> None:
         # Every write transaction reads this table first. The lock waits for those that run; later ones see the result.
         connection.exec_driver_sql(f"LOCK TABLE {tables.schema.name} IN ACCESS EXCLUSIVE MODE")
     slots = tables.slots  # only columns that every version has may be used
-    freed = {"state": "free", "token": slots.c.token + 1, "expires_at": None}
-    connection.execute(sqlalchemy.update(slots).where(slots.c.state == "leased").values(freed))
+    freed = {"state": SlotState.FREE, "token": slots.c.token + 1, "expires_at": None}
+    connection.execute(sqlalchemy.update(slots).where(slots.c.state == SlotState.LEASED).values(freed))
     config = _config(connection)
     context = MigrationContext.configure(connection, opts={"version_table": "mhist_schema_version"})
     if context.get_current_revision() is None:  # the first release did not use Alembic

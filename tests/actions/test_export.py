@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mhist_tune.cli import main
+from tests.report.test_json_keys import FROZEN, keys
 
 Run = Callable[..., tuple[int, str, str]]
 ONE = ("--devices", "cpu", "--per-device", "1")
@@ -78,6 +79,7 @@ def test_an_untouched_report_is_repeated_bitwise(run: Run, storage: Path, genera
 
     assert code == 0, err
     assert document["repeated"]
+    assert json.dumps(keys(document)) == json.dumps(FROZEN["verify"])
     assert [check["state"] for check in document["checks"] if "scikit-learn" not in check["what"]] == ["bitwise"] * 4
     assert len(document["checks"]) == 5
     assert json.loads(run("status", "tiny", "--json")[1])["test_openings"] == 1, "a verification is no other opening"

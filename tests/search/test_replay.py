@@ -1,11 +1,11 @@
 """A search repeated from its records: concurrent workers, changed records, killed workers."""
 
+import json
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy
@@ -21,6 +21,7 @@ from mhist_tune.storage.leases import LeaseObserver, StaleTokenError
 from mhist_tune.storage.studies import Study
 from mhist_tune.worker import loop
 from mhist_tune.worker.options import WorkerOptions
+from tests.report.test_json_keys import FROZEN, keys
 from tests.worker import test_slot_run
 
 DEFINITION = """
@@ -71,7 +72,7 @@ def searched(storage_url: str, generated: Path) -> str:
     return storage_url
 
 
-def replay_of(url: str) -> dict[str, Any]:
+def replay_of(url: str) -> replay.Replay:
     """Return the document of a process that has not seen the study before."""
     with open_storage(url) as storage:
         return replay.replay(storage, studies.load_study(storage, "small"))
@@ -80,8 +81,8 @@ def replay_of(url: str) -> dict[str, Any]:
 def test_a_search_by_four_workers_matches_until_it_is_changed(searched: str) -> None:
     """Every suggestion is derived again; a changed param is reported for its trial, a changed score for its own."""
     document = replay_of(searched)
-    assert (document["matching"], document["differing"], document["unrecorded"]) == (12, 0, 0), document
-    assert sum(one["source"] == "given" for one in document["slots"]) == 1
+    assert (document.matching, document.differing, document.unrecorded) == (12, 0, 0), document
+    assert sum(verdict.source == "given" for verdict in document.slots) == 1
 
     with open_storage(searched) as storage:
         study = studies.load_study(storage, "small")
@@ -93,9 +94,9 @@ def test_a_search_by_four_workers_matches_until_it_is_changed(searched: str) -> 
             "UPDATE trial_params SET param_value = 0.05 WHERE trial_id = :id AND param_name = :name"
         )
         storage.transaction(lambda c: c.execute(change, {"id": victim.trial_id, "name": "learning_rate"}))
-    [one] = [one for one in replay_of(searched)["slots"] if one["problems"]]
-    assert one["slot"] == victim.slot
-    assert "learning_rate = 0.05" in one["problems"][0]
+    [verdict] = [verdict for verdict in replay_of(searched).slots if verdict.problems]
+    assert verdict.slot == victim.slot
+    assert "learning_rate = 0.05" in verdict.problems[0]
 
     with open_storage(searched) as storage:
         best = next(slot for slot in slots if slot.outcome and slot.outcome.is_complete)
@@ -122,6 +123,8 @@ def test_a_smoothed_search_matches(run: Run, generated: Path, tmp_path: Path, st
 
     assert code == 0, out + err
     assert "1 matching" in out
+    document = json.loads(run("replay", "small", "--json")[1])
+    assert json.dumps(keys(document)) == json.dumps(FROZEN["replay"])
 
 
 def test_a_suggestion_outlives_its_worker(storage: Storage, make_study: MakeStudy) -> None:

@@ -15,6 +15,7 @@ from mhist_tune.storage.leases import Claim, LeaseKeeper, LeaseObserver, StaleTo
 from mhist_tune.storage.outcome import EndState, Outcome
 from mhist_tune.storage.payloads import ConfirmPayload, RetrainPayload, SearchPayload
 from mhist_tune.storage.predictions import predictions_of
+from mhist_tune.storage.slot_rows import SlotRow
 from mhist_tune.storage.studies import Study
 from tests.support.ledger_process import N_EPOCHS
 from tests.support.postgres import PostgresServer
@@ -61,7 +62,7 @@ def take_over(storage: Storage, study: Study) -> Claim:
     return claim
 
 
-def row_of(storage: Storage, study: Study, slot: int = 0) -> ledger.SlotRow:
+def row_of(storage: Storage, study: Study, slot: int = 0) -> SlotRow:
     """Return a search slot as it is stored."""
     return ledger.slots(storage, study, "search")[slot]
 

@@ -10,15 +10,18 @@ import sqlalchemy
 from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import ProgrammingError
 
 from mhist_tune.errors import StorageError
 from mhist_tune.storage import ledger, revisions, tables
 from mhist_tune.storage.database import Storage, open_storage
 from mhist_tune.storage.leases import Claim, LeaseObserver, renew
 from mhist_tune.storage.outcome import EndState, Outcome
+from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
 from tests.conftest import MakeStudy
 from tests.support.postgres import PostgresServer
+from tests.support.processes import Fleet
 
 NEXT = tables.SCHEMA_VERSION + 1
 
@@ -35,16 +38,16 @@ down_revision = "{tables.SCHEMA_VERSION:04}"
 def upgrade():
     op.add_column("mhist_events", sa.Column("note", sa.Text))
     op.execute("INSERT INTO mhist_events (study, at, kind, detail) VALUES ('s', 0, 'upgraded', '{{}}')")
-    FAIL
+    MORE
 '''
 
 
 @contextmanager
-def next_version(folder: Path, *, fails: bool = False) -> Iterator[None]:
+def next_version(folder: Path, *, more: str = "") -> Iterator[None]:
     """Make this process one of the next version, which has one more revision."""
     shutil.copytree(revisions.MIGRATIONS, folder)
     path = folder / "versions" / f"{NEXT:04}_next.py"
-    path.write_text(REVISION.replace("FAIL", "raise LookupError('half-way')" if fails else ""))
+    path.write_text(REVISION.replace("MORE", more))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(revisions, "MIGRATIONS", folder)
         patch.setattr(tables, "SCHEMA_VERSION", NEXT)
@@ -143,29 +146,20 @@ def test_a_database_from_before_alembic_is_upgraded_too(storage: Storage, tmp_pa
         assert newer.read(n_upgrades) == 1
 
 
-def test_many_that_open_an_old_database_at_once_upgrade_it_once(storage: Storage, tmp_path: Path) -> None:
-    """Eight openings beside each other all succeed, and the revision ran once."""
+def test_processes_that_open_an_old_database_at_once_upgrade_it_once(storage: Storage, tmp_path: Path) -> None:
+    """Five processes that open it together all succeed, and the revision ran once."""
     url = url_of(storage)
     storage.close()
-    barrier = threading.Barrier(8)
-    failed: list[BaseException] = []
 
-    def open_once() -> None:
-        barrier.wait()
-        try:
-            open_storage(url).close()
-        except BaseException as error:
-            failed.append(error)
-
-    with next_version(tmp_path / "next"):
-        threads = [threading.Thread(target=open_once) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
+    with next_version(tmp_path / "next"), Fleet() as fleet:
+        for _ in range(5):
+            fleet.start("upgrade", url, str(tmp_path / "next"), str(NEXT))
+        fleet.go()
+        assert [line["event"] for _, line in fleet.lines()] == ["end"] * 5
+        assert [process.returncode for process in fleet.processes] == [0] * 5
         with open_storage(url) as newer:
+            assert newer.read(versions)[:2] == (NEXT, [f"{NEXT:04}"])
             assert newer.read(n_upgrades) == 1
-    assert failed == []
 
 
 def test_an_upgrade_that_fails_changes_nothing(storage: Storage, make_study: MakeStudy, tmp_path: Path) -> None:
@@ -173,7 +167,10 @@ def test_an_upgrade_that_fails_changes_nothing(storage: Storage, make_study: Mak
     study = make_study()
     before = storage.read(versions), storage.read(shape)
 
-    with next_version(tmp_path / "next", fails=True), pytest.raises(LookupError, match="half-way"):
+    with (
+        next_version(tmp_path / "next", more="raise LookupError('half-way')"),
+        pytest.raises(LookupError, match="half-way"),
+    ):
         open_storage(url_of(storage))
 
     assert (storage.read(versions), storage.read(shape)) == before
@@ -244,6 +241,33 @@ def test_a_worker_that_slept_through_an_upgrade_writes_nothing(
         assert "start it again" in str(caught.value.hint)
     with next_version(tmp_path / "again"), open_storage(url) as newer:
         assert ledger.slots(newer, study, "search")[0] == slot
+
+
+@pytest.mark.parametrize("change", ["COLUMN if_not_promoted TO unless_promoted", "TO mhist_units"])
+def test_a_process_that_only_reads_is_told_of_an_upgrade(
+    storage: Storage, make_study: MakeStudy, tmp_path: Path, change: str
+) -> None:
+    """After an upgrade that renamed a column or a table it reads, an open dashboard ends with the same line."""
+    study = make_study()
+    assert ledger.slots(storage, study, Stage.SEARCH)
+
+    with next_version(tmp_path / "next", more=f'op.execute("ALTER TABLE mhist_slots RENAME {change}")'):
+        open_storage(url_of(storage)).close()
+
+    with pytest.raises(StorageError, match=f"upgraded to version {NEXT}") as caught:
+        ledger.slots(storage, study, Stage.SEARCH)
+    assert "start it again" in str(caught.value.hint)
+    assert storage.read(versions)[0] == NEXT  # what is as before can be read
+
+
+def test_a_missing_table_of_the_same_version_is_no_upgrade(storage: Storage, make_study: MakeStudy) -> None:
+    """The error of the database is shown where the version is the known one."""
+    study = make_study()
+    storage.transaction(lambda connection: connection.execute(text("drop table mhist_slots")))
+
+    with pytest.raises((StorageError, ProgrammingError), match="mhist_slots") as caught:
+        ledger.slots(storage, study, Stage.SEARCH)
+    assert "upgraded" not in str(caught.value)
 
 
 def test_the_token_keeps_out_a_program_that_checks_nothing(

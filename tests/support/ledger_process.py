@@ -18,7 +18,7 @@ import sqlalchemy
 from mhist_tune.definition import study_file
 from mhist_tune.search.pruning import rungs
 from mhist_tune.search.rungs import RungBook
-from mhist_tune.storage import ledger, studies
+from mhist_tune.storage import ledger, revisions, studies, tables
 from mhist_tune.storage.database import Storage, open_storage
 from mhist_tune.storage.decision import Verdict
 from mhist_tune.storage.epochs import epochs_of, record_epoch
@@ -46,6 +46,12 @@ def open_tables(*urls: str) -> None:
             say("ready")
             sys.stdin.readline()
         open_storage(url).close()
+
+
+def upgrade(url: str, folder: str, version: str) -> None:
+    """Open a storage as a process of another version, whose revisions are in `folder`."""
+    revisions.MIGRATIONS, tables.SCHEMA_VERSION = Path(folder), int(version)
+    open_storage(url).close()
 
 
 def create(url: str, path: str, image_sets: str, kill_before: str) -> None:
@@ -160,7 +166,8 @@ def _is_pending(storage: Storage, study: Study) -> bool:
 
 
 if __name__ == "__main__":
-    verb = {"open": open_tables, "create": create, "claim": claim_all, "work": work, "climb": climb}[sys.argv[1]]
+    verbs = {"open": open_tables, "upgrade": upgrade, "create": create, "claim": claim_all, "work": work}
+    verb = {**verbs, "climb": climb}[sys.argv[1]]
     say("ready")
     sys.stdin.readline()
     verb(*sys.argv[2:])

@@ -18,8 +18,8 @@ from mhist_tune.search.pruning import Decision
 from mhist_tune.storage import event_log, ledger, studies
 from mhist_tune.storage.database import open_storage
 from mhist_tune.storage.epochs import EpochRow, epochs_of
-from mhist_tune.storage.ledger import SlotRow
 from mhist_tune.storage.outcome import EndState, Outcome
+from mhist_tune.storage.slot_rows import SlotRow
 from mhist_tune.training import forward, memory, step
 from mhist_tune.training.checkpoints import files, writer
 from mhist_tune.worker import loop, trial_checkpoints

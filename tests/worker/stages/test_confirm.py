@@ -16,6 +16,7 @@ from mhist_tune.storage.database import Storage, open_storage
 from mhist_tune.storage.epochs import epochs_of
 from mhist_tune.storage.openings import load_openings
 from mhist_tune.storage.predictions import image_rows, predictions_of
+from mhist_tune.storage.slot_rows import SlotRow
 from mhist_tune.storage.studies import Study
 from mhist_tune.worker.stages import confirm
 
@@ -51,7 +52,7 @@ learning_rate = 1e-3
 WORK = ("--devices", "cpu", "--per-device", "1")
 
 
-def slots_of(storage: Storage, study: Study, fit: str) -> list[ledger.SlotRow]:
+def slots_of(storage: Storage, study: Study, fit: str) -> list[SlotRow]:
     return [slot for slot in ledger.slots(storage, study, "confirm") if slot.payload.fit == fit]
 
 
