@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from mhist_tune.definition import space
-from mhist_tune.search import pruning
+from mhist_tune.search import pruning, values
 from mhist_tune.search.promotion import Rung, arrive, close
 from mhist_tune.storage.decision import Decision, Verdict
 
@@ -93,11 +93,11 @@ def read(path: Path) -> Curves:
 
 
 def running_values(curve: np.ndarray, smoothing: int) -> np.ndarray:
-    """Return a trial's value after each of its epochs, as `pruning.smoothed` has it of the best epoch so far."""
+    """Return a trial's value after each of its epochs, as `values.objective` has it of the best epoch so far."""
     if smoothing == 1:
         return np.maximum.accumulate(curve)
     seen = curve.tolist()
-    found = [pruning.smoothed(seen[:n], int(np.argmax(seen[:n])) + 1, smoothing) for n in range(1, len(seen) + 1)]
+    found = [values.objective(seen[:n], int(np.argmax(seen[:n])) + 1, smoothing) for n in range(1, len(seen) + 1)]
     return np.array(found)
 
 

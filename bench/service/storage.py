@@ -33,7 +33,7 @@ from optuna.trial import TrialState, create_trial
 from bench.output import machine, show
 from mhist_tune.definition import study_file
 from mhist_tune.search import pruning
-from mhist_tune.search.scores import ScoreBook
+from mhist_tune.search.values import ValueBook
 from mhist_tune.storage import ledger, studies, tables
 from mhist_tune.storage.database import Storage, open_storage
 from mhist_tune.storage.epochs import record_epoch
@@ -164,7 +164,7 @@ def work(url: str, index: int, connection: Connection) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with open_storage(url) as storage:
         study = studies.load_study(storage, "ledger")
-        book = ScoreBook(storage, study, "search")
+        book = ValueBook(storage, study, "search")
         connection.send(None)
         while (order := connection.recv()) is not None:
             kind, n_epochs = order
@@ -174,7 +174,7 @@ def work(url: str, index: int, connection: Connection) -> None:
 
 
 def ledger_epochs(
-    storage: Storage, study: Study, book: ScoreBook, n_epochs: int, rng: random.Random
+    storage: Storage, study: Study, book: ValueBook, n_epochs: int, rng: random.Random
 ) -> Iterator[float]:
     """Yield the seconds of each epoch of one trial, without the first one.
 
@@ -213,7 +213,7 @@ def ledger_epochs(
     ledger.finish(storage, claim)
 
 
-def stock_epochs(storage: Storage, _: Study, __: ScoreBook, n_epochs: int, rng: random.Random) -> Iterator[float]:
+def stock_epochs(storage: Storage, _: Study, __: ValueBook, n_epochs: int, rng: random.Random) -> Iterator[float]:
     """Yield the same for stock Optuna: report and should_prune."""
     pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=0)
     study = optuna.load_study(study_name=STOCK, storage=storage.optuna, pruner=pruner)

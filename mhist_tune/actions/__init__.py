@@ -5,7 +5,7 @@
 - `delete`: Deletes a study with its files.
 - `doctor`: Checks this machine, the storage, the place of the checkpoints and the data set.
 - `estimate`: Estimates the time, the space and the power of a study: `create-study --dry-run`.
-- `export`: Writes a retrained model into a folder, with preprocessing, threshold and model card.
+- `export_model`: Writes a retrained model into a folder, with preprocessing, threshold and model card.
 - `open_test`: Records an opening of the test partition, which comes before every result on it.
 - `verify`: Recomputes a report from the stored predictions and trains one seed once more.
 """

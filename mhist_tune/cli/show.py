@@ -243,11 +243,11 @@ def best_trial_command(name: str, folder: Path | None, as_json: bool, storage_ur
 
 
 def _export(storage_url: str, name: str, folder: Path, *, as_json: bool) -> None:
-    from mhist_tune.actions import export
+    from mhist_tune.actions import export_model
     from mhist_tune.storage.database import open_storage
 
     with open_storage(storage_url, create=False) as storage:
-        description = export.write(storage, name, folder)
+        description = export_model.write(storage, name, folder)
     if as_json:
         click.echo(json.dumps(description, indent=2))
     else:

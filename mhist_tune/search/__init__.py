@@ -10,9 +10,9 @@ No decision uses the test partition. `worker`, `report` and the packages above t
 - `replay`: Derives every recorded suggestion again and compares it with the trial.
 - `rungs`: Applies `promotion` in the database: arrivals, promotions, waiting slots.
 - `sampler_storage`: Optuna's cached storage for the sampler, in which waiting trials count as pruned.
-- `scores`: Reads the values of the competitors that a pruner compares.
 - `selection`: Ranks trials and table rows; the best one.
 - `suggestions`: Samples the params of a slot and records them.
 - `trials`: Ended trials, the importance of hyperparameters, values at the end of their range.
+- `values`: A trial's value made of its epochs' scores, and the values of its competitors.
 - `veto`: Records a person's veto, which prunes a running trial.
 """

@@ -3,31 +3,18 @@
 Each decision is a pure function of recorded values, so it can be repeated and explained. A trial is judged by its value
 up to an epoch. Its competitors are all other trials that have recorded the same epoch. Optuna's pruners are not used:
 called again after a resumption they answer differently, because successive halving stores the rung before it answers.
+
+A new pruner has its keys in `definition.schema`, its rule here and its sentence in `report.sentences`.
 """
 
 import math
-import statistics
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from mhist_tune.storage.decision import Decision, Verdict
-
-
-def smoothed(curve: Sequence[float], best_epoch: int, smoothing: int) -> float:
-    """Return a trial's value: the mean score over the `smoothing` epochs up to and including `best_epoch`.
-
-    Near the beginning of the curve there are fewer epochs. One lucky epoch on a small validation split raises this mean
-    less than the maximum of the curve.
-
-    Args:
-        curve: the score of each epoch.
-        best_epoch: 1-based.
-        smoothing: number of epochs.
-    """
-    return statistics.fmean(curve[max(0, best_epoch - smoothing) : best_epoch])
 
 
 def is_audited(pruner: Mapping[str, Any], slot: int) -> bool:
@@ -97,8 +84,10 @@ def _is_judged(pruner: Mapping[str, Any], slot: int, epoch: int, n_epochs: int) 
             return epoch > int(pruner["n_warmup_epochs"])
         case "hyperband":
             return epoch in rungs(pruner, n_epochs, _bracket(pruner, slot, n_epochs))
-        case _:
+        case "successive_halving":
             return epoch in rungs(pruner, n_epochs)
+        case name:
+            raise ValueError(f"no rule for the pruner {name!r}")
 
 
 def _against_percentile(pruner: Mapping[str, Any], epoch: int, value: float, others: list[float]) -> Decision:

@@ -11,7 +11,7 @@ from typing import Any
 from mhist_tune.definition import space
 from mhist_tune.errors import UsageError
 from mhist_tune.search import selection, suggestions
-from mhist_tune.search.pruning import smoothed
+from mhist_tune.search.values import objective
 from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.epochs import EpochRow, epochs_of
@@ -155,7 +155,7 @@ def _outcome_problems(slot: SearchSlot, epochs: Sequence[EpochRow], smoothing: i
     scores = [row.score for row in epochs if row.score is not None]
     if [row.epoch for row in epochs[:best_epoch]] != list(range(1, best_epoch + 1)) or len(scores) < best_epoch:
         return [f"its best epoch is {best_epoch}, but not every epoch up to that one is on record"]
-    computed = smoothed(scores, best_epoch, smoothing)
+    computed = objective(scores, best_epoch, smoothing)
     if math.isclose(computed, value, rel_tol=_TOLERANCE):
         return []
     return [f"its value is {value}, but its scores up to epoch {best_epoch} give {computed}"]

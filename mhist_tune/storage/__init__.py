@@ -3,7 +3,7 @@
 Every write about a slot is fenced: it fails unless the writer still holds the slot's lease (`leases.fence`). The
 packages above import this one; `training` does not. Nothing here imports torch.
 
-SQL is built here, in `search.rungs`, `search.scores`, `search.suggestions`, `dashboard.slot_cache` and
+SQL is built here, in `search.rungs`, `search.values`, `search.suggestions`, `dashboard.slot_cache` and
 `actions.doctor`. `worker.slot_run` only passes on statements that `heartbeats` builds.
 
 - `database`: Opens an SQLite or PostgreSQL database and runs transactions.

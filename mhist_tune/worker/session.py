@@ -17,7 +17,7 @@ from mhist_tune.errors import DataError
 from mhist_tune.events import Emit, StopRequest
 from mhist_tune.search.rungs import RungBook, waiting
 from mhist_tune.search.sampler_storage import SamplerStorage
-from mhist_tune.search.scores import ScoreBook
+from mhist_tune.search.values import ValueBook
 from mhist_tune.storage import studies
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.leases import SlotKey
@@ -77,7 +77,7 @@ class Session:
     micro_batch_size: int | None = None
     skipped: dict[SlotKey, SkippedSlot] = field(default_factory=dict)
     _subsets: dict[str, ImageSet] = field(default_factory=dict)
-    _scores: dict[Stage, ScoreBook] = field(default_factory=dict)
+    _values: dict[Stage, ValueBook] = field(default_factory=dict)
     _rungs: dict[Stage, RungBook] = field(default_factory=dict)
 
     def subset(self, image_set: str) -> ImageSet:
@@ -92,11 +92,11 @@ class Session:
         names = image_rows(self.storage, self.study, image_set).names
         return np.array([position[name] for name in names], dtype=np.int64)
 
-    def scores(self, stage: Stage) -> ScoreBook:
-        """Return the scores of a stage's slots that this process has read."""
-        if stage not in self._scores:
-            self._scores[stage] = ScoreBook(self.storage, self.study, stage)
-        return self._scores[stage]
+    def values(self, stage: Stage) -> ValueBook:
+        """Return the values of a stage's trials that this process has read."""
+        if stage not in self._values:
+            self._values[stage] = ValueBook(self.storage, self.study, stage)
+        return self._values[stage]
 
     def rungs(self, stage: Stage) -> RungBook:
         """Return the rungs of a stage that this process has read. Only the pruner `promotion` has rungs."""

@@ -17,7 +17,7 @@ from sqlalchemy import Executable
 from mhist_tune.data.images import ImageSet
 from mhist_tune.definition.hyperparameters import Hyperparameters
 from mhist_tune.errors import MhistTuneError
-from mhist_tune.search.pruning import smoothed
+from mhist_tune.search.values import objective
 from mhist_tune.storage import event_log, ledger
 from mhist_tune.storage.decision import Decision, Verdict
 from mhist_tune.storage.epochs import epochs_of, record_epoch
@@ -254,7 +254,7 @@ class SlotRun:
         if judge is not None:
             # the epochs of a resumed run are reported from the first one on
             self._curve[result.epoch - 1 :] = [score]
-            value = smoothed(self._curve, result.best_epoch, session.study.definition.smoothing)
+            value = objective(self._curve, result.best_epoch, session.study.definition.smoothing)
             decision = judge(result.epoch, value)
         started = time.monotonic()
         recorded = record_epoch(

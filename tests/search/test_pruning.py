@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from mhist_tune.search.pruning import decide, smoothed
+from mhist_tune.search.pruning import decide
 from mhist_tune.storage.decision import Decision, Verdict
 
 MEDIAN = {"name": "median", "n_startup_trials": 3, "n_warmup_epochs": 1}
@@ -85,12 +85,3 @@ def test_the_last_epoch_is_never_judged() -> None:
 def test_a_decision_repeats_itself() -> None:
     """The same records give the same decision."""
     assert judge(HALVING, 0.2, [0.9, 0.8, 0.5]) == judge(HALVING, 0.2, [0.9, 0.8, 0.5])
-
-
-def test_a_smoothed_value_is_the_mean_up_to_the_kept_epoch() -> None:
-    """Later epochs do not count. Near the beginning the mean is over fewer epochs."""
-    curve = [0.2, 0.4, 0.9, 0.1]
-    assert smoothed(curve, 3, 1) == 0.9
-    assert smoothed(curve, 3, 2) == pytest.approx(0.65)
-    assert smoothed(curve, 1, 3) == pytest.approx(0.2)
-    assert smoothed(curve, 3, 50) == pytest.approx(0.5)

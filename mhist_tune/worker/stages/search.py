@@ -8,7 +8,8 @@ from typing import Any
 
 from mhist_tune.definition import space
 from mhist_tune.search import suggestions, veto
-from mhist_tune.search.pruning import decide, rungs, smoothed
+from mhist_tune.search.pruning import decide, rungs
+from mhist_tune.search.values import objective
 from mhist_tune.seeds import derive_seed
 from mhist_tune.storage import studies
 from mhist_tune.storage.decision import Decision, Verdict
@@ -50,7 +51,7 @@ def run(run: SlotRun) -> Outcome:
             epoch=epoch,
             n_epochs=hp.epochs,
             value=value,
-            values_at=session.scores(Stage.SEARCH).at,
+            values_at=session.values(Stage.SEARCH).at,
         )
 
     def arrive(result: EpochResult, value: float) -> Decision:
@@ -77,7 +78,7 @@ def run(run: SlotRun) -> Outcome:
     curve = [epoch.metrics["val_f1"] or 0.0 for epoch in result.history]
     return Outcome(
         state=EndState.COMPLETE,
-        value=smoothed(curve, result.best_epoch, definition.smoothing),
+        value=objective(curve, result.best_epoch, definition.smoothing),
         best_score=result.best_score,
         standard_error=result.history[result.best_epoch - 1].metrics.get("val_f1_standard_error"),
         best_epoch=result.best_epoch,

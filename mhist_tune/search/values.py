@@ -1,7 +1,12 @@
-"""Reads the values of the competitors that a pruner compares."""
+"""A trial's value, made of the scores of its epochs, and the values of its competitors.
 
+A score is what one epoch measured. A value is the study's objective: pruners compare values, and trials are ranked by
+them.
+"""
+
+import statistics
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy
 from sqlalchemy import Connection
@@ -12,7 +17,21 @@ from mhist_tune.storage.stages import SlotState, Stage
 from mhist_tune.storage.studies import Study
 
 
-class ScoreBook:
+def objective(curve: Sequence[float], best_epoch: int, smoothing: int) -> float:
+    """Return a trial's value: the mean score over the `smoothing` epochs up to and including `best_epoch`.
+
+    Near the beginning of the curve there are fewer epochs. One lucky epoch on a small validation split raises this mean
+    less than the maximum of the curve.
+
+    Args:
+        curve: the score of each epoch.
+        best_epoch: 1-based.
+        smoothing: number of epochs.
+    """
+    return statistics.fmean(curve[max(0, best_epoch - smoothing) : best_epoch])
+
+
+class ValueBook:
     """The values of one stage's trials, as far as this process has read them.
 
     A recorded value never changes, and a done slot records nothing more. So the values at an epoch are read once. Later

@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy
 
-from mhist_tune.search.scores import ScoreBook
+from mhist_tune.search.values import ValueBook, objective
 from mhist_tune.storage import ledger, tables
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.epochs import record_epoch
@@ -33,14 +33,14 @@ def test_scores_are_the_best_so_far_by_slot(storage: Storage, study: Study) -> N
     for claim, epoch, best in ((first, 1, 0.5), (first, 2, 0.7), (second, 1, 0.4)):
         record(storage, claim, epoch, best)
 
-    assert ScoreBook(storage, study, "search").at(1) == {0: 0.5, 1: 0.4}
-    assert ScoreBook(storage, study, "search").at(2) == {0: 0.7}
-    assert ScoreBook(storage, study, "retrain").at(1) == {}
+    assert ValueBook(storage, study, "search").at(1) == {0: 0.5, 1: 0.4}
+    assert ValueBook(storage, study, "search").at(2) == {0: 0.7}
+    assert ValueBook(storage, study, "retrain").at(1) == {}
 
 
 def test_a_book_reads_what_is_recorded_later(storage: Storage, study: Study) -> None:
     """Slots finish in any order. Every value recorded between two calls is in the result of the second."""
-    book, claims = ScoreBook(storage, study, "search"), [claim_of(storage, study) for _ in range(4)]
+    book, claims = ValueBook(storage, study, "search"), [claim_of(storage, study) for _ in range(4)]
     record(storage, claims[1], 1, 0.1)
     ledger.finish(storage, claims[1])
     assert book.at(1) == {1: 0.1}
@@ -56,7 +56,7 @@ def test_a_book_reads_what_is_recorded_later(storage: Storage, study: Study) -> 
 
 def test_what_is_final_is_read_once(storage: Storage, study: Study) -> None:
     """Values of slots below the first that may still record one are not read again: a change is not noticed."""
-    book, claims = ScoreBook(storage, study, "search"), [claim_of(storage, study) for _ in range(4)]
+    book, claims = ValueBook(storage, study, "search"), [claim_of(storage, study) for _ in range(4)]
     for claim in (claims[0], claims[1], claims[3]):
         record(storage, claim, 1, 0.5)
     ledger.finish(storage, claims[0])
@@ -66,3 +66,12 @@ def test_what_is_final_is_read_once(storage: Storage, study: Study) -> None:
     assert book.at(1) == {0: 0.5, 1: 0.5, 3: 0.9}
     record(storage, claims[2], 1, 0.7)
     assert book.at(1) == {0: 0.5, 1: 0.5, 2: 0.7, 3: 0.9}
+
+
+def test_a_smoothed_value_is_the_mean_up_to_the_kept_epoch() -> None:
+    """Later epochs do not count. Near the beginning the mean is over fewer epochs."""
+    curve = [0.2, 0.4, 0.9, 0.1]
+    assert objective(curve, 3, 1) == 0.9
+    assert objective(curve, 3, 2) == pytest.approx(0.65)
+    assert objective(curve, 1, 3) == pytest.approx(0.2)
+    assert objective(curve, 3, 50) == pytest.approx(0.5)
