@@ -13,7 +13,7 @@ PARTIAL = ".partial"
 
 
 @contextlib.contextmanager
-def replaced(path: Path, *, is_only_writer: bool = False) -> Iterator[Path]:
+def replaced(path: Path, *, is_only_writer: bool = False, is_private: bool = False) -> Iterator[Path]:
     """Yield the path of a file to write; when the block ends, that file replaces `path`.
 
     A reader sees the old file or the new one, never a part, and a crash of the machine leaves one of them: the file
@@ -24,13 +24,20 @@ def replaced(path: Path, *, is_only_writer: bool = False) -> Iterator[Path]:
         path: the file to replace or create; its folder is created.
         is_only_writer: whether nobody else writes this file at the same time. The unfinished file then has one fixed
             name, so that the next writer overwrites what a killed one left.
+        is_private: whether only this user may read the file, and its folder where that is created here.
 
     Raises:
         OSError: the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if is_private:
+        private_folder(path.parent)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ("" if is_only_writer else f".{uuid.uuid4().hex}") + PARTIAL)
     try:
+        if is_private:
+            partial.unlink(missing_ok=True)  # a killed writer's, which others may be able to read
+            private_file(partial)
         yield partial
         _sync(partial)
         partial.replace(path)
@@ -39,6 +46,24 @@ def replaced(path: Path, *, is_only_writer: bool = False) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def private_folder(folder: Path) -> None:
+    """Create a folder that only this user may enter. An existing one keeps its mode.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def private_file(path: Path) -> None:
+    """Create an empty file that only this user may read or write. An existing one keeps its content and its mode.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
 
 @contextlib.contextmanager

@@ -97,3 +97,19 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     ):
         pass
     assert caught.value.hint == "choose another"
+
+
+def test_private_files_are_for_this_user_alone(tmp_path: Path) -> None:
+    """Whatever the umask, and whatever mode a killed writer left; an existing folder keeps its mode."""
+    (tmp_path / "file.partial").write_text("left by a killed writer")
+    (tmp_path / "file.partial").chmod(0o666)
+    before = os.umask(0)
+    try:
+        for path in (tmp_path / "file", tmp_path / "new" / "file"):
+            with replaced(path, is_only_writer=True, is_private=True) as partial:
+                assert partial.stat().st_mode & 0o777 == 0o600
+                partial.write_text("secret")
+            assert path.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700

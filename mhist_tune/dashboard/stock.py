@@ -18,6 +18,7 @@ from optuna.artifacts import FileSystemArtifactStore
 
 from mhist_tune.dashboard.responses import COMMON_HEADERS, problem, see_other
 from mhist_tune.storage.database import Storage
+from mhist_tune.writing import private_folder
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -36,7 +37,7 @@ class Stock:
     def __init__(self, storage: Storage) -> None:
         folder = storage.root / "artifacts"
         with contextlib.suppress(OSError):  # on a read-only file system there are no artifacts
-            folder.mkdir(parents=True, exist_ok=True)
+            private_folder(folder)
         self._app: Any = optuna_dashboard.wsgi(storage.optuna, FileSystemArtifactStore(folder))
         self._cleared = time.monotonic()
 

@@ -2,14 +2,14 @@
 
 A cache file holds one partition at one image size, uint8 [n, 3, H, W]. Its name is made from the content of the table
 and the images: where these change, the name changes, so an outdated file is never read. One process at a time writes
-it, under a file lock.
+it, under a file lock. Its SHA-256 lies beside it, and a process that maps the file compares the two first: a file that
+was changed or damaged is made again.
 """
 
 import hashlib
 import json
 import mmap
 import os
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,13 +25,15 @@ from mhist_tune.data.annotations import IMAGE_FOLDER, Annotations, read_annotati
 from mhist_tune.data.decoding import decode
 from mhist_tune.data.images import ImageSet
 from mhist_tune.errors import DataError, StorageError
-from mhist_tune.reading import read_file
-from mhist_tune.writing import replaced
+from mhist_tune.reading import open_file, read_file
+from mhist_tune.writing import private_folder, replaced
 
 DECODER_VERSION = 2
 """Part of the name of every cache file; to be raised when an image would decode to other pixels than before."""
-MIN_AGE_S = 2.0
-"""The age of a file whose size and time identify its content: two changes within the clock's resolution look alike."""
+
+_Version = tuple[int, int, int]
+_compared: dict[Path, _Version] = {}
+"""The cache files that this process has compared with their hashes: size, time of change and inode of each."""
 
 
 def load_train(root: Path, *, image_size: int, cache_dir: Path) -> ImageSet:
@@ -71,8 +73,8 @@ def decode_cached(annotations: Annotations, *, image_size: int, cache_dir: Path)
     """
     shape = (len(annotations), 3, image_size, image_size)
     try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        key = _known_fingerprint(annotations, cache_dir)
+        private_folder(cache_dir)
+        key = content_fingerprint(annotations)
         path = cache_dir / f"{key[:32]}-{image_size}px-v{DECODER_VERSION}.npy"
         pixels = _open_cache(path, shape)
         if pixels is None:
@@ -128,7 +130,7 @@ def _resized(image: Image.Image, image_size: int) -> NDArray[np.uint8]:
 
 
 def _write_cache(path: Path, shape: tuple[int, ...], annotations: Annotations, key: str) -> None:
-    with replaced(path, is_only_writer=True) as partial:
+    with replaced(path, is_only_writer=True, is_private=True) as partial:
         pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
 
         def fill(index: int) -> bytes:
@@ -142,39 +144,39 @@ def _write_cache(path: Path, shape: tuple[int, ...], annotations: Annotations, k
         if _combine(annotations, _for_each(annotations, fill)) != key:
             raise DataError(f"images in {annotations.paths[0].parent} changed while they were read", hint="run again")
         pixels.flush()
+        with open_file(partial) as file, replaced(_hash_path(path), is_only_writer=True, is_private=True) as hashed:
+            hashed.write_text(hashlib.file_digest(file, "sha256").hexdigest(), encoding="ascii")
 
 
 def _open_cache(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]] | None:
+    """Map a cache file; return None if it is missing, changed, or cut short by a crash of the machine."""
     try:
+        if not _is_as_written(path):
+            return None
         pixels: np.memmap[Any, np.dtype[np.uint8]] = np.load(path, mmap_mode="c")
-    except (OSError, ValueError):  # no such file, or cut short by a crash of the machine
+    except (OSError, ValueError):
         return None
     return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
 
 
-def _known_fingerprint(annotations: Annotations, cache_dir: Path) -> str:
-    """Return ``content_fingerprint``, from the index if no image file has changed its size or time since."""
-    stats = [_stat(annotations, index) for index in range(len(annotations))]
-    state = hashlib.sha256(
-        repr((_rows(annotations), annotations.paths[0].parent.resolve(), stats)).encode()
-    ).hexdigest()
-    entry = cache_dir / f"{state[:32]}.fingerprint"
-    try:
-        return entry.read_text(encoding="ascii")
-    except FileNotFoundError:
-        key = content_fingerprint(annotations)
-    if time.time() - max(changed_ns for _, changed_ns, _, _ in stats) / 1e9 > MIN_AGE_S:
-        with replaced(entry) as partial:
-            partial.write_text(key, encoding="ascii")
-    return key
+def _is_as_written(path: Path) -> bool:
+    """Return whether a file has the content that was written. Each version of it is read once in a process.
+
+    Raises:
+        OSError: the file or its hash is not there.
+    """
+    with open_file(path) as file:
+        stat = os.fstat(file.fileno())
+        version = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        if _compared.get(path) != version:
+            if hashlib.file_digest(file, "sha256").hexdigest() != _hash_path(path).read_text(encoding="ascii"):
+                return False
+            _compared[path] = version
+    return True
 
 
-def _stat(annotations: Annotations, index: int) -> tuple[int, int, int, int]:
-    try:
-        stat = annotations.paths[index].stat()
-    except OSError as error:
-        raise _broken(annotations, error.strerror or str(error), index) from error
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+def _hash_path(path: Path) -> Path:
+    return path.with_suffix(".sha256")
 
 
 def _read(annotations: Annotations, index: int) -> bytes:

@@ -8,6 +8,7 @@ from sqlalchemy.exc import ArgumentError
 
 from mhist_tune.errors import NoStorageError, StorageError
 from mhist_tune.filesystems import network_file_system
+from mhist_tune.writing import private_file, private_folder
 
 _FORMS = "sqlite:///storage/mhist-tune.db, or postgresql://USER:PASSWORD@HOST/DATABASE"
 _SQLITE_TIMEOUT_S = 60
@@ -81,7 +82,9 @@ def _sqlite_file(url: URL, create: bool) -> URL:
         )
     if create:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
+            if not path.exists():
+                private_file(path)  # SQLite gives its journal files the mode of the database
         except OSError as error:
             raise StorageError(
                 f"cannot make the storage folder {path.parent}: {error.strerror}",

@@ -104,7 +104,7 @@ def _metadata(artifact: str, filename: str, mimetype: str) -> str:
 
 def _save(storage: Storage, artifact: str, content: bytes) -> bool:
     with contextlib.suppress(OSError):
-        with replaced(storage.root / "artifacts" / artifact) as partial:
+        with replaced(storage.root / "artifacts" / artifact, is_private=True) as partial:
             partial.write_bytes(content)
         return True
     return False

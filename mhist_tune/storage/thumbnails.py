@@ -26,7 +26,9 @@ def path_of(storage: Storage, study: Study) -> Path:
 
 
 def write(path: Path, names: Sequence[str], images: npt.NDArray[np.uint8]) -> None:
-    """Write a zip file with a JPEG of each image, unless it exists. Several processes may do so at the same time.
+    """Write a zip file with a JPEG of each image, unless it exists. Only this user may read it.
+
+    Several processes may call this at the same time.
 
     Args:
         path: of the zip file.
@@ -38,7 +40,7 @@ def write(path: Path, names: Sequence[str], images: npt.NDArray[np.uint8]) -> No
     """
     if path.exists():
         return
-    with replaced(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+    with replaced(path, is_private=True) as partial, zipfile.ZipFile(partial, "w") as archive:
         for name, image in zip(names, images, strict=True):
             picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
             picture.thumbnail((_SIDE, _SIDE))

@@ -55,12 +55,12 @@ class Prediction:
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write weights as a safetensors file, whole or not at all.
+    """Write weights as a safetensors file that only this user may read, whole or not at all.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    with replaced(path) as partial:
+    with replaced(path, is_private=True) as partial:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial)
 
 

@@ -18,16 +18,13 @@ from mhist_tune.data.synthesize import synthesize
 from mhist_tune.errors import DataError, StorageError
 
 SIZE = 24
-PAST_S = 1_000_000_000
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A set of 24 images whose files are old enough for the stat index to trust."""
+    """A set of 24 images."""
     root = tmp_path / "data"
     synthesize(root, n_images=24, image_size=SIZE)
-    for path in (root / "images").iterdir():
-        os.utime(path, (PAST_S, PAST_S))
     return root
 
 
@@ -79,6 +76,52 @@ def test_a_changed_image_is_decoded_again(root: Path, tmp_path: Path) -> None:
     assert path.stat().st_size == n_bytes
     after = load_train(root, image_size=SIZE, cache_dir=tmp_path / "cache")
     assert torch.equal(after.images[0], 255 - before.images[0])
+
+
+@pytest.mark.parametrize("is_same_process", [True, False])
+def test_a_changed_cache_file_is_made_again(root: Path, tmp_path: Path, is_same_process: bool) -> None:
+    """One other pixel in the file is noticed by this process; by the next one even if the file's time was put back."""
+    whole = load_train(root, image_size=SIZE, cache_dir=tmp_path).images.clone()
+    (file,) = files(tmp_path, "*.npy")
+    stat = file.stat()
+    with file.open("r+b") as changed:
+        changed.seek(-1, os.SEEK_END)
+        (last,) = changed.read(1)
+        changed.seek(-1, os.SEEK_END)
+        changed.write(bytes([last ^ 255]))
+    if is_same_process:
+        assert torch.equal(load_train(root, image_size=SIZE, cache_dir=tmp_path).images, whole)
+        return
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    script = (
+        "import sys; from pathlib import Path; from mhist_tune.data.cache import load_train\n"
+        f"print(int(load_train(Path(sys.argv[1]), image_size={SIZE}, cache_dir=Path(sys.argv[2])).images.sum()))"
+    )
+    found = subprocess.run([sys.executable, "-c", script, root, tmp_path], capture_output=True, text=True, check=True)
+    assert found.stdout == f"{int(whole.sum())}\n"
+
+
+@pytest.mark.parametrize("damage", ["gone", "other"])
+def test_a_cache_file_without_its_hash_is_made_again(root: Path, tmp_path: Path, damage: str) -> None:
+    """Without a hash that fits, the images are decoded."""
+    whole = load_train(root, image_size=SIZE, cache_dir=tmp_path / "cache").images.clone()
+    (file,), (hashed,) = files(tmp_path / "cache", "*.npy"), files(tmp_path / "cache", "*.sha256")
+    pixels = np.load(file)
+    np.save(file, 255 - pixels)
+    hashed.unlink() if damage == "gone" else hashed.write_text("0" * 64)
+    assert torch.equal(load_train(root, image_size=SIZE, cache_dir=tmp_path / "cache").images, whole)
+
+
+def test_only_this_user_may_read_the_cache(root: Path, tmp_path: Path) -> None:
+    """The umask makes no difference."""
+    before = os.umask(0)
+    try:
+        load_train(root, image_size=SIZE, cache_dir=tmp_path / "cache")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+    for file in [*files(tmp_path / "cache", "*.npy"), *files(tmp_path / "cache", "*.sha256")]:
+        assert file.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_cache_file_cut_short_is_made_again(root: Path, tmp_path: Path) -> None:

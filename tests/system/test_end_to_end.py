@@ -50,7 +50,10 @@ def definition(tmp_path: Path) -> Path:
 
 
 def test_search_retrain_report(run: Run, definition: Path, generated: Path, tmp_path: Path) -> None:
-    """Create, search, retrain with three seeds, report: every pinned key is there and AUROC is scikit-learn's own."""
+    """Create, search, retrain with three seeds, report: every pinned key is there and AUROC is scikit-learn's own.
+
+    Only this user may read what is left in the storage: the database, images, weights and predictions.
+    """
     data = ("--data", str(generated))
     assert run("create-study", str(definition), *data)[0] == 0
     assert run("worker", "tiny", "--devices", "cpu", "--per-device", "1", *data)[0] == 0
@@ -71,6 +74,12 @@ def test_search_retrain_report(run: Run, definition: Path, generated: Path, tmp_
         of_seed = rows[rows["seed"] == seed]
         assert auroc == pytest.approx(roc_auc_score(of_seed["label"], of_seed["probability"]))
     assert "AUROC" in run("report", "tiny", "--output", str(tmp_path / "report"))[1]
+    storage = tmp_path / "storage"
+    private = [storage, *storage.glob("*.db*")]
+    for folder in ("cache", "models", "thumbnails", "artifacts"):
+        private += [path for path in (storage / folder).rglob("*") if path.suffix != ".lock"]
+    assert {path.suffix for path in private} >= {".db", ".npy", ".safetensors", ".zip"}
+    assert [path for path in private if path.stat().st_mode & 0o077] == []
 
 
 def test_a_second_opening_needs_a_reason(run: Run, definition: Path, generated: Path) -> None:
