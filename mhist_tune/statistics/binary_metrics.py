@@ -167,9 +167,11 @@ def weighted_auroc(positive: npt.NDArray[np.bool_], probabilities: FloatArray, w
     return _ratio(np.stack(areas, axis=1), (of_ssa.sum(axis=0) * of_hp.sum(axis=0))[:, None], np.nan)
 
 
-def weighted_f1(positive: npt.NDArray[np.bool_], probabilities: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return the F1 at 0.5 of each model for each row of image weights, [B, S]; arguments as in `weighted_auroc`."""
-    return _weighted_metrics(positive, probabilities, weights, THRESHOLD, ("f1",))["f1"]
+def weighted_f1(
+    positive: npt.NDArray[np.bool_], probabilities: FloatArray, weights: FloatArray, threshold: float = THRESHOLD
+) -> FloatArray:
+    """Return the F1 of each model for each row of image weights, [B, S]; arguments as in `weighted_auroc`."""
+    return _weighted_metrics(positive, probabilities, weights, threshold, ("f1",))["f1"]
 
 
 def percentiles(values: FloatArray) -> tuple[float, float]:

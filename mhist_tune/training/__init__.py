@@ -10,7 +10,7 @@
 - `forward`: Forward passes in the run's precision and memory format, and what makes them reproducible.
 - `freeze`: Frozen weights.
 - `memory`: Running out of memory: recognizing it, and finding the micro-batch that fits.
-- `metrics`: The validation metrics of an epoch: F1, AUROC and others, by torchmetrics.
+- `metrics`: The validation metrics of an epoch: mean F1, F1, AUROC and others.
 - `models`: Models with one logit: timm's by name, or a small fully connected network.
 - `optimizer`: The optimizer, and the learning rate and weight decay of each epoch.
 - `prediction`: The probabilities that a trained model predicts.

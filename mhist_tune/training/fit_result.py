@@ -27,8 +27,9 @@ class EpochResult:
         epoch: 1-based.
         metrics: train_loss (mean per image), learning_rate, effective_weight_decay, elapsed_s (with validation),
             images_per_s (of training), peak_memory_bytes (of the device; of the process on a CPU) and, with
-            validation, val_loss, val_f1, val_f1_standard_error (None where F1 is 0 or 1), val_precision, val_recall,
-            val_specificity, val_accuracy, val_auroc (None with one class only).
+            validation, val_loss, val_mean_f1, val_f1, their val_mean_f1_standard_error and val_f1_standard_error (None
+            where the F1 is 0 or 1), val_precision, val_recall, val_specificity, val_accuracy, val_auroc (None with one
+            class only).
         probabilities: float64 [n_val] of this epoch if it is the best so far, else None.
         best_score: val_f1 of the best epoch, also if `hp.monitor` is another metric; None without validation.
         best_epoch: the epoch with the best metric `hp.monitor` so far, of equal ones the first; this epoch without

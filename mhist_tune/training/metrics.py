@@ -1,4 +1,4 @@
-"""The validation metrics of an epoch, by torchmetrics. Only probabilities of the positive class are accepted.
+"""The validation metrics of an epoch. Only probabilities of the positive class are accepted.
 
 Two mistakes are refused because torchmetrics would accept them. With predicted classes (0 or 1), AUROC is the mean of
 recall and specificity. With logits, torchmetrics applies a sigmoid only to batches that leave the range 0..1.
@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from mhist_tune.mhist import THRESHOLD
+from mhist_tune.statistics.mean_f1 import mean_f1
 
 
 def binary_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return f1, f1_standard_error, precision, recall, specificity, accuracy and auroc, each 0..1.
+    """Return mean_f1, f1, both standard errors, precision, recall, specificity, accuracy and auroc, each 0..1.
 
-    A probability above `THRESHOLD` (0.5) is called positive, except in auroc, which has no threshold. A ratio with a
-    denominator of 0 is 0. auroc is exact (no binning), and NaN if only one class is present. f1_standard_error is NaN
-    if F1 is 0 or 1.
+    A probability above `THRESHOLD` (0.5) is called positive, except in auroc, which has no threshold, and in mean_f1
+    (see `statistics.mean_f1`), which has nine. A ratio with a denominator of 0 is 0. auroc is exact (no binning), and
+    NaN if only one class is present. A standard error is NaN if its F1 is 0 or 1.
 
     Args:
         probabilities: float [n] in 0..1, of label 1.
@@ -49,6 +50,8 @@ def binary_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
     metrics = {name: float(metric(probabilities, targets, threshold=THRESHOLD)) for name, metric in metric_of.items()}
     n_positive, n_called_positive = int(targets.sum()), int((probabilities > THRESHOLD).sum())
     metrics["f1_standard_error"] = f1_standard_error(metrics["f1"], n_positive + n_called_positive)
+    mean = mean_f1(targets.cpu().numpy(), probabilities.cpu().numpy())
+    metrics["mean_f1"], metrics["mean_f1_standard_error"] = mean.value, mean.standard_error
     if torch.unique(targets).numel() == 2:
         metrics["auroc"] = float(functional.binary_auroc(probabilities, targets, thresholds=None))
     else:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from mhist_tune.statistics.mean_f1 import mean_f1
 from mhist_tune.training.metrics import binary_metrics, f1_standard_error
 
 
@@ -23,6 +24,17 @@ def test_f1_by_hand_with_unequal_classes() -> None:
     assert metrics["accuracy"] == pytest.approx(9 / 12)
     assert metrics["f1"] == pytest.approx(6 / 9)
     assert metrics["f1_standard_error"] == pytest.approx(f1_standard_error(6 / 9, 9))
+
+
+def test_mean_f1_is_that_of_the_stored_probabilities() -> None:
+    """The recorded mean F1 and its standard error are those that a report computes from the stored float64."""
+    rng = np.random.default_rng(0)
+    labels, probabilities = rng.integers(0, 2, 50), rng.random(50)
+
+    metrics = binary_metrics(torch.from_numpy(probabilities), torch.from_numpy(labels).double())
+
+    expected = mean_f1(labels, probabilities)
+    assert (metrics["mean_f1"], metrics["mean_f1_standard_error"]) == (expected.value, expected.standard_error)
 
 
 def test_auroc_is_exact_and_not_the_mean_of_recall_and_specificity() -> None:
@@ -80,5 +92,5 @@ def test_one_class_alone_has_no_auroc(label: int) -> None:
     metrics = binary_metrics(torch.tensor([0.2, 0.8, 0.6]), torch.full((3,), label))
 
     assert math.isnan(metrics.pop("auroc"))
-    metrics.pop("f1_standard_error")
+    del metrics["f1_standard_error"], metrics["mean_f1_standard_error"]
     assert all(math.isfinite(value) for value in metrics.values())
