@@ -10,6 +10,7 @@ import numpy as np
 from mhist_tune.arrays import Int64Array
 from mhist_tune.data import cache
 from mhist_tune.data.annotations import Annotations, read_annotations
+from mhist_tune.data.check import require_sound
 from mhist_tune.data.splits import split_folds, split_train
 from mhist_tune.definition.space import Categorical, Int, Value
 from mhist_tune.definition.study_file import StudyDefinition
@@ -36,10 +37,12 @@ class PreparedStudy:
         image_sets: the rows [name, label, votes, group or None] of the parts of the validation split and of each fold,
             by the name of the part.
         weight_files: the SHA-256 of each weight file.
+        warnings: what the user should know of the data set, one line each.
     """
 
     image_sets: dict[str, list[list[Any]]]
     weight_files: dict[str, str]
+    warnings: list[str]
 
 
 def prepare(definition: StudyDefinition, data_root: Path) -> PreparedStudy:
@@ -53,6 +56,7 @@ def prepare(definition: StudyDefinition, data_root: Path) -> PreparedStudy:
     corners = [definition.hyperparameters(params) for params in _corners(definition)]
     for hp in corners:
         models.check(hp)
+    warnings = require_sound(data_root)
     train = read_annotations(data_root, "train")
     train_indices, val_indices = split_train(
         train.votes, train.labels, train.groups, val_fraction=definition.val_fraction, seed=definition.split_seed
@@ -74,6 +78,7 @@ def prepare(definition: StudyDefinition, data_root: Path) -> PreparedStudy:
     return PreparedStudy(
         {name: [rows[index] for index in indices] for name, indices in parts.items()},
         {hp.weights: sha256 for hp in corners if (sha256 := models.weights_identity(hp.weights))},
+        warnings,
     )
 
 
@@ -90,7 +95,11 @@ def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> St
     return studies.create_study(
         storage,
         definition,
-        dataset={"fingerprint": cache.fingerprint(data_root), "weight_files": prepared.weight_files},
+        dataset={
+            "fingerprint": cache.fingerprint(data_root),
+            "weight_files": prepared.weight_files,
+            "warnings": prepared.warnings,
+        },
         image_sets=prepared.image_sets,
     )
 

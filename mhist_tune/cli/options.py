@@ -1,6 +1,6 @@
 """Options that several commands share, and their defaults."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
@@ -101,11 +101,11 @@ def required_data(data_root: Path | None) -> Path:
     return data_root
 
 
-def show_advice(definition: "StudyDefinition") -> None:
-    """Print a warning on stderr for each setting of a definition that has less effect than it seems to."""
+def show_advice(definition: "StudyDefinition", data_warnings: Sequence[str]) -> None:
+    """Print the warnings about the data set, and one for each setting that has less effect than it seems to."""
     from mhist_tune.definition.advice import advice
 
-    for line in advice(definition):
+    for line in (*data_warnings, *advice(definition)):
         click.echo(f"Warning: {line}", err=True)
 
 

@@ -66,7 +66,7 @@ def create_study_command(
         if source:
             study = studies.set_setting(storage, study, "warm_start", source)
         click.echo(study_file.render(study.definition))
-        show_advice(study.definition)
+        show_advice(study.definition, study.dataset.get("warnings", ()))
         if study.definition.confirm:
             click.echo(f"Cost: {confirmation.cost(study)}", err=True)
         follow_up(f"mhist-tune worker {study.name} --data {root}")
@@ -90,13 +90,14 @@ def _dry_run(name_or_file: str, changes: dict[str, Any], other: str | None, stor
             storage = None
         start, _ = create.warm_start(storage, other) if storage and other else ((), None)
         definition = study_file.load(name_or_file, **changes, start=start)
-        sets = create.prepare(definition, root).image_sets
+        prepared = create.prepare(definition, root)
+        sets = prepared.image_sets
         sizes = [number for name in ("train", "val") for number in (len(sets[name]), sum(row[1] for row in sets[name]))]
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         document = estimate.estimate(definition, estimate.Counts(*sizes), storage, device)
     click.echo(study_file.render(definition))
     click.echo(estimate.to_text(document), err=True)
-    show_advice(definition)
+    show_advice(definition, prepared.warnings)
     follow_up(f"mhist-tune create-study {name_or_file} --data {root}")
 
 

@@ -72,7 +72,7 @@ def run_command(name_or_file: str, storage_url: str, data_root: Path | None, **w
             study = load_study(storage, name_or_file)
         except StudyNotFoundError:
             study = create(storage, study_file.load(name_or_file), root)
-    show_advice(study.definition)
+    show_advice(study.definition, study.dataset.get("warnings", ()))
     _run_all(storage_url, study.name, root, **work)
 
 

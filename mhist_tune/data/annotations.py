@@ -61,7 +61,12 @@ class Annotations:
 
 
 def read_rows(root: Path) -> list[Annotation]:
-    """Return every row of ``root/annotations.csv``, in the file's order; duplicate names are kept.
+    """Return the rows of ``read_table``."""
+    return read_table(root)[1]
+
+
+def read_table(root: Path) -> tuple[list[str], list[Annotation]]:
+    """Return every column and every row of ``root/annotations.csv``, in the file's order; duplicate names are kept.
 
     Raises:
         DataError: no such folder or table, a missing column, or an impossible value (the message names the line).
@@ -72,8 +77,9 @@ def read_rows(root: Path) -> list[Annotation]:
     try:
         # utf-8-sig: a table that went through a spreadsheet starts with a byte order mark.
         reader = csv.DictReader(io.StringIO(read_file(path).decode("utf-8-sig"), newline=""))
-        _check_columns(path, list(reader.fieldnames or ()))
-        return [_parse_row(path, reader.line_num, values) for values in reader]
+        columns = list(reader.fieldnames or ())
+        _check_columns(path, columns)
+        return columns, [_parse_row(path, reader.line_num, values) for values in reader]
     except FileNotFoundError:
         raise DataError(
             f"{root} has no {CSV_NAME}", hint="give the folder that holds annotations.csv and images/"
@@ -87,7 +93,7 @@ def read_annotations(root: Path, partition: str) -> Annotations:
     """Return the rows of one partition, ``train`` or ``test``, sorted by image name.
 
     Raises:
-        DataError: as ``read_rows``; or a name is in the table twice, a Group column has values in some rows only, or
+        DataError: as ``read_table``; or a name is in the table twice, a Group column has values in some rows only, or
             the partition has no rows.
     """
     all_rows = read_rows(root)

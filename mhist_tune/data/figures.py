@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mhist_tune.data.annotations import PARTITIONS, read_annotations, read_rows
-from mhist_tune.data.check import count
 from mhist_tune.data.decoding import decode
+from mhist_tune.data.row_checks import count
 from mhist_tune.errors import DataError
 from mhist_tune.mhist import MIN_POSITIVE_VOTES, N_ANNOTATORS, NEGATIVE_CLASS, POSITIVE_CLASS
 from mhist_tune.reading import read_file

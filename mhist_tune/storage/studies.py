@@ -30,7 +30,8 @@ class Study:
         uuid: 32 hexadecimal digits; if a name is used again after a deletion, the new study has another UUID.
         name: unique in the database.
         definition: what the study file says.
-        dataset: the fingerprint of the images and the hash of each weight file at its creation.
+        dataset: at its creation, the fingerprint of the images, the hash of each weight file, and the warnings of the
+            check of the data set.
         settings: settings that the first worker measured, for all workers.
         state: see `StudyState`.
         created_at: epoch seconds.

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from mhist_tune.data import check, figures
 from mhist_tune.data.annotations import REQUIRED_COLUMNS, read_annotations
+from mhist_tune.data.problem import Problem
 from mhist_tune.data.synthesize import synthesize
 from mhist_tune.errors import DataError
 from mhist_tune.mhist import MHIST_VOTES
@@ -31,9 +33,13 @@ def root(sound: Path, tmp_path: Path) -> Path:
 
 
 def found(root: Path) -> dict[str, list[str]]:
-    """Return the names touched by the problems of each kind."""
+    """Return the names of the images with problems of each kind."""
+    return names_by_kind(check.check(root).problems)
+
+
+def names_by_kind(of: list[Problem]) -> dict[str, list[str]]:
     problems: dict[str, list[str]] = {}
-    for problem in check.check(root).problems:
+    for problem in of:
         problems.setdefault(problem.kind, []).extend(problem.names)
     return problems
 
@@ -71,7 +77,8 @@ def test_missing_unreadable_and_odd_sized_images_are_found(root: Path) -> None:
     gone.unlink()
     cut.write_bytes(cut.read_bytes()[:300])
     Image.open(small).resize((40, 48)).save(small)
-    assert found(root) == {"missing": [gone.name], "unreadable": [cut.name], "size": [small.name]}
+    assert found(root) == {"missing": [gone.name], "unreadable": [cut.name]}
+    assert names_by_kind(check.check(root).warnings) == {"size": [small.name]}
     assert gone.name in check.to_text(check.check(root))
 
 
@@ -134,6 +141,115 @@ def test_blank_images_are_not_taken_for_copies(root: Path) -> None:
         white = rng.integers(250, 256, size=(48, 48, 3), dtype=np.uint8)
         Image.fromarray(white).save(read_annotations(root, partition).paths[0])
     assert found(root) == {}
+    assert [warning.kind for warning in check.check(root).warnings] == ["blank"]
+
+
+def low_detail_image(rng: np.random.Generator, size: int = 28) -> Image.Image:
+    """Draw a bright oval on a dark field, as aligned radiographs are: any two of them look alike."""
+    y, x = np.mgrid[0:size, 0:size] / (size - 1) - 0.5
+    width, height, left, top = rng.normal((0.35, 0.42, 0, 0), 0.015)
+    radius = ((x - left) / width) ** 2 + ((y - top) / height) ** 2
+    levels = 200 / (1 + np.exp(12 * (radius - 1))) + 30 * np.exp(-((x / 0.06) ** 2)) + rng.normal(0, 1.5, x.shape)
+    return Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
+
+
+def test_images_with_little_detail_are_not_taken_for_copies(tmp_path: Path) -> None:
+    """Of aligned grey images many have similar hashes. Only the brighter copy that was planted is found."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    lines = [",".join(REQUIRED_COLUMNS)]
+    for index in range(200):
+        low_detail_image(rng).save(tmp_path / "images" / f"{index}.png")
+        lines.append(f"{index}.png,{'SSA,7' if index % 2 else 'HP,0'},{'train' if index < 150 else 'test'}")
+    (tmp_path / "annotations.csv").write_text("\n".join(lines))
+    assert found(tmp_path) == {}
+    with Image.open(tmp_path / "images" / "170.png") as image:
+        image.point([min(255, value + 12) for value in range(256)]).save(tmp_path / "images" / "20.png")
+    assert found(tmp_path) == {"near-identical": ["20.png", "170.png"]}
+
+
+def test_many_copies_are_one_line(root: Path) -> None:
+    """Thirty recompressed copies are counted, and five images are named."""
+    train, test = read_annotations(root, "train").paths, read_annotations(root, "test").paths
+    for copy, original in zip(train[:30], test[:30], strict=True):
+        with Image.open(original) as image:
+            image.save(copy, "JPEG", quality=80)
+    (problem,) = check.check(root).problems
+    assert (problem.kind, len(problem.names)) == ("near-identical", 60)
+    assert str(problem).startswith("near-identical: 30 pairs of a train and a test image")
+    assert str(problem).endswith(" and 55 more")
+
+
+def grouped(root: Path, column: str, groups: Callable[[int], str]) -> None:
+    """Add a column to the table."""
+    path = root / "annotations.csv"
+    header, *rows = path.read_text().splitlines()
+    lines = [f"{header},{column}", *(f"{row},{groups(index)}" for index, row in enumerate(rows))]
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("column", ["group", "Patient ID", "slide_id", "CaseNumber"])
+def test_a_column_like_a_group_is_said_not_to_be_read(root: Path, column: str) -> None:
+    """Only `Group` is read; with it the other column is no matter."""
+    grouped(root, column, lambda index: f"p{index}")
+    (warning,) = check.check(root).warnings
+    assert warning.kind == "column"
+    assert f"{column!r} not read: only a column named 'Group'" in warning.message
+    grouped(root, "Group", lambda index: f"p{index}")
+    assert check.check(root).warnings == []
+
+
+def test_a_group_column_with_gaps_is_found(root: Path) -> None:
+    """It is refused when a partition is read, so the check says so."""
+    grouped(root, "Group", lambda index: f"p{index}" if index else "")
+    (names,) = found(root).values()
+    assert len(names) == 1
+
+
+@pytest.mark.parametrize("rows_left", ["none", "one class"])
+@pytest.mark.parametrize("partition", ["train", "test"])
+def test_a_partition_without_a_class_is_found(root: Path, partition: str, rows_left: str) -> None:
+    """A train partition that is empty or of one class is a problem; the search can do without a test partition."""
+    path = root / "annotations.csv"
+    header, *rows = path.read_text().splitlines()
+    kept = [row for row in rows if not row.endswith(partition) or (rows_left == "one class" and ",SSA," in row)]
+    path.write_text("\n".join([header, *kept]) + "\n")
+    report = check.check(root)
+    expected = "counts" if rows_left == "none" else "class"
+    assert [problem.kind for problem in report.problems] == ([expected] if partition == "train" else [])
+    assert [problem.kind for problem in report.warnings] == ([expected] if partition == "test" else [])
+
+
+@pytest.mark.parametrize("fault", ["label", "group", "unreadable", "missing"])
+def test_a_new_study_is_checked_alike(root: Path, fault: str) -> None:
+    """What the check calls a problem refuses a study, in the same words."""
+    if fault == "label":
+        row = next(line for line in (root / "annotations.csv").read_text().splitlines() if ",SSA,7,test" in line)
+        edit_table(root, row, row.replace("SSA", "HP"))
+    elif fault == "group":
+        grouped(root, "Group", lambda index: f"p{index % 7}")
+    elif fault == "unreadable":
+        read_annotations(root, "train").paths[0].write_text("text")
+    else:
+        read_annotations(root, "train").paths[0].unlink()
+    (problem,) = check.check(root).problems
+    assert problem.kind == fault
+    with pytest.raises(DataError) as caught:
+        check.require_sound(root)
+    assert f"{root} has 1 problem: {problem}" == str(caught.value)
+
+
+def test_a_new_study_opens_no_test_image(root: Path) -> None:
+    """It is sound without them, and a test image that is listed in both partitions is not read either."""
+    test = read_annotations(root, "test").paths
+    for path in test:
+        path.unlink()
+    assert check.require_sound(root) == []
+    test[0].write_text("not an image")
+    row = next(line for line in (root / "annotations.csv").read_text().splitlines() if line.startswith(test[0].name))
+    edit_table(root, row, f"{row}\n{row.replace(',test', ',train')}")
+    report = check.check(root, opened=("train",))
+    assert [problem.kind for problem in report.problems] == ["duplicate-name"]
 
 
 def test_a_group_in_both_partitions_is_found(root: Path) -> None:
@@ -150,7 +266,7 @@ def test_a_group_in_both_partitions_is_found(root: Path) -> None:
 
 
 def test_mhist_is_known_by_its_names_and_counts(tmp_path: Path) -> None:
-    """The whole table is recognised; with one row fewer the counts are a problem. Absent images do not hide that."""
+    """The whole table is recognised; with one row fewer there is a warning. Absent images do not hide that."""
     rows = [
         f"{'SSA' if votes >= 4 else 'HP'},{votes},{partition}"
         for partition, counts in MHIST_VOTES.items()
@@ -164,7 +280,10 @@ def test_mhist_is_known_by_its_names_and_counts(tmp_path: Path) -> None:
     assert [problem.kind for problem in whole.problems] == ["missing"]
     assert "this is MHIST, and its counts are complete" in whole.notes
     (tmp_path / "annotations.csv").write_text("\n".join(lines[:-1]))
-    assert [problem.kind for problem in check.check(tmp_path).problems] == ["counts", "missing"]
+    incomplete = check.check(tmp_path)
+    assert [problem.kind for problem in incomplete.problems] == ["missing"]
+    assert [warning.kind for warning in incomplete.warnings] == ["counts"]
+    assert "this is MHIST, and its counts are complete" not in incomplete.notes
 
 
 def test_figures_are_written_without_test_images(root: Path, tmp_path: Path) -> None:
