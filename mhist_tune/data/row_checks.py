@@ -91,9 +91,7 @@ def _group_problems(rows: list[Annotation]) -> list[Problem]:
         of_partition = [row for row in rows if row.partition == partition]
         without = [row.name for row in of_partition if row.group is None]
         if 0 < len(without) < len(of_partition):
-            message = (
-                f"{counted(len(without), 'image')} of the {partition} partition without a group"
-            )
+            message = f"{counted(len(without), 'image')} of the {partition} partition without a group"
             problems.append(Problem("group", message, without))
     partitions_of = defaultdict(set)
     for row in rows:
