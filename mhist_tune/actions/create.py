@@ -1,7 +1,8 @@
 """Creates a study. Every mistake in its definition is found before anything is written."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,17 +92,25 @@ def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> St
         UsageError: as in `prepare`, or the name is taken.
         DataError: the data set is missing or damaged.
     """
+    return checked(definition, data_root)(storage)
+
+
+def checked(definition: StudyDefinition, data_root: Path) -> Callable[[Storage], Study]:
+    """Do all of `create` that needs no storage, and return a function that stores the study.
+
+    A storage that does not exist yet is thus made after everything was checked.
+
+    Raises:
+        UsageError: as in `prepare`.
+        DataError: the data set is missing or damaged.
+    """
     prepared = prepare(definition, data_root)
-    return studies.create_study(
-        storage,
-        definition,
-        dataset={
-            "fingerprint": cache.fingerprint(data_root),
-            "weight_files": prepared.weight_files,
-            "warnings": prepared.warnings,
-        },
-        image_sets=prepared.image_sets,
-    )
+    dataset = {
+        "fingerprint": cache.fingerprint(data_root),
+        "weight_files": prepared.weight_files,
+        "warnings": prepared.warnings,
+    }
+    return partial(studies.create_study, definition=definition, dataset=dataset, image_sets=prepared.image_sets)
 
 
 def warm_start(storage: Storage, name: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:

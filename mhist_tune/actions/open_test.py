@@ -107,7 +107,7 @@ def open_rows(
         labels = {row.label for row in study.definition.rows}
     chosen = [row.slots[0] for row in selection.row_scores(study, slots) if row.slots and row.label in labels]
     if not chosen:
-        raise UsageError(f"no trial of {study.name} is complete", hint=f"mhist-tune worker {study.name}")
+        raise selection.without_result(study, slots)
     seeds = list(range(n_seeds or study.definition.n_seeds))
     payloads = [
         DescriptivePayload(
@@ -134,7 +134,7 @@ def _choose(study: Study, searched: Sequence[SearchSlot], confirmation: Confirma
         )
     choice = finalists.final_choice(study, searched, confirmation)
     if choice is None or choice.trial_number is None:
-        raise UsageError(f"no trial of {study.name} is complete", hint=f"mhist-tune worker {study.name}")
+        raise selection.without_result(study, searched)
     return choice.trial_number
 
 

@@ -9,6 +9,7 @@ set the environment variables of options, for Slurm, Kubernetes and Compose.
 - `doctor`: The command `doctor`.
 - `export`: The commands `export` and `predict`.
 - `faults`: Prints errors, and gives their exit codes.
+- `next_step`: Names the command that comes next for a study.
 - `options`: Options that several commands share, and their defaults.
 - `progress`: Shows the events of workers: bars on a terminal, key=value lines otherwise.
 - `show`: Commands that show what a storage holds, such as `report` and `status`.

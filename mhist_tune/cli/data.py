@@ -33,7 +33,7 @@ def check_command(root: Path, as_json: bool) -> None:
     if report.problems:
         n = len(report.problems)
         raise DataError(f"{n} problem{'s' if n != 1 else ''} found under {root}", hint="see the list above")
-    follow_up(f"mhist-tune create-study vit --data {root}")
+    follow_up("create-study", "vit", "--data", str(root))
 
 
 @data_command.command("synthesize")
@@ -62,7 +62,7 @@ def synthesize_command(root: Path, n_images: int, image_size: int, seed: int) ->
         raise DataError(f"{root} already holds a data set", hint="choose another folder")
     synthesize(root, n_images=n_images, image_size=image_size, seed=seed)
     click.echo(f"wrote {n_images} generated images to {root}")
-    follow_up(f"mhist-tune data check {root}")
+    follow_up("data", "check", str(root))
 
 
 @data_command.command("show")

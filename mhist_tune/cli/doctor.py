@@ -30,4 +30,4 @@ def doctor_command(as_json: bool, storage_url: str, data_root: Path | None, chec
     failed = [check.name for check in checks if check.state == "fail"]
     if failed:
         raise MhistTuneError(f"failed: {', '.join(failed)}", hint="see the list above")
-    follow_up("mhist-tune studies")
+    follow_up("studies")

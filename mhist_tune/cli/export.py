@@ -27,7 +27,7 @@ def export_command(name: str, folder: Path, storage_url: str) -> None:
         written = records_csv.write(storage, studies.load_study(storage, name), folder)
     for table, n_rows in written.items():
         click.echo(f"{folder / table}.csv  {n_rows} rows")
-    follow_up(f"mhist-tune report {name}")
+    follow_up("report", name)
 
 
 @click.command("predict")

@@ -1,10 +1,12 @@
 """Options that several commands share, and their defaults."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from mhist_tune.errors import UsageError
 
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
     from mhist_tune.definition.study_file import StudyDefinition
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+_PASSED_ON = {"storage_url": "--storage", "data_root": "--data", "checkpoints": "--checkpoints"}
+"""The options of a command line that the next command is shown with, by parameter."""
 
 DEFAULT_STORAGE = "sqlite:///storage/mhist-tune.db"
 
@@ -109,6 +114,32 @@ def show_advice(definition: "StudyDefinition", data_warnings: Sequence[str]) -> 
         click.echo(f"Warning: {line}", err=True)
 
 
-def follow_up(text: str) -> None:
-    """Print the next command on stderr."""
-    click.echo(f"next: {text}", err=True)
+def follow_up(*words: str) -> None:
+    """Print the next command on stderr, such that it can be pasted into a shell.
+
+    It gets the storage, the data and the place of checkpoints that this command line named, if it takes them.
+    """
+    context = click.get_current_context()
+    group = context.find_root().command
+    command = group.get_command(context, words[0]) if isinstance(group, click.Group) else None
+    taken = {param.name for param in command.params} if command else set()
+    line = ["mhist-tune", *words]
+    for name, option in _PASSED_ON.items():
+        if name in taken and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            line += [option, _without_password(str(context.params[name]))]
+    click.echo(f"next: {shlex.join(line)}", err=True)
+
+
+def follow_up_file(path: Path) -> None:
+    """Print the command that opens a file on stderr."""
+    click.echo(f"next: open {shlex.quote(str(path))}", err=True)
+
+
+def _without_password(value: str) -> str:
+    if "://" not in value or "@" not in value:
+        return value
+    from sqlalchemy.engine import make_url  # loaded before: a storage was opened
+
+    from mhist_tune.storage.database_url import without_passwords
+
+    return without_passwords(make_url(value))

@@ -1,6 +1,7 @@
 """Commands that show what a storage holds."""
 
 import json
+import shlex
 import sys
 import time
 from dataclasses import asdict
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mhist_tune.cli.options import follow_up, json_option, storage_option
+from mhist_tune.cli.options import follow_up, follow_up_file, json_option, storage_option
+from mhist_tune.errors import NoStorageError
 
 if TYPE_CHECKING:
     from mhist_tune.storage.database import Storage
@@ -56,7 +58,7 @@ def print_report(storage_url: str, name: str, *, output: Path | None, as_json: b
         folder = output or storage.root / "reports" / name
         result = files.write(storage, name, folder)
     click.echo(to_json(result) if as_json else report_text.to_table(result))
-    follow_up(f"open {folder / 'report.html'}")
+    follow_up_file(folder / "report.html")
 
 
 def _print_against(storage_url: str, name: str, *, output: Path | None, as_json: bool) -> None:
@@ -68,7 +70,7 @@ def _print_against(storage_url: str, name: str, *, output: Path | None, as_json:
         folder = output or storage.root / "reports" / name
         document = against.write(storage, name, folder)
     click.echo(to_json(document) if as_json else against.to_text(document))
-    follow_up(f"open {folder / 'reported.md'}")
+    follow_up_file(folder / "reported.md")
 
 
 @click.command("ensemble")
@@ -89,7 +91,7 @@ def ensemble_command(names: tuple[str, ...], as_json: bool, storage_url: str) ->
     with open_storage(storage_url, create=False) as storage:
         document = ensemble.build(storage, names)
     click.echo(to_json(document) if as_json else ensemble.to_text(document))
-    follow_up(f"mhist-tune compare {' '.join(names)}")
+    follow_up("compare", *names)
 
 
 @click.command("compare")
@@ -117,7 +119,10 @@ def compare_command(names: tuple[str, ...], output: Path | None, as_json: bool, 
     with open_storage(storage_url, create=False) as storage:
         document = compare.write(storage, names, output) if output else compare.build(storage, names)
     click.echo(to_json(document) if as_json else compare_text.to_text(document))
-    follow_up(f"open {output / 'compare.html'}" if output else f"mhist-tune compare {' '.join(names)} --output DIR")
+    if output:
+        follow_up_file(output / "compare.html")
+    else:
+        follow_up("compare", *names, "--output", "-".join(names))
 
 
 @click.command("status")
@@ -165,8 +170,11 @@ def studies_command(as_json: bool, storage_url: str) -> None:
     from mhist_tune.definition import study_file
     from mhist_tune.storage.database import open_storage
 
-    with open_storage(storage_url) as storage:
-        rows = _study_rows(storage)
+    try:
+        with open_storage(storage_url, create=False) as storage:
+            rows, nothing = _study_rows(storage), f"no studies in {storage.url_safe}"
+    except NoStorageError as error:
+        rows, nothing = [], str(error)
     packaged = sorted(study_file.packaged())
     if as_json:
         click.echo(json.dumps({"studies": rows, "definitions": packaged}, indent=2))
@@ -175,8 +183,9 @@ def studies_command(as_json: bool, storage_url: str) -> None:
         best = "" if row["best_value"] is None else f"  best val F1 {row['best_value']:.3f}"
         click.echo(f"{row['name']}  {row['state']}  {row['done']}/{row['slots']} trials{best}")
     if not rows:
-        click.echo(f"no studies in {storage.url_safe}")
-    follow_up(f"mhist-tune create-study {{{'|'.join(packaged)}}}")
+        click.echo(nothing)
+    click.echo(f"definitions: {', '.join(packaged)}", err=True)
+    follow_up("create-study", "vit")
 
 
 def _study_rows(storage: "Storage") -> list[dict[str, Any]]:
@@ -224,22 +233,25 @@ def best_trial_command(name: str, folder: Path | None, as_json: bool, storage_ur
     if folder is not None:
         _export(storage_url, name, folder, as_json=as_json)
         return
-    from mhist_tune.errors import UsageError
     from mhist_tune.report import status
-    from mhist_tune.storage import studies
+    from mhist_tune.search import selection
+    from mhist_tune.storage import ledger, studies
     from mhist_tune.storage.database import open_storage
+    from mhist_tune.storage.stages import Stage
 
     with open_storage(storage_url, create=False) as storage:
-        best = status.best(storage, studies.load_study(storage, name))
+        study = studies.load_study(storage, name)
+        slots = ledger.slots(storage, study, Stage.SEARCH)
+        best = status.best(storage, study)
     if best is None:
-        raise UsageError(f"no trial of {name} is complete yet", hint=f"mhist-tune worker {name}")
+        raise selection.without_result(study, slots)
     if as_json:
         click.echo(json.dumps(asdict(best), indent=2))
     else:
         click.echo(status.best_text(best))
         for field, value in best.params.items():
             click.echo(f"  {field} = {value}")
-    follow_up(f"mhist-tune retrain {name}")
+    follow_up("retrain", name)
 
 
 def _export(storage_url: str, name: str, folder: Path, *, as_json: bool) -> None:
@@ -252,7 +264,7 @@ def _export(storage_url: str, name: str, folder: Path, *, as_json: bool) -> None
         click.echo(json.dumps(description, indent=2))
     else:
         click.echo(f"wrote trial {description['trial']}, seed {description['seed']}, to {folder}")
-    follow_up(f"mhist-tune predict {folder} IMAGES...")
+    click.echo(f"next: mhist-tune predict {shlex.quote(str(folder))} images/*.png", err=True)
 
 
 @click.command("replay")
@@ -273,6 +285,6 @@ def replay_command(name: str, as_json: bool, storage_url: str) -> None:
     with open_storage(storage_url, create=False) as storage:
         document = replay.replay(storage, studies.load_study(storage, name))
     click.echo(json.dumps(asdict(document), indent=2) if as_json else replay.to_text(document))
-    follow_up(f"mhist-tune status {name}")
+    follow_up("status", name)
     if document.differing:
         sys.exit(1)

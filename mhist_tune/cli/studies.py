@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from mhist_tune.cli.next_step import follow_up_study
 from mhist_tune.cli.options import (
     checkpoints_option,
     data_option,
@@ -59,17 +60,21 @@ def create_study_command(
     if dry_run:
         _dry_run(name_or_file, changes, other, storage_url, root)
         return
-    study_file.load(name_or_file, **changes)  # an error ends the command before a storage is created
+    definition, source = study_file.load(name_or_file, **changes), None
+    if other:
+        with open_storage(storage_url, create=False) as storage:
+            start, source = create.warm_start(storage, other)
+        definition = study_file.load(name_or_file, **changes, start=start)
+    store = create.checked(definition, root)  # an error ends the command before a storage is made
     with open_storage(storage_url) as storage:
-        start, source = create.warm_start(storage, other) if other else ((), None)
-        study = create.create(storage, study_file.load(name_or_file, **changes, start=start), root)
+        study = store(storage)
         if source:
             study = studies.set_setting(storage, study, "warm_start", source)
         click.echo(study_file.render(study.definition))
         show_advice(study.definition, study.dataset.get("warnings", ()))
         if study.definition.confirm:
             click.echo(f"Cost: {confirmation.cost(study)}", err=True)
-        follow_up(f"mhist-tune worker {study.name} --data {root}")
+        follow_up("worker", study.name)
 
 
 def _dry_run(name_or_file: str, changes: dict[str, Any], other: str | None, storage_url: str, root: Path) -> None:
@@ -98,7 +103,7 @@ def _dry_run(name_or_file: str, changes: dict[str, Any], other: str | None, stor
     click.echo(study_file.render(definition))
     click.echo(estimate.to_text(document), err=True)
     show_advice(definition, prepared.warnings)
-    follow_up(f"mhist-tune create-study {name_or_file} --data {root}")
+    follow_up("create-study", name_or_file)
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
@@ -136,7 +141,7 @@ def extend_command(name: str, n_trials: int, widen: str | None, storage_url: str
             study = change.widen(storage, study, widen)
         n_slots = change.extend(storage, study, n_trials, by=_BY)
     click.echo(f"{name} has {n_slots} search slots")
-    follow_up(f"mhist-tune worker {name}")
+    follow_up("worker", name)
 
 
 def _set_state(name: str, storage_url: str, state: StudyState) -> None:
@@ -159,7 +164,7 @@ def pause_command(name: str, storage_url: str) -> None:
       mhist-tune pause vit
     """
     _set_state(name, storage_url, StudyState.PAUSED)
-    follow_up(f"mhist-tune continue {name}")
+    follow_up("continue", name)
 
 
 @click.command("continue")
@@ -173,7 +178,7 @@ def continue_command(name: str, storage_url: str) -> None:
       mhist-tune continue vit
     """
     _set_state(name, storage_url, StudyState.ACTIVE)
-    follow_up(f"mhist-tune worker {name}")
+    follow_up("worker", name)
 
 
 @click.command("stop")
@@ -187,7 +192,7 @@ def stop_command(name: str, storage_url: str) -> None:
       mhist-tune stop vit
     """
     _set_state(name, storage_url, StudyState.STOPPED)
-    follow_up(f"mhist-tune retrain {name}")
+    follow_up_study(name, storage_url)
 
 
 @click.command("thaw")
@@ -208,7 +213,7 @@ def thaw_command(name: str, trial: int, storage_url: str) -> None:
     with open_storage(storage_url, create=False) as storage:
         decision = change.thaw(storage, studies.load_study(storage, name), trial, by=_BY)
     click.echo(f"trial {trial} goes on after epoch {decision.epoch}, where its value was {decision.value:.3f}")
-    follow_up(f"mhist-tune worker {name}")
+    follow_up("worker", name)
 
 
 @click.command("delete-study")

@@ -2,13 +2,14 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
+from mhist_tune.cli.next_step import follow_up_study
 from mhist_tune.cli.options import (
     WorkOptions,
     data_option,
@@ -20,8 +21,10 @@ from mhist_tune.cli.options import (
     storage_option,
     work_options,
 )
-from mhist_tune.errors import UsageError
+from mhist_tune.errors import MhistTuneError, UsageError
+from mhist_tune.events import Emit, Interrupted
 from mhist_tune.storage.stages import Stage
+from mhist_tune.words import counted
 
 if TYPE_CHECKING:
     from mhist_tune.storage.database import Storage
@@ -45,7 +48,7 @@ def worker_command(
     """
     _work(storage_url, required_data(data_root), name, wait=wait, **work)
     if name:
-        follow_up(f"mhist-tune retrain {name}")
+        follow_up_study(name, storage_url)
 
 
 @click.command("run")
@@ -60,18 +63,22 @@ def run_command(name_or_file: str, storage_url: str, data_root: Path | None, **w
     Example:
       mhist-tune run vit --data MHIST
     """
-    from mhist_tune.actions.create import create
+    from mhist_tune.actions.create import checked
     from mhist_tune.definition import study_file
-    from mhist_tune.errors import StudyNotFoundError
+    from mhist_tune.errors import NoStorageError, StudyNotFoundError
     from mhist_tune.storage.database import open_storage
     from mhist_tune.storage.studies import load_study
+    from mhist_tune.worker.devices import parse_devices
 
     root = required_data(data_root)
-    with open_storage(storage_url) as storage:
-        try:
+    try:
+        with open_storage(storage_url, create=False) as storage:
             study = load_study(storage, name_or_file)
-        except StudyNotFoundError:
-            study = create(storage, study_file.load(name_or_file), root)
+    except (NoStorageError, StudyNotFoundError):
+        parse_devices(work["devices"], work["per_device"])
+        store = checked(study_file.load(name_or_file), root)  # an error ends the command before a storage is made
+        with open_storage(storage_url) as storage:
+            study = store(storage)
     show_advice(study.definition, study.dataset.get("warnings", ()))
     _run_all(storage_url, study.name, root, **work)
 
@@ -125,7 +132,7 @@ def retrain_command(
         with _opened(storage_url, name) as (storage, study):
             open_rows(storage, study, data_root=root, trials=trials, n_seeds=n_seeds, again=again)
         _work(storage_url, root, name, stages=(Stage.DESCRIPTIVE,), **work)
-        follow_up(f"mhist-tune report {name} --against method-report")
+        follow_up("report", name, "--against", "method-report")
         return
     if len(trials) > 1:
         raise UsageError("one trial is retrained at a time", hint="--with-validation describes several rows of a table")
@@ -133,7 +140,7 @@ def retrain_command(
         trial = trials[0] if trials else None
         open_test(storage, study, data_root=root, trial=trial, n_seeds=n_seeds or N_SEEDS, again=again)
     _work(storage_url, root, name, stages=(Stage.RETRAIN,), **work)
-    follow_up(f"mhist-tune report {name}")
+    follow_up("report", name)
 
 
 @click.command("verify")
@@ -157,8 +164,6 @@ def verify_command(
 
     from mhist_tune.actions import verify
     from mhist_tune.cli.progress import progress
-    from mhist_tune.errors import MhistTuneError
-    from mhist_tune.events import Interrupted
     from mhist_tune.storage.database import open_storage
     from mhist_tune.worker.supervisor import stop_on_signals
 
@@ -176,7 +181,7 @@ def verify_command(
             f"{name} was not repeated exactly",
             hint="another processor, number of threads or version changes the last bits, and training magnifies them",
         )
-    follow_up(f"mhist-tune best-trial {name} --export DIR")
+    follow_up("best-trial", name, "--export", f"{name}-model")
 
 
 @click.command("demo")
@@ -193,7 +198,9 @@ def demo_command(devices: str, storage_url: str) -> None:
     from mhist_tune.data.synthesize import synthesize
     from mhist_tune.definition import study_file
     from mhist_tune.storage.database import open_storage
+    from mhist_tune.worker.devices import parse_devices
 
+    parse_devices(devices, None)  # an error ends the command before a storage is made
     with open_storage(storage_url) as storage:
         root = storage.root / "demo-images"
         if not (root / "annotations.csv").exists():
@@ -235,20 +242,20 @@ def _work(
 ) -> None:
     """Run workers until no slot is left. A signal that stops them ends the command with 128 + its number."""
     from mhist_tune.cli.progress import progress
-    from mhist_tune.events import Interrupted
     from mhist_tune.storage.database import open_storage
     from mhist_tune.storage.studies import load_study
-    from mhist_tune.worker.checkpoint_places import open_files
+    from mhist_tune.worker.checkpoint_places import open_files, require_answer
     from mhist_tune.worker.devices import parse_devices
     from mhist_tune.worker.options import WorkerOptions
     from mhist_tune.worker.supervisor import run_workers, stop_on_signals
 
     checkpoints, checkpoints_gb = work["checkpoints"], work["checkpoints_gb"]
-    # A wrong name or place ends the command before workers start.
-    with open_storage(storage_url, create=name is None) as storage:
+    devices = parse_devices(work["devices"], work["per_device"])
+    # A wrong name or place ends the command before workers start. A worker that waits makes a storage to wait for.
+    with open_storage(storage_url, create=name is None and wait) as storage:
         if name:
             load_study(storage, name)
-        open_files(checkpoints, storage.root)
+        require_answer(open_files(checkpoints, storage.root))
     options = WorkerOptions(
         storage_url=storage_url,
         data_root=root,
@@ -258,11 +265,28 @@ def _work(
         checkpoints=checkpoints,
         checkpoints_gb=checkpoints_gb,
     )
+    ended: list[Mapping[str, Any]] = []
     try:
         with stop_on_signals() as stop, progress() as emit:
-            run_workers(options, parse_devices(work["devices"], work["per_device"]), emit, stop)
+            run_workers(options, devices, _recording(emit, ended), stop)
     except Interrupted as interrupted:
         click.echo(
             f"stopped by {signal.Signals(interrupted.signum).name}; run the same command again to resume", err=True
         )
         raise SystemExit(128 + interrupted.signum) from None
+    if ended and all(fields["state"] == "FAIL" for fields in ended):
+        raise MhistTuneError(
+            f"all {counted(len(ended), 'training')} of this worker failed, the last: {ended[-1].get('reason')}",
+            hint=f"mhist-tune status {ended[-1]['study']} shows what is left",
+        )
+
+
+def _recording(emit: Emit, ended: list[Mapping[str, Any]]) -> Emit:
+    """Return a function that passes events on, and keeps the fields of the ends of trainings in `ended`."""
+
+    def record(event: str, /, **fields: Any) -> None:
+        if event == "done":
+            ended.append(fields)
+        emit(event, **fields)
+
+    return record

@@ -92,9 +92,10 @@ def build(storage: Storage, study_name: str) -> AgainstReport:
             f"{study_name} has no reported numbers to stand beside",
             hint="a table has them in its [[row]] entries: reported = { val_f1 = 0.7 }",
         )
-    scores = selection.row_scores(study, ledger.slots(storage, study, Stage.SEARCH))
+    slots = ledger.slots(storage, study, Stage.SEARCH)
+    scores = selection.row_scores(study, slots)
     if not any(score.slots for score in scores):
-        raise UsageError(f"no training of {study_name} has finished", hint=f"mhist-tune worker {study_name}")
+        raise selection.without_result(study, slots)
     measured = _measured(storage, study)
     rows = []
     for row, score in zip(study.definition.rows, scores, strict=True):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mhist_tune.errors import UsageError
 from mhist_tune.storage.slot_rows import AnySlot, SearchSlot
 from mhist_tune.storage.stages import OPEN
 from mhist_tune.storage.studies import Study
@@ -32,6 +33,18 @@ class RowScore:
     def mean(self) -> float | None:
         """The mean validation F1 over the complete seeds; None if there is none."""
         return statistics.fmean(value_of(slot) for slot in self.slots) if self.slots else None
+
+
+def without_result(study: Study, slots: Sequence[SearchSlot]) -> UsageError:
+    """Return the error that no trial of a search is complete. Its hint is a command that can change that."""
+    name = study.name
+    if unfinished(slots):
+        hint = f"mhist-tune worker {name}"
+    elif study.definition.rows:
+        hint = f"see why: mhist-tune status {name}; then write another table"
+    else:
+        hint = f"see why: mhist-tune status {name}; then add trials: mhist-tune extend {name} --n-trials N"
+    return UsageError(f"no trial of {name} is complete", hint=hint)
 
 
 def row_scores(study: Study, slots: Sequence[SearchSlot]) -> list[RowScore]:

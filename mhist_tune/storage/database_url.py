@@ -5,6 +5,7 @@ No message quotes a URL before it is known which part of it is the password.
 
 import os
 import sqlite3
+import stat
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -129,7 +130,7 @@ def _sqlite_file(url: URL, create: bool) -> URL:
     try:
         path = Path(url.database).expanduser().absolute()
         kind = network_file_system(path)
-        is_file, is_there = path.is_file(), path.exists()
+        mode = _mode(path)
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, or a user without a home folder
         raise StorageError(
             f"cannot use the storage {url.database}: {getattr(error, 'strerror', None) or error}",
@@ -140,7 +141,7 @@ def _sqlite_file(url: URL, create: bool) -> URL:
             f"{path.parent} is on a network file system ({kind}), where SQLite loses data",
             hint="choose a local folder with --storage, or share a database: postgresql://USER@HOST/DATABASE",
         )
-    if is_there and not is_file:
+    if mode is not None and not stat.S_ISREG(mode):
         raise StorageError(f"the storage {path} is not a regular file", hint="choose another place with --storage")
     if create:
         try:
@@ -152,9 +153,16 @@ def _sqlite_file(url: URL, create: bool) -> URL:
                 f"cannot make the storage folder {path.parent}: {error.strerror}",
                 hint="choose another place with --storage",
             ) from error
-    elif not is_file:
+    elif mode is None:
         raise NoStorageError(f"there is no storage {path}", hint="mhist-tune create-study makes one; or see --storage")
     return url.set(database=str(path))
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
 
 
 def _is_archived(path: Path) -> bool:

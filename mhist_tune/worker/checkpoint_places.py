@@ -3,6 +3,7 @@
 import contextlib
 import math
 import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -63,6 +64,15 @@ def open_files(place: str | None, root: Path) -> Files:
             hint=f"{_FORMS}; boto3 finds keys, region and endpoint in AWS_* variables or in ~/.aws",
         )
     return Bucket(url.netloc, url.path.strip("/"))
+
+
+def require_answer(files: Files) -> None:
+    """Raise StorageError if a place of checkpoints refuses what is asked, for example because of missing keys.
+
+    An unreachable store raises nothing: a worker waits for it.
+    """
+    with contextlib.suppress(StoreUnreachableError):
+        files.sizes(f"{uuid.uuid4().hex}/")  # a prefix that no file has, so that the answer is short
 
 
 def open_recorded(place: str) -> Files | None:
@@ -148,6 +158,7 @@ def _artifact_store(bucket: str, place: str) -> "Boto3ArtifactStore":
     try:
         import boto3
         from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
     except ImportError:
         raise UsageError(f"{place} needs boto3", hint='pip install "mhist-tune[s3]"') from None
     config = Config(
@@ -157,17 +168,22 @@ def _artifact_store(bucket: str, place: str) -> "Boto3ArtifactStore":
         request_checksum_calculation="when_required",  # some S3-compatible stores do not know the newer checksums
         response_checksum_validation="when_required",
     )
-    return Boto3ArtifactStore(bucket, boto3.client("s3", config=config), avoid_buf_copy=True)
+    try:
+        client = boto3.client("s3", config=config)
+    except (BotoCoreError, ValueError) as error:  # ValueError: of an endpoint
+        raise UsageError(f"cannot use {place}: {error}", hint="see the AWS_* variables and ~/.aws") from error
+    return Boto3ArtifactStore(bucket, client, avoid_buf_copy=True)
 
 
 def _is_refusal(error: Exception) -> bool:
     """Return whether the store refuses the request, so that waiting does not help."""
-    from botocore.exceptions import ClientError, NoCredentialsError, PartialCredentialsError
+    from botocore.exceptions import ClientError, NoCredentialsError, ParamValidationError, PartialCredentialsError
 
-    cause = error.__context__ if not isinstance(error, ClientError) else error  # a failed upload wraps its cause
-    if isinstance(cause, NoCredentialsError | PartialCredentialsError):
+    causes = (error, error.__context__)  # a failed upload wraps its cause
+    if any(isinstance(cause, (NoCredentialsError, PartialCredentialsError, ParamValidationError)) for cause in causes):
         return True
-    if not isinstance(cause, ClientError):
+    cause = next((cause for cause in causes if isinstance(cause, ClientError)), None)
+    if cause is None:
         return False
     code: int = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
     return 400 <= code < 500 and code not in (408, 409, 429)

@@ -62,7 +62,7 @@ def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop:
             while claimed := claimer.next_claim():
                 session, claim = claimed
                 run_slot(session, claim, WORK[claim.stage])
-            emit("left", worker=worker, reason="no slot is left")
+            emit("left", worker=worker, reason=claimer.reason_to_leave())
 
 
 def _report_blocked(emit: Emit, error: StorageError) -> None:
@@ -95,10 +95,18 @@ class _Claimer:
                 return None
             self._stop.wait(_POLL_S)
 
+    def reason_to_leave(self) -> str:
+        """Return why there is no slot: none is left, or the studies that have slots are paused."""
+        paused = [study.name for study in self._studies() if study.state == StudyState.PAUSED and self._is_open(study)]
+        return f"{', '.join(paused)}: paused" if paused else "no slot is left"
+
+    def _studies(self) -> list[Study]:
+        name = self._options.study
+        return [studies.load_study(self._storage, name)] if name else studies.list_studies(self._storage)
+
     def _open_studies(self) -> Iterator[Study]:
         """Yield the studies that have slots left and are not paused."""
-        name = self._options.study
-        for study in [studies.load_study(self._storage, name)] if name else studies.list_studies(self._storage):
+        for study in self._studies():
             if study.state != StudyState.PAUSED and self._has_slots(study):
                 yield study
 

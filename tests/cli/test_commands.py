@@ -11,6 +11,7 @@ import click
 import pytest
 
 from mhist_tune.cli import COMMANDS, cli
+from mhist_tune.storage.database import open_storage
 
 HEAVY = {
     "torch",
@@ -154,6 +155,7 @@ def test_mistakes_are_one_line_with_the_pinned_exit_code(run: Run, tmp_path: Pat
     (missing_column / "annotations.csv").write_text("Image Name,Majority Vote Label,Partition\nA.png,HP,train\n")
     read_only = tmp_path / "file"
     read_only.write_text("")
+    open_storage(os.environ["MHIST_TUNE_STORAGE"]).close()  # empty: a refused command makes none
     no_server = "postgresql://nobody:sesame@127.0.0.1:9/none"
     mistakes = [
         (["create-stud", "vit"], 2),

@@ -109,7 +109,7 @@ def test_what_cannot_be_shown_is_refused(storage: Storage) -> None:
     train(storage, n_slots=0, text='[study]\nname = "bare"\n[[row]]\nlabel = "a"\n')
     train(storage, n_slots=0, text='[study]\nname = "search"\nn_trials = 1\n')
 
-    with pytest.raises(UsageError, match="no training of table has finished"):
+    with pytest.raises(UsageError, match="no trial of table is complete"):
         against.build(storage, "table")
     for name in ("bare", "search"):
         with pytest.raises(UsageError, match=f"{name} has no reported numbers"):
