@@ -59,7 +59,7 @@ def _describe(report: Report, hp: Hyperparameters, payload: RetrainPayload, weig
         "positive_class": POSITIVE_CLASS,
         "negative_class": NEGATIVE_CLASS,
         "threshold": held_out.threshold if held_out else THRESHOLD,
-        "threshold_source": held_out.source if held_out else f"{THRESHOLD}, since no validation predictions are stored",
+        "threshold_source": held_out.source if held_out else f"{THRESHOLD}, since none was fixed on held-out images",
         "preprocessing": {
             "image_size": hp.image_size,
             "resize": "to a square, bicubic, antialiased (Pillow)",

@@ -5,6 +5,7 @@ Colour-blind readers can tell the colours apart (after Okabe and Ito, 2008).
 
 import io
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,15 @@ def new_figure(*, width: float = 5.4, height: float = 4.2, n_panels: int = 1) ->
         for axes in panels:
             axes.spines[["top", "right"]].set_visible(False)
     return figure, panels
+
+
+def message(text: str) -> Figure:
+    """Return a figure that holds a text only."""
+    figure, (axes,) = new_figure(height=2.0)
+    axes.set_axis_off()
+    # A dollar sign would begin a formula, which may be a wrong one.
+    axes.text(0.5, 0.5, textwrap.fill(text.replace("$", "S"), 60), ha="center", va="center", transform=axes.transAxes)
+    return figure
 
 
 def write_png(figure: Figure, path: Path) -> None:

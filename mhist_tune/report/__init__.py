@@ -16,6 +16,7 @@
 - `html`: A report or a comparison as one HTML file; the texts around it are in `templates/`.
 - `model_card`: The model card of an exported model.
 - `optuna_note`: The report as optuna-dashboard shows it: a note, figures and predictions.
+- `parts`: Parts that decorate a report; a text about the failure takes the place of one that fails.
 - `records_csv`: The trials, epochs and predictions of a study as CSV files (`mhist-tune export`).
 - `references`: Published test results on MHIST.
 - `report_text`: A report as text and Markdown: its tables, search, openings and facts.

@@ -16,9 +16,11 @@ from mhist_tune.mhist import N_TEST_IMAGES, N_TEST_SSA
 from mhist_tune.report import confirmation, evidence, gain, sentences, threshold
 from mhist_tune.report.document import Cost, Opening, Report, ReportedTrial, Search, SearchedTrial
 from mhist_tune.report.evidence import Evidence
+from mhist_tune.report.parts import Failures, attempt
 from mhist_tune.report.references import REFERENCES
 from mhist_tune.search import audit, finalists, trials
-from mhist_tune.search.trials import Trial
+from mhist_tune.search.audit import Audit
+from mhist_tune.search.trials import Importance, Trial
 from mhist_tune.statistics import binary_metrics, by_votes
 from mhist_tune.storage import event_log, ledger
 from mhist_tune.storage.database import Storage
@@ -54,6 +56,7 @@ def of_evidence(storage: Storage, results: Evidence, searched: Sequence[Trial]) 
     """
     study, images, payload = results.study, results.images, results.payload
     confirmed = finalists.load(storage, study)
+    failures = Failures()
     n_ssa = int(images.labels.sum())
     weight_files = {Path(name).name: sha256 for name, sha256 in study.dataset.get("weight_files", {}).items()}
     report = Report(
@@ -82,9 +85,13 @@ def of_evidence(storage: Storage, results: Evidence, searched: Sequence[Trial]) 
         is_mhist=(len(images.names), n_ssa) == (N_TEST_IMAGES, N_TEST_SSA),
         resampled_by="image" if images.groups is None else "group",
         metrics=binary_metrics.summary(images.labels, results.probabilities, groups=images.groups),
-        confirm=confirmation.document(confirmed) if confirmed and confirmed.finalists else None,
-        held_out=threshold.document(storage, results, confirmed),
-        gain=gain.document(results),
+        confirm=failures.attempt("The table of the finalists", lambda: confirmation.document(confirmed))
+        if confirmed and confirmed.finalists
+        else None,
+        held_out=failures.attempt(
+            "The threshold and the recalibration", lambda: threshold.document(storage, results, confirmed)
+        ),
+        gain=failures.attempt("The comparison with the study's default", lambda: gain.document(results)),
         by_votes=by_votes.error_rates(images.votes, images.labels, results.probabilities, groups=images.groups),
         mistakes=by_votes.mistakes(images.names, images.votes, images.labels, results.probabilities),
         references=list(REFERENCES),
@@ -111,7 +118,7 @@ def of_evidence(storage: Storage, results: Evidence, searched: Sequence[Trial]) 
     return dataclasses.replace(
         report,
         result=sentences.result(report),
-        caveats=sentences.caveats(report),
+        caveats=sentences.caveats(report) + failures.sentences,
         methods=sentences.paragraph(report, study),
     )
 
@@ -131,8 +138,12 @@ def _search(storage: Storage, results: Evidence, searched: Sequence[Trial]) -> S
             )
             for trial in searched
         ],
-        importance=trials.importance(searched, space),
-        audit=audit.audit(searched, results.study.definition.pruner),
+        importance=attempt(
+            lambda: trials.importance(searched, space), lambda reason: Importance(None, len(searched), {}, reason)
+        ),
+        audit=attempt(
+            lambda: audit.audit(searched, results.study.definition.pruner), lambda reason: Audit(0, 0, missing=reason)
+        ),
         edges=trials.edges(results.payload.params, space),
     )
 

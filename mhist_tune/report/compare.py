@@ -1,5 +1,6 @@
 """Two or more studies compared on the same test images, from stored probabilities alone."""
 
+import functools
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -9,6 +10,7 @@ from mhist_tune.mhist import THRESHOLD
 from mhist_tune.report import compare_text, evidence, figures, html
 from mhist_tune.report.document import Comparison, DescriptiveTests, McNemar, Member, PrimaryTest, SeedTest, to_json
 from mhist_tune.report.evidence import Evidence
+from mhist_tune.report.parts import Failures
 from mhist_tune.statistics import binary_metrics, by_votes, paired
 from mhist_tune.storage import thumbnails
 from mhist_tune.storage.database import Storage
@@ -34,12 +36,22 @@ def write(storage: Storage, names: Sequence[str], folder: Path) -> Comparison:
     members = evidence.load_all(storage, names)
     comparison = _build(members)
     drawn = figures.compared(members, comparison)
+    failures = Failures()
     pictures = [
-        thumbnails.read(thumbnails.path_of(storage, source.study), [mistake.image_name for mistake in member.mistakes])
+        failures.attempt(
+            f"The sheet of misclassified images of {member.study}",
+            functools.partial(
+                thumbnails.read,
+                thumbnails.path_of(storage, source.study),
+                [mistake.image_name for mistake in member.mistakes],
+            ),
+        )
+        or {}
         for source, member in zip(members, comparison.members, strict=True)
     ]
+    page = html.render_comparison(comparison, drawn, pictures, failures.sentences)
     with output_folder(folder, "the comparison", hint="choose another folder: --output DIR"):
-        (folder / "compare.html").write_text(html.render_comparison(comparison, drawn, pictures), encoding="utf-8")
+        (folder / "compare.html").write_text(page, encoding="utf-8")
         (folder / "compare.md").write_text(compare_text.to_markdown(comparison), encoding="utf-8")
         (folder / "compare.json").write_text(to_json(comparison) + "\n", encoding="utf-8")
     return comparison

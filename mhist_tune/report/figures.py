@@ -1,5 +1,6 @@
 """The figures of a report and of a comparison. Each is drawn once, for the page and as a file."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 from mhist_tune.plots import canvas, model_comparison, predictions, search
 from mhist_tune.report.document import Comparison, Report
 from mhist_tune.report.evidence import Evidence
+from mhist_tune.report.parts import attempt
 from mhist_tune.search.trials import Trial
 from mhist_tune.statistics.roc import RocBand, roc_band
 from mhist_tune.storage.database import Storage
@@ -29,11 +31,18 @@ class ReportFigure:
 
     def write(self, folder: Path) -> None:
         """Write `NAME.png`."""
-        canvas.write_png(self.figure, folder / f"{self.name}.png")
+        path = folder / f"{self.name}.png"
+        attempt(
+            lambda: canvas.write_png(self.figure, path),
+            lambda reason: canvas.write_png(canvas.message(f"{self.title}\n{reason}"), path),
+        )
 
     def svg(self) -> str:
         """Return the figure as an SVG element."""
-        return canvas.inline_svg(self.figure, f"{self.title}. {self.caption}")
+        return attempt(
+            lambda: canvas.inline_svg(self.figure, f"{self.title}. {self.caption}"),
+            lambda reason: canvas.inline_svg(canvas.message(f"{self.title}\n{reason}"), f"{self.title} {reason}"),
+        )
 
 
 @dataclass(frozen=True)
@@ -85,10 +94,20 @@ def sources(storage: Storage, report: Report, evidence: Evidence, searched: Sequ
 def draw(inputs: Sources) -> list[ReportFigure]:
     """Return the figures that the records allow, in the order of the report."""
     return [
-        ReportFigure(entry.name, entry.title, entry.caption.format(report=inputs.report), entry.draw(inputs))
+        _drawn(
+            entry.name, entry.title, entry.caption.format(report=inputs.report), functools.partial(entry.draw, inputs)
+        )
         for entry in _FIGURES
         if entry.needs(inputs)
     ]
+
+
+def _drawn(name: str, title: str, caption: str, draw: Callable[[], Figure]) -> ReportFigure:
+    """Return a figure or, if it cannot be drawn, a figure that says so."""
+    return attempt(
+        lambda: ReportFigure(name, title, caption, draw()),
+        lambda reason: ReportFigure(name, title, f"{title} {reason}.", canvas.message(f"{title}\n{reason}")),
+    )
 
 
 def _roc(inputs: Sources) -> Figure:
@@ -177,29 +196,31 @@ def compared(members: Sequence[Evidence], comparison: Comparison) -> list[Report
     labels = members[0].images.labels
     pairs = {f"{pair.first} − {pair.second}": (pair.difference, *pair.ci95) for pair in comparison.primary}
     return [
-        ReportFigure(
+        _drawn(
             "roc",
             "ROC on the test partition",
             "For each model the mean over its seeds, with a band from the lowest to the highest seed.",
-            model_comparison.roc({member.study.name: roc_band(labels, member.probabilities) for member in members}),
+            lambda: model_comparison.roc(
+                {member.study.name: roc_band(labels, member.probabilities) for member in members}
+            ),
         ),
-        ReportFigure(
+        _drawn(
             "auroc",
             "AUROC of every seed",
             "Each dot is a seed; the diamond is their mean, with its 95% interval over images and seeds.",
-            model_comparison.seeds({member.study: member.auroc for member in comparison.members}),
+            lambda: model_comparison.seeds({member.study: member.auroc for member in comparison.members}),
         ),
-        ReportFigure(
+        _drawn(
             "differences",
             "Differences of AUROC",
             "First minus second with a 95% interval, images paired. One that holds 0 shows no difference.",
-            model_comparison.differences(pairs),
+            lambda: model_comparison.differences(pairs),
         ),
-        ReportFigure(
+        _drawn(
             "votes",
             "Error rate by agreement of the seven pathologists",
             "Share of misclassified images at 0.5, with 95% intervals, and of pathologists against the majority of the "
             "other six; a tie of these counts half.",
-            model_comparison.error_rates({member.study: member.by_votes for member in comparison.members}),
+            lambda: model_comparison.error_rates({member.study: member.by_votes for member in comparison.members}),
         ),
     ]

@@ -14,6 +14,7 @@ from mhist_tune.plots import plotly
 from mhist_tune.report import build, evidence, figures, html, optuna_note, report_text
 from mhist_tune.report.document import Report, to_json
 from mhist_tune.report.evidence import Evidence
+from mhist_tune.report.parts import Failures
 from mhist_tune.search import trials
 from mhist_tune.search.trials import Trial
 from mhist_tune.storage import thumbnails
@@ -64,9 +65,13 @@ def write(storage: Storage, study_name: str, folder: Path) -> Report:
         (folder / "report.md").write_text(report_text.to_markdown(report, drawn), encoding="utf-8")
         (folder / "report.html").write_text(_page(storage, results, report, drawn), encoding="utf-8")
         (folder / "report.json").write_text(to_json(report) + "\n", encoding="utf-8")
+    failures = Failures()
     with contextlib.suppress(StorageError):  # a user who may only read still gets the files
-        storage.retrying(lambda: _show_in_optuna(storage, sources, searched, folder))
-    return report
+        failures.attempt(
+            "The note for optuna-dashboard",
+            lambda: storage.retrying(lambda: _show_in_optuna(storage, sources, searched, folder)),
+        )
+    return dataclasses.replace(report, caveats=report.caveats + failures.sentences)
 
 
 def _show_in_optuna(storage: Storage, sources: figures.Sources, searched: Sequence[Trial], folder: Path) -> None:
@@ -86,7 +91,10 @@ def _show_in_optuna(storage: Storage, sources: figures.Sources, searched: Sequen
 
 def _page(storage: Storage, results: Evidence, report: Report, drawn: Sequence[figures.ReportFigure]) -> str:
     wrong = [mistake.image_name for mistake in report.mistakes[: html.N_THUMBNAILS]]
-    return html.render(report, drawn, thumbnails.read(thumbnails.path_of(storage, results.study), wrong))
+    failures = Failures()
+    path = thumbnails.path_of(storage, results.study)
+    pictures = failures.attempt("The sheet of misclassified images", lambda: thumbnails.read(path, wrong)) or {}
+    return html.render(report, drawn, pictures, failures.sentences)
 
 
 def _write_predictions(images: ImageRows, slots: Sequence[RetrainSlot], probabilities: FloatArray, path: Path) -> None:

@@ -32,13 +32,16 @@ def style_sheet() -> str:
     return documents.loader.get_source(documents, "style.css")[0]
 
 
-def render(report: Report, figures: Sequence[ReportFigure], thumbnails: Mapping[str, bytes]) -> str:
+def render(
+    report: Report, figures: Sequence[ReportFigure], thumbnails: Mapping[str, bytes], failures: Sequence[str] = ()
+) -> str:
     """Return a report as HTML.
 
     Args:
         report: as from `build.build`.
         figures: its figures.
         thumbnails: JPEG files by the image's name; may lack any image.
+        failures: a sentence for each part of the page that could not be made.
     """
     tables = report_text.tables(report)
     html: str = (
@@ -51,6 +54,7 @@ def render(report: Report, figures: Sequence[ReportFigure], thumbnails: Mapping[
             words=tables[0][0],
             figures=figures,
             thumbnails=_shown(report.mistakes, thumbnails, N_THUMBNAILS),
+            failures=failures,
             search_lines=[line for line in report_text.search_lines(report) if not line.startswith("Edge of range")],
             openings=report_text.opening_lines(report),
             facts=report_text.facts(report),
@@ -60,7 +64,10 @@ def render(report: Report, figures: Sequence[ReportFigure], thumbnails: Mapping[
 
 
 def render_comparison(
-    comparison: Comparison, figures: Sequence[ReportFigure], thumbnails: Sequence[Mapping[str, bytes]]
+    comparison: Comparison,
+    figures: Sequence[ReportFigure],
+    thumbnails: Sequence[Mapping[str, bytes]],
+    failures: Sequence[str] = (),
 ) -> str:
     """Return a comparison as HTML.
 
@@ -68,6 +75,7 @@ def render_comparison(
         comparison: as from `compare.build`.
         figures: its figures.
         thumbnails: of each member JPEG files by the image's name; may lack any image.
+        failures: a sentence for each part of the page that could not be made.
     """
     members = comparison.members
     html: str = (
@@ -78,7 +86,7 @@ def render_comparison(
             headline=compare_text.headline(comparison),
             verdicts=compare_text.verdicts(comparison),
             tables=compare_text.tables(comparison),
-            caveats=compare_text.caveats(comparison),
+            caveats=[*compare_text.caveats(comparison), *failures],
             figures=figures,
             sheets=[
                 (member.study, len(member.mistakes), pictures)

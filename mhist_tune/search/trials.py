@@ -102,6 +102,8 @@ def importance(trials: Sequence[Trial], space: Mapping[str, Dimension]) -> Impor
     if not searched:
         return Importance(epoch, len(scored), {}, "no hyperparameter varied")
     values = np.array([value for _, value in scored])
+    if np.ptp(values) == 0:
+        return Importance(epoch, len(scored), {}, f"all {len(scored)} trials have the same score after epoch {epoch}")
     features = np.array([[_feature(searched[name], trial.params[name]) for name in searched] for trial, _ in scored])
     forest = RandomForestRegressor(200, oob_score=True, random_state=0).fit(features, values)
     if not forest.oob_score_ > 0:
@@ -109,6 +111,8 @@ def importance(trials: Sequence[Trial], space: Mapping[str, Dimension]) -> Impor
     rng = np.random.default_rng(0)
     whole = _fanova([trial for trial, _ in scored], values, searched)
     draws = [rng.integers(len(scored), size=len(scored)) for _ in range(_N_RESAMPLES)]
+    # A resample with one score only has no variance to share.
+    draws = [draw for draw in draws if np.ptp(values[draw]) > 0]
     resampled = [_fanova([scored[i][0] for i in draw], values[draw], searched) for draw in draws]
     shares = {}
     for name in sorted(whole, key=lambda name: -whole[name]):

@@ -85,12 +85,12 @@ def search(storage, study, *, n_trials, n_epochs=30):
         connection.execute(update, ended)
 
 
-def open_test(storage, study, *, trial=3, seeds=(0, 1, 2), reason="first opening", fingerprint="e" * 64):
+def open_test(storage, study, *, trial=3, seeds=(0, 1, 2), reason="first opening", fingerprint="e" * 64, params=None):
     """Record an opening with one slot per seed, as retrain does."""
     slots = [
         RetrainPayload(
             trial=trial,
-            params={"learning_rate": 1e-3},
+            params=params or {"learning_rate": 1e-3},
             seed=seed,
             stop_epoch=2,
             best_epoch=2,
