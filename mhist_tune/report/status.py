@@ -83,12 +83,35 @@ class WorkerStatus:
 
 
 @dataclass(frozen=True)
+class AbandonedSlot:
+    """A slot whose lease has run out: its worker was killed, or does not reach the database.
+
+    Attributes:
+        worker: its holder; host and device are None if that reported nothing.
+        epoch: the last recorded one; None if the worker's last report was about another slot.
+        since_s: the time since its lease ended.
+        taken_over_after_s: how long a worker must see the lease unchanged before it takes the slot over.
+    """
+
+    worker: str
+    host: str | None
+    device: str | None
+    stage: str
+    slot: int
+    trial_number: int | None
+    epoch: int | None
+    since_s: float
+    taken_over_after_s: float
+
+
+@dataclass(frozen=True)
 class Status:
     """The state of a study.
 
     Attributes:
         stages: number of slots by stage and state.
         trials: number of ended search trials by Optuna's state.
+        abandoned: slots whose lease has run out.
         time_left_s: for the rest of the search; None if no worker is active, or nothing is known.
         test_openings: how often the test partition was opened.
     """
@@ -100,6 +123,7 @@ class Status:
     trials: dict[str, int]
     best: BestTrial | None
     workers: list[WorkerStatus]
+    abandoned: list[AbandonedSlot]
     time_left_s: float | None
     test_openings: int
 
@@ -113,7 +137,7 @@ def of_study(storage: Storage, study: Study) -> Status:
 def summary(storage: Storage, study: Study, slots: StudySlots, best: BestTrial | None) -> Status:
     """Return what `of_study` does, from the slots of the study and the best of them."""
     states = Counter(slot.outcome.state for slot in slots.search if slot.outcome)
-    workers = _workers(storage, study, [slot for stage in Stage for slot in slots.of(stage)])
+    workers, abandoned = _holders(storage, study, [slot for stage in Stage for slot in slots.of(stage)])
     return Status(
         study=study.name,
         state=study.state,
@@ -122,6 +146,7 @@ def summary(storage: Storage, study: Study, slots: StudySlots, best: BestTrial |
         trials={state: states[state] for state in EndState},
         best=best,
         workers=workers,
+        abandoned=abandoned,
         time_left_s=_time_left_s(storage, study, slots.search, workers),
         test_openings=len(load_openings(storage, study)),
     )
@@ -168,32 +193,40 @@ def best(storage: Storage, study: Study, slots: StudySlots | None = None) -> Bes
     return BestOfSearch(**common, n_ties=len(selection.ties(slot, searched)))
 
 
-def _workers(storage: Storage, study: Study, slots: Sequence[AnySlot]) -> list[WorkerStatus]:
-    """Return the workers whose lease has not run out."""
+def _holders(
+    storage: Storage, study: Study, slots: Sequence[AnySlot]
+) -> tuple[list[WorkerStatus], list[AbandonedSlot]]:
+    """Return the workers whose lease has not run out, and the slots of the others."""
     now, lease_s = storage.now(), study.definition.lease_s
     report_of = {worker["worker"]: worker for worker in load_workers(storage, study)}
-    statuses = []
+    statuses, abandoned = [], []
     for slot in slots:
-        if slot.state != SlotState.LEASED or slot.expires_at is None or slot.expires_at < now:
+        if slot.state != SlotState.LEASED or slot.expires_at is None:
             continue
         name = (slot.owner or "").rpartition(":")[0]
         last = report_of.get(name, {})
         is_this_slot = (last.get("stage"), last.get("slot")) == (slot.stage, slot.slot)
+        common: dict[str, Any] = {
+            "worker": name,
+            "host": last.get("host"),
+            "device": last.get("device"),
+            "stage": slot.stage,
+            "slot": slot.slot,
+            "trial_number": slot.trial_number,
+            "epoch": last.get("epoch") if is_this_slot else None,
+        }
+        if slot.expires_at < now:
+            abandoned.append(AbandonedSlot(**common, since_s=now - slot.expires_at, taken_over_after_s=lease_s))
+            continue
         statuses.append(
             WorkerStatus(
-                worker=name,
-                host=last.get("host"),
-                device=last.get("device"),
+                **common,
                 images_per_s=last.get("images_per_s"),
                 memory_bytes=last.get("memory_bytes"),
-                stage=slot.stage,
-                slot=slot.slot,
-                trial_number=slot.trial_number,
-                epoch=last.get("epoch") if is_this_slot else None,
                 lease_age_s=max(0.0, now + lease_s - slot.expires_at),
             )
         )
-    return statuses
+    return statuses, abandoned
 
 
 def _time_left_s(
@@ -252,6 +285,14 @@ def to_text(status: Status) -> str:
         lines.append(
             f"  {worker.worker} on {worker.device or 'a device unknown yet'}: {worker.stage} trial "
             f"{worker.trial_number}{progress}{speed}{memory}, lease {worker.lease_age_s:.0f} s old"
+        )
+    for slot in status.abandoned:
+        trial = "before its trial" if slot.trial_number is None else f"trial {slot.trial_number}"
+        progress = f", epoch {slot.epoch}" if slot.epoch else ""
+        lines.append(
+            f"  abandoned by {slot.worker}: {slot.stage} {trial}{progress}, lease ended "
+            f"{words.rough_duration(slot.since_s)} ago; "
+            f"the next worker that has watched the lease for {slot.taken_over_after_s:g} s takes it over"
         )
     if (left_s := status.time_left_s) is not None:
         lines.append(f"  time left: about {words.rough_duration(left_s)}")

@@ -5,6 +5,7 @@ the token. From then on every write of the old holder is refused (fencing). The 
 enough for a takeover: see `LeaseObserver`.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,10 @@ SlotKey = tuple[Stage, int]
 """The stage and the number of a slot within a study."""
 
 _JOIN_S = 5.0
+
+
+def _watch_nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -100,26 +105,31 @@ def prolong(connection: Connection, storage: Storage, claim: Claim, lease_s: flo
 class LeaseKeeper:
     """Renews a lease in a thread of its own while the context is open, three times in the length of a lease.
 
-    Each recorded epoch renews the lease too; `renewed` then delays the next renewal. The thread goes on after an error,
-    since nobody can take the slot while the database is unreachable (see `LeaseObserver`). Only a takeover ends it
-    early.
+    At the same intervals it observes the leases of others, so that a worker that trains for hours finds an abandoned
+    trial when it claims its next slot. Each recorded epoch renews the lease too; `renewed` then delays the next
+    renewal. The thread goes on after an error, since nobody can take the slot while the database is unreachable (see
+    `LeaseObserver`). Only a takeover ends it early.
 
     Args:
         storage: the database of the slot.
         claim: the claim to keep.
         lease_s: the length of the lease, in seconds.
+        watch: called as often as the lease has to be renewed; it observes the leases of other workers.
 
     Attributes:
         lost: set by the first renewal after a takeover or a release of the slot.
     """
 
-    def __init__(self, storage: Storage, claim: Claim, lease_s: float) -> None:
+    def __init__(
+        self, storage: Storage, claim: Claim, lease_s: float, *, watch: Callable[[], None] = _watch_nothing
+    ) -> None:
         self.lost = threading.Event()
         self._storage = storage
         self._claim = claim
         self._lease_s = lease_s
+        self._watch = watch
         self._ended = threading.Event()
-        self._renewed_at = time.monotonic()
+        self._renewed_at = self._watched_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     def __enter__(self) -> "LeaseKeeper":
@@ -139,18 +149,18 @@ class LeaseKeeper:
 
     def _run(self) -> None:
         interval_s = self._lease_s / 3
-        while not self._ended.wait(max(0.0, self._renewed_at + interval_s - time.monotonic())):
+        while not self._ended.wait(max(0.0, min(self._renewed_at, self._watched_at) + interval_s - time.monotonic())):
             now = time.monotonic()
-            if now < self._renewed_at + interval_s:
-                continue
-            self._renewed_at = now  # also after a failure: the next try follows after the same interval
-            try:
-                is_ours = renew(self._storage, self._claim, self._lease_s, retry_s=interval_s)
-            except Exception:  # whatever the error is, the next renewal may succeed
-                continue
-            if not is_ours:
-                self.lost.set()
-                return
+            if now >= self._renewed_at + interval_s:
+                self._renewed_at = now  # also after a failure: the next try follows after the same interval
+                with contextlib.suppress(Exception):  # whatever the error is, the next renewal may succeed
+                    if not renew(self._storage, self._claim, self._lease_s, retry_s=interval_s):
+                        self.lost.set()
+                        return
+            if now >= self._watched_at + interval_s:
+                self._watched_at = now
+                with contextlib.suppress(Exception):
+                    self._watch()
 
 
 @dataclass(frozen=True)
@@ -162,7 +172,7 @@ class _Observation:
 
 
 class LeaseObserver:
-    """Watches the leases of other workers and finds those that nobody renews. Each process has one.
+    """Watches the leases of other workers and finds those that nobody renews. Each process has one for its threads.
 
     A takeover is allowed after a lease's (token, expires_at) was seen unchanged for the full length of a lease. A
     living holder changes expires_at three times in that time. Only the clock of this process is used, so clocks of
@@ -179,6 +189,7 @@ class LeaseObserver:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self._observations: dict[str, dict[SlotKey, _Observation]] = {}
+        self._lock = threading.Lock()
 
     def abandoned(
         self,
@@ -198,14 +209,16 @@ class LeaseObserver:
             queried_at: `clock` just before the database was queried.
             n_interruptions: `Storage.n_interruptions` after it answered.
         """
-        answered_at = self.clock()
-        previous = self._observations.get(study_uuid, {})
-        observations: dict[SlotKey, _Observation] = {}
-        for key, lease in leases.items():
-            last = previous.get(key)
-            unchanged_s = 0.0
-            if last is not None and last.lease == lease and last.n_interruptions == n_interruptions:
-                unchanged_s = last.unchanged_s + min(queried_at - last.answered_at, lease_s / 2)
-            observations[key] = _Observation(lease, unchanged_s, n_interruptions, answered_at)
-        self._observations[study_uuid] = observations
+        with self._lock:
+            answered_at = self.clock()
+            previous = self._observations.get(study_uuid, {})
+            observations: dict[SlotKey, _Observation] = {}
+            for key, lease in leases.items():
+                last = previous.get(key)
+                unchanged_s = 0.0
+                if last is not None and last.lease == lease and last.n_interruptions == n_interruptions:
+                    watched_s = max(0.0, queried_at - last.answered_at)  # two threads may ask at the same time
+                    unchanged_s = last.unchanged_s + min(watched_s, lease_s / 2)
+                observations[key] = _Observation(lease, unchanged_s, n_interruptions, answered_at)
+            self._observations[study_uuid] = observations
         return [key for key, observation in observations.items() if observation.unchanged_s >= lease_s]

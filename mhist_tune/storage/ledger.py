@@ -42,11 +42,11 @@ def claim(
     observer: LeaseObserver,
     excluding: Collection[SlotKey] = (),
 ) -> Claim | None:
-    """Claim a free slot, or take over one that its holder abandoned.
+    """Take over a slot that its holder abandoned, or claim a free one.
 
-    Free slots come first: by stage in the given order, then by priority, then by number. Slots of a paused study are
-    not claimed. While others hold slots, call this at least twice in the length of a lease: a takeover needs several
-    observations (`LeaseObserver`).
+    Abandoned slots come first, because their trials are furthest. Then come free ones. Both are ordered by stage as
+    given, then by priority, then by number. Slots of a paused study are not claimed. While others hold slots, call
+    this or `watch` at least twice in the length of a lease: a takeover needs several observations (`LeaseObserver`).
 
     Args:
         storage: the database of the study.
@@ -59,15 +59,7 @@ def claim(
     Returns:
         The claim; None if there is nothing to claim now.
     """
-    queried_at = observer.clock()
-    is_any_free, leases = storage.read(lambda connection: _survey(connection, study, stages, excluding))
-    abandoned = observer.abandoned(
-        study.uuid,
-        leases,
-        lease_s=study.definition.lease_s,
-        queried_at=queried_at,
-        n_interruptions=storage.n_interruptions,
-    )
+    is_any_free, leases, abandoned = _observe(storage, study, stages, observer, excluding)
     if not is_any_free and not abandoned:
         return None
     nonce = f"{worker}:{uuid.uuid4().hex}"
@@ -78,13 +70,9 @@ def claim(
         claimed = connection.execute(_slots(study, stages).where(tables.slots.c.owner == nonce)).first()
         if claimed is not None:
             return _claim(claimed)
-        free = _free(study, stages, excluding).with_for_update(skip_locked=True)
-        row = connection.execute(free).first()
-        if row is not None:
-            return _take(storage, connection, study, row, nonce)
-        if storage.n_interruptions != n_interruptions:  # after an outage the holders need time to renew
-            return None
-        for stage, slot in (key for key in abandoned if key not in excluding):
+        # after an outage the holders need time to renew
+        is_current = storage.n_interruptions == n_interruptions
+        for stage, slot in (key for key in abandoned if is_current and key not in excluding):
             token, expires_at = leases[stage, slot]
             same = _slots(study, [stage]).where(
                 tables.slots.c.slot == slot,
@@ -95,9 +83,16 @@ def claim(
             row = connection.execute(same.with_for_update(skip_locked=True)).first()
             if row is not None:
                 return _take(storage, connection, study, row, nonce)
-        return None
+        free = _free(study, stages, excluding).with_for_update(skip_locked=True)
+        row = connection.execute(free).first()
+        return None if row is None else _take(storage, connection, study, row, nonce)
 
     return storage.transaction(work)
+
+
+def watch(storage: Storage, study: Study, stages: Sequence[Stage], observer: LeaseObserver) -> None:
+    """Observe the leases of a study's stages once, without a second try, for a later `claim` from the same stages."""
+    _observe(storage, study, stages, observer, (), retry_s=0.0)
 
 
 def release(storage: Storage, claim: Claim, *, retry_s: float | None = None) -> bool:
@@ -249,6 +244,29 @@ def outcomes(storage: Storage, study: Study, keys: Collection[SlotKey]) -> dict[
     decided = query.where(table.c.outcome.is_not(None))
     rows = storage.read(lambda connection: connection.execute(decided).all())
     return {(row.stage, row.slot): row.outcome for row in rows}
+
+
+def _observe(
+    storage: Storage,
+    study: Study,
+    stages: Sequence[Stage],
+    observer: LeaseObserver,
+    excluding: Collection[SlotKey],
+    retry_s: float | None = None,
+) -> tuple[bool, dict[SlotKey, tuple[int, float | None]], list[SlotKey]]:
+    """Return whether a slot is free, (token, expires_at) of each leased slot, and the slots that were abandoned."""
+    queried_at = observer.clock()
+    is_any_free, leases = storage.read(
+        lambda connection: _survey(connection, study, stages, excluding), retry_s=retry_s
+    )
+    abandoned = observer.abandoned(
+        study.uuid,
+        leases,
+        lease_s=study.definition.lease_s,
+        queried_at=queried_at,
+        n_interruptions=storage.n_interruptions,
+    )
+    return is_any_free, leases, abandoned
 
 
 def _survey(

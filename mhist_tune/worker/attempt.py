@@ -3,6 +3,7 @@
 import contextlib
 import traceback
 from collections.abc import Callable
+from functools import partial
 
 from mhist_tune.errors import DeviceError, MhistTuneError, StorageError
 from mhist_tune.events import Interrupted
@@ -33,7 +34,8 @@ def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Outcome])
     """
     storage, name = session.storage, session.study.name
     stage, slot = claim.stage, claim.slot
-    with LeaseKeeper(storage, claim, session.study.definition.lease_s) as keeper:
+    watch = partial(ledger.watch, storage, session.study, session.stages, session.observer)
+    with LeaseKeeper(storage, claim, session.study.definition.lease_s, watch=watch) as keeper:
         run = SlotRun(session, claim, keeper)
         try:
             try:

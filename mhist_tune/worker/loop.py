@@ -16,7 +16,7 @@ from mhist_tune.errors import StorageError
 from mhist_tune.events import Emit, StopRequest, format_event
 from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import Storage, open_storage
-from mhist_tune.storage.leases import Claim, LeaseObserver
+from mhist_tune.storage.leases import Claim
 from mhist_tune.storage.outcome import Outcome
 from mhist_tune.storage.retries import Waiting
 from mhist_tune.storage.stages import OPEN, Stage, StudyState
@@ -78,7 +78,6 @@ class _Claimer:
         self._storage, self._options = storage, options
         self._device, self._worker, self._emit, self._stop = device, worker, emit, stop
         self._stages = options.stages or tuple(WORK)
-        self._observer = LeaseObserver()
         self._sessions: dict[str, Session] = {}
 
     def next_claim(self) -> tuple[Session, Claim] | None:
@@ -135,6 +134,7 @@ class _Claimer:
                 emit=self._emit,
                 stop=self._stop,
                 checkpoints=open_checkpoints(options.checkpoints, self._storage.root, options.checkpoints_gb),
+                stages=self._stages,
             )
         return self._sessions[study.uuid]
 
@@ -147,9 +147,9 @@ class _Claimer:
         return claim
 
     def _claim_free(self, session: Session) -> Claim | None:
-        """Claim a free slot. A skipped slot comes last, and only from its `again_at` on."""
+        """Claim an abandoned or a free slot. A skipped slot comes last, and only from its `again_at` on."""
         claim_slot = partial(
-            ledger.claim, self._storage, session.study, self._stages, worker=self._worker, observer=self._observer
+            ledger.claim, self._storage, session.study, self._stages, worker=self._worker, observer=session.observer
         )
         claim = claim_slot(excluding=session.skipped)
         if claim is None and session.skipped:

@@ -1,7 +1,7 @@
 """A worker's data, device and records of one study."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mhist_tune.search.sampler_storage import SamplerStorage
 from mhist_tune.search.values import ValueBook
 from mhist_tune.storage import studies
 from mhist_tune.storage.database import Storage
-from mhist_tune.storage.leases import SlotKey
+from mhist_tune.storage.leases import LeaseObserver, SlotKey
 from mhist_tune.storage.predictions import image_rows
 from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
@@ -60,6 +60,7 @@ class Session:
         emit: receives events.
         micro_batch_size: the most images of a micro-batch that fit this worker's device; None for any number.
         skipped: the slots that this worker skips.
+        observer: watches the leases of other workers.
 
     The other attributes are those of `open_session`.
     """
@@ -75,7 +76,9 @@ class Session:
     emit: Emit
     stop: StopRequest
     micro_batch_size: int | None = None
+    stages: Sequence[Stage] = ()
     skipped: dict[SlotKey, SkippedSlot] = field(default_factory=dict)
+    observer: LeaseObserver = field(default_factory=LeaseObserver)
     _subsets: dict[str, ImageSet] = field(default_factory=dict)
     _values: dict[Stage, ValueBook] = field(default_factory=dict)
     _rungs: dict[Stage, RungBook] = field(default_factory=dict)
@@ -127,6 +130,7 @@ def open_session(
     emit: Emit,
     stop: StopRequest,
     checkpoints: CheckpointStore | None = None,
+    stages: Sequence[Stage] = (),
 ) -> Session:
     """Check the data and the weight files against the study, measure its settings if none are stored, load the images.
 
@@ -139,6 +143,7 @@ def open_session(
         emit: receives events.
         stop: the request to stop.
         checkpoints: the store of checkpoints; None for the one in the storage folder.
+        stages: the stages from which the worker claims slots.
 
     Raises:
         DataError: the images or a weight file differ from those of the study.
@@ -171,6 +176,7 @@ def open_session(
         emit=emit,
         stop=stop,
         micro_batch_size=micro_batch_size,
+        stages=stages,
     )
 
 

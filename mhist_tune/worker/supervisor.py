@@ -149,9 +149,9 @@ def _child(
 ) -> None:
     from mhist_tune.worker.preload import serve  # loaded before the fork
 
-    os.setsid()  # Ctrl-C then reaches only the parent, which terminates each child once
+    os.setsid()  # Ctrl-C then reaches only the parent, which terminates each child
     lock = threading.Lock()
-    with stop_on_signals() as stop:
+    with stop_on_signals(at_once=None) as stop:
 
         def emit(event: str, /, **fields: Any) -> None:
             with lock:
@@ -169,17 +169,23 @@ def _child(
 
 
 @contextlib.contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Yield a request that SIGTERM, SIGINT and SIGHUP set. A second signal ends the process at once.
+def stop_on_signals(*, at_once: signal.Signals | None = signal.SIGINT) -> Iterator[StopRequest]:
+    """Yield a request that SIGTERM, SIGINT and SIGHUP set.
 
     SIGHUP says that the terminal is gone. It stays ignored where it is, as under nohup.
+
+    Args:
+        at_once: the signal that ends the process at once if it comes after a request. Every other one is then ignored,
+            because a cluster's engine signals each process of a job, and parents pass the signal on to their children.
+            None ignores all: a device process frees its slot, and only SIGKILL cuts that short.
     """
     stop = StopRequest()
 
     def handle(signum: int, _: object) -> None:
-        if stop.signum:
+        if not stop.signum:
+            stop.set(signum)
+        elif signum == at_once:
             os._exit(128 + signum)
-        stop.set(signum)
 
     signals = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

@@ -14,7 +14,7 @@ from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import Storage, open_storage
 from mhist_tune.storage.epochs import record_epoch
 from mhist_tune.storage.heartbeats import heartbeat
-from mhist_tune.storage.leases import LeaseObserver
+from mhist_tune.storage.leases import LeaseObserver, renew
 from mhist_tune.storage.outcome import EndState, Outcome
 from tests.conftest import IMAGE_SETS, Run
 from tests.report import test_gain
@@ -31,7 +31,7 @@ augmentation = "none"
 reported = { best_epoch = 5, val_f1 = 0.593 }
 """
 UNDER_WAY = (
-    '[study]\nname = "under-way"\nn_trials = 3\n[space]\nlearning_rate = { low = 1e-5, high = 1e-1, log = true }\n'
+    '[study]\nname = "under-way"\nn_trials = 4\n[space]\nlearning_rate = { low = 1e-5, high = 1e-1, log = true }\n'
 )
 FROZEN = json.loads((Path(__file__).parent / "json_keys.json").read_text(encoding="utf-8"))
 COMMANDS = {
@@ -96,7 +96,10 @@ def printed(storage_url_sqlite: str, run: Run) -> dict[str, Any]:
         train(storage, made[TABLE], params={"augmentation": "none"}, predictions=[0.1, 0.7, 0.2])
         train(storage, made[UNDER_WAY], params={"learning_rate": 1e-3}, predictions=[0.1, 0.7, 0.2])
         claim = ledger.claim(storage, made[UNDER_WAY], ["search"], worker="host-1-abc", observer=LeaseObserver())
+        gone = ledger.claim(storage, made[UNDER_WAY], ["search"], worker="gone-1-abc", observer=LeaseObserver())
         assert claim is not None
+        assert gone is not None
+        assert renew(storage, gone, -1.0)
         progress = {"stage": "search", "slot": claim.slot, "epoch": 1, "images_per_s": 321.0, "memory_bytes": 10**9}
         beat = heartbeat(storage, "host-1-abc", study=made[UNDER_WAY].uuid, device="cpu", state="training", **progress)
         storage.transaction(lambda connection: connection.execute(beat))

@@ -7,7 +7,7 @@ from mhist_tune.storage import ledger
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.epochs import record_epoch
 from mhist_tune.storage.heartbeats import heartbeat
-from mhist_tune.storage.leases import Claim, LeaseObserver
+from mhist_tune.storage.leases import Claim, LeaseObserver, renew
 from mhist_tune.storage.outcome import EndState, Outcome
 from tests.conftest import MakeStudy
 
@@ -47,15 +47,23 @@ def test_a_study_under_way(storage: Storage, make_study: MakeStudy) -> None:
         assert part in text
 
 
-def test_whose_lease_has_run_out_is_not_shown(storage: Storage, make_study: MakeStudy) -> None:
-    """A worker that was killed disappears with its lease, and without workers no time is foretold."""
-    study = make_study(lease_s=0.1)
-    ledger.claim(storage, study, ["search"], worker="gone-1-abc", observer=LeaseObserver())
-    end = storage.now() + 0.15
-    while storage.now() < end:  # the lease ends by the database's clock
-        pass
+def test_an_abandoned_slot_is_named(storage: Storage, make_study: MakeStudy) -> None:
+    """A killed worker is none any more: its slot is shown with its name, its epoch, since when, and what follows."""
+    study = make_study(lease_s=20.0)
+    claim = ledger.claim(storage, study, ["search"], worker="gone-1-abc", observer=LeaseObserver())
+    assert claim is not None
+    assert ledger.attach_trial(storage, claim, 7, 3)
+    progress = {"stage": "search", "slot": claim.slot, "epoch": 91}
+    beat = heartbeat(storage, "gone-1-abc", study=study.uuid, device="cuda:1", state="training", **progress)
+    storage.transaction(lambda connection: connection.execute(beat))
+    assert renew(storage, claim, -300.0)
     found = status.of_study(storage, study)
 
     assert found.stages["search"]["leased"] == 1
     assert found.workers == []
     assert found.time_left_s is None
+    [slot] = found.abandoned
+    assert (slot.worker, slot.device, slot.slot, slot.epoch) == ("gone-1-abc", "cuda:1", 0, 91)
+    assert 300.0 <= slot.since_s < 330.0
+    line = "abandoned by gone-1-abc: search trial 3, epoch 91, lease ended 5 min ago; the next worker that has watched"
+    assert f"{line} the lease for 20 s takes it over" in status.to_text(found)

@@ -2,6 +2,7 @@ import collections
 import dataclasses
 import random
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -222,6 +223,37 @@ def test_a_lease_is_taken_over_only_after_it_was_seen_for_its_full_length(
 
     assert (claim.slot, claim.token) == (0, 2)
     assert ledger.counts(storage, study, "search") == {"leased": 1}
+
+
+def test_an_abandoned_slot_comes_before_free_ones(storage: Storage, make_study: MakeStudy) -> None:
+    """A worker that watched while it trained takes over the killed worker's slot, and only then begins a free one."""
+    study = make_study(n_trials=4, lease_s=10.0)
+    assert must_take(storage, study).slot == 0  # its holder is killed
+    clock = Clock()
+    observer = LeaseObserver(clock)
+    own = must_take(storage, study, observer)
+    for _ in range(2):
+        clock.now_s += 5.0
+        assert renew(storage, own, 10.0)
+        ledger.watch(storage, study, ["search"], observer)
+    assert ledger.finish(storage, own)
+
+    assert [must_take(storage, study, observer).slot for _ in range(3)] == [0, 2, 3]
+
+
+def test_a_keeper_watches_while_it_renews(storage: Storage, make_study: MakeStudy) -> None:
+    """It watches at its own interval, also while recorded epochs renew the lease for it, and after an error."""
+    claim = must_take(storage, make_study(n_trials=1, lease_s=0.3))
+    watched = threading.Semaphore(0)
+
+    def watch() -> None:
+        watched.release()
+        raise RuntimeError("the database did not answer")
+
+    with LeaseKeeper(storage, claim, 0.3, watch=watch) as keeper:
+        for _ in range(3):
+            keeper.renewed(time.monotonic())
+            assert watched.acquire(timeout=WAIT_S)
 
 
 def test_a_renewal_between_observation_and_takeover_wins(storage: Storage, make_study: MakeStudy) -> None:

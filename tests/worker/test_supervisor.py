@@ -1,5 +1,6 @@
 """Real worker processes that are killed, paused, or lose their database."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -204,6 +205,50 @@ def test_a_paused_worker_drops_its_trial_quietly(start: Callable[..., Worker], s
     assert code == 0
     assert "event=epoch" not in rest
     assert recorded_epochs(storage_url_sqlite) == [list(range(1, 61))]
+
+
+def test_a_signal_to_every_process_frees_the_slots(start: Callable[..., Worker], storage_url_sqlite: str) -> None:
+    """As Slurm ends a job step: every process gets SIGTERM twice, the children once more from their parent."""
+    for _ in range(3):
+        worker = start(storage_url_sqlite, "--per-device", "2", n_trials=2, epochs=100_000)
+        for _ in range(2):
+            worker.wait_for("event=trial")
+        worker.wait_for("event=epoch")
+        processes = tree(worker.process.pid)
+        assert len(processes) >= 4  # the command, the server that forks, two workers
+        for _ in range(2):
+            for pid in processes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+        code, rest = worker.end()
+
+        assert code == 143, rest
+        with open_storage(storage_url_sqlite) as storage:
+            slots = ledger.slots(storage, studies.load_study(storage, "tiny"), "search")
+        assert [slot.state for slot in slots] == ["free", "free"], rest
+
+
+def tree(root: int) -> list[int]:
+    """Return a process and its descendants."""
+    out = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = dict(map(int, line.split()) for line in out.splitlines())
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("at_once", "signals", "code"),
+    [("SIGINT", "SIGTERM", 0), ("SIGINT", "SIGHUP", 0), ("SIGINT", "SIGINT", 130), (None, "SIGINT", 0)],
+)
+def test_only_a_second_ctrl_c_stops_at_once(at_once: str | None, signals: str, code: int) -> None:
+    """Other signals may come as often as they like, and a device process ignores every later one."""
+    program = "import signal; from mhist_tune.worker.supervisor import stop_on_signals\n"
+    program += f"with stop_on_signals(at_once={'signal.' + at_once if at_once else None}) as stop:\n"
+    program += f"    for _ in range(3): signal.raise_signal(signal.{signals})\n    assert stop.signum"
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == code
 
 
 def test_a_closed_terminal_frees_the_slot(start: Callable[..., Worker], storage_url_sqlite: str) -> None:
