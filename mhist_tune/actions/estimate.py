@@ -27,7 +27,7 @@ _Z = 1.96
 _BYTES_PER_PARAMETER = 4 * 4  # float32: the weights, AdamW's two moments, and the weights of the best epoch
 _N_GENERATIONS = 2  # checkpoints that each running trial keeps
 _BYTES_PER_EPOCH = 1000
-_OVER = ("random_over", "smote", "adasyn")
+_OVER = ("random_over", "smote", "adasyn", "adasyn_votes")
 
 
 @dataclass(frozen=True)

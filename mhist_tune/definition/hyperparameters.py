@@ -178,13 +178,13 @@ class Hyperparameters:
     drop_rate: float = _declare(
         0.5, 'Dropout probability at dropout_placement; not used with "none".', low=0.0, high=0.99
     )
-    sampling: Literal["none", "random_over", "random_under", "smote", "adasyn", "tomek"] = _declare(
+    sampling: Literal["none", "random_over", "random_under", "smote", "adasyn", "adasyn_votes", "tomek"] = _declare(
         "none",
         "How the images of an epoch are drawn. none: every image once. random_over: images of the rarer class are "
         "repeated until both classes have the same number. smote: the same, and the repeats count as new images. "
-        "adasyn: as smote, but images with more neighbours of the other class are repeated more often. random_under: "
-        "images of the more frequent class are left out until both have the same number. tomek: Tomek links are "
-        "removed.",
+        "adasyn: as smote, but images with more neighbours of the other class are repeated more often. adasyn_votes: "
+        "as smote, but only the images of the rarer class with the closest vote are repeated. random_under: images of "
+        "the more frequent class are left out until both have the same number. tomek: Tomek links are removed.",
     )
     augmentation: Literal["none", "flip", "rotate", "flip_rotate", "perspective", "affine", "flip_choice"] = _declare(
         "flip_rotate",
@@ -201,8 +201,8 @@ class Hyperparameters:
     )
     augment_scope: Literal["none", "resampled", "all"] = _declare(
         "all",
-        "Which images of an epoch are augmented, in shape and stain: none, only the repeats that smote or adasyn "
-        "added (resampled), or all.",
+        "Which images of an epoch are augmented, in shape and stain: none, only the repeats that smote, "
+        "adasyn or adasyn_votes added (resampled), or all.",
     )
     stain_jitter: float = _declare(
         0.0,

@@ -115,12 +115,14 @@ class _Run:
         if unresolved := [name for name in PROBED if getattr(hp, name) == "auto"]:
             raise ValueError(f"{', '.join(unresolved)}: not resolved")
         self.hp, self.seed, self.device, self.n_epochs = hp, seed, device, n_epochs
-        labels = train.labels.cpu().numpy()
-        self.kept = training_indices(hp, votes=train.votes.cpu().numpy(), labels=labels, names=train.names)
+        labels, votes = train.labels.cpu().numpy(), train.votes.cpu().numpy()
+        self.kept = training_indices(hp, votes=votes, labels=labels, names=train.names)
         self.train = train.to(device)
         targets = train.labels if hp.labels == "majority" else train.votes.float() / N_ANNOTATORS
         self.targets = targets.to(device, non_blocking=True)
-        self.sampling = prepare(hp.sampling, labels[self.kept], lambda: image_features(self.train.images)[self.kept])
+        self.sampling = prepare(
+            hp.sampling, labels[self.kept], votes[self.kept], lambda: image_features(self.train.images)[self.kept]
+        )
         self.val = None if val is None else val.to(device)
         self.val_labels = None if val is None else val.labels.cpu().double()
         self.statistics = statistics_on(device, hp)

@@ -2,8 +2,9 @@
 
 imbalanced-learn decides which images are drawn. SMOTE and ADASYN would interpolate new samples; here the new samples
 are augmented repeats. `smote` repeats images of the rarer class uniformly. `adasyn` repeats them in proportion to the
-share of the other class among their neighbours. Both mark the repeats as new, and `augment_scope = "resampled"`
-augments only new images. imbalanced-learn is imported where it is used: that takes a second, and `none` never needs it.
+share of the other class among their neighbours. `adasyn_votes` repeats those with the closest vote uniformly. All three
+mark the repeats as new, and `augment_scope = "resampled"` augments only new images. imbalanced-learn is imported where
+it is used: that takes a second, and `none` never needs it.
 """
 
 import hashlib
@@ -16,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mhist_tune.arrays import Int64Array
+from mhist_tune.mhist import N_ANNOTATORS
 
-STRATEGIES = ("none", "random_over", "random_under", "smote", "adasyn", "tomek")
+STRATEGIES = ("none", "random_over", "random_under", "smote", "adasyn", "adasyn_votes", "tomek")
 USING_FEATURES = ("adasyn", "tomek")
 
 
@@ -27,7 +29,7 @@ class EpochDraw:
 
     Attributes:
         indices: int64 [m], indices of the training images in the order of the epoch.
-        is_new: bool [m], whether an image is a repeat that smote or adasyn added.
+        is_new: bool [m], whether an image is a repeat that smote, adasyn or adasyn_votes added.
     """
 
     indices: Int64Array
@@ -42,7 +44,8 @@ class Sampling:
         strategy: one of STRATEGIES.
         labels: classes of the training images, int64 [n].
         kept: int64, indices of the images that epochs are drawn from: all but those that tomek removed.
-        weights: for adasyn, the probability with which each image is drawn as a repeat, [n], sum 1; None otherwise.
+        weights: for adasyn and adasyn_votes, the probability with which each image is drawn as a repeat, [n], sum 1;
+            None otherwise.
         fallback: why adasyn draws uniformly; None if it does not.
         features_sha256: SHA-256 (hex) of the features that neighbours were found by; None if none were needed.
     """
@@ -57,7 +60,8 @@ class Sampling:
     def draw(self, *, seed: int, epoch: int) -> EpochDraw:
         """Draw one epoch and shuffle it. The draw depends on `seed` and `epoch` only.
 
-        With random_over, smote and adasyn every image occurs, and each class has as many images as the larger class.
+        With random_over, smote, adasyn and adasyn_votes every image occurs, and each class has as many images as the
+        larger class.
         With random_under each class has as many images as the smaller class, of which every image occurs.
         """
         rng = np.random.default_rng([seed, epoch])
@@ -67,7 +71,7 @@ class Sampling:
             if self.weights is not None:
                 n_missing = abs(len(self.labels) - 2 * int(self.labels.sum()))
                 indices = np.concatenate([indices, rng.choice(len(self.labels), size=n_missing, p=self.weights)])
-            elif self.strategy in ("random_over", "smote", "adasyn"):
+            elif self.strategy in ("random_over", "smote", "adasyn", "adasyn_votes"):
                 from imblearn.over_sampling import RandomOverSampler
 
                 sampler = RandomOverSampler(random_state=int(rng.integers(2**32)))
@@ -78,18 +82,21 @@ class Sampling:
                 sampler = RandomUnderSampler(random_state=int(rng.integers(2**32)))
                 indices = sampler.fit_resample(indices[:, None], self.labels)[0][:, 0]
         # The repeats follow all the original images.
-        are_repeats_new = self.strategy in ("smote", "adasyn")
+        are_repeats_new = self.strategy in ("smote", "adasyn", "adasyn_votes")
         is_new = (np.arange(len(indices)) >= len(self.kept)) & are_repeats_new
         order = rng.permutation(len(indices))
         return EpochDraw(indices[order], is_new[order])
 
 
-def prepare(strategy: str, labels: npt.ArrayLike, features: Callable[[], npt.NDArray[np.int64]]) -> Sampling:
-    """Prepare a strategy for n training images: remove Tomek links, or compute ADASYN's weights.
+def prepare(
+    strategy: str, labels: npt.ArrayLike, votes: npt.ArrayLike, features: Callable[[], npt.NDArray[np.int64]]
+) -> Sampling:
+    """Prepare a strategy for n training images: remove Tomek links, or compute the weights of the repeats.
 
     Args:
         strategy: one of STRATEGIES.
         labels: classes of the training images, [n], 0 or 1.
+        votes: votes for SSA, [n], 0..7.
         features: returns the features that neighbours are found by, [n, F]; called for adasyn and tomek only.
 
     Raises:
@@ -99,6 +106,8 @@ def prepare(strategy: str, labels: npt.ArrayLike, features: Callable[[], npt.NDA
     all_indices = np.arange(len(classes), dtype=np.int64)
     if strategy not in STRATEGIES:
         raise ValueError(f'unknown sampling "{strategy}"')
+    if strategy == "adasyn_votes":
+        return Sampling(strategy, classes, all_indices, _closest_votes(np.asarray(votes), classes))
     if np.unique(classes).size < 2 or strategy not in USING_FEATURES:
         return Sampling(strategy, classes, all_indices)
     counts = features()
@@ -112,6 +121,23 @@ def prepare(strategy: str, labels: npt.ArrayLike, features: Callable[[], npt.NDA
         return Sampling(strategy, classes, np.sort(cleaner.sample_indices_).astype(np.int64), features_sha256=sha256)
     weights, fallback = _adasyn_weights(points, classes)
     return Sampling(strategy, classes, all_indices, weights, fallback, sha256)
+
+
+def _closest_votes(votes: Int64Array, classes: Int64Array) -> npt.NDArray[np.float64] | None:
+    """Return equal weights for the images of the rarer class with the closest vote; None if no class is rarer.
+
+    Args:
+        votes: votes for SSA, [n], 0..7.
+        classes: int64 [n], 0 or 1.
+    """
+    n_positive = int(classes.sum())
+    if n_positive in (0, len(classes)) or 2 * n_positive == len(classes):
+        return None
+    is_rarer = classes == int(2 * n_positive < len(classes))
+    margins = np.abs(2 * votes - N_ANNOTATORS)
+    is_drawn = is_rarer & (margins == margins[is_rarer].min())
+    weights: npt.NDArray[np.float64] = is_drawn / is_drawn.sum()
+    return weights
 
 
 def _adasyn_weights(

@@ -30,8 +30,8 @@ def sampled_votes(root: Path, path: Path, strategy: str, *, seed: int) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         train = load_train(root, image_size=Hyperparameters().image_size, cache_dir=Path(folder))
-        sampling = prepare(strategy, train.labels.numpy(), lambda: image_features(train.images))
-    votes = train.votes.numpy()
+        votes = train.votes.numpy()
+        sampling = prepare(strategy, train.labels.numpy(), votes, lambda: image_features(train.images))
     epoch_votes = votes[sampling.draw(seed=seed, epoch=1).indices]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()

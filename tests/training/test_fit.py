@@ -422,7 +422,7 @@ def test_excluded_votes_are_left_out_of_training_only() -> None:
     assert len(excluded.history[0].probabilities) == len(VAL)
 
 
-@pytest.mark.parametrize("sampling", ["random_under", "smote", "adasyn", "tomek"])
+@pytest.mark.parametrize("sampling", ["random_under", "smote", "adasyn", "adasyn_votes", "tomek"])
 @pytest.mark.parametrize("is_ssa_rarer", [True, False])
 def test_every_sampling_trains_and_resumes(tmp_path: Path, sampling: str, is_ssa_rarer: bool) -> None:
     """Each strategy trains with either class the rarer, on new images augmented, and resumes bitwise."""
@@ -436,7 +436,7 @@ def test_every_sampling_trains_and_resumes(tmp_path: Path, sampling: str, is_ssa
     resumed = trained(hp, train=train, checkpoint=writer_in(tmp_path), on_sampling=record.update)
 
     assert_same(resumed, trained(hp, train=train))
-    assert (record["features_sha256"] is None) == (sampling in ("random_under", "smote"))
+    assert (record["features_sha256"] is None) == (sampling in ("random_under", "smote", "adasyn_votes"))
     assert record["n_train"] == len(train)
 
 

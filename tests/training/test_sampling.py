@@ -11,7 +11,7 @@ from imblearn.over_sampling import ADASYN
 from mhist_tune.training.sampling import STRATEGIES, EpochDraw, Sampling, cut_updates, prepare
 
 LABELS = np.array([0, 0, 1, 0, 0, 0, 1, 0, 0], dtype=np.float32)
-OVER = ("random_over", "smote", "adasyn")
+OVER = ("random_over", "smote", "adasyn", "adasyn_votes")
 
 
 def overlapping(n_rarer: int, n_other: int, *, seed: int = 0, rarer: int = 1) -> tuple[Any, Any]:
@@ -24,7 +24,8 @@ def overlapping(n_rarer: int, n_other: int, *, seed: int = 0, rarer: int = 1) ->
 def planned(strategy: str, labels: Any, features: Any = None) -> Sampling:
     rng = np.random.default_rng(1)
     given = rng.integers(0, 100, size=(len(labels), 3)) if features is None else features
-    return prepare(strategy, labels, lambda: given)
+    votes = np.where(np.asarray(labels) > 0.5, 5, 2)
+    return prepare(strategy, labels, votes, lambda: given)
 
 
 def drawn(strategy: str, labels: Any, *, seed: int = 0, epoch: int = 1, features: Any = None) -> EpochDraw:
@@ -199,14 +200,14 @@ def test_repeats_change_from_epoch_to_epoch(strategy: str) -> None:
     assert len(counts) > 1
 
 
-@pytest.mark.parametrize("strategy", ["none", "random_over", "random_under", "smote"])
+@pytest.mark.parametrize("strategy", ["none", "random_over", "random_under", "smote", "adasyn_votes"])
 def test_features_are_not_asked_for_without_need(strategy: str) -> None:
     """Only adasyn and tomek look at images; the others record no hash of features."""
 
     def never() -> Any:
         raise AssertionError("features were computed")
 
-    assert prepare(strategy, LABELS, never).features_sha256 is None
+    assert prepare(strategy, LABELS, 5 * LABELS, never).features_sha256 is None
 
 
 def test_the_features_are_recorded_by_their_hash() -> None:
@@ -217,6 +218,29 @@ def test_the_features_are_recorded_by_their_hash() -> None:
 
     assert first.features_sha256 == second.features_sha256
     assert first.features_sha256 != planned("adasyn", labels, features + 1).features_sha256
+
+
+@pytest.mark.parametrize(
+    ("votes", "repeated"),
+    [
+        ([0, 1, 2, 3, 3, 2, 1, 0, 4, 4, 5, 7], {8, 9}),
+        ([0, 1, 2, 3, 3, 2, 1, 0, 5, 6, 5, 7], {8, 10}),
+        ([7, 6, 5, 4, 4, 5, 6, 7, 3, 0, 3, 1], {8, 10}),
+    ],
+    ids=["4 of 7", "5 of 7 where no image has 4", "HP is rarer"],
+)
+def test_adasyn_votes_repeats_the_images_with_the_closest_vote(votes: list[int], repeated: set[int]) -> None:
+    """Every image occurs once; only the rarer class's closest votes are repeated, uniformly, and count as new."""
+    labels = np.array(votes) >= 4
+    sampling = prepare("adasyn_votes", labels, votes, lambda: np.zeros((len(votes), 1), dtype=np.int64))
+    epochs = [sampling.draw(seed=0, epoch=epoch) for epoch in range(1, 200)]
+    drawn_again = np.concatenate([epoch.indices[epoch.is_new] for epoch in epochs])
+
+    assert all(sorted(epoch.indices[~epoch.is_new]) == list(range(12)) for epoch in epochs)
+    assert len(drawn_again) == 4 * len(epochs)
+    assert set(drawn_again) == repeated
+    shares = np.bincount(drawn_again)[sorted(repeated)] / len(drawn_again)
+    assert np.allclose(shares, 0.5, atol=0.07)
 
 
 def test_an_unknown_sampling_is_refused() -> None:
