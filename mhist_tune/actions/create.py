@@ -23,7 +23,7 @@ from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
-from mhist_tune.training import models
+from mhist_tune.training import models, weight_files
 from mhist_tune.training.subsets import training_indices
 
 N_WARM = 3
@@ -76,9 +76,10 @@ def prepare(definition: StudyDefinition, data_root: Path) -> PreparedStudy:
         [name, int(label), int(votes), group]
         for name, label, votes, group in zip(train.names, train.labels, train.votes, groups, strict=True)
     ]
+    files = dict.fromkeys(name for hp in corners for name in weight_files.names(hp))
     return PreparedStudy(
         {name: [rows[index] for index in indices] for name, indices in parts.items()},
-        {hp.weights: sha256 for hp in corners if (sha256 := models.weights_identity(hp.weights))},
+        {name: weight_files.sha256_of(name) for name in files},
         warnings,
     )
 

@@ -17,7 +17,7 @@ from mhist_tune.storage.database import Storage
 from mhist_tune.storage.epochs import epochs_of
 from mhist_tune.storage.predictions import image_rows
 from mhist_tune.storage.stages import SlotState, Stage
-from mhist_tune.training import models
+from mhist_tune.training import models, weight_files
 from mhist_tune.training.fit import fit
 from mhist_tune.training.fit_result import EpochResult
 from mhist_tune.training.probe import resolve
@@ -165,7 +165,7 @@ def _probed_s(hp: Hyperparameters, counts: Counts, device: torch.device) -> floa
         names=tuple(str(number) for number in range(n)),
         groups=None,
     )
-    tried = replace(hp, weights="random", freeze="none", sampling="none", exclude_votes=(), n_per_class=0, epochs=2)
+    tried = replace(weight_files.without(hp), freeze="none", sampling="none", exclude_votes=(), n_per_class=0, epochs=2)
     rates: list[float] = []
 
     def add_rate(result: EpochResult) -> None:
@@ -188,4 +188,4 @@ def _probed_s(hp: Hyperparameters, counts: Counts, device: torch.device) -> floa
 
 def _random(hp: Hyperparameters) -> torch.nn.Module:
     with torch.device("meta"):
-        return models.create_model(replace(hp, weights="random"))
+        return models.create_model(weight_files.without(hp))

@@ -89,6 +89,7 @@ def of_training(
     per_device: int | None,
     emit: Emit,
     stop: StopRequest,
+    weights: Sequence[Path] = (),
 ) -> list[Comparison]:
     """Train the first finished seed of the reported opening once more, and compare it with what was recorded.
 
@@ -101,6 +102,7 @@ def of_training(
         per_device: the number of workers on each device in the retraining; see `parse_devices`.
         emit: receives events.
         stop: the request to stop.
+        weights: weight files of this machine, see `weight_lookup.find`.
 
     Raises:
         StudyNotFoundError: there is no such study.
@@ -112,7 +114,9 @@ def of_training(
     study = reported.study
     names = parse_devices(devices, per_device)
     torch.set_num_threads(max(1, n_cores() // len(names)))
-    session = open_session(storage, study, data_root=data_root, device=names[0], worker="verify", emit=emit, stop=stop)
+    session = open_session(
+        storage, study, data_root=data_root, device=names[0], worker="verify", emit=emit, stop=stop, weights=weights
+    )
     slot, stored = reported.slots[0], reported.probabilities[0]
     losses: list[float | None] = []
 

@@ -69,6 +69,17 @@ def checkpoints_option(command: Command) -> Command:
     )(command)
 
 
+def weights_option(command: Command) -> Command:
+    """Add --weights."""
+    return click.option(
+        "--weights",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Where the study's weight file is on this machine; found by its content. Repeatable.",
+    )(command)
+
+
 class WorkOptions(TypedDict):
     """The options of `work_options`."""
 
@@ -76,10 +87,12 @@ class WorkOptions(TypedDict):
     per_device: int | None
     checkpoints: str | None
     checkpoints_gb: float | None
+    weights: tuple[Path, ...]
 
 
 def work_options(command: Command) -> Command:
     """Add the options of every command that trains."""
+    command = weights_option(command)
     command = click.option(
         "--checkpoints-gb",
         envvar="MHIST_TUNE_CHECKPOINTS_GB",

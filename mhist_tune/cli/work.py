@@ -19,6 +19,7 @@ from mhist_tune.cli.options import (
     required_data,
     show_advice,
     storage_option,
+    weights_option,
     work_options,
 )
 from mhist_tune.errors import MhistTuneError, UsageError
@@ -76,7 +77,9 @@ def run_command(name_or_file: str, storage_url: str, data_root: Path | None, **w
             study = load_study(storage, name_or_file)
     except (NoStorageError, StudyNotFoundError):
         parse_devices(work["devices"], work["per_device"])
-        store = checked(study_file.load(name_or_file), root)  # an error ends the command before a storage is made
+        weights = work["weights"][0] if len(work["weights"]) == 1 else None
+        # An error ends the command before a storage is made.
+        store = checked(study_file.load(name_or_file, weights=weights), root)
         with open_storage(storage_url) as storage:
             study = store(storage)
     show_advice(study.definition, study.dataset.get("warnings", ()))
@@ -146,11 +149,18 @@ def retrain_command(
 @click.command("verify")
 @click.argument("name")
 @devices_options
+@weights_option
 @json_option
 @storage_option
 @data_option
 def verify_command(
-    name: str, devices: str, per_device: int | None, as_json: bool, storage_url: str, data_root: Path | None
+    name: str,
+    devices: str,
+    per_device: int | None,
+    weights: tuple[Path, ...],
+    as_json: bool,
+    storage_url: str,
+    data_root: Path | None,
 ) -> None:
     """Recompute the report, train one seed again and print what agreed. Exit with 1 if something differs.
 
@@ -171,7 +181,7 @@ def verify_command(
     try:
         with open_storage(storage_url, create=False) as storage, stop_on_signals() as stop, progress() as emit:
             comparisons = verify.of_records(storage, name, storage.root / "reports" / name)
-            comparisons += verify.of_training(storage, name, root, devices, per_device, emit, stop)
+            comparisons += verify.of_training(storage, name, root, devices, per_device, emit, stop, weights)
     except Interrupted as interrupted:
         raise SystemExit(128 + interrupted.signum) from None
     document = verify.to_document(name, comparisons)
@@ -206,7 +216,8 @@ def demo_command(devices: str, storage_url: str) -> None:
         if not (root / "annotations.csv").exists():
             synthesize(root, n_images=160, image_size=64, seed=0)
         study = create(storage, study_file.load("demo"), root)
-    _run_all(storage_url, study.name, root, devices=devices, per_device=None, checkpoints=None, checkpoints_gb=None)
+    work = WorkOptions(devices=devices, per_device=None, checkpoints=None, checkpoints_gb=None, weights=())
+    _run_all(storage_url, study.name, root, **work)
 
 
 def _run_all(storage_url: str, name: str, root: Path, **work: Unpack[WorkOptions]) -> None:
@@ -264,6 +275,7 @@ def _work(
         wait=wait,
         checkpoints=checkpoints,
         checkpoints_gb=checkpoints_gb,
+        weights=work["weights"],
     )
     ended: list[Mapping[str, Any]] = []
     try:

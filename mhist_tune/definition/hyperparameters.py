@@ -19,6 +19,9 @@ from mhist_tune.errors import did_you_mean
 from mhist_tune.mhist import N_ANNOTATORS
 
 DROPOUT_PLACEMENT = re.compile(r"none|head|pos|head\+last([1-9]\d*)(\.mlp)?")
+SHA256_MARK = "#sha256:"
+"""Separates the path of a weight file from the SHA-256 (hex) of its content, which may follow."""
+_WEIGHT_FILE = re.compile(rf".*\.safetensors({SHA256_MARK}[0-9a-f]{{64}})?", re.DOTALL)
 FREEZE = re.compile(r"none|all_but_head|stem|first([1-9]\d*)")
 PROBED = ("precision", "memory_format", "compile")
 """Fields whose value "auto" is replaced once for a study, by the setting that is fastest on the device; see `probe`."""
@@ -63,7 +66,7 @@ def _declare(
 
 
 def _weights_problem(value: str) -> str | None:
-    if value in ("pretrained", "random") or value.endswith(".safetensors"):
+    if value in ("pretrained", "random") or _WEIGHT_FILE.fullmatch(value):
         return None
     return f'must be "pretrained", "random" or the path of a .safetensors file, got "{value}"'
 
@@ -85,7 +88,11 @@ def _options_problem(value: Mapping[str, Any]) -> str | None:
         is_plain = json.loads(json.dumps(dict(value), allow_nan=False)) == dict(value)
     except (TypeError, ValueError):
         is_plain = False
-    return None if is_plain else f"must hold plain values (text, numbers, true, false, lists, tables), got {value!r}"
+    if not is_plain:
+        return f"must hold plain values (text, numbers, true, false, lists, tables), got {value!r}"
+    if not isinstance(value.get("checkpoint_path", ""), str):
+        return f"checkpoint_path must be the path of a file, got {value['checkpoint_path']!r}"
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -162,6 +162,8 @@ def load(
 ) -> StudyDefinition:
     """Read a packaged definition or a file, and apply the changes of the command line.
 
+    The path of a weight file starts from the folder of the definition, and is made absolute.
+
     Args:
         name_or_path: name of a packaged definition, such as `vit`, or the path of a `.toml` file.
         n_trials: replaces the file's budget.
@@ -182,7 +184,10 @@ def load(
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the study definition {path}: {error}") from error
     tables = _read_toml(text, str(path))
+    _resolve_weight_files(tables, path.parent)
     fixed = {name: _value(value) for name, value in (overrides or {}).items()}
+    if "weights" in fixed:
+        fixed["weights"] = _absolute(fixed["weights"], Path())
     if weights is not None:
         source = str(weights) if weights in ("pretrained", "random") else str(Path(weights).resolve())
         if not _replace_in_rows(tables, source):
@@ -244,6 +249,24 @@ def _fix(tables: dict[str, Any], values: Mapping[str, Any]) -> None:
     fixed = tables.setdefault("fixed", {})
     if isinstance(fixed, dict):
         fixed.update(values)
+
+
+def _resolve_weight_files(tables: Mapping[str, Any], folder: Path) -> None:
+    """Make the paths of weight files absolute, in place. Those in a definition start from its folder."""
+    for table in [tables.get("fixed"), *_entries(tables, "row")]:
+        if not isinstance(table, dict):
+            continue
+        if "weights" in table:
+            table["weights"] = _absolute(table["weights"], folder)
+        options = table.get("model_options")
+        if isinstance(options, dict) and isinstance(options.get("checkpoint_path"), str):
+            options["checkpoint_path"] = str(folder.resolve() / options["checkpoint_path"])
+
+
+def _absolute(weights: Any, folder: Path) -> Any:
+    """Return the value of `weights` with an absolute path; words and faulty values stay as they are."""
+    is_path = isinstance(weights, str) and ".safetensors" in weights
+    return str(folder.resolve() / weights) if is_path else weights
 
 
 def _replace_in_rows(tables: dict[str, Any], weights: str) -> bool:

@@ -21,4 +21,5 @@
 - `step`: The training step: forward pass, loss, backward pass, update.
 - `subsets`: The images of the training split that a run trains on.
 - `warps`: Each augmentation of the shape: flips, rotations, perspective and affine warps of a batch.
+- `weight_files`: The weight files of a run: where they are, their content, and whether a model can be trained from it.
 """

@@ -4,7 +4,6 @@ Every random choice of epoch e (which images, their order, augmentation and drop
 can therefore resume from the end of any epoch. The micro-batch size affects only dropout and BatchNorm.
 """
 
-import dataclasses
 import math
 import resource
 import time
@@ -20,6 +19,7 @@ from torch.nn.utils import get_total_norm
 from mhist_tune.data.images import ImageSet
 from mhist_tune.definition.hyperparameters import FIELDS, PROBED, Hyperparameters
 from mhist_tune.mhist import N_ANNOTATORS
+from mhist_tune.training import weight_files
 from mhist_tune.training.augmentation import draw, normalize_
 from mhist_tune.training.checkpoints.writer import CheckpointWriter
 from mhist_tune.training.features import image_features
@@ -133,7 +133,7 @@ class _Run:
         """Build the model: new, or as it was after the last saved epoch."""
         torch.manual_seed(_derive(self.seed, 0, _INIT))
         # A saved model needs neither a download nor the weight file.
-        hp = dataclasses.replace(self.hp, weights="random") if saved else self.hp
+        hp = weight_files.without(self.hp) if saved else self.hp
         self.model = ready(create_model(hp), hp, self.device)
         self.stepper = Stepper(self.model, self.hp)
         self.scheduler = build_scheduler(self.stepper.optimizer, self.hp)
@@ -271,9 +271,9 @@ class _Run:
     def _identity(self) -> dict[str, Any]:
         """Return what a checkpoint must agree with to be of this run.
 
-        `weights` and `compile` are left out: a checkpoint resumes without the weight file, compiled or not.
+        Weight files and `compile` are left out: a checkpoint resumes without the weight file, compiled or not.
         """
-        hp = self.hp.to_dict()
+        hp = weight_files.without(self.hp).to_dict()
         del hp["weights"], hp["compile"]
         if not self.stepper.is_coupled:
             del hp["micro_batch_size"]

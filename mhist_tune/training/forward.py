@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils import deterministic
 
 from mhist_tune.definition.hyperparameters import Hyperparameters
+from mhist_tune.training import weight_files
 from mhist_tune.training.augmentation import normalize_
 from mhist_tune.training.models import create_model, input_statistics
 from mhist_tune.training.warps import warp
@@ -157,7 +158,7 @@ def _structure(hp: Hyperparameters) -> Hyperparameters:
     """Return only the hyperparameters that decide which kernels run, so that the trials of a study share one answer."""
     return Hyperparameters(
         model=hp.model,
-        model_options=hp.model_options,
+        model_options=weight_files.without(hp).model_options,
         weights="random",
         image_size=hp.image_size,
         precision=hp.precision,

@@ -7,6 +7,7 @@ import gc
 import torch
 
 from mhist_tune.definition.hyperparameters import Hyperparameters
+from mhist_tune.training import weight_files
 from mhist_tune.training.forward import ready, reproducible
 from mhist_tune.training.models import create_model, has_batch_norm
 from mhist_tune.training.step import Stepper
@@ -56,7 +57,7 @@ def keep_freed() -> None:
 
 def is_coupled(hp: Hyperparameters) -> bool:
     """Return whether the micro-batch size changes results, because the model has BatchNorm that is not frozen."""
-    return has_batch_norm(create_model(dataclasses.replace(hp, weights="random")))
+    return has_batch_norm(create_model(weight_files.without(hp)))
 
 
 def fitting_micro_batch_size(hp: Hyperparameters, device: torch.device, n_images: int) -> int | None:
@@ -80,7 +81,7 @@ def fitting_micro_batch_size(hp: Hyperparameters, device: torch.device, n_images
 def _update_once(hp: Hyperparameters, n_images: int, device: torch.device) -> None:
     hp = dataclasses.replace(hp, compile="off")  # takes at least as much memory as compiled, but no minutes to compile
     with reproducible(hp, device):
-        model = ready(create_model(dataclasses.replace(hp, weights="random")), hp, device)
+        model = ready(create_model(weight_files.without(hp)), hp, device)
         # BatchNorm refuses a single image in training mode. Evaluation mode keeps the same tensors for the gradient.
         model.train(n_images > 1)
         images = torch.zeros(n_images, 3, hp.image_size, hp.image_size, device=device)

@@ -6,26 +6,26 @@ blocks. `pos` sets only the dropout after the position embedding.
 """
 
 import functools
-import hashlib
 import inspect
 import itertools
 import json
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import timm
 import torch
 from huggingface_hub import constants, get_session, try_to_load_from_cache
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mhist_tune.definition.hyperparameters import DROPOUT_PLACEMENT, Hyperparameters
 from mhist_tune.errors import UsageError, did_you_mean
-from mhist_tune.reading import open_file
+from mhist_tune.training import weight_files
 from mhist_tune.training.freeze import freeze, is_frozen
+from mhist_tune.training.weight_files import CHECKPOINT_PATH, WEIGHTS_HINT, reason_of
 
 FCNN = "fcnn"
 FCNN_WIDTHS = (128, 64, 32)
@@ -33,7 +33,6 @@ HALF = (0.5, 0.5, 0.5)
 HEAD_DEVIATION = 0.02
 HUB_PREFIX = "hf-hub:"
 PROBE_TIMEOUT_S = 10
-WEIGHTS_HINT = "give the weights as a file: --weights FILE.safetensors"
 
 
 class FullyConnected(nn.Module):
@@ -86,12 +85,15 @@ def create_model(hp: Hyperparameters) -> nn.Module:
             _require_download(hp)
         elif hp.weights != "random":
             _require_fitting_file(hp)
-            source["pretrained_cfg_overlay"] = {"file": hp.weights}
+            source["pretrained_cfg_overlay"] = {"file": weight_files.loadable(hp.weights)}
+        if checkpoint := hp.model_options.get(CHECKPOINT_PATH):
+            source[CHECKPOINT_PATH] = weight_files.loadable(checkpoint)
         try:
             model = _build(hp, **source)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+            files = ", ".join(str(weight_files.path_of(name)) for name in weight_files.names(hp)) or hp.weights
             raise UsageError(
-                f'cannot load the weights "{hp.weights}" into {hp.model}: {_first_line(error)}', hint=WEIGHTS_HINT
+                f'cannot load the weights "{files}" into {hp.model}: {reason_of(error)}', hint=WEIGHTS_HINT
             ) from error
         _renew_head(model)
     _place_dropout(model, hp)
@@ -106,14 +108,18 @@ def check(hp: Hyperparameters) -> None:
         UsageError: `create_model` would raise it, the weights cannot be found or downloaded, the model does not take
             images of this size, or a model with BatchNorm would get single images.
     """
-    if hp.model == FCNN or hp.weights == "random":
+    weight_files.require_no_other(hp)
+    if hp.model == FCNN or (hp.weights == "random" and not weight_files.names(hp)):
         with torch.device("meta"):
             model = create_model(hp)
     else:
         model = _blueprint(hp)
         _place_dropout(model, hp)
         freeze(model, hp, head_names=_head_names(hp))
-        _require_download(hp) if hp.weights == "pretrained" else _require_fitting_file(hp)
+        if hp.weights == "pretrained":
+            _require_download(hp)
+        if files := weight_files.names(hp):
+            _require_trainable(hp.model, _options(hp), hp.image_size, hp.weights, weight_files.versions(files))
     if has_batch_norm(model) and min(hp.micro_batch_size, hp.effective_batch_size) < 2:
         raise UsageError(
             f"{hp.model} has BatchNorm, which needs more than one image",
@@ -123,9 +129,21 @@ def check(hp: Hyperparameters) -> None:
         model.eval()(torch.empty(2, 3, hp.image_size, hp.image_size, device="meta"))
     except (AssertionError, RuntimeError) as error:
         raise UsageError(
-            f"{hp.model} does not take images of {hp.image_size} px: {_first_line(error)}",
+            f"{hp.model} does not take images of {hp.image_size} px: {reason_of(error)}",
             hint="choose another image_size",
         ) from error
+
+
+@functools.lru_cache(maxsize=64)
+def _require_trainable(
+    model: str, options: str, image_size: int, weights: str, versions: tuple[tuple[int, int], ...]
+) -> None:
+    """Load the weight files into a model, and raise UsageError if that fails or a value is not finite.
+
+    Cached: a study's definition names the same model and files in many trials. `versions` are those of the files.
+    """
+    hp = Hyperparameters(model=model, model_options=json.loads(options), image_size=image_size, weights=weights)
+    weight_files.require_finite(create_model(hp), weight_files.names(hp))
 
 
 def input_statistics(hp: Hyperparameters) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -144,26 +162,8 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(module, _BatchNorm) and not is_frozen(module) for module in model.modules())
 
 
-def weights_identity(weights: str) -> str | None:
-    """Return the SHA-256 (hex) of the weight file `weights`; None for "pretrained" and "random".
-
-    Args:
-        weights: as `Hyperparameters.weights`.
-
-    Raises:
-        UsageError: the file cannot be read.
-    """
-    if weights in ("pretrained", "random"):
-        return None
-    try:
-        with open_file(Path(weights)) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError(f"cannot read the weights {weights}: {error.strerror}", hint=WEIGHTS_HINT) from error
-
-
 def _build(hp: Hyperparameters, **source: Any) -> nn.Module:
-    options: dict[str, Any] = dict(hp.model_options)
+    options: dict[str, Any] = dict(weight_files.without(hp).model_options)
     if rate := _head_drop_rate(hp):
         options["drop_rate"] = rate
     if _takes_image_size(hp.model):
@@ -171,7 +171,7 @@ def _build(hp: Hyperparameters, **source: Any) -> nn.Module:
     try:
         model: nn.Module = timm.create_model(hp.model, num_classes=1, **source, **options)
     except (AssertionError, TypeError) as error:
-        raise UsageError(f"{hp.model} refuses its options: {_first_line(error)}", hint="see model_options") from error
+        raise UsageError(f"{hp.model} refuses its options: {reason_of(error)}", hint="see model_options") from error
     return model
 
 
@@ -207,7 +207,7 @@ def _takes_image_size(name: str) -> bool:
         architecture = name.partition(".")[0]
         suggestion = "" if timm.is_model(architecture) else did_you_mean(architecture, timm.list_models())
         raise UsageError(
-            f'no model "{name}"{suggestion}: {_first_line(error)}', hint="use the name of a timm model, or fcnn"
+            f'no model "{name}"{suggestion}: {reason_of(error)}', hint="use the name of a timm model, or fcnn"
         ) from error
     return "img_size" in inspect.signature(type(model).__init__).parameters
 
@@ -248,14 +248,18 @@ def _set_rate(parts: list[Any], hp: Hyperparameters) -> None:
 
 @dataclass(frozen=True)
 class _Architecture:
-    """The names of a model's tensors, and timm's configuration of its pretrained weights."""
+    """The names of a model's tensors, which of them hold floats, and timm's configuration of its pretrained weights."""
 
-    tensor_names: tuple[str, ...]
+    is_float: Mapping[str, bool]
     config: Mapping[str, Any]
 
 
 def _architecture(hp: Hyperparameters) -> _Architecture:
-    return _architecture_of(hp.model, json.dumps(dict(hp.model_options), sort_keys=True), hp.image_size)
+    return _architecture_of(hp.model, _options(weight_files.without(hp)), hp.image_size)
+
+
+def _options(hp: Hyperparameters) -> str:
+    return json.dumps(dict(hp.model_options), sort_keys=True)
 
 
 @functools.lru_cache(maxsize=64)
@@ -263,7 +267,8 @@ def _architecture_of(model: str, options: str, image_size: int) -> _Architecture
     """Read an architecture from a model on the meta device. Cached: building one takes 0.1 s or more in each trial."""
     hp = Hyperparameters(model=model, model_options=json.loads(options), image_size=image_size)
     blueprint: Any = _blueprint(hp)
-    return _Architecture(tuple(blueprint.state_dict()), dict(blueprint.pretrained_cfg))
+    is_float = {name: tensor.is_floating_point() for name, tensor in blueprint.state_dict().items()}
+    return _Architecture(is_float, dict(blueprint.pretrained_cfg))
 
 
 def _head_names(hp: Hyperparameters) -> tuple[str, ...]:
@@ -297,21 +302,6 @@ def _require_hub(repository: str, names: tuple[str, ...], model: str) -> None:
 
 def _require_fitting_file(hp: Hyperparameters) -> None:
     """Raise UsageError if a file lacks tensors of the model. timm would silently leave those random."""
-    try:
-        with safe_open(hp.weights, framework="pt") as file:
-            names_in_file = set(file.keys())
-    except (OSError, SafetensorError) as error:
-        raise UsageError(f"cannot read the weights {hp.weights}: {_first_line(error)}", hint=WEIGHTS_HINT) from error
     head_names = _head_names(hp)
-    names = [name for name in _architecture(hp).tensor_names if not name.startswith(head_names)]
-    missing = [name for name in names if name not in names_in_file and not name.endswith("num_batches_tracked")]
-    if missing:
-        raise UsageError(
-            f"{hp.weights} does not fit {hp.model}: {len(missing)} of {len(names)} tensors are missing from it, "
-            f"the first is {missing[0]}",
-            hint="the file must contain this model's weights under timm's names",
-        )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    is_float = {name: found for name, found in _architecture(hp).is_float.items() if not name.startswith(head_names)}
+    weight_files.require_tensors(weight_files.path_of(hp.weights), hp.model, is_float)

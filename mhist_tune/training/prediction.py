@@ -1,6 +1,5 @@
 """The probabilities that a trained model predicts."""
 
-import dataclasses
 from collections.abc import Mapping
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from mhist_tune.arrays import FloatArray
 from mhist_tune.data.images import ImageSet
 from mhist_tune.definition.hyperparameters import Hyperparameters
+from mhist_tune.training import weight_files
 from mhist_tune.training.forward import evaluate, probabilities_of, ready, reproducible
 from mhist_tune.training.models import create_model
 
@@ -41,6 +41,6 @@ def trained_model(state_dict: Mapping[str, Tensor], hp: Hyperparameters, device:
     Raises:
         RuntimeError: the weights do not fit the model.
     """
-    model = create_model(dataclasses.replace(hp, weights="random"))
+    model = create_model(weight_files.without(hp))
     model.load_state_dict(state_dict)
     return ready(model, hp, device)

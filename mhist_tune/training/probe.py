@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mhist_tune.definition.hyperparameters import PROBED, Hyperparameters
-from mhist_tune.training import memory
+from mhist_tune.training import memory, weight_files
 from mhist_tune.training.forward import AUTOCAST, MEMORY_FORMATS, ready, reproducible
 from mhist_tune.training.freeze import set_training
 from mhist_tune.training.models import create_model
@@ -240,7 +240,7 @@ def product_s(matrix: Tensor) -> float:
 
 
 def _fastest_step_s(hp: Hyperparameters, n_images: int, device: torch.device, fastest_s: float) -> float:
-    hp = dataclasses.replace(hp, weights="random", micro_batch_size=n_images, effective_batch_size=n_images)
+    hp = dataclasses.replace(weight_files.without(hp), micro_batch_size=n_images, effective_batch_size=n_images)
     model = ready(create_model(hp), hp, device)
     set_training(model)
     stepper = Stepper(model, hp)

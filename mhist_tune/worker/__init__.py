@@ -16,4 +16,5 @@ Only `actions` and `cli` start workers. `deploy/` has files that start them with
 - `supervisor`: The worker processes of one machine: start, events, restart after a crash, stop.
 - `trial_checkpoints`: A trial's checkpoints: recorded place, waiting for space or the store, takeover, removal.
 - `trial_note`: A trial's note, numbers and picture of curves for optuna-dashboard.
+- `weight_lookup`: The weight files of a study on this machine, found by their content.
 """

@@ -135,6 +135,7 @@ class _Claimer:
                 stop=self._stop,
                 checkpoints=open_checkpoints(options.checkpoints, self._storage.root, options.checkpoints_gb),
                 stages=self._stages,
+                weights=options.weights,
             )
         return self._sessions[study.uuid]
 

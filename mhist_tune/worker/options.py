@@ -18,6 +18,7 @@ class WorkerOptions:
         wait: whether to wait for more slots when none is left.
         checkpoints: the place of the checkpoints, see `checkpoint_places.open_files`; None for the storage folder.
         checkpoints_gb: the space that they may take, in GB (1e9 bytes); None for no limit.
+        weights: weight files of this machine, see `weight_lookup.find`.
     """
 
     storage_url: str
@@ -27,3 +28,4 @@ class WorkerOptions:
     wait: bool = False
     checkpoints: str | None = None
     checkpoints_gb: float | None = None
+    weights: tuple[Path, ...] = ()

@@ -24,8 +24,9 @@ from mhist_tune.storage.leases import LeaseObserver, SlotKey
 from mhist_tune.storage.predictions import image_rows
 from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
-from mhist_tune.training import memory, models, probe
+from mhist_tune.training import memory, probe, weight_files
 from mhist_tune.training.checkpoints.store import CheckpointStore
+from mhist_tune.worker import weight_lookup
 from mhist_tune.worker.checkpoint_places import open_checkpoints
 
 
@@ -59,6 +60,7 @@ class Session:
         checkpoints: the store of training states.
         emit: receives events.
         micro_batch_size: the most images of a micro-batch that fit this worker's device; None for any number.
+        weight_files: where each weight file of the study is here, see `weight_lookup.find`.
         skipped: the slots that this worker skips.
         observer: watches the leases of other workers.
 
@@ -77,6 +79,7 @@ class Session:
     stop: StopRequest
     micro_batch_size: int | None = None
     stages: Sequence[Stage] = ()
+    weight_files: Mapping[str, str] = field(default_factory=dict)
     skipped: dict[SlotKey, SkippedSlot] = field(default_factory=dict)
     observer: LeaseObserver = field(default_factory=LeaseObserver)
     _subsets: dict[str, ImageSet] = field(default_factory=dict)
@@ -114,7 +117,7 @@ class Session:
 
     def hyperparameters(self, params: Mapping[str, Any]) -> Hyperparameters:
         """Return `studies.hyperparameters` with a micro-batch that fits the device, unless it is part of the method."""
-        hp = studies.hyperparameters(self.study, params)
+        hp = weight_files.renamed(studies.hyperparameters(self.study, params), self.weight_files)
         if self.micro_batch_size is None or hp.micro_batch_size <= self.micro_batch_size or memory.is_coupled(hp):
             return hp
         return replace(hp, micro_batch_size=self.micro_batch_size)
@@ -131,6 +134,7 @@ def open_session(
     stop: StopRequest,
     checkpoints: CheckpointStore | None = None,
     stages: Sequence[Stage] = (),
+    weights: Sequence[Path] = (),
 ) -> Session:
     """Check the data and the weight files against the study, measure its settings if none are stored, load the images.
 
@@ -144,6 +148,7 @@ def open_session(
         stop: the request to stop.
         checkpoints: the store of checkpoints; None for the one in the storage folder.
         stages: the stages from which the worker claims slots.
+        weights: weight files of this machine, see `weight_lookup.find`.
 
     Raises:
         DataError: the images or a weight file differ from those of the study.
@@ -154,12 +159,7 @@ def open_session(
             f"the images under {data_root} are not those that {study.name} was created with",
             hint="point --data to the same copy of the data set",
         )
-    for weights, sha256 in study.dataset.get("weight_files", {}).items():
-        if models.weights_identity(weights) != sha256:
-            raise DataError(
-                f"{weights} is not the weight file that {study.name} was created with",
-                hint=f"its sha256 must be {sha256}",
-            )
+    found_weights = weight_lookup.find(study, weights)
     hp = study.definition.hyperparameters(study.definition.default_params())
     torch_device = torch.device(device)
     study, micro_batch_size = _measured_settings(storage, study, hp, torch_device, emit)
@@ -177,6 +177,7 @@ def open_session(
         stop=stop,
         micro_batch_size=micro_batch_size,
         stages=stages,
+        weight_files=found_weights,
     )
 
 

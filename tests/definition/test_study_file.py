@@ -298,6 +298,34 @@ def test_an_override_holds_one_value_only() -> None:
         definitions.load("vit", overrides={"epochs": "3\nother = 4"})
 
 
+def test_weight_files_of_a_definition_lie_beside_it(tmp_path: Path) -> None:
+    """Everywhere in the file, so that it can be read from any working directory; absolute paths and words stay."""
+    path = tmp_path / "own.toml"
+    path.write_text(
+        """
+        [study]
+        name = "own"
+        n_trials = 2
+        [fixed]
+        model = "test_resnet"
+        model_options = { checkpoint_path = "c.safetensors" }
+        [[row]]
+        label = "a"
+        weights = "a.safetensors"
+        [[row]]
+        label = "b"
+        weights = "/b.safetensors"
+        [[row]]
+        label = "c"
+        weights = "random"
+        """
+    )
+    definition = definitions.load(path)
+    beside = str(tmp_path / "a.safetensors")
+    assert [row.params["weights"] for row in definition.rows] == [beside, "/b.safetensors", "random"]
+    assert definition.fixed["model_options"] == {"checkpoint_path": str(tmp_path / "c.safetensors")}
+
+
 def test_weights_file_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--weights FILE` is kept as an absolute path; the two tags stay as they are."""
     monkeypatch.chdir(tmp_path)

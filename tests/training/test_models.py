@@ -1,7 +1,5 @@
 """Tests of mhist_tune.training.models."""
 
-import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -230,27 +228,14 @@ def test_a_file_of_another_model_is_refused(build: Any, tmp_path: Path) -> None:
     assert caught.value.hint
 
 
-def test_a_file_of_another_width_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("build", [models.check, models.create_model])
+def test_a_file_of_another_width_is_refused(build: Any, tmp_path: Path) -> None:
     """The right names with wrong shapes are an error with the hint, too."""
     path = saved_weights(tmp_path, img_size=32, embed_dim=128)
 
-    with pytest.raises(UsageError, match="cannot load the weights") as caught:
-        models.create_model(hyperparameters(weights=str(path)))
+    with pytest.raises(UsageError, match=r"cannot load the weights .* size mismatch for") as caught:
+        build(hyperparameters(weights=str(path)))
     assert caught.value.hint
-
-
-def test_weights_identity(tmp_path: Path) -> None:
-    """The identity is the SHA-256 of the file; a word has none, and no file is a usage error."""
-    path = tmp_path / "w.safetensors"
-    path.write_bytes(b"weights")
-
-    assert models.weights_identity(str(path)) == hashlib.sha256(b"weights").hexdigest()
-    assert models.weights_identity("pretrained") is None
-    with pytest.raises(UsageError, match="cannot read the weights"):
-        models.weights_identity(str(tmp_path / "absent.safetensors"))
-    os.mkfifo(tmp_path / "pipe.safetensors")
-    with pytest.raises(UsageError, match="not a regular file"):
-        models.weights_identity(str(tmp_path / "pipe.safetensors"))
 
 
 @pytest.mark.parametrize("model", ["test_efficientnet", "test_resnet", "test_vit"])
