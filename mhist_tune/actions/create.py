@@ -138,8 +138,9 @@ def warm_start(storage: Storage, name: str) -> tuple[list[dict[str, Any]], dict[
 
 
 def _folds(definition: StudyDefinition, train: Annotations) -> dict[str, Int64Array]:
-    """Return the folds of `[confirm]` and the validation part of their inner splits, as indices by name.
+    """Return the folds of `[confirm]` and, with `at = "best"`, the validation part of their inner splits.
 
+    They are indices by the name of the image set.
     Their seeds differ from that of the validation split: the images that chose a finalist do not score it.
     """
     if not definition.confirm:
@@ -148,6 +149,9 @@ def _folds(definition: StudyDefinition, train: Annotations) -> dict[str, Int64Ar
     indices: dict[str, Int64Array] = {}
     folds = split_folds(train.votes, train.labels, train.groups, n_folds=n_folds, seed=derive_seed(seed, "folds"))
     for fold, in_fold in enumerate(folds):
+        indices[fold_set(fold)] = in_fold
+        if definition.at == "last":
+            continue
         outside = np.setdiff1d(np.arange(len(train.names)), in_fold)
         _, inner = split_train(
             train.votes[outside],
@@ -156,14 +160,15 @@ def _folds(definition: StudyDefinition, train: Annotations) -> dict[str, Int64Ar
             val_fraction=definition.val_fraction,
             seed=derive_seed(seed, "inner", fold),
         )
-        indices |= {fold_set(fold): in_fold, inner_set(fold): outside[inner]}
+        indices[inner_set(fold)] = outside[inner]
     return indices
 
 
 def _trained_on(parts: Mapping[str, Int64Array], definition: StudyDefinition, n_images: int) -> list[Int64Array]:
-    """Return the training images, as indices, of the search and of each inner split. No training has fewer."""
+    """Return the training images, as indices, of the search and of each fold's smallest training."""
     n_folds = definition.confirm["n_folds"] if definition.confirm else 0
-    left_out = [np.concatenate([parts[fold_set(fold)], parts[inner_set(fold)]]) for fold in range(n_folds)]
+    sets = [[fold_set(fold), inner_set(fold)] for fold in range(n_folds)]
+    left_out = [np.concatenate([parts[name] for name in names if name in parts]) for names in sets]
     return [parts["train"], *(np.setdiff1d(np.arange(n_images), indices) for indices in left_out)]
 
 

@@ -124,7 +124,13 @@ def of_training(
         losses.append(result.metrics["train_loss"])
         fields = {"stage": slot.stage, "slot": slot.slot, "trial": slot.payload.trial}
         session.emit(
-            "epoch", study=study.name, **fields, epoch=result.epoch, epochs=slot.payload.stop_epoch, **result.metrics
+            "epoch",
+            study=study.name,
+            **fields,
+            epoch=result.epoch,
+            epochs=slot.payload.stop_epoch,
+            score=study.definition.score,
+            **result.metrics,
         )
 
     probabilities = retrain.rerun(session, slot.payload, add_epoch)

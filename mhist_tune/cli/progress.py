@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from mhist_tune.definition.scores import SCORE_NAMES
 from mhist_tune.events import Emit, format_event
 
 
@@ -55,7 +56,8 @@ def _write_line(event: str, /, **fields: Any) -> None:
 
 
 def _epoch_note(fields: Mapping[str, Any]) -> str:
-    score = f"val F1 {fields['val_f1']:.3f}" if "val_f1" in fields else f"loss {fields['train_loss']:.3f}"
+    value = fields.get(f"val_{fields['score']}")
+    score = f"loss {fields['train_loss']:.3f}" if value is None else f"val {SCORE_NAMES[fields['score']]} {value:.3f}"
     return f"epoch {fields['epoch']}/{fields['epochs']}  {score}  {fields['images_per_s']:.0f} images/s"
 
 

@@ -168,6 +168,7 @@ def studies_command(as_json: bool, storage_url: str) -> None:
       mhist-tune studies
     """
     from mhist_tune.definition import study_file
+    from mhist_tune.definition.scores import SCORE_NAMES
     from mhist_tune.storage.database import open_storage
 
     try:
@@ -180,7 +181,8 @@ def studies_command(as_json: bool, storage_url: str) -> None:
         click.echo(json.dumps({"studies": rows, "definitions": packaged}, indent=2))
         return
     for row in rows:
-        best = "" if row["best_value"] is None else f"  best val F1 {row['best_value']:.3f}"
+        score = SCORE_NAMES[row["score"]]
+        best = "" if row["best_value"] is None else f"  best val {score} {row['best_value']:.3f}"
         click.echo(f"{row['name']}  {row['state']}  {row['done']}/{row['slots']} trials{best}")
     if not rows:
         click.echo(nothing)
@@ -203,6 +205,7 @@ def _study_rows(storage: "Storage") -> list[dict[str, Any]]:
                 "state": study.state,
                 "slots": sum(search.values()),
                 "done": search.get(SlotState.DONE, 0),
+                "score": study.definition.score,
                 "best_value": summary.best.value if summary.best else None,
             }
         )
@@ -221,7 +224,7 @@ def _study_rows(storage: "Storage") -> list[dict[str, Any]]:
 @json_option
 @storage_option
 def best_trial_command(name: str, folder: Path | None, as_json: bool, storage_url: str) -> None:
-    """Show the trial with the best validation F1 and its hyperparameters.
+    """Show the trial with the best validation score and its hyperparameters.
 
     With --export, write the retrained model that the report is about: weights, preprocessing, threshold, model card.
 

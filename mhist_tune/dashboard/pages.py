@@ -50,6 +50,7 @@ def study(board: Board, name: str, query: Mapping[str, str]) -> dict[str, Any]:
     return {
         "study": view.study(snapshot),
         "stock_url": f"/dashboard/studies/{snapshot.optuna_id}",
+        "score": snapshot.study.definition.score_name,
         "best": ", ".join(f"{key} = {shortest(value)}" for key, value in best.params.items()) if best else "",
         "workers": view.workers(snapshot),
         "legend_lines": [(label, style) for label, _, style in reversed(curves)],
@@ -58,7 +59,7 @@ def study(board: Board, name: str, query: Mapping[str, str]) -> dict[str, Any]:
         "columns": [
             ("trial", url(sort="number", page=0), ""),
             ("state", "", "left"),
-            ("best F1", url(sort="value", page=0), ""),
+            (_column(snapshot), url(sort="value", page=0), ""),
             ("at epoch", "", ""),
             ("epochs", "", ""),
             *((param.replace("_", " "), "", "") for param in view.params_of(snapshot)),
@@ -74,6 +75,15 @@ def study(board: Board, name: str, query: Mapping[str, str]) -> dict[str, Any]:
         "space": _space(snapshot),
         "events": [_sentence(event) for event in snapshot.changes],
     }
+
+
+def _column(snapshot: Snapshot) -> str:
+    definition = snapshot.study.definition
+    return f"best {definition.score_name}" if definition.at == "best" else definition.score_name
+
+
+def _capitalized(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def trial(board: Board, name: str, number: int) -> dict[str, Any]:
@@ -101,7 +111,7 @@ def trial(board: Board, name: str, number: int) -> dict[str, Any]:
         "study": name,
         "trial": row,
         "facts_of_trial": [
-            ("Best validation F1", row.value, f"epoch {row.best_epoch}" if has_best else ""),
+            (_capitalized(view.value_name(snapshot)), row.value, f"epoch {row.best_epoch}" if has_best else ""),
             ("Epochs", row.epochs, ""),
             ("Training", f"{elapsed_s:,.0f}", "s"),
             ("Attempts", str(slot.n_claims), ""),

@@ -20,6 +20,7 @@ from mhist_tune.words import rough_duration, score, shortest
 PANELS = (
     ("Training loss", "train_loss", False),
     ("Validation loss", "val_loss", False),
+    ("Validation mean F1", "val_mean_f1", False),
     ("Validation F1", "val_f1", False),
     ("Validation AUROC", "val_auroc", False),
     ("Learning rate", "learning_rate", True),
@@ -77,7 +78,12 @@ def study(snapshot: Snapshot) -> dict[str, Any]:
     left = "–" if summary.time_left_s is None else rough_duration(summary.time_left_s)
     openings = summary.test_openings
     confirm = best.confirm if best else None
-    confirmed = [("Confirmed F1", score(confirm.finalists[0].f1), "out of fold")] if confirm else []
+    definition = snapshot.study.definition
+    confirmed = (
+        [(f"Confirmed {definition.score_name}", score(confirm.finalists[0].of(confirm.score)), "out of fold")]
+        if confirm
+        else []
+    )
     return {
         "name": snapshot.study.name,
         "state": summary.state,
@@ -86,7 +92,11 @@ def study(snapshot: Snapshot) -> dict[str, Any]:
         "activity": _ago(snapshot),
         "openings": "" if not openings else "once" if openings == 1 else f"{openings} times",
         "facts": [
-            ("Best validation F1", score(best.value if best else None), f"trial {best.number}" if best else ""),
+            (
+                f"Best validation {definition.score_name}",
+                score(best.value if best else None),
+                f"trial {best.number}" if best else "",
+            ),
             *confirmed,
             ("Trials", f"{ended:,}", f"of {len(slots):,}"),
             ("Pruned", f"{counts['pruned'] / ended:.0%}" if ended else "–", ""),
@@ -199,14 +209,21 @@ def panels(curves: Curves, n_epochs: int) -> list[tuple[str, str]]:
 
 
 def history(snapshot: Snapshot) -> tuple[str, str]:
-    """Return title and chart of the best validation F1 of each trial."""
+    """Return title and chart of the value of each trial."""
     points: dict[str, list[tuple[int, float]]] = {"complete": [], "pruned": []}
     for slot in snapshot.slots[-N_DRAWN:]:
         state, value = state_of(slot), _value(slot)
         if state in points and slot.trial_number is not None and math.isfinite(value):
             points[state].append((slot.trial_number, value))
-    title = "Search: best validation F1 by trial, pruned trials grey"
+    title = f"Search: {value_name(snapshot)} by trial, pruned trials grey"
     return title, svg.history(title, points["complete"], points["pruned"])
+
+
+def value_name(snapshot: Snapshot) -> str:
+    """Return what the value of a trial is, such as "best validation F1"."""
+    definition = snapshot.study.definition
+    best = "best " if definition.at == "best" else ""
+    return f"{best}validation {definition.score_name}"
 
 
 def _value(slot: SearchSlot) -> float:

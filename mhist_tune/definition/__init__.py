@@ -3,6 +3,7 @@
 - `advice`: Advice on settings that have no effect.
 - `hyperparameters`: All hyperparameters, each with its type, default, legal values and description.
 - `schema`: The tables of a study file, their keys and ranges, and the checks that find every problem.
+- `scores`: The scores that a study can search by.
 - `space`: The dimensions of a search space, and Optuna's distributions for them.
 - `study_file`: `StudyDefinition`: reading, completing, hashing and writing a study file.
 - `table_rows`: The `[[row]]` entries: a table of chosen configurations instead of a search.

@@ -120,12 +120,16 @@ class Hyperparameters:
         40, "Length of the learning rate schedule in epochs; also the most epochs that a run trains.", low=1
     )
     patience: int = _declare(
-        10, "A run stops after this many epochs in a row in which the monitored metric did not improve.", low=1
+        10,
+        "A run stops after this many epochs in a row in which the monitored metric did not improve. "
+        'No effect in a study with at = "last".',
+        low=1,
     )
-    monitor: Literal["f1", "auroc", "loss"] = _declare(
-        "f1",
-        "Validation metric that decides the best epoch and early stopping. "
-        "A trial's value is the F1 of the best epoch in any case.",
+    monitor: Literal["score", "mean_f1", "f1", "auroc", "loss"] = _declare(
+        "score",
+        'Validation metric that decides the best epoch and early stopping; "score" is the study\'s score. '
+        "A trial's value is the study's score at the best epoch in any case. "
+        'No effect in a study with at = "last".',
     )
     freeze: str = _declare(
         "none",

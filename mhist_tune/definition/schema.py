@@ -6,11 +6,12 @@ This module only checks. `study_file` builds a `StudyDefinition` from the checke
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from mhist_tune.definition import space as spaces
 from mhist_tune.definition import table_rows
 from mhist_tune.definition.hyperparameters import FIELDS, check
+from mhist_tune.definition.scores import SCORE_NAMES, At
 from mhist_tune.definition.space import Dimension
 from mhist_tune.definition.table_rows import PER_STUDY, TableRow
 from mhist_tune.definition.value_checks import problem_of
@@ -27,25 +28,32 @@ class _Option:
     """One key of `[study]`, `[confirm]`, a sampler or a pruner.
 
     Attributes:
-        kind: bool, int or float.
+        kind: bool, int, float or str.
         default: None if the key must be given.
         low, high: inclusive bounds; None if there is no bound.
+        choices: the legal values; None if the other attributes decide.
     """
 
     kind: type
     default: Any
     low: float | None = None
     high: float | None = None
+    choices: tuple[str, ...] | None = None
 
     def problem(self, value: Any) -> str | None:
         """Return what is wrong with `value`; None if it is legal."""
-        return problem_of(self.kind, value, self.low, self.high)
+        problem = problem_of(self.kind, value, self.low, self.high)
+        if problem is None and self.choices is not None and value not in self.choices:
+            return f'must be one of {", ".join(self.choices)}, got "{value}"'
+        return problem
 
 
 STUDY_OPTIONS = {
     "n_trials": _Option(int, None, low=1, high=100_000),
     "split_seed": _Option(int, 0, low=0),
     "val_fraction": _Option(float, 0.2, low=0.05, high=0.5),
+    "score": _Option(str, "f1", choices=tuple(SCORE_NAMES)),
+    "at": _Option(str, "best", choices=get_args(At)),
     "smoothing": _Option(int, 1, low=1, high=100),
     "lease_s": _Option(float, 60.0, low=0.1, high=3600),
 }

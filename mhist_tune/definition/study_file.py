@@ -22,6 +22,7 @@ import tomli_w
 from mhist_tune.definition import schema, table_rows
 from mhist_tune.definition import space as spaces
 from mhist_tune.definition.hyperparameters import FIELDS, Hyperparameters
+from mhist_tune.definition.scores import SCORE_NAMES, At, Score
 from mhist_tune.definition.space import Dimension
 from mhist_tune.definition.table_rows import TableRow
 from mhist_tune.errors import DefinitionError, UsageError, did_you_mean
@@ -40,8 +41,11 @@ class StudyDefinition:
             pruner.
         split_seed: seed of the validation split.
         val_fraction: share of the train partition that is used for validation, 0.05 to 0.5.
-        smoothing: a trial's value is the mean F1 of this many epochs, the best epoch being the last; 1 for the F1 of
-            the best epoch.
+        score: the validation metric that trials are pruned, ranked and chosen by.
+        at: the epoch that a trial's value is taken from. With "last", every training runs all its epochs, without early
+            stopping. With "best", it is the epoch with the best `monitor`.
+        smoothing: a trial's value is the mean score of this many epochs, of which the epoch `at` is the last; 1 for
+            the score of that epoch alone.
         lease_s: seconds without a renewal after which another worker may take a slot.
         fixed: hyperparameters with one value for all trials, JSON-safe.
         space: the searched hyperparameters.
@@ -60,6 +64,8 @@ class StudyDefinition:
     pruner: Mapping[str, Any]
     split_seed: int
     val_fraction: float
+    score: Score
+    at: At
     smoothing: int
     lease_s: float
     fixed: Mapping[str, Any]
@@ -77,6 +83,11 @@ class StudyDefinition:
             ValueError: `fixed` and `params` together are not legal hyperparameters.
         """
         return Hyperparameters.from_dict({**self.fixed, **params})
+
+    @property
+    def score_name(self) -> str:
+        """What the score is called in texts, such as "mean F1"."""
+        return SCORE_NAMES[self.score]
 
     def default_params(self) -> dict[str, Any]:
         """Return the params of the study's default: the first row or start entry, else the package's defaults."""

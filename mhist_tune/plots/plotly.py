@@ -96,13 +96,13 @@ def votes(rates: Sequence[VoteRate]) -> Figure:
     )
 
 
-def by_choice(name: str, values: Mapping[str, Sequence[float]]) -> Figure:
-    """Return one box of validation scores for each choice of a hyperparameter."""
+def by_choice(name: str, values: Mapping[str, Sequence[float]], score: str) -> Figure:
+    """Return one box of the trials' values for each choice of a hyperparameter; `score` is the name of the score."""
     boxes = [
         {"type": "box", "name": choice, "y": _round(scores), "boxpoints": "all", "line": {"color": BLUE}}
         for choice, scores in values.items()
     ]
-    return _figure(f"Search: best validation F1 by {name}", boxes, y="validation F1", showlegend=False)
+    return _figure(f"Search: validation {score} by {name}", boxes, y=f"validation {score}", showlegend=False)
 
 
 def _figure(title: str, data: list[dict[str, Any]], *, y: str, x: str = "", showlegend: bool = True) -> Figure:

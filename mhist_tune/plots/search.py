@@ -40,14 +40,17 @@ def learning_curves(chosen: Mapping[str, Curve], retrained: Sequence[Curve]) -> 
     return figure
 
 
-def history(numbers: Sequence[int], values: Sequence[float], states: Sequence[str], chosen: int | None) -> Figure:
-    """Draw the best validation F1 of each trial, and the best of the complete trials so far.
+def history(
+    numbers: Sequence[int], values: Sequence[float], states: Sequence[str], chosen: int | None, *, ylabel: str
+) -> Figure:
+    """Draw the value of each trial, and the best of the complete trials so far.
 
     Args:
         numbers: the numbers of the trials, ascending.
-        values: the best validation F1 of each trial.
+        values: the value of each trial.
         states: COMPLETE or PRUNED for each trial.
         chosen: the number of the retrained trial; None if there is none.
+        ylabel: what the values are.
     """
     figure, (axes,) = new_figure(width=6.0, height=4.0)
     for state, colour, marker in (("COMPLETE", BLUE, "o"), ("PRUNED", GREY, "x")):
@@ -61,18 +64,19 @@ def history(numbers: Sequence[int], values: Sequence[float], states: Sequence[st
         value = values[numbers.index(chosen)]
         axes.plot([chosen], [value], marker="o", markersize=12, markerfacecolor="none", color=INK, linestyle="")
         axes.annotate("retrained", (chosen, value), xytext=(0, 10), textcoords="offset points", ha="center")
-    axes.set(xlabel="trial", ylabel="best validation F1")
+    axes.set(xlabel="trial", ylabel=ylabel)
     axes.margins(y=0.15)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="best", frameon=False, fontsize=10)
     return figure
 
 
-def importance(shares: Mapping[str, tuple[float, float, float]]) -> Figure:
+def importance(shares: Mapping[str, tuple[float, float, float]], score: str) -> Figure:
     """Draw each hyperparameter's share of the explained variance with its interval, the largest on top.
 
     Args:
         shares: (share, lower end, upper end) of each hyperparameter, each 0..1, the largest share first.
+        score: what the score of the study is called.
     """
     figure, (axes,) = new_figure(width=6.0, height=1.2 + 0.45 * len(shares))
     names = list(shares)[::-1]
@@ -80,7 +84,7 @@ def importance(shares: Mapping[str, tuple[float, float, float]]) -> Figure:
     axes.barh(names, values[:, 0], color=BLUE)
     spread = np.clip(np.stack([values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]]), 0, None)
     axes.errorbar(values[:, 0], range(len(names)), xerr=spread, fmt="none", ecolor=INK, elinewidth=1, capsize=3)
-    axes.set(xlabel="share of the explained variance of validation F1", xlim=(0, 1))
+    axes.set(xlabel=f"share of the explained variance of validation {score}", xlim=(0, 1))
     return figure
 
 

@@ -62,6 +62,8 @@ def of_evidence(storage: Storage, results: Evidence, searched: Sequence[Trial]) 
     report = Report(
         study=study.name,
         model=study.definition.hyperparameters(payload.params).model,
+        score=study.definition.score,
+        at=study.definition.at,
         definition_sha256=study.definition.sha256,
         weight_files=weight_files,
         dataset_fingerprint=study.dataset["fingerprint"],

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mhist_tune.definition.scores import At, Score
 from mhist_tune.report.confirmation import Confirmed
 from mhist_tune.report.gain import Gain
 from mhist_tune.report.references import Reference
@@ -33,7 +34,7 @@ class SearchedTrial:
     """One trial of the search.
 
     Attributes:
-        value: the best validation F1; None where none was measured.
+        value: its objective, of the study's score; None where none was measured.
         decision: the pruner's last one on it.
     """
 
@@ -103,6 +104,7 @@ class Report:
     """The report of a study: the newest opening of the test partition that has a finished seed.
 
     Attributes:
+        score: the validation metric that the study searched by, and `at` the epoch that it was taken from.
         weight_files: SHA-256 by name.
         dataset_fingerprint: of the train partition; each opening has that of the test partition.
         stop_epoch: of the retraining.
@@ -129,6 +131,8 @@ class Report:
 
     study: str
     model: str
+    score: Score
+    at: At
     definition_sha256: str
     weight_files: dict[str, str]
     dataset_fingerprint: str

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from mhist_tune.definition.scores import SCORE_NAMES
 from mhist_tune.plots import canvas, model_comparison, predictions, search
 from mhist_tune.report.document import Comparison, Report
 from mhist_tune.report.evidence import Evidence
@@ -134,7 +135,13 @@ def _history(inputs: Sources) -> Figure:
         [value for _, value in scored],
         [trial.state for trial, _ in scored],
         inputs.report.trial.number,
+        ylabel=_value_name(inputs),
     )
+
+
+def _value_name(inputs: Sources) -> str:
+    best = "best " if inputs.report.at == "best" else ""
+    return f"{best}validation {SCORE_NAMES[inputs.report.score]}"
 
 
 _FIGURES = (
@@ -176,7 +183,7 @@ _FIGURES = (
     _Entry(
         "history",
         "Search history",
-        "Best validation F1 of each trial. The highest of many noisy scores is optimistic.",
+        "The value of each trial. The highest of many noisy scores is optimistic.",
         _history,
         needs=lambda inputs: any(trial.value is not None for trial in inputs.report.search.history),
     ),
@@ -185,7 +192,7 @@ _FIGURES = (
         "Hyperparameter importance",
         "All {report.search.importance.n_trials} trials compared after {report.search.importance.epoch} epochs; "
         "90% intervals.",
-        lambda inputs: search.importance(inputs.report.search.importance.shares),
+        lambda inputs: search.importance(inputs.report.search.importance.shares, SCORE_NAMES[inputs.report.score]),
         needs=lambda inputs: bool(inputs.report.search.importance.shares),
     ),
 )

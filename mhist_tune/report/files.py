@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mhist_tune.arrays import FloatArray
 from mhist_tune.definition import study_file
+from mhist_tune.definition.scores import SCORE_NAMES
 from mhist_tune.errors import StorageError
 from mhist_tune.mhist import THRESHOLD
 from mhist_tune.plots import plotly
@@ -83,7 +84,7 @@ def _show_in_optuna(storage: Storage, sources: figures.Sources, searched: Sequen
         if trial.state is EndState.COMPLETE and "sampling" in trial.params and value is not None:
             by_sampling.setdefault(str(trial.params["sampling"]), []).append(value)
     if len(by_sampling) > 1:
-        figures_by_id["sampling"] = plotly.by_choice("sampling", by_sampling)
+        figures_by_id["sampling"] = plotly.by_choice("sampling", by_sampling, SCORE_NAMES[report.score])
     optuna_note.write_report(
         storage, sources.evidence.study, report_text.to_note(report), figures_by_id, folder / "predictions.csv"
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mhist_tune.definition.scores import SCORE_NAMES
 from mhist_tune.mhist import N_ANNOTATORS, THRESHOLD
 from mhist_tune.report import confirmation
 from mhist_tune.report.confirmation import Confirmed
@@ -174,11 +175,13 @@ def gain_rows(report: Report) -> Rows:
 
 def confirm_rows(confirmed: Confirmed) -> Rows:
     """Return the finalists with their results in the search and out of fold."""
-    head = ["trial", "F1 in the search", "F1 out of fold", "95% interval", "AUROC", "epochs", "chosen in resamples"]
-    rows = [head]
+    score, others = SCORE_NAMES[confirmed.score], confirmation.beside(confirmed.score)
+    head = ["trial", f"{score} in the search", f"{score} out of fold", "95% interval"]
+    rows = [[*head, *(SCORE_NAMES[other] for other in others), "epochs", "chosen in resamples"]]
     for trial in confirmed.finalists:
         name = f"{trial.trial}" + (", the default" if trial.is_default else "")
-        scores = [number(trial.search_value), number(trial.f1), interval(trial.ci95), number(trial.auroc)]
+        scores = [number(trial.search_value), number(trial.of(confirmed.score)), interval(trial.ci95)]
+        scores += [number(trial.of(other)) for other in others]
         rows.append([name, *scores, str(trial.stop_epoch), f"{trial.selected:.0%}"])
     return rows
 
@@ -216,7 +219,7 @@ def search_lines(report: Report) -> list[str]:
     lines = [f"Trials: {states}."]
     if search.importance.missing:
         lines.append(f"Hyperparameter importance: {search.importance.missing}.")
-    lines += _audit_lines(search.audit)
+    lines += _audit_lines(search.audit, SCORE_NAMES[report.score])
     if report.confirm:
         lines += [f"{line[0].upper()}{line[1:]}." for line in confirmation.sentences(report.confirm)]
         lines.append(
@@ -227,14 +230,14 @@ def search_lines(report: Report) -> list[str]:
     return lines
 
 
-def _audit_lines(audit: Audit) -> list[str]:
+def _audit_lines(audit: Audit, score: str) -> list[str]:
     if audit.missing:
         return [f"Audit of the pruner: {audit.missing}."]
     assert audit.saved_s is not None
     assert audit.spent_s is not None
     assert audit.rank_correlation is not None
     best = (
-        f"the best of them is {audit.lost_f1:.3f} above the best of all others in validation F1"
+        f"the best of them is {audit.lost_f1:.3f} above the best of all others in validation {score}"
         if audit.lost_f1
         else "none of them is better than the best of all others"
     )

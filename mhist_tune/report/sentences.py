@@ -1,8 +1,10 @@
 """The sentences of a report: its result, its caveats, and a methods paragraph for a paper."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from mhist_tune.definition.hyperparameters import Hyperparameters
+from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.mhist import N_TEST_IMAGES, N_TEST_SSA
 from mhist_tune.report import gain
 from mhist_tune.report.document import Report
@@ -14,6 +16,11 @@ _SAMPLERS = {
     "random": "random search",
     "qmc": "quasi-Monte Carlo search",
     "gp": "a Gaussian process",
+}
+_SCORES: Mapping[str, str] = {
+    "mean_f1": "F1 averaged over the thresholds 0.1, 0.2 to 0.9",
+    "f1": "F1",
+    "auroc": "AUROC",
 }
 _PRUNERS = {
     "none": "no pruning",
@@ -153,8 +160,21 @@ def _searched(report: Report, study: Study, hp: Hyperparameters) -> str:
         f"Hyperparameters were searched with {_SAMPLERS[definition.sampler['name']]} and "
         f"{_PRUNERS[definition.pruner['name']]} (Optuna {report.versions['optuna']}) in "
         f"{counted(sum(states.values()), 'trial')} ({states['COMPLETE']} complete, {states['PRUNED']} pruned, "
-        f"{states['FAIL']} failed) of at most {counted(hp.epochs, 'epoch')}, stopped early after {hp.patience} epochs "
-        f"without a better validation F1" + (f", over {space}." if space else ".")
+        f"{states['FAIL']} failed) of at most {counted(hp.epochs, 'epoch')}{_valued(definition, hp)}"
+        + (f", over {space}." if space else ".")
+    )
+
+
+def _valued(definition: StudyDefinition, hp: Hyperparameters) -> str:
+    """Return by what trials were compared, and when they stopped early."""
+    score = f"validation {_SCORES[definition.score]}"
+    if definition.at == "last":
+        return f" without early stopping, compared by their {score} in the last epoch"
+    if hp.monitor in ("score", definition.score):
+        return f", stopped early after {hp.patience} epochs without a better {score}"
+    monitored = "loss" if hp.monitor == "loss" else _SCORES[hp.monitor]
+    return (
+        f", stopped early after {hp.patience} epochs without a better validation {monitored}, compared by their {score}"
     )
 
 
@@ -166,16 +186,20 @@ def _confirmed(report: Report) -> str:
     text = (
         f"The best configurations of the search{default}, {len(confirm.finalists)} in all, were trained again and "
         f"predicted all {counted(confirm.n_images, 'train image')} out of fold. The {confirm.n_folds} folds, "
-        "stratified on the votes, were the same for all, and each number of epochs was fixed beforehand as the median "
-        "of the best ones on inner splits."
+        "stratified on the votes, were the same for all, and "
+        + (
+            "each configuration was trained for all its epochs."
+            if report.at == "last"
+            else "each number of epochs was fixed beforehand as the median of the best ones on inner splits."
+        )
     )
-    best = confirm.search_best
+    best, score = confirm.search_best, _SCORES[report.score]
     if best.optimism is not None:
         text += (
-            f" The validation F1 of the search's best, trial {best.trial}, fell from {number(best.search_value)} "
+            f" The validation {score} of the search's best, trial {best.trial}, fell from {number(best.search_value)} "
             f"to {number(best.confirmed_value)}."
             if best.optimism > 0
-            else f" The F1 of the search's best, trial {best.trial}, did not fall."
+            else f" The {score} of the search's best, trial {best.trial}, did not fall."
         )
     return text
 
@@ -183,13 +207,15 @@ def _confirmed(report: Report) -> str:
 def _chosen_by(report: Report) -> str:
     confirm = report.confirm
     if not confirm:
-        return "on validation F1"
-    return "for its F1 out of fold" if confirm.chosen == report.trial.number else "by hand"
+        return f"on validation {_SCORES[report.score]}"
+    return f"for its {_SCORES[report.score]} out of fold" if confirm.chosen == report.trial.number else "by hand"
 
 
 def _compared(study: Study) -> str:
     definition = study.definition
+    best = "best " if definition.at == "best" else ""
     return (
         f"{counted(len(definition.rows), 'configuration')}, chosen beforehand, were each trained with "
-        f"{counted(definition.n_seeds, 'random seed')} and compared by the mean of their best validation F1."
+        f"{counted(definition.n_seeds, 'random seed')} and compared by the mean of their {best}"
+        f"validation {_SCORES[definition.score]}."
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mhist_tune import words
+from mhist_tune.definition.scores import SCORE_NAMES, Score
 from mhist_tune.search import selection
 from mhist_tune.storage import ledger
 from mhist_tune.storage.database import Storage
@@ -33,12 +34,14 @@ class BestTrial:
     """The trial to go on with: the search's best until its finalists are confirmed, and then the best confirmed one.
 
     Attributes:
+        score: the score that `value` is of.
         value: its objective in the search; None where a confirmed default did not complete there.
         confirm: None before the finalists are confirmed.
     """
 
     number: int | None
     slot: int
+    score: Score
     value: float | None
     standard_error: float | None
     best_epoch: int | None
@@ -181,6 +184,7 @@ def best(storage: Storage, study: Study, slots: StudySlots | None = None) -> Bes
     common: dict[str, Any] = {
         "number": slot.trial_number,
         "slot": slot.slot,
+        "score": study.definition.score,
         "value": outcome.value if row is None else row.mean,
         "standard_error": outcome.standard_error,
         "best_epoch": outcome.best_epoch,
@@ -252,13 +256,14 @@ def best_text(best: BestTrial) -> str:
     """Return the best trial in one line."""
     if isinstance(best, BestOfTable):
         row = f'"{best.label}" (trial {best.number})'
-        return f"{row}, mean val F1 {words.number(best.value)} of {best.n_seeds} seeds"
+        return f"{row}, val {SCORE_NAMES[best.score]} {words.number(best.value)}, the mean of {best.n_seeds} seeds"
     if best.confirm is not None:
         from mhist_tune.report import confirmation  # with NumPy
 
         return "; ".join(confirmation.sentences(best.confirm))
     error = "" if best.standard_error is None else f" ± {best.standard_error:.3f}"
-    text = f"trial {best.number}, val F1 {words.number(best.value)}{error} at epoch {best.best_epoch}"
+    value = f"val {SCORE_NAMES[best.score]} {words.number(best.value)}"
+    text = f"trial {best.number}, {value}{error} at epoch {best.best_epoch}"
     if isinstance(best, BestOfSearch) and best.n_ties:
         text += f"; {best.n_ties} more within this standard error"
     return text

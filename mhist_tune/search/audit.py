@@ -26,8 +26,8 @@ class Audit:
         saved_s: device seconds that pruning saved: each pruned trial extended to the mean length of a complete trial,
             at its own speed.
         spent_s: device seconds that the audit took.
-        lost_f1: validation F1 of the best trial that would have been pruned, minus that of the best other trial; 0 if
-            it is negative.
+        lost_f1: value of the best trial that would have been pruned, minus that of the best other trial; 0 if it is
+            negative. Its name is older than the choice of a score.
         rank_correlation: Spearman's, by epoch, between the audited trials' values up to that epoch and their final
             values; None where all values are equal.
         missing: the reason why there is no result; the numbers above are then None.

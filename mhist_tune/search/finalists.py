@@ -1,7 +1,7 @@
 """The finalists of a search and the final choice among them.
 
 The finalists are the best trials and the default. The best value of a search is too high, because it is the maximum of
-many noisy values, each at its own best epoch. So each finalist is trained again on folds, for a fixed number of epochs.
+many noisy values. So each finalist is trained again on folds, for a fixed number of epochs.
 Each image of the train partition is predicted once, by a model that was not trained on it. All finalists share folds
 and seeds.
 """
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mhist_tune.arrays import FloatArray
+from mhist_tune.definition.scores import Score
 from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.search import selection
 from mhist_tune.statistics import out_of_fold
@@ -51,9 +52,9 @@ class Finalist:
 
     Attributes:
         candidate: its configuration and search trial.
-        stop_epoch: the fixed number of epochs: the median of the best epochs on the inner splits.
+        stop_epoch: the fixed number of epochs, see `stop_epoch`.
         probabilities: of SSA, out of fold, [n] in the order of `Confirmation.labels`.
-        scores: F1 and other metrics of `probabilities`.
+        scores: each score of `probabilities`.
     """
 
     candidate: Candidate
@@ -67,7 +68,8 @@ class Confirmation:
     """The results of the confirm stage of a study so far.
 
     Attributes:
-        finalists: the confirmed candidates, the highest F1 first.
+        score: the study's score, by which the finalists are ranked.
+        finalists: the confirmed candidates, the highest score first.
         search_best: the candidate with the highest value in the search.
         n_open: number of candidates with unfinished trainings, plus one while the search is unfinished.
         n_failed: number of candidates that are not confirmed because a training failed.
@@ -76,6 +78,7 @@ class Confirmation:
         groups: the patient or slide of each image, [n]; None if they are not known.
     """
 
+    score: Score
     finalists: tuple[Finalist, ...]
     search_best: Candidate
     n_open: int
@@ -86,7 +89,7 @@ class Confirmation:
 
     @property
     def chosen(self) -> Finalist | None:
-        """The finalist with the highest confirmed F1; None while anything is open."""
+        """The finalist with the highest confirmed score; None while anything is open."""
         return self.finalists[0] if self.finalists and not self.n_open else None
 
     @property
@@ -143,12 +146,20 @@ def final_choice(study: Study, searched: Sequence[SearchSlot], confirmation: Con
     return selection.best(study, searched)
 
 
-def stop_epoch(inner: Sequence[ConfirmSlot]) -> int | None:
-    """Return the median (of two, the lower) of the best epochs on a candidate's inner splits.
+def stop_epoch(study: Study, candidate: Candidate, trainings: Sequence[ConfirmSlot]) -> int | None:
+    """Return the number of epochs that a candidate is trained for on the folds; None if it is not known yet.
 
-    Returns:
-        The epoch, 1-based; None unless all inner slots are complete.
+    In a study with `at = "last"` it is the length of the schedule. Otherwise it is the median (of two, the lower) of
+    the best epochs on the inner splits, once all of these are complete.
+
+    Args:
+        study: the study.
+        candidate: the candidate.
+        trainings: the confirm slots of the candidate.
     """
+    if study.definition.at == "last":
+        return study.definition.hyperparameters(candidate.params).epochs
+    inner = [slot for slot in trainings if slot.payload.fit == INNER]
     if not inner or not all(selection.is_complete(slot) for slot in inner):
         return None
     return int(numbers.median_low([selection.best_epoch_of(slot) for slot in inner]))
@@ -195,29 +206,36 @@ def of_slots(
     finalists, n_open, n_failed = [], int(is_searching), 0
     for candidate in by_trial.values():
         trainings = [slot for slot in slots if slot.payload.trial == candidate.trial]
-        inner = [slot for slot in trainings if slot.payload.fit == INNER]
         outer = sorted((slot for slot in trainings if slot.payload.fit == OUTER), key=lambda slot: slot.payload.fold)
-        n_epochs = stop_epoch(inner)
         if outer and all(slot.state == SlotState.DONE and slot.slot in stored for slot in outer):
             probabilities = np.concatenate([stored[slot.slot] for slot in outer])
             scores = out_of_fold.scores(labels, folds, probabilities)
             n_trained = outer[0].payload.stop_epoch
             assert n_trained is not None
             finalists.append(Finalist(candidate, n_trained, probabilities, scores))
-        elif selection.unfinished(trainings) or not inner or (n_epochs is not None and not outer):
+        elif (
+            not trainings
+            or selection.unfinished(trainings)
+            or (not outer and stop_epoch(study, candidate, trainings) is not None)
+        ):
             n_open += 1
         else:
             n_failed += 1
-    finalists.sort(key=_rank)
+    score = study.definition.score
+    finalists.sort(key=lambda finalist: _rank(finalist, score))
     groups = [group for fold in images for group in fold.groups or ()]
-    return Confirmation(tuple(finalists), current[0], n_open, n_failed, labels, folds, tuple(groups) or None)
+    return Confirmation(score, tuple(finalists), current[0], n_open, n_failed, labels, folds, tuple(groups) or None)
 
 
 def n_trainings(definition: StudyDefinition) -> int:
-    """Return the largest number of trainings in the confirm stage, two for each candidate and fold; 0 without one."""
-    return 2 * definition.confirm["n_folds"] * (definition.confirm["top"] + 1) if definition.confirm else 0
+    """Return the largest number of trainings in the confirm stage; 0 without one.
+
+    There is one for each candidate and fold, and one more for its inner split in a study with `at = "best"`.
+    """
+    n_each = 2 if definition.at == "best" else 1
+    return n_each * definition.confirm["n_folds"] * (definition.confirm["top"] + 1) if definition.confirm else 0
 
 
-def _rank(finalist: Finalist) -> tuple[float, float, int]:
+def _rank(finalist: Finalist, score: Score) -> tuple[float, float, int]:
     candidate = finalist.candidate
-    return -finalist.scores.f1, -(candidate.search_value or 0.0), candidate.trial
+    return -finalist.scores.of(score), -(candidate.search_value or 0.0), candidate.trial

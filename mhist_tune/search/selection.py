@@ -31,7 +31,7 @@ class RowScore:
 
     @property
     def mean(self) -> float | None:
-        """The mean validation F1 over the complete seeds; None if there is none."""
+        """The mean value over the complete seeds; None if there is none."""
         return statistics.fmean(value_of(slot) for slot in self.slots) if self.slots else None
 
 
@@ -58,7 +58,7 @@ def row_scores(study: Study, slots: Sequence[SearchSlot]) -> list[RowScore]:
 
 
 def best_row(study: Study, slots: Sequence[SearchSlot]) -> RowScore | None:
-    """Return the row with the highest mean validation F1, of equal ones the first.
+    """Return the row with the highest mean value, of equal ones the first.
 
     A row with a failed training is left out: its mean would be that of the luckier seeds.
     """

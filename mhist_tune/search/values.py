@@ -25,7 +25,7 @@ def objective(curve: Sequence[float], best_epoch: int, smoothing: int) -> float:
 
     Args:
         curve: the score of each epoch.
-        best_epoch: 1-based.
+        best_epoch: 1-based; the last epoch in a study with `at = "last"`.
         smoothing: number of epochs.
     """
     return statistics.fmean(curve[max(0, best_epoch - smoothing) : best_epoch])

@@ -9,25 +9,33 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mhist_tune.arrays import FloatArray
 from mhist_tune.statistics.binary_metrics import checked, image_draws, percentiles, weighted_auroc, weighted_f1
+from mhist_tune.statistics.mean_f1 import weighted_mean_f1
 
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Scores of one configuration: F1 at 0.5 pooled over the folds, AUROC averaged over them."""
+    """Scores of one configuration: mean F1 and F1 at 0.5 pooled over the folds, AUROC averaged over them."""
 
+    mean_f1: float
     f1: float
     auroc: float
+
+    def of(self, score: str) -> float:
+        """Return the score of that name."""
+        value: float = getattr(self, score)
+        return value
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The choice of the configuration with the highest pooled F1, repeated in resamples of the images.
+    """The choice of the configuration with the highest score, repeated in resamples of the images.
 
     Attributes:
         shares: share of the resamples in which each configuration is chosen, [F]. It measures how the choice depends
             on the images; it is not the probability that a configuration is the best.
-        intervals: 95% interval of the pooled F1 of each configuration.
+        intervals: 95% interval of the score of each configuration.
     """
 
     shares: list[float]
@@ -47,15 +55,20 @@ def scores(labels: npt.ArrayLike, folds: npt.NDArray[np.int64], probabilities: n
     """
     positive, table = checked(labels, np.asarray(probabilities, dtype=np.float64)[None])
     ones = np.ones((1, positive.size))
-    aurocs = []
-    for fold in np.unique(folds):
-        inside = folds == fold
-        aurocs.append(weighted_auroc(positive[inside], table[:, inside], ones[:, inside])[0, 0])
-    return OutOfFold(f1=float(weighted_f1(positive, table, ones)[0, 0]), auroc=float(np.mean(aurocs)))
+    return OutOfFold(
+        **{name: float(_weighted(name, positive, folds, table, ones)[0, 0]) for name in ("auroc", *_POOLED)}
+    )
+
+
+def score(name: str, labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    """Return one score (mean_f1, f1 or auroc) of a model on one fold; shapes as in `scores`."""
+    return scores(labels, np.zeros(np.asarray(labels).size, dtype=np.int64), probabilities).of(name)
 
 
 def selection(
+    name: str,
     labels: npt.ArrayLike,
+    folds: npt.NDArray[np.int64],
     probabilities: npt.ArrayLike,
     *,
     groups: Sequence[str] | None = None,
@@ -65,7 +78,9 @@ def selection(
     """Repeat the choice in `n_boot` resamples of the images, which are the same for all configurations.
 
     Args:
+        name: the score that configurations are chosen by: mean_f1, f1 or auroc.
         labels: [n], 0 or 1.
+        folds: the fold of each image, [n].
         probabilities: [F, n], in 0..1, out of fold.
         groups: [n], a patient or slide of each image; whole groups are drawn then.
         n_boot: number of resamples.
@@ -73,8 +88,27 @@ def selection(
     """
     positive, table = checked(labels, probabilities)
     rng = np.random.default_rng(seed)
-    f1 = np.concatenate(
-        [weighted_f1(positive, table, drawn) for drawn in image_draws(rng, n_boot, positive.size, groups)]
-    )
-    chosen = np.bincount(f1.argmax(axis=1), minlength=len(table))
-    return Selection([float(share) for share in chosen / n_boot], [percentiles(values) for values in f1.T])
+    draws = image_draws(rng, n_boot, positive.size, groups)
+    resampled = np.concatenate([_weighted(name, positive, folds, table, drawn) for drawn in draws])
+    # an AUROC is not a number in a resample in which a fold has one class only
+    chosen = np.bincount(np.nan_to_num(resampled, nan=-1.0).argmax(axis=1), minlength=len(table))
+    return Selection([float(share) for share in chosen / n_boot], [percentiles(values) for values in resampled.T])
+
+
+def _weighted(
+    name: str,
+    positive: npt.NDArray[np.bool_],
+    folds: npt.NDArray[np.int64],
+    table: FloatArray,
+    weights: FloatArray,
+) -> FloatArray:
+    """Return a score of each configuration for each row of image weights, [B, F]; see `scores`."""
+    if name != "auroc":
+        return _POOLED[name](positive, table, weights)
+    parts = [folds == fold for fold in np.unique(folds)]
+    aurocs = [weighted_auroc(positive[inside], table[:, inside], weights[:, inside]) for inside in parts]
+    mean: FloatArray = np.mean(aurocs, axis=0)
+    return mean
+
+
+_POOLED = {"mean_f1": weighted_mean_f1, "f1": weighted_f1}

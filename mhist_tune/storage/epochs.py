@@ -27,7 +27,7 @@ class EpochRow:
     Attributes:
         epoch: 1-based.
         token: the token of the claim that recorded it.
-        score: of this epoch: validation F1, or the training loss without validation.
+        score: of this epoch: the study's score on the validation images, or the training loss without validation.
         value: the trial's objective up to and including this epoch; None without validation.
         metrics: all measurements by name.
         decision: the decision after it; None if there was none.

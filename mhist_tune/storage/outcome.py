@@ -28,10 +28,10 @@ class Outcome:
     Attributes:
         state: how it ended.
         value: the trial's objective, by which trials are judged, ranked and chosen.
-        best_score: the highest score of an epoch.
-        best_epoch: the epoch whose weights are the result, 1-based.
+        best_score: the highest score of an epoch; in a study with `at = "last"`, the score of the last epoch.
+        best_epoch: the epoch whose weights are the result, 1-based; in a study with `at = "last"`, the last epoch.
         stopped_epoch: the last epoch, 1-based.
-        standard_error: of the score at the best epoch.
+        standard_error: of the score at `best_epoch`.
         reason: why it ended early or failed.
         decision: the decision that pruned it.
         params: its hyperparameters by name.

@@ -18,6 +18,7 @@ from torch.nn.utils import get_total_norm
 
 from mhist_tune.data.images import ImageSet
 from mhist_tune.definition.hyperparameters import FIELDS, PROBED, Hyperparameters
+from mhist_tune.definition.scores import At, Score
 from mhist_tune.mhist import N_ANNOTATORS
 from mhist_tune.training import weight_files
 from mhist_tune.training.augmentation import draw, normalize_
@@ -47,6 +48,8 @@ def fit(
     on_epoch: Callable[[EpochResult], None],
     on_step: Callable[[int, int], None],
     on_sampling: Callable[[dict[str, Any]], None] | None = None,
+    score: Score = "f1",
+    at: At = "best",
     stop_epoch: int | None = None,
     save_at: Container[int] = (),
 ) -> FitResult:
@@ -56,7 +59,7 @@ def fit(
         hp: resolved, see `probe.resolve`.
         train: images to train on. Those with `hp.exclude_votes`, and those beyond `hp.n_per_class`, are excluded here.
             Images that are already on `device` are not copied; for a CPU that includes a memory-mapped file.
-        val: images that decide the best epoch and early stopping; None to train to the last epoch.
+        val: images that are scored after each epoch; None to train to the last epoch without a score.
         seed: of this run; decides initial weights, sampling, augmentation and dropout.
         device: holds the model and all images.
         checkpoint: where the run's state is saved; None to save nothing. When `fit` returns or raises, a save may still
@@ -68,6 +71,9 @@ def fit(
         on_sampling: called once before the first epoch with a JSON-safe record: `n_train` images, `n_cleaned` of them
             removed as Tomek links, `features_sha256` of the features that neighbours were found by, and `fallback`, the
             reason why adasyn draws uniformly. The last two may be None.
+        score: the validation metric that the run is judged by.
+        at: the epoch that weights, score and probabilities are taken from: the last one, after all epochs, or the one
+            with the best `hp.monitor`, which also stops the run early.
         stop_epoch: end after this epoch, without shortening the schedule of `hp.epochs`.
         save_at: epochs whose state is in the checkpoint store before `on_epoch` is called. Of the others, the last one
             is saved, and those at which `CheckpointWriter.is_due`; a copy of the others may stay in memory, for
@@ -80,7 +86,8 @@ def fit(
         StorageError: the checkpoint cannot be written.
     """
     with reproducible(hp, device):
-        run = _Run(hp, train, val, seed=seed, device=device, n_epochs=stop_epoch or hp.epochs)
+        n_epochs = stop_epoch or hp.epochs
+        run = _Run(hp, train, val, seed=seed, device=device, score=score, at=at, n_epochs=n_epochs)
         if on_sampling:
             on_sampling(run.sampling_record())
         run.start(checkpoint.load() if checkpoint else None)
@@ -110,6 +117,8 @@ class _Run:
         *,
         seed: int,
         device: torch.device,
+        score: Score,
+        at: At,
         n_epochs: int,
     ) -> None:
         if unresolved := [name for name in PROBED if getattr(hp, name) == "auto"]:
@@ -117,6 +126,8 @@ class _Run:
         self.hp, self.seed, self.device, self.n_epochs = hp, seed, device, n_epochs
         labels, votes = train.labels.cpu().numpy(), train.votes.cpu().numpy()
         self.kept = training_indices(hp, votes=votes, labels=labels, names=train.names)
+        self.score, self.at = score, at
+        self.monitor = f"val_{score if hp.monitor == 'score' else hp.monitor}"
         self.train = train.to(device)
         targets = train.labels if hp.labels == "majority" else train.votes.float() / N_ANNOTATORS
         self.targets = targets.to(device, non_blocking=True)
@@ -151,8 +162,9 @@ class _Run:
             self.stepper.scaler.load_state_dict(scaler)
         self.scheduler.load_state_dict(saved["scheduler"])
         self.history = [result_from(item) for item in saved["history"]]
-        weights = saved["best_model"] or saved["model"]
-        self.best_weights = {name: tensor.to(self.device) for name, tensor in weights.items()}
+        if self.at == "best":
+            weights = saved["best_model"] or saved["model"]
+            self.best_weights = {name: tensor.to(self.device) for name, tensor in weights.items()}
 
     def state(self) -> dict[str, Any]:
         """Return what `start` needs to resume after the last epoch, as dicts, lists, plain values and tensors."""
@@ -181,7 +193,8 @@ class _Run:
     def result(self) -> FitResult:
         last = self.history[-1]
         assert self.stopped is not None
-        weights = self.model.state_dict() if last.best_score is None else self.best_weights
+        is_last = self.val is None or self.at == "last"
+        weights = self.model.state_dict() if is_last else self.best_weights
         return FitResult(self.history, last.best_epoch, last.best_score, weights, self.stopped)
 
     def next_epoch(self, on_step: Callable[[int, int], None]) -> EpochResult:
@@ -208,10 +221,11 @@ class _Run:
             metrics["val_loss"] = float(F.binary_cross_entropy_with_logits(logits, self.val_labels))
             for name, value in binary_metrics(val_probabilities, self.val_labels).items():
                 metrics[f"val_{name}"] = None if math.isnan(value) else value
-            if best_epoch == 0 or self._score(metrics) > self._score(self.history[best_epoch - 1].metrics):
-                best_score, best_epoch = metrics["val_f1"], epoch
+            if self._is_best(metrics, best_epoch):
+                best_score, best_epoch = metrics[f"val_{self.score}"], epoch
                 probabilities = val_probabilities.numpy()
-                self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+                if self.at == "best":
+                    self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         metrics["learning_rate"] = learning_rate
         metrics["effective_weight_decay"] = effective_weight_decay(self.hp, learning_rate)
         metrics["elapsed_s"] = time.perf_counter() - started
@@ -221,9 +235,15 @@ class _Run:
         self.history.append(result)
         return result
 
-    def _score(self, metrics: Mapping[str, float | None]) -> float:
+    def _is_best(self, metrics: Mapping[str, float | None], best_epoch: int) -> bool:
+        """Return whether an epoch with these metrics replaces the best one so far, which is 0 before the first."""
+        if self.at == "last" or best_epoch == 0:
+            return True
+        return self._monitored(metrics) > self._monitored(self.history[best_epoch - 1].metrics)
+
+    def _monitored(self, metrics: Mapping[str, float | None]) -> float:
         """Return the number that is highest in the best epoch; an undefined AUROC is below every other."""
-        value = metrics[f"val_{self.hp.monitor}"]
+        value = metrics[self.monitor]
         if value is None:
             return -math.inf
         return -value if self.hp.monitor == "loss" else value

@@ -30,10 +30,10 @@ class EpochResult:
             validation, val_loss, val_mean_f1, val_f1, their val_mean_f1_standard_error and val_f1_standard_error (None
             where the F1 is 0 or 1), val_precision, val_recall, val_specificity, val_accuracy, val_auroc (None with one
             class only).
-        probabilities: float64 [n_val] of this epoch if it is the best so far, else None.
-        best_score: val_f1 of the best epoch, also if `hp.monitor` is another metric; None without validation.
-        best_epoch: the epoch with the best metric `hp.monitor` so far, of equal ones the first; this epoch without
-            validation.
+        probabilities: float64 [n_val] of this epoch if it is `best_epoch`, else None.
+        best_score: the score of `best_epoch`, also if `hp.monitor` is another metric; None without validation.
+        best_epoch: the epoch that the run would be judged by if it ended here. With `at` = "best" it is the one with
+            the best `hp.monitor`, of equal ones the first; with "last" and without validation it is this epoch.
     """
 
     epoch: int
@@ -50,7 +50,7 @@ class FitResult:
     Attributes:
         history: the result of every epoch.
         best_epoch, best_score: as in the last `EpochResult`.
-        state_dict: the weights of the best epoch (without validation, of the last epoch), on the device.
+        state_dict: the weights of `best_epoch`, on the device.
         stopped: why the run ended.
     """
 

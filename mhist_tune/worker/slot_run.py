@@ -148,6 +148,8 @@ class SlotRun:
                             on_epoch=partial(self._on_epoch, outbox),
                             on_step=partial(self._on_step, outbox),
                             on_sampling=self._take_sampling,
+                            score=session.study.definition.score,
+                            at=session.study.definition.at,
                             stop_epoch=stop_epoch,
                             save_at=rungs,
                         )
@@ -191,7 +193,10 @@ class SlotRun:
 
     def _ended_early(self, reason: str, decision: Decision | None) -> Outcome:
         rows = epochs_of(self.session.storage, self.session.study, self.claim.stage, self.claim.slot)
-        best = max(rows, key=lambda row: (row.score, -row.epoch), default=None)
+        if self.session.study.definition.at == "last":
+            best = rows[-1] if rows else None
+        else:
+            best = max(rows, key=lambda row: (row.score, -row.epoch), default=None)
         return Outcome(
             # a search can do without the trial; every other stage needs all of its trainings
             state=EndState.PRUNED if self.claim.stage is Stage.SEARCH else EndState.FAIL,
@@ -247,14 +252,15 @@ class SlotRun:
         image_set: str,
     ) -> None:
         session = self.session
-        score = result.metrics.get("val_f1", result.metrics["train_loss"])
-        assert score is not None
+        definition = session.study.definition
+        score = result.metrics.get(f"val_{definition.score}", result.metrics["train_loss"])
+        assert score is not None  # AUROC is defined, since the validation images have both classes
         value = result.best_score
         decision = None
         if judge is not None:
             # the epochs of a resumed run are reported from the first one on
             self._curve[result.epoch - 1 :] = [score]
-            value = objective(self._curve, result.best_epoch, session.study.definition.smoothing)
+            value = objective(self._curve, result.best_epoch, definition.smoothing)
             decision = judge(result.epoch, value)
         started = time.monotonic()
         recorded = record_epoch(
@@ -267,7 +273,7 @@ class SlotRun:
             decision=decision,
             predictions=result.probabilities,
             image_set=image_set,
-            lease_s=session.study.definition.lease_s,
+            lease_s=definition.lease_s,
             alongside=self._heartbeat(result.epoch, result.metrics),
         )
         self._keeper.renewed(started)
@@ -275,7 +281,7 @@ class SlotRun:
         session.storage.retrying(partial(self.trial.record, result.epoch, score))
         if recorded.is_new:
             fields = {**self._where(), "epoch": result.epoch, "epochs": n_epochs, "best_epoch": result.best_epoch}
-            session.emit("epoch", **fields, **result.metrics)
+            session.emit("epoch", **fields, score=definition.score, **result.metrics)
         if recorded.decision is not None and recorded.decision.verdict is Verdict.PRUNE:
             raise _Pruned(recorded.decision)
         if arrive is not None and result.epoch in rungs:

@@ -12,8 +12,11 @@ from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
 from mhist_tune.words import markdown_table, number
 
-_NUMBERS = ("train_loss", "val_loss", "val_auroc", "val_accuracy", "images_per_s")
-_CURVES = (("Loss", ("train_loss", "val_loss")), ("Validation F1 and AUROC", ("val_f1", "val_auroc")))
+_NUMBERS = ("train_loss", "val_loss", "val_mean_f1", "val_f1", "val_auroc", "val_accuracy", "images_per_s")
+_CURVES = (
+    ("Loss", ("train_loss", "val_loss")),
+    ("Validation mean F1, F1 and AUROC", ("val_mean_f1", "val_f1", "val_auroc")),
+)
 
 
 def numbers(epochs: Sequence[EpochRow], best_epoch: int | None) -> dict[str, float]:
@@ -52,7 +55,7 @@ def _note(outcome: Outcome, epochs: Sequence[EpochRow]) -> str:
     if epochs:
         best = min(outcome.best_epoch or len(epochs), len(epochs))
         epochs_by_label = {f"best, {best}": epochs[best - 1], f"last, {len(epochs)}": epochs[-1]}
-        names = [name for name in ("train_loss", "val_loss", "val_f1", "val_auroc") if name in epochs[-1].metrics]
+        names = [name for _, curves in _CURVES for name in curves if name in epochs[-1].metrics]
         rows = [["epoch", *names]]
         for label, row in epochs_by_label.items():
             cells = [row.metrics.get(name) for name in names]

@@ -38,7 +38,7 @@ def test_choices_and_types_come_from_the_annotations() -> None:
         ("learning_rate", float("nan"), "must be a number, got nan"),
         ("learning_rate", 0.0, "must be at least 1e-10, got 0.0"),
         ("drop_rate", 1.5, "must be at most 0.99, got 1.5"),
-        ("monitor", "accuracy", 'must be one of f1, auroc, loss, got "accuracy"'),
+        ("monitor", "accuracy", 'must be one of score, mean_f1, f1, auroc, loss, got "accuracy"'),
         ("layer_decay", 1.5, "must be at most 1.0, got 1.5"),
         ("exclude_votes", [3, 8], "must be at most 7, got 8"),
         ("exclude_votes", 3, "must be a list of whole numbers, got 3"),

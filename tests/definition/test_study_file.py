@@ -352,3 +352,26 @@ def test_an_unknown_name_lists_what_is_packaged() -> None:
     with pytest.raises(UsageError, match=r'no study definition "vitt" \(did you mean vit\?\)') as error:
         definitions.load("vitt")
     assert all(name in str(error.value.hint) for name in definitions.packaged())
+
+
+def test_a_score_and_its_epoch_left_out_are_those_of_older_studies() -> None:
+    """Without them a definition, and a stored one of an older version, searches by F1 at the best epoch."""
+    study = definitions.parse(GOOD, "vit.toml")
+    stored = json.loads(study.to_json())
+    del stored["study"]["score"], stored["study"]["at"]
+
+    old = StudyDefinition.from_json(json.dumps(stored))
+
+    assert (study.score, study.at, study.score_name) == (old.score, old.at, old.score_name) == ("f1", "best", "F1")
+
+
+def test_a_definition_names_its_score_and_epoch() -> None:
+    """Both are stored and read back; other values are refused with the known ones."""
+    text = GOOD.replace("n_trials = 60", 'n_trials = 60\nscore = "mean_f1"\nat = "last"')
+    study = StudyDefinition.from_json(definitions.parse(text, "vit.toml").to_json())
+
+    assert (study.score, study.at, study.score_name) == ("mean_f1", "last", "mean F1")
+    assert problems_of(text.replace("mean_f1", "accuracy").replace('"last"', "7")) == (
+        '[study] score must be one of mean_f1, f1, auroc, got "accuracy"',
+        "[study] at must be text, got 7",
+    )

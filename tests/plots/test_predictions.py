@@ -94,7 +94,9 @@ def test_reliability_draws_every_set_of_probabilities():
 
 def test_history_marks_the_best_so_far_among_complete_trials():
     """A pruned trial's higher score does not raise the line; the retrained trial is marked."""
-    figure = search.history([0, 1, 2], [0.5, 0.9, 0.6], ["COMPLETE", "PRUNED", "COMPLETE"], 2)
+    figure = search.history(
+        [0, 1, 2], [0.5, 0.9, 0.6], ["COMPLETE", "PRUNED", "COMPLETE"], 2, ylabel="best validation F1"
+    )
     (axes,) = figure.axes
     assert axes.lines[2].get_ydata().tolist() == [0.5, 0.5, 0.6]
     assert [text.get_text() for text in axes.texts] == ["retrained"]
@@ -111,7 +113,7 @@ def test_learning_curves_leave_gaps_and_do_without_the_search():
 
 def test_importance_shows_the_largest_on_top():
     """Bars stand from the bottom up, so the first name is the last bar."""
-    (axes,) = search.importance({"learning_rate": (0.7, 0.5, 0.8), "drop_rate": (0.3, 0.2, 0.5)}).axes
+    (axes,) = search.importance({"learning_rate": (0.7, 0.5, 0.8), "drop_rate": (0.3, 0.2, 0.5)}, "F1").axes
     assert [bar.get_width() for bar in axes.patches] == [0.3, 0.7]
 
 

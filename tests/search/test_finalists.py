@@ -210,3 +210,33 @@ def test_cancelled_slots_confirm_nothing(storage: Storage, study: Study) -> None
     assert confirmed is not None
     assert (confirmed.n_open, confirmed.n_failed, confirmed.chosen) == (0, 3, None)
     assert np.array_equal(confirmed.folds, [0, 0, 0, 1, 1, 1])
+
+
+def test_at_the_last_epoch_there_are_no_inner_splits(storage: Storage) -> None:
+    """The folds are trained at once for the whole schedule, and the finalists are ranked by the study's score."""
+    text = DEFINITION.replace("n_trials = 4", 'n_trials = 4\nscore = "auroc"\nat = "last"')
+    definition = study_file.parse(f"{text}\n[fixed]\nepochs = 7\n", "test")
+    study = studies.create_study(storage, definition, dataset={"fingerprint": "f"}, image_sets=IMAGE_SETS)
+    finish(storage, study, "search", searched(0.5, 0.7, None, 0.6))
+    confirm.add_slots(storage, study)
+    open_ones = finalists.load(storage, study)
+    # trial 3 has the better F1 at 0.5, trial 1 the better ranking
+    ranked, flat = [[0.6, 0.7, 0.9], [0.6, 0.8, 0.9]], [[0.1, 0.2, 0.9], [0.1, 0.8, 0.05]]
+    claims = finish(storage, study, "confirm", predicted({0: POOR, 1: ranked, 3: flat}))
+    confirm.add_slots(storage, study)
+
+    confirmed = finalists.load(storage, study)
+
+    assert open_ones is not None
+    assert (open_ones.n_open, open_ones.chosen) == (3, None)
+    assert kinds(claims) == [("fold", trial, fold) for trial in (1, 3, 0) for fold in (0, 1)]
+    assert {claim.payload.stop_epoch for claim in claims} == {7}
+    assert len(claims) == finalists.n_trainings(definition)
+    assert confirmed is not None
+    assert confirmed.chosen is not None
+    assert confirmed.chosen.candidate.trial == 1
+    assert confirmed.chosen.scores.f1 < confirmed.of_trial(3).scores.f1
+    document = confirmation.document(confirmed)
+    assert document.search_best.confirmed_value == confirmed.chosen.scores.auroc == 1.0
+    assert "a confirmed AUROC of 1.000 (F1 0.667)" in confirmation.sentences(document)[0]
+    assert "inner" not in confirmation.cost(study)

@@ -82,7 +82,7 @@ def test_the_row_with_the_best_mean_is_the_best(storage: Storage) -> None:
     assert (row_status.label, row_status.n_seeds, row_status.number) == ("steady", 2, 1)
     assert row_status.value == pytest.approx(0.71)
     assert row_status.params == {"augmentation": "flip"}
-    assert '"steady" (trial 1), mean val F1 0.710 of 2 seeds' in status.to_text(status.of_study(storage, study))
+    assert '"steady" (trial 1), val F1 0.710, the mean of 2 seeds' in status.to_text(status.of_study(storage, study))
 
 
 def test_the_best_of_a_search_is_its_best_trial(storage: Storage) -> None:

@@ -7,6 +7,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from mhist_tune.data.splits import split_folds, split_train
 from mhist_tune.mhist import MHIST_VOTES
 from mhist_tune.statistics import out_of_fold
+from mhist_tune.statistics.mean_f1 import mean_f1
 
 
 def test_f1_is_pooled_and_auroc_averaged_over_folds():
@@ -26,7 +27,9 @@ def test_the_choice_is_repeated_in_resamples_of_the_images():
     labels = np.array([0, 1] * 30)
     right = np.where(labels == 1, 0.9, 0.1)
     wrong = np.where(np.arange(60) < 30, right, 1 - right)
-    found = out_of_fold.selection(labels, [wrong, right, right], n_boot=300)
+    found = out_of_fold.selection(
+        "f1", labels, np.zeros(len(labels), dtype=np.int64), [wrong, right, right], n_boot=300
+    )
     assert found.shares == [0.0, 1.0, 0.0]
     assert found.intervals[1] == (1.0, 1.0)
     low, high = found.intervals[0]
@@ -40,7 +43,9 @@ def test_two_equally_good_configurations_share_the_choice():
     pair = [np.where(np.arange(100) // 10 == block, 1 - right, right) for block in (2, 7)]
     groups = [f"g{index // 10}" for index in range(100)]
     for known in (None, groups):
-        shares = out_of_fold.selection(labels, pair, groups=known, n_boot=2000).shares
+        shares = out_of_fold.selection(
+            "f1", labels, np.zeros(len(labels), dtype=np.int64), pair, groups=known, n_boot=2000
+        ).shares
         assert sum(shares) == pytest.approx(1)
         assert shares[0] > 0.3
         assert shares[1] > 0.3
@@ -113,3 +118,30 @@ def test_the_estimated_optimism_is_right_on_average(record_property):
     assert (studies[:, 0] - at_stop).mean() > 0.03
     assert abs(error.mean()) < 0.005
     assert (at_stop - studies[:, 3]).mean() < -0.01
+
+
+def test_mean_f1_is_pooled_over_the_folds() -> None:
+    """It is the mean F1 of all images together; one fold alone has the same scores as its images."""
+    rng = np.random.default_rng(0)
+    labels, probabilities = np.tile([0, 1, 1], 20), rng.random(60)
+    folds = np.repeat([0, 1], 30)
+
+    found = out_of_fold.scores(labels, folds, probabilities)
+
+    assert found.of("mean_f1") == pytest.approx(mean_f1(labels, probabilities).value)
+    assert out_of_fold.score("f1", labels, probabilities) == pytest.approx(found.f1)
+
+
+@pytest.mark.parametrize("name", ["mean_f1", "auroc"])
+def test_the_choice_is_repeated_by_the_score(name: str) -> None:
+    """The configuration that is better by the named score is chosen in the resamples, whatever its F1 at 0.5 is."""
+    labels, folds = np.tile([0, 1], 50), np.repeat([0, 1], 50)
+    noise = np.random.default_rng(0).random(100) / 10
+    shifted = 0.6 + 0.1 * labels + noise  # ranks well, and calls every image SSA at .5
+    by_chance = np.random.default_rng(1).random(100)
+
+    found = out_of_fold.selection(name, labels, folds, [shifted, by_chance], n_boot=200)
+
+    assert found.shares[0] > 0.95
+    low, high = found.intervals[0]
+    assert low <= out_of_fold.scores(labels, folds, shifted).of(name) <= high

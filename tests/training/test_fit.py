@@ -11,6 +11,7 @@ import torch
 
 from mhist_tune.data.images import ImageSet
 from mhist_tune.definition.hyperparameters import Hyperparameters
+from mhist_tune.definition.scores import Score
 from mhist_tune.errors import UsageError
 from mhist_tune.training import forward
 from mhist_tune.training.checkpoints import writer as checkpoint_writer
@@ -566,3 +567,34 @@ def test_an_epoch_waits_for_the_device_at_its_end_alone(
     assert steps[-1][0] == steps[-1][1] > 0
     logits = forward.evaluate(create_model(hp).to("meta"), VAL.to(torch.device("meta")), hp)
     assert (logits.device.type, logits.shape) == ("meta", (len(VAL),))
+
+
+@pytest.mark.parametrize("score", ["mean_f1", "f1", "auroc"])
+def test_at_the_last_epoch_nothing_stops_a_run_early(tmp_path: Path, score: Score) -> None:
+    """All epochs are trained whatever `patience` is. Weights, score and probabilities are the last epoch's, resumed or
+    not.
+    """
+    hp = hyperparameters(epochs=4, patience=1, monitor="loss", learning_rate=1e-2)
+    options: dict[str, Any] = {"score": score, "at": "last"}
+    with pytest.raises(Stopped):
+        trained(hp, checkpoint=writer_in(tmp_path), on_epoch=stop_after(2), **options)
+
+    result = trained(hp, checkpoint=writer_in(tmp_path), **options)
+
+    last = result.history[-1]
+    assert (result.stopped, result.best_epoch, len(result.history)) == ("epochs", 4, 4)
+    assert result.best_score == last.metrics[f"val_{score}"]
+    assert [epoch.best_epoch for epoch in result.history] == [1, 2, 3, 4]
+    assert last.probabilities is not None
+    assert np.array_equal(predict(result.state_dict, hp, VAL, device=CPU), last.probabilities)
+
+
+def test_the_best_epoch_is_that_of_the_score() -> None:
+    """The monitor "score" is the run's score."""
+    hp = hyperparameters(epochs=4, monitor="score")
+
+    result = trained(hp, score="mean_f1")
+
+    scores = losses(result, "val_mean_f1")
+    assert result.best_epoch == int(np.argmax(scores)) + 1
+    assert result.best_score == max(scores)

@@ -51,7 +51,9 @@ def test_a_trial_has_note_numbers_and_curves(storage: Storage, ended: tuple[Stud
     assert note.startswith("**PRUNED**: 0.600 is too low")
     assert "| best, 2 | 0.4000 | 0.4000 | 0.6000 | 0.6000 |" in note
     numbers = {name: value for name, value in trial.user_attrs.items() if isinstance(value, float)}
-    assert numbers == pytest.approx({"train_loss": 0.4, "val_loss": 0.4, "val_auroc": 0.6, "elapsed_s": 6.0})
+    assert numbers == pytest.approx(
+        {"train_loss": 0.4, "val_loss": 0.4, "val_f1": 0.6, "val_auroc": 0.6, "elapsed_s": 6.0}
+    )
     [artifact] = found["artifacts"]
     picture = client.get(f"/artifacts/{study_id}/{trial._trial_id}/{artifact['artifact_id']}")
     assert picture.headers["content-type"] == "image/svg+xml"

@@ -1,8 +1,9 @@
 """Trains the finalists of a search again, out of fold, on the same folds.
 
-First the images outside each fold are split again (an inner split): a finalist trains on one part and stops early on
-the other, which gives its number of epochs. Then it trains on all images outside a fold for that fixed number, and
-predicts the fold. No image that scores a training stops it or chooses its epoch.
+A finalist trains on all images outside a fold for a fixed number of epochs, and predicts the fold. In a study with
+`at = "last"` that number is the length of its schedule. In a study with `at = "best"` the images outside each fold are
+split again before (an inner split): the finalist trains on one part and stops early on the other, which gives its
+number of epochs. No image that scores a training stops it or chooses its epoch.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ import numpy as np
 from mhist_tune.search import finalists
 from mhist_tune.search.finalists import fold_set, inner_set
 from mhist_tune.seeds import derive_seed
-from mhist_tune.statistics import binary_metrics
+from mhist_tune.statistics import out_of_fold
 from mhist_tune.storage import ledger
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.outcome import EndState, Outcome
@@ -25,7 +26,7 @@ from mhist_tune.worker.slot_run import SlotRun
 
 
 def add_slots(storage: Storage, study: Study) -> None:
-    """Add the slots that can be trained now: after the search, and after the inner splits. Each is added once.
+    """Add the slots that can be trained now: after the search, and after any inner splits. Each is added once.
 
     After an extended search, finalists that are new get slots too.
     """
@@ -34,8 +35,8 @@ def add_slots(storage: Storage, study: Study) -> None:
     slots = ledger.slots(storage, study, Stage.CONFIRM)
     for candidate in finalists.candidates(study, ledger.slots(storage, study, Stage.SEARCH)):
         trained = [slot for slot in slots if slot.payload.trial == candidate.trial]
-        n_epochs = finalists.stop_epoch([slot for slot in trained if slot.payload.fit == INNER])
-        if not trained:
+        n_epochs = finalists.stop_epoch(study, candidate, trained)
+        if not trained and study.definition.at == "best":
             fit, stop_epoch = INNER, None
         elif n_epochs is not None and all(slot.payload.fit == INNER for slot in trained):
             fit, stop_epoch = OUTER, n_epochs
@@ -79,7 +80,7 @@ def run(run: SlotRun) -> Outcome:
         scored = session.train.take(in_fold)
         probabilities = predict(result.state_dict, hp, scored, device=session.device)
         record_predictions(session.storage, run.claim, fold_set(fold), probabilities)
-        value = binary_metrics.metrics_of(scored.labels.numpy(), probabilities)["f1"]
+        value = out_of_fold.score(definition.score, scored.labels.numpy(), probabilities)
     return Outcome(
         state=EndState.COMPLETE,
         value=value,

@@ -1,4 +1,4 @@
-"""Trains one trial of the search on the split and prunes it on validation F1.
+"""Trains one trial of the search on the split and prunes it on its validation score.
 
 The params come from the row of a table, or from the sampler. In Optuna's tables the label and the seed of a row are
 user attributes of its trial.
@@ -75,12 +75,12 @@ def run(run: SlotRun) -> Outcome:
         arrive=arrive,
         rungs=rungs(definition.pruner, hp.epochs) if definition.pruner["name"] == "promotion" else (),
     )
-    curve = [epoch.metrics["val_f1"] or 0.0 for epoch in result.history]
+    curve = [epoch.metrics[f"val_{definition.score}"] or 0.0 for epoch in result.history]
     return Outcome(
         state=EndState.COMPLETE,
         value=objective(curve, result.best_epoch, definition.smoothing),
         best_score=result.best_score,
-        standard_error=result.history[result.best_epoch - 1].metrics.get("val_f1_standard_error"),
+        standard_error=result.history[result.best_epoch - 1].metrics.get(f"val_{definition.score}_standard_error"),
         best_epoch=result.best_epoch,
         stopped_epoch=len(result.history),
         params=params,
