@@ -22,7 +22,7 @@ class ConfirmedTrial:
         auroc: out of fold, averaged over the folds.
         ci95: the 95% interval of the study's score.
         stop_epoch: its fixed number of epochs.
-        selected: the share of bootstrap resamples of the images in which it would have been chosen.
+        selected: the share of bootstrap resamples of the images in which it would have been chosen; equal ones share.
     """
 
     trial: int
@@ -30,7 +30,7 @@ class ConfirmedTrial:
     search_value: float | None
     mean_f1: float
     f1: float
-    ci95: tuple[float, float]
+    ci95: tuple[float, float] | None
     auroc: float
     stop_epoch: int
     selected: float

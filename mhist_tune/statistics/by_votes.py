@@ -8,10 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from mhist_tune.arrays import FloatArray
 from mhist_tune.mhist import N_ANNOTATORS, THRESHOLD
-from mhist_tune.statistics.binary_metrics import checked, image_draws, percentiles, seed_draws
+from mhist_tune.statistics import groups as grouped
+from mhist_tune.statistics import proportions
+from mhist_tune.statistics.binary_metrics import checked
+from mhist_tune.statistics.groups import MIN_GROUPS, Variance
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class VoteRate:
         votes: for SSA, of seven.
         n_images: with that many votes.
         error_rate: the misclassified share of them, averaged over the seeds; None where there is no image.
+        ci95: None also where the images come from fewer than `MIN_GROUPS` groups.
         human_error_rate: the share of the pathologists who disagree with the majority of the other six.
     """
 
@@ -64,7 +69,7 @@ class RateArrays:
     """Error rates as arrays to draw, for the k numbers of votes that have images; each [k].
 
     Attributes:
-        spread: how far the interval reaches below and above the rate, [2, k].
+        spread: how far the interval reaches below and above the rate, [2, k]; 0 without an interval.
     """
 
     votes: npt.NDArray[np.int64]
@@ -74,7 +79,11 @@ class RateArrays:
 
 def arrays(rates: Sequence[VoteRate]) -> RateArrays:
     """Return rates as arrays, numbers of votes without an image left out."""
-    known = [(one.votes, one.error_rate, *one.ci95) for one in rates if one.ci95 is not None]
+    known = [
+        (one.votes, one.error_rate, *(one.ci95 or (one.error_rate, one.error_rate)))
+        for one in rates
+        if one.error_rate is not None
+    ]
     votes, heights, low, high = np.array(known, dtype=np.float64).reshape(-1, 4).T
     spread = np.clip(np.stack([heights - low, high - heights]), 0, None)
     return RateArrays(votes.astype(np.int64), heights, spread)
@@ -87,63 +96,72 @@ def error_rates(
     *,
     threshold: float = THRESHOLD,
     groups: Sequence[str] | None = None,
-    n_boot: int = 2000,
-    seed: int = 0,
 ) -> list[VoteRate]:
     """Return the error rate for each number of SSA votes 0..7, with its 95% interval; None where there is no image.
 
-    Rates are more useful than counts, since 7 of 7 votes is the largest group of SSA and has the most mistakes. The
-    intervals are those of the crossed bootstrap (`statistics.crossed_bootstrap`). If all seeds classify all images
-    correctly, or all wrongly, resampling cannot vary the rate; the exact binomial interval is used then.
+    Rates are more useful than counts, since 7 of 7 votes is the largest group of SSA and has the most mistakes. Errors
+    are few for some numbers of votes, so the intervals are Wilson's on an effective count (`proportions`). It has the
+    variance over images or groups, and seeds, and is at most the number of images divided by the design effect of all
+    errors.
 
     Args:
         votes: [n], in 0..7.
         labels: [n], 0 or 1.
         probabilities: [S, n], in 0..1.
         threshold: an image is called SSA above it.
-        groups: [n], a patient or slide of each image; whole groups are drawn then.
-        n_boot: number of resamples.
-        seed: of the resampling.
+        groups: [n], a patient or slide of each image; None where they are not known.
     """
     positive, table = checked(labels, probabilities)
     wrong = ((table > threshold) != positive).astype(np.float64)
     n_votes = np.asarray(votes)
-    chosen = [np.flatnonzero(n_votes == count) for count in range(N_ANNOTATORS + 1)]
-    resampled: list[list[npt.NDArray[np.float64]]] = [[] for _ in chosen]
-    rng = np.random.default_rng(seed)
-    for images in image_draws(rng, n_boot, positive.size, groups):
-        seeds = seed_draws(rng, len(images), len(table))
-        for count, of_count in enumerate(chosen):
-            drawn = images[:, of_count]
-            n_drawn = drawn.sum(axis=1)
-            n_wrong = (drawn @ wrong[:, of_count].T * seeds).sum(axis=1)
-            is_drawn = n_drawn > 0
-            resampled[count].append(n_wrong[is_drawn] / n_drawn[is_drawn])
+    effect = 1.0
+    if groups is not None:
+        over_groups, over_images = (_variance(wrong, positive, known).of_units for known in (groups, None))
+        effect = max(1.0, over_groups / over_images) if over_images else positive.size / len(set(groups))
     rates: list[VoteRate] = []
-    for count, of_count in enumerate(chosen):
-        n_images = len(of_count)
-        rate = float(wrong[:, of_count].mean()) if n_images else None
-        exact = 1 - 0.025 ** (1 / n_images) if n_images else 1.0
-        interval: tuple[float, float] | None
-        match rate:
-            case None:
-                interval = None
-            case 0.0:
-                interval = (0.0, exact)
-            case 1.0:
-                interval = (1 - exact, 1.0)
-            case _:
-                interval = percentiles(np.concatenate(resampled[count]))
+    for count in range(N_ANNOTATORS + 1):
+        chosen = np.flatnonzero(n_votes == count)
+        of_count = wrong[:, chosen]
+        known = None if groups is None else [groups[index] for index in chosen]
         rates.append(
             VoteRate(
                 votes=count,
-                n_images=n_images,
-                error_rate=rate,
-                ci95=interval,
+                n_images=len(chosen),
+                error_rate=float(of_count.mean()) if len(chosen) else None,
+                ci95=_interval(of_count, positive[chosen], known, effect) if len(chosen) else None,
                 human_error_rate=human_error_rate(count),
             )
         )
     return rates
+
+
+def _interval(
+    wrong: FloatArray, positive: npt.NDArray[np.bool_], groups: Sequence[str] | None, effect: float
+) -> tuple[float, float] | None:
+    """Return the 95% interval of the mean of `wrong`, [S, n]; None of too few groups.
+
+    Args:
+        wrong: 1 where a seed misclassifies an image, else 0, [S, n].
+        positive: bool [n], which images are SSA.
+        groups: of the images, [n].
+        effect: the design effect of all errors.
+    """
+    if groups is not None and len(set(groups)) < MIN_GROUPS:
+        return None
+    rate, count = float(wrong.mean()), wrong.shape[1] / effect
+    quantile = float(stats.norm.ppf(0.975))
+    if wrong.shape[1] > 1:
+        variance = _variance(wrong, positive, groups)
+        count = proportions.effective_count(rate, variance.total, count)
+        quantile = quantile if groups is None else variance.t(0.975)
+    return proportions.wilson(rate, count, quantile)
+
+
+def _variance(wrong: FloatArray, positive: npt.NDArray[np.bool_], groups: Sequence[str] | None) -> Variance:
+    """Return the variance of the mean of `wrong`, [S, n], over images or groups, and seeds."""
+    units = grouped.units_of(positive, groups)
+    per_unit = grouped.influences(lambda weights: {"wrong": weights @ wrong.T / weights.sum(axis=1, keepdims=True)}, units)
+    return grouped.variance([(per_unit["wrong"], wrong.mean(axis=1))], units)
 
 
 def human_error_rate(votes: int) -> float:

@@ -10,8 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mhist_tune.arrays import FloatArray
-from mhist_tune.statistics.binary_metrics import checked, image_draws, percentiles, weighted_auroc, weighted_f1
+from mhist_tune.statistics import groups as grouped
+from mhist_tune.statistics import proportions
+from mhist_tune.statistics.binary_metrics import checked, weighted_auroc, weighted_f1
+from mhist_tune.statistics.groups import MIN_GROUPS
 from mhist_tune.statistics.mean_f1 import weighted_mean_f1
+from mhist_tune.statistics.resampling import image_draws, percentiles
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,14 @@ class Selection:
     """The choice of the configuration with the highest score, repeated in resamples of the images.
 
     Attributes:
-        shares: share of the resamples in which each configuration is chosen, [F]. It measures how the choice depends
-            on the images; it is not the probability that a configuration is the best.
-        intervals: 95% interval of the score of each configuration.
+        shares: share of the resamples in which each configuration is chosen, [F]; equal ones share a resample. It
+            measures how the choice depends on the images; it is not the probability that a configuration is the best.
+        intervals: 95% interval of the score of each configuration; None where fewer than `MIN_GROUPS` groups hold a
+            class.
     """
 
     shares: list[float]
-    intervals: list[tuple[float, float]]
+    intervals: list[tuple[float, float] | None]
 
 
 def scores(labels: npt.ArrayLike, folds: npt.NDArray[np.int64], probabilities: npt.ArrayLike) -> OutOfFold:
@@ -91,8 +96,43 @@ def selection(
     draws = image_draws(rng, n_boot, positive.size, groups)
     resampled = np.concatenate([_weighted(name, positive, folds, table, drawn) for drawn in draws])
     # an AUROC is not a number in a resample in which a fold has one class only
-    chosen = np.bincount(np.nan_to_num(resampled, nan=-1.0).argmax(axis=1), minlength=len(table))
-    return Selection([float(share) for share in chosen / n_boot], [percentiles(values) for values in resampled.T])
+    known = np.nan_to_num(resampled, nan=-1.0)
+    is_best = np.isclose(known, known.max(axis=1, keepdims=True), rtol=0, atol=1e-12)
+    shares = (is_best / is_best.sum(axis=1, keepdims=True)).mean(axis=0)
+    return Selection(
+        [float(share) for share in shares], _intervals(name, positive, folds, table, groups, resampled)
+    )
+
+
+def _intervals(
+    name: str,
+    positive: npt.NDArray[np.bool_],
+    folds: npt.NDArray[np.int64],
+    table: FloatArray,
+    groups: Sequence[str] | None,
+    resampled: FloatArray,
+) -> list[tuple[float, float] | None]:
+    """Return the interval of each configuration's score: percentiles or, with groups, a t interval of a jackknife.
+
+    A score of 0 or 1 does not vary in resamples. It has Wilson's interval of the images of the rarer class.
+    """
+    observed = _weighted(name, positive, folds, table, np.ones((1, positive.size)))[0]
+    units = grouped.units_of(positive, groups)
+    n_rarer = min(int(positive.sum()), int((~positive).sum()))
+    if units.are_groups and units.n_rarer < MIN_GROUPS:
+        return [None for _ in observed]
+    if units.are_groups:
+        per_unit = grouped.influences(lambda rows: {name: _weighted(name, positive, folds, table, rows)}, units)[name]
+    found: list[tuple[float, float] | None] = []
+    for place, value in enumerate(observed.tolist()):
+        if value in (0.0, 1.0):
+            found.append(proportions.wilson(value, units.n_rarer if units.are_groups else n_rarer, 1.96))
+        elif units.are_groups:
+            variance = grouped.variance([(per_unit[:, [place]], np.array([value]))], units)
+            found.append(grouped.logit_interval(value, variance) if np.isfinite(variance.total) else None)
+        else:
+            found.append(percentiles(resampled[:, place]))
+    return found
 
 
 def _weighted(
