@@ -17,5 +17,8 @@ MHIST_VOTES = {
 N_TEST_IMAGES = sum(MHIST_VOTES["test"])
 N_TEST_SSA = sum(MHIST_VOTES["test"][MIN_POSITIVE_VOTES:])
 
+N_SLIDES = 328
+"""Slides that MHIST's 3,152 images come from (Wei et al., 2021). No image names its slide."""
+
 THRESHOLD = 0.5
 """The decision threshold where none was fixed on held-out images: a higher probability is called SSA."""

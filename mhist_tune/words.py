@@ -47,13 +47,15 @@ def interval(ends: Sequence[float] | None, digits: int = 3) -> str:
     return "-" if ends is None else f"{number(ends[0], digits)} to {number(ends[1], digits)}"
 
 
-def change(estimate: float, ends: Sequence[float]) -> str:
-    """Return a difference with its interval: `+0.0100 (-0.0050 to +0.0250)`."""
-    return f"{estimate:+.4f} ({ends[0]:+.4f} to {ends[1]:+.4f})"
+def change(estimate: float, ends: Sequence[float] | None) -> str:
+    """Return a difference with its interval: `+0.0100 (-0.0050 to +0.0250)`, or `+0.0100 (no interval)`."""
+    return f"{estimate:+.4f} " + ("(no interval)" if ends is None else f"({ends[0]:+.4f} to {ends[1]:+.4f})")
 
 
-def p_value(value: float) -> str:
-    """Return a p-value (0..1) with three decimals, or `<0.001`."""
+def p_value(value: float | None) -> str:
+    """Return a p-value (0..1) with three decimals, or `<0.001`, a dash for None."""
+    if value is None:
+        return "-"
     return f"{value:.3f}" if value >= 0.001 else "<0.001"
 
 

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from mhist_tune.plots import predictions
 from mhist_tune.plots.canvas import BLUE, BROWN, GREEN, GREY, INK, ORANGE, PINK, VIOLET, new_figure
 from mhist_tune.statistics import by_votes
-from mhist_tune.statistics.binary_metrics import MetricSummary
 from mhist_tune.statistics.by_votes import VoteRate
 from mhist_tune.statistics.roc import RocBand
+from mhist_tune.statistics.summaries import MetricSummary
 
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, BROWN, VIOLET)
 _LINES = ("-", "--", "-.", ":")
@@ -49,15 +49,16 @@ def seeds(models: Mapping[str, MetricSummary]) -> Figure:
     return figure
 
 
-def differences(pairs: Mapping[str, tuple[float, float, float]]) -> Figure:
+def differences(pairs: Mapping[str, tuple[float, tuple[float, float] | None]]) -> Figure:
     """Draw differences with their intervals beside 0, the first on top.
 
     Args:
-        pairs: estimate, lower and upper end by name.
+        pairs: estimate and interval by name; None where there is no interval.
     """
     figure, (axes,) = new_figure(width=6.0, height=1.4 + 0.45 * len(pairs))
-    for place, (estimate, low, high) in enumerate(pairs.values()):
-        axes.plot([low, high], [place] * 2, color=BLUE, linewidth=1.8)
+    for place, (estimate, ends) in enumerate(pairs.values()):
+        if ends is not None:
+            axes.plot(ends, [place] * 2, color=BLUE, linewidth=1.8)
         axes.plot([estimate], [place], "D", color=BLUE, markersize=6)
     axes.axvline(0, color=GREY, linewidth=0.9, linestyle=":")
     axes.set_yticks(range(len(pairs)), list(pairs))

@@ -5,9 +5,9 @@ from typing import Any
 
 from mhist_tune.mhist import N_ANNOTATORS, POSITIVE_CLASS
 from mhist_tune.plots.canvas import BLUE, GREY, ORANGE
-from mhist_tune.statistics.binary_metrics import MetricSummary
 from mhist_tune.statistics.by_votes import VoteRate
 from mhist_tune.statistics.roc import RocBand
+from mhist_tune.statistics.summaries import MetricSummary
 
 _STEP = 5  # every fifth point of a ROC curve is drawn
 _METRICS = ("auroc", "f1", "accuracy", "recall", "specificity")

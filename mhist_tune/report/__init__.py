@@ -20,6 +20,7 @@
 - `records_csv`: The trials, epochs and predictions of a study as CSV files (`mhist-tune export`).
 - `references`: Published test results on MHIST.
 - `report_text`: A report as text and Markdown: its tables, search, openings and facts.
+- `sampling`: Groups of the test images, their design effects, and intervals for unknown groups.
 - `sentences`: The sentences of a report: result, caveats, methods paragraph.
 - `status`: The state of a study: slots, trials, workers, best trial.
 - `threshold`: The decision threshold and recalibration, fixed on held-out images, with their test results.

@@ -13,7 +13,7 @@ from typing import Any
 
 from mhist_tune import __version__
 from mhist_tune.mhist import N_TEST_IMAGES, N_TEST_SSA
-from mhist_tune.report import confirmation, evidence, gain, sentences, threshold
+from mhist_tune.report import confirmation, evidence, gain, sampling, sentences, threshold
 from mhist_tune.report.document import Cost, Opening, Report, ReportedTrial, Search, SearchedTrial
 from mhist_tune.report.evidence import Evidence
 from mhist_tune.report.parts import Failures, attempt
@@ -21,7 +21,7 @@ from mhist_tune.report.references import REFERENCES
 from mhist_tune.search import audit, finalists, trials
 from mhist_tune.search.audit import Audit
 from mhist_tune.search.trials import Importance, Trial
-from mhist_tune.statistics import binary_metrics, by_votes
+from mhist_tune.statistics import by_votes, summaries
 from mhist_tune.storage import event_log, ledger
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.decision import Decision, Verdict
@@ -59,6 +59,7 @@ def of_evidence(storage: Storage, results: Evidence, searched: Sequence[Trial]) 
     failures = Failures()
     n_ssa = int(images.labels.sum())
     weight_files = {Path(name).name: sha256 for name, sha256 in study.dataset.get("weight_files", {}).items()}
+    metrics = summaries.summary(images.labels, results.probabilities, groups=images.groups)
     report = Report(
         study=study.name,
         model=study.definition.hyperparameters(payload.params).model,
@@ -86,7 +87,8 @@ def of_evidence(storage: Storage, results: Evidence, searched: Sequence[Trial]) 
         share_ssa=n_ssa / len(images.names),
         is_mhist=(len(images.names), n_ssa) == (N_TEST_IMAGES, N_TEST_SSA),
         resampled_by="image" if images.groups is None else "group",
-        metrics=binary_metrics.summary(images.labels, results.probabilities, groups=images.groups),
+        sampling=sampling.document(images.labels, results.probabilities, images.groups, metrics),
+        metrics=metrics,
         confirm=failures.attempt("The table of the finalists", lambda: confirmation.document(confirmed))
         if confirmed and confirmed.finalists
         else None,

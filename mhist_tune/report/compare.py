@@ -7,11 +7,11 @@ from pathlib import Path
 
 from mhist_tune.errors import UsageError
 from mhist_tune.mhist import THRESHOLD
-from mhist_tune.report import compare_text, evidence, figures, html
-from mhist_tune.report.document import Comparison, DescriptiveTests, McNemar, Member, PrimaryTest, SeedTest, to_json
+from mhist_tune.report import compare_text, evidence, figures, html, sampling
+from mhist_tune.report.document import Comparison, DescriptiveTests, Member, PrimaryTest, SeedTest, to_json
 from mhist_tune.report.evidence import Evidence
 from mhist_tune.report.parts import Failures
-from mhist_tune.statistics import binary_metrics, by_votes, paired
+from mhist_tune.statistics import binary_metrics, by_votes, descriptive, paired, summaries
 from mhist_tune.storage import thumbnails
 from mhist_tune.storage.database import Storage
 from mhist_tune.writing import output_folder
@@ -65,12 +65,12 @@ def _build(members: Sequence[Evidence]) -> Comparison:
     differences = paired.auroc_differences(
         images.labels, [member.probabilities for member in members], groups=images.groups
     )
-    adjusted = paired.holm([difference.p_value for difference in differences])
     return Comparison(
         members=[_member(member) for member in members],
         test_fingerprint=members[0].opening.fingerprint,
         n_images=int(images.labels.size),
         resampled_by="image" if images.groups is None else "group",
+        groups=sampling.groups_of(images.labels, images.groups),
         primary=[
             PrimaryTest(
                 first=names[test.first],
@@ -79,10 +79,11 @@ def _build(members: Sequence[Evidence]) -> Comparison:
                 se=test.se,
                 ci95=test.ci95,
                 p_value=test.p_value,
-                p_holm=p_holm,
+                p_holm=adjusted.p_value,
+                ci_holm=adjusted.interval,
                 detectable=test.detectable,
             )
-            for test, p_holm in zip(differences, adjusted, strict=True)
+            for test, adjusted in zip(differences, paired.holm(differences), strict=True)
         ],
         descriptive=[_descriptive(first, second) for first, second in combinations(members, 2)],
     )
@@ -98,7 +99,7 @@ def _member(member: Evidence) -> Member:
         n_seeds=len(member.seeds),
         seeds=member.seeds,
         n_test_openings=len(member.openings),
-        auroc=binary_metrics.summary(images.labels, member.probabilities, groups=images.groups)["auroc"],
+        auroc=summaries.summary(images.labels, member.probabilities, groups=images.groups, names=("auroc",))["auroc"],
         by_votes=by_votes.error_rates(
             images.votes, images.labels, member.probabilities, threshold=THRESHOLD, groups=images.groups
         ),
@@ -109,16 +110,16 @@ def _member(member: Evidence) -> Member:
 
 
 def _descriptive(first: Evidence, second: Evidence) -> DescriptiveTests:
-    labels = first.images.labels
+    labels, groups = first.images.labels, first.images.groups
     rows = [dict(zip(member.seeds, member.probabilities, strict=True)) for member in (first, second)]
     shared = [seed for seed in first.seeds if seed in rows[1]]
-    by_seed = {seed: paired.delong(labels, rows[0][seed], rows[1][seed]) for seed in shared}
+    by_seed = {seed: descriptive.delong(labels, rows[0][seed], rows[1][seed], groups=groups) for seed in shared}
     aurocs = [[binary_metrics.metrics_of(labels, row[seed])["auroc"] for seed in shared] for row in rows]
-    mcnemar = paired.mcnemar(labels, *(member.probabilities.mean(axis=0) > THRESHOLD for member in (first, second)))
+    called = [member.probabilities.mean(axis=0) > THRESHOLD for member in (first, second)]
     return DescriptiveTests(
         first=first.study.name,
         second=second.study.name,
         delong=[SeedTest(seed, test.difference, test.se, test.p_value) for seed, test in by_seed.items()],
-        wilcoxon_p=paired.wilcoxon(*aurocs) if len(shared) >= 6 else None,
-        mcnemar=McNemar(*mcnemar),
+        wilcoxon_p=descriptive.wilcoxon(*aurocs) if len(shared) >= 6 and groups is None else None,
+        mcnemar=descriptive.mcnemar(labels, *called, groups=groups),
     )

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 from mhist_tune.mhist import N_ANNOTATORS, THRESHOLD
-from mhist_tune.report.document import Comparison, DescriptiveTests, Member, PrimaryTest
+from mhist_tune.report import sampling
+from mhist_tune.report.document import Comparison, DescriptiveTests, Member, PrimaryTest, SeedTest
 from mhist_tune.statistics import by_votes
+from mhist_tune.statistics.paired import MIN_GROUPS
 from mhist_tune.words import Rows, change, interval, markdown_table, number, p_value, text_table
 
 
@@ -28,10 +30,9 @@ def to_text(comparison: Comparison) -> str:
         )
     lines += ["", "Primary test: difference of seed-mean AUROC, images paired, seeds resampled for each model"]
     for pair in comparison.primary:
-        low, high = pair.ci95
         lines += [
-            f"  {pair.first} - {pair.second}: {pair.difference:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, "
-            f"p = {p_value(pair.p_value)}, p (Holm) = {p_value(pair.p_holm)}",
+            f"  {pair.first} - {pair.second}: {change(pair.difference, pair.ci95)}, p = {p_value(pair.p_value)}; "
+            f"by Holm {change(pair.difference, pair.ci_holm)}, p = {p_value(pair.p_holm)}",
             f"    {verdict(pair)}",
         ]
     lines += ["", "Descriptive only: these take the test images, or the trained models, as given"]
@@ -47,7 +48,9 @@ def to_text(comparison: Comparison) -> str:
 
 def verdict(pair: PrimaryTest) -> str:
     """Return the result of the primary test of one pair in one sentence."""
-    smallest = f"smallest difference found with 80% power here: {pair.detectable:.4f}"
+    if pair.p_holm is None:
+        return f"not tested, because fewer than {MIN_GROUPS} groups hold a class"
+    smallest = f"smallest difference found with 80% power here: {number(pair.detectable, 4)}"
     if pair.p_holm < 0.05:
         better = pair.first if pair.difference > 0 else pair.second
         return f"{better} has the higher AUROC ({smallest})"
@@ -56,8 +59,23 @@ def verdict(pair: PrimaryTest) -> str:
 
 def caveats(comparison: Comparison) -> list[str]:
     """Return the caveats that are needed to read the comparison."""
-    units = "whole groups of images" if comparison.resampled_by == "group" else "images, which count as independent,"
-    sentences = [f"Intervals resample {units} and seeds; they hold for these configurations, not for whole searches."]
+    if comparison.groups is None:
+        sentences = [
+            "Intervals resample images, which count as independent, and seeds; they hold for these configurations, not "
+            "for whole searches."
+        ]
+    else:
+        sentences = [
+            f"Intervals come from a jackknife over {sampling.counts(comparison.groups)}, and from the variation of the "
+            "seeds; they hold for these configurations, not for whole searches.",
+            "DeLong's and McNemar's tests are the versions for grouped images. Wilcoxon's is not given: it takes the "
+            "test images as given.",
+        ]
+    if len(comparison.primary) > 1:
+        sentences.append(
+            "The intervals by Holm have the level at which Holm's procedure tests the pair: they exclude 0 exactly if "
+            "p (Holm) is below 0.05. The 95% intervals and p are not adjusted for the number of pairs."
+        )
     single = [member.study for member in comparison.members if member.n_seeds == 1]
     if single:
         sentences.append(
@@ -92,7 +110,9 @@ def to_markdown(comparison: Comparison) -> str:
 
 def verdicts(comparison: Comparison) -> list[str]:
     """Return the result of the primary test of each pair, with the names of both studies, in one sentence each."""
-    return [f"{_pair(pair)}: AUROC {_difference(pair)}; {verdict(pair)}" for pair in comparison.primary]
+    return [
+        f"{_pair(pair)}: AUROC {change(pair.difference, pair.ci_holm)}; {verdict(pair)}" for pair in comparison.primary
+    ]
 
 
 def _model_rows(comparison: Comparison) -> Rows:
@@ -105,10 +125,12 @@ def _model_rows(comparison: Comparison) -> Rows:
 
 
 def _primary_rows(comparison: Comparison) -> Rows:
-    rows = [["first − second", "difference (95% interval)", "p", "p (Holm)", "smallest found with 80% power"]]
+    head = ["first − second", "difference (95% interval)", "p", "interval by Holm", "p (Holm)"]
+    rows = [[*head, "smallest found with 80% power"]]
     for pair in comparison.primary:
-        p_values = [p_value(pair.p_value), p_value(pair.p_holm)]
-        rows.append([_pair(pair), _difference(pair), *p_values, number(pair.detectable, 4)])
+        alone = [change(pair.difference, pair.ci95), p_value(pair.p_value)]
+        adjusted = ["-" if pair.ci_holm is None else "{:+.4f} to {:+.4f}".format(*pair.ci_holm), p_value(pair.p_holm)]
+        rows.append([_pair(pair), *alone, *adjusted, number(pair.detectable, 4)])
     return rows
 
 
@@ -134,22 +156,17 @@ def _descriptive_rows(comparison: Comparison) -> Rows:
     rows = [["first − second", "DeLong p < 0.05", "Wilcoxon p", "only first right", "only second right", "McNemar p"]]
     for pair in comparison.descriptive:
         mcnemar, delong = pair.mcnemar, pair.delong
-        n_small = sum(test.p_value < 0.05 for test in delong)
         rows.append(
             [
                 _pair(pair),
-                f"{n_small} of {len(delong)} seeds" if delong else "-",
-                "-" if pair.wilcoxon_p is None else p_value(pair.wilcoxon_p),
+                _n_small(delong) or "-",
+                p_value(pair.wilcoxon_p),
                 str(mcnemar.only_first_right),
                 str(mcnemar.only_second_right),
                 p_value(mcnemar.p_value),
             ]
         )
     return rows
-
-
-def _difference(pair: PrimaryTest) -> str:
-    return change(pair.difference, pair.ci95)
 
 
 def _pair(pair: PrimaryTest | DescriptiveTests) -> str:
@@ -170,12 +187,17 @@ def _vote_cells(members: Sequence[Member]) -> Rows:
     ]
 
 
+def _n_small(delong: Sequence[SeedTest]) -> str | None:
+    """Return for how many seeds DeLong's p-value is below 0.05; None where it is not known."""
+    p_values = [test.p_value for test in delong if test.p_value is not None]
+    return f"{sum(p < 0.05 for p in p_values)} of {len(p_values)} seeds" if p_values else None
+
+
 def _described(pair: DescriptiveTests) -> str:
     delong, mcnemar = pair.delong, pair.mcnemar
     parts = []
-    if delong:
-        n_small = sum(test.p_value < 0.05 for test in delong)
-        parts.append(f"DeLong p < 0.05 for {n_small} of {len(delong)} seeds")
+    if n_small := _n_small(delong):
+        parts.append(f"DeLong p < 0.05 for {n_small}")
     if pair.wilcoxon_p is not None:
         parts.append(f"Wilcoxon over seeds p = {p_value(pair.wilcoxon_p)}")
     parts.append(

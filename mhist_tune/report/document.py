@@ -8,11 +8,13 @@ from mhist_tune.definition.scores import At, Score
 from mhist_tune.report.confirmation import Confirmed
 from mhist_tune.report.gain import Gain
 from mhist_tune.report.references import Reference
+from mhist_tune.report.sampling import Groups, Sampling
 from mhist_tune.report.threshold import FixedThreshold
 from mhist_tune.search.audit import Audit
 from mhist_tune.search.trials import Importance
-from mhist_tune.statistics.binary_metrics import MetricSummary
 from mhist_tune.statistics.by_votes import Mistake, VoteRate
+from mhist_tune.statistics.descriptive import McNemar
+from mhist_tune.statistics.summaries import MetricSummary
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -114,6 +116,7 @@ class Report:
         n_images: of the test partition, as is `share_ssa`.
         is_mhist: whether the references apply.
         resampled_by: image or group.
+        sampling: groups, and how the intervals depend on images that are alike.
         metrics: at 0.5, by name.
         confirm: None where nothing is confirmed.
         held_out: None without held-out predictions.
@@ -149,6 +152,7 @@ class Report:
     share_ssa: float
     is_mhist: bool
     resampled_by: str
+    sampling: Sampling
     metrics: dict[str, MetricSummary]
     confirm: Confirmed | None
     held_out: FixedThreshold | None
@@ -197,18 +201,22 @@ class PrimaryTest:
     """The primary test of two studies: first minus second of their seed-mean AUROC.
 
     Attributes:
+        se: None, as all that follows from it, where too few groups hold a class.
+        ci95: not adjusted, as is `p_value`.
         p_holm: the p-value adjusted for the number of pairs.
+        ci_holm: the interval that excludes 0 exactly if `p_holm` is below 0.05.
         detectable: the smallest difference that the test finds with a probability of 80%.
     """
 
     first: str
     second: str
     difference: float
-    se: float
-    ci95: tuple[float, float]
-    p_value: float
-    p_holm: float
-    detectable: float
+    se: float | None
+    ci95: tuple[float, float] | None
+    p_value: float | None
+    p_holm: float | None
+    ci_holm: tuple[float, float] | None
+    detectable: float | None
 
 
 @dataclass(frozen=True)
@@ -217,17 +225,8 @@ class SeedTest:
 
     seed: int
     difference: float
-    se: float
-    p_value: float
-
-
-@dataclass(frozen=True)
-class McNemar:
-    """McNemar's test of the seeds' mean probabilities at 0.5."""
-
-    only_first_right: int
-    only_second_right: int
-    p_value: float
+    se: float | None
+    p_value: float | None
 
 
 @dataclass(frozen=True)
@@ -236,7 +235,8 @@ class DescriptiveTests:
 
     Attributes:
         delong: of the seeds that both have.
-        wilcoxon_p: over these seeds; None below six, where it cannot fall under 0.05.
+        wilcoxon_p: over these seeds; None below six, where it cannot fall under 0.05, and where groups are known.
+        mcnemar: of the seeds' mean probabilities at 0.5.
     """
 
     first: str
@@ -252,6 +252,7 @@ class Comparison:
 
     Attributes:
         resampled_by: image or group.
+        groups: of the test images; None where they are not known.
         primary: of each pair.
         descriptive: likewise.
     """
@@ -260,6 +261,7 @@ class Comparison:
     test_fingerprint: str
     n_images: int
     resampled_by: str
+    groups: Groups | None
     primary: list[PrimaryTest]
     descriptive: list[DescriptiveTests]
 

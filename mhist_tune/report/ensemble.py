@@ -14,8 +14,8 @@ from mhist_tune.errors import UsageError
 from mhist_tune.mhist import THRESHOLD
 from mhist_tune.report import evidence
 from mhist_tune.report.evidence import Evidence
-from mhist_tune.statistics import binary_metrics
-from mhist_tune.statistics.binary_metrics import MetricSummary
+from mhist_tune.statistics import summaries
+from mhist_tune.statistics.summaries import MetricSummary
 from mhist_tune.storage.database import Storage
 from mhist_tune.words import counted, text_table
 
@@ -73,7 +73,7 @@ def build(storage: Storage, names: Sequence[str]) -> Ensemble:
     per_seed = stacked.mean(axis=0)
 
     def summary(probabilities: FloatArray) -> dict[str, MetricSummary]:
-        return binary_metrics.summary(images.labels, probabilities, groups=images.groups)
+        return summaries.summary(images.labels, probabilities, groups=images.groups)
 
     return Ensemble(
         members=[

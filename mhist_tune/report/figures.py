@@ -201,7 +201,7 @@ _FIGURES = (
 def compared(members: Sequence[Evidence], comparison: Comparison) -> list[ReportFigure]:
     """Return the figures of a comparison; both classes are among the test images."""
     labels = members[0].images.labels
-    pairs = {f"{pair.first} − {pair.second}": (pair.difference, *pair.ci95) for pair in comparison.primary}
+    pairs = {f"{pair.first} − {pair.second}": (pair.difference, pair.ci_holm) for pair in comparison.primary}
     return [
         _drawn(
             "roc",
@@ -220,7 +220,8 @@ def compared(members: Sequence[Evidence], comparison: Comparison) -> list[Report
         _drawn(
             "differences",
             "Differences of AUROC",
-            "First minus second with a 95% interval, images paired. One that holds 0 shows no difference.",
+            "First minus second with the interval by Holm, which is the 95% interval where there is one pair, images "
+            "paired. One that holds 0 shows no difference.",
             lambda: model_comparison.differences(pairs),
         ),
         _drawn(

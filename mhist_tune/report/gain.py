@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from mhist_tune.report.evidence import Evidence
-from mhist_tune.statistics import binary_metrics, paired
-from mhist_tune.statistics.binary_metrics import MetricSummary
+from mhist_tune.statistics import paired, summaries
+from mhist_tune.statistics.summaries import MetricSummary
+from mhist_tune.words import number
 
 _METRICS = ("auroc", "auprc", "f1", "balanced_accuracy")
 
@@ -14,10 +15,10 @@ class Change:
     """The chosen trial's seed-mean metric minus the default's, as in a comparison of studies (`paired.Difference`)."""
 
     estimate: float
-    se: float
-    ci95: tuple[float, float]
-    p_value: float
-    detectable: float
+    se: float | None
+    ci95: tuple[float, float] | None
+    p_value: float | None
+    detectable: float | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def document(evidence: Evidence) -> Gain | None:
         default,
         is_chosen,
         len(evidence.default_slots),
-        metrics=binary_metrics.summary(images.labels, probabilities, groups=images.groups, names=_METRICS),
+        metrics=summaries.summary(images.labels, probabilities, groups=images.groups, names=_METRICS),
         difference=_change(auroc),
         difference_f1=_change(f1),
     )
@@ -75,11 +76,14 @@ def sentence(gain: Gain) -> str | None:
     difference = gain.difference
     if difference is None:
         return None
-    low, high = difference.ci95
     text = (
-        f"Against the study's default (trial {gain.default}), tuning changed test AUROC by "
-        f"{difference.estimate:+.4f}, 95% interval {low:+.4f} to {high:+.4f}"
+        f"Against the study's default (trial {gain.default}), tuning changed test AUROC by {difference.estimate:+.4f}"
     )
+    if difference.ci95 is None:
+        return f"{text}; fewer than {paired.MIN_GROUPS} groups hold a class, too few for an interval."
+    low, high = difference.ci95
+    text += f", 95% interval {low:+.4f} to {high:+.4f}"
     if low <= 0 <= high:
-        text += f", so no gain is shown (smallest difference found with 80% power here: {difference.detectable:.4f})"
+        smallest = number(difference.detectable, 4)
+        text += f", so no gain is shown (smallest difference found with 80% power here: {smallest})"
     return text + "."

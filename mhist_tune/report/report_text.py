@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mhist_tune.definition.scores import SCORE_NAMES
 from mhist_tune.mhist import N_ANNOTATORS, THRESHOLD
-from mhist_tune.report import confirmation
+from mhist_tune.report import confirmation, sampling
 from mhist_tune.report.confirmation import Confirmed
 from mhist_tune.report.document import Cost, Report
 from mhist_tune.report.figures import ReportFigure
@@ -72,6 +72,8 @@ def tables(report: Report) -> list[tuple[str, Rows]]:
         ("Beside published results", reference_rows(report)),
         ("Metrics on the test partition", metric_rows(report)),
     ]
+    if table := sampling.rows(report.sampling, report.metrics):
+        titled.append(table)
     if report.gain and report.gain.difference:
         titled.append(("Against the study's default", gain_rows(report)))
     if report.held_out:

@@ -5,9 +5,10 @@ from typing import Any
 
 from mhist_tune.definition.hyperparameters import Hyperparameters
 from mhist_tune.definition.study_file import StudyDefinition
-from mhist_tune.mhist import N_TEST_IMAGES, N_TEST_SSA
-from mhist_tune.report import gain
+from mhist_tune.mhist import N_SLIDES, N_TEST_IMAGES, N_TEST_SSA
+from mhist_tune.report import gain, sampling
 from mhist_tune.report.document import Report
+from mhist_tune.statistics.summaries import MetricSummary
 from mhist_tune.storage.studies import Study
 from mhist_tune.words import counted, interval, number
 
@@ -42,7 +43,7 @@ def result(report: Report) -> str:
     gained = gain.sentence(report.gain) if report.gain else None
     text = (
         f"{what} reaches a test AUROC of {auroc.mean:.4f}{std} over {counted(report.n_seeds, 'seed')}, "
-        f"95% interval {interval(auroc.ci95, 4)}, on {counted(report.n_images, 'image')}."
+        f"{_interval(auroc)}, on {counted(report.n_images, 'image')}."
     )
     return f"{text} {gained}" if gained else text
 
@@ -50,15 +51,8 @@ def result(report: Report) -> str:
 def caveats(report: Report) -> list[str]:
     """Return the caveats that are needed to read the numbers."""
     sentences = ["The positive class is SSA. Loss, Brier score and calibration error are means per image."]
-    slides = " (MHIST's come from 328)" if report.is_mhist else ""
-    units = f"images, which count as independent since no patient or slide is known{slides}"
-    if report.resampled_by == "group":
-        units = "whole groups of images"
-    sentences.append(
-        f"95% intervals resample {units}, once for all seeds, and the seeds independently of them. They are "
-        "conditional on the chosen configuration: the uncertainty of its choice by noisy validation scores is not "
-        "included."
-    )
+    sentences += [*sampling.sentences(report.sampling), _intervals(report)]
+    sentences += [_never_called(report, *calls) for calls in _NEVER if _n_never(report, calls[1])]
     if report.n_seeds == 1:
         sentences.append("There is one seed, so the intervals do not include the variation between trainings.")
     if not report.complete:
@@ -86,6 +80,43 @@ def caveats(report: Report) -> list[str]:
     return sentences
 
 
+_NEVER = (("SSA", ("recall", "specificity")), ("HP", ("specificity", "recall")))
+"""For each class, the metrics that are 0 and 1 of a model that never calls it."""
+
+
+def _interval(metric: MetricSummary) -> str:
+    return "no interval" if metric.ci95 is None else f"95% interval {interval(metric.ci95, 4)}"
+
+
+def _intervals(report: Report) -> str:
+    """Return how the intervals are made, and what they do not include."""
+    conditional = (
+        "They are conditional on the chosen configuration: the uncertainty of its choice by noisy validation scores is "
+        "not included."
+    )
+    if report.sampling.groups is not None:
+        return (
+            "95% intervals are t intervals of a jackknife over whole groups, once for all seeds, and of the variation "
+            f"of the seeds. {conditional}"
+        )
+    slides = f" (MHIST's come from {N_SLIDES})" if report.is_mhist else ""
+    return (
+        f"95% intervals resample images, which count as independent since no patient or slide is known{slides}, once "
+        f"for all seeds, and the seeds independently of them. {conditional} Images of one slide are alike, so the true "
+        "intervals are wider; a table shows them for supposed design effects."
+    )
+
+
+def _n_never(report: Report, metrics: tuple[str, str]) -> int:
+    """Return the number of seeds with the values 0 and 1 of two metrics."""
+    zero, one = (report.metrics[name].per_seed for name in metrics)
+    return sum(values == (0, 1) for values in zip(zero, one, strict=True))
+
+
+def _never_called(report: Report, name: str, metrics: tuple[str, str]) -> str:
+    return f"{_n_never(report, metrics)} of {counted(report.n_seeds, 'seed')} never call {name} at the threshold 0.5."
+
+
 _TASK = {
     True: "sessile serrated adenoma (SSA) from hyperplastic polyp (HP) in MHIST's images of colorectal polyps",
     False: "the class SSA from the class HP in images laid out as MHIST's",
@@ -103,7 +134,6 @@ def paragraph(report: Report, study: Study) -> str:
     auroc = report.metrics["auroc"]
     openings = report.test_openings
     n_before = sum(opening.id < report.opening for opening in openings)
-    drawn = "groups" if report.resampled_by == "group" else "images"
     sentences = [
         f"We trained {hp.model} ({weights}) to distinguish {_TASK[report.is_mhist]}, whose labels are the majority of "
         "seven votes.",
@@ -126,17 +156,26 @@ def paragraph(report: Report, study: Study) -> str:
         f"The test partition was opened {counted(len(openings), 'time')}, "
         + (f"{n_before} of them before" if n_before else "after")
         + " that choice was recorded.",
-        f"We report means over seeds with standard deviations and 95% intervals from a crossed bootstrap (2,000 "
-        f"resamples of {drawn}, shared by all seeds, and of seeds).",
+        f"We report means over seeds with standard deviations and 95% intervals from {_method(report)}.",
         ""
         if auroc.mean is None
         else f"Test AUROC was {number(auroc.mean, 4)} "
         f"({'one seed' if auroc.std is None else 'SD ' + number(auroc.std, 4)}; "
-        f"95% interval {interval(auroc.ci95, 4)}).",
+        f"{_interval(auroc)}).",
         f"The software was mhist-tune {report.versions['mhist-tune']} with PyTorch {report.versions['torch']} "
         f"and timm {report.versions['timm']}; the train images have the SHA-256 {report.dataset_fingerprint}.",
     ]
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _method(report: Report) -> str:
+    groups = report.sampling.groups
+    if groups is None:
+        return "a crossed bootstrap (2,000 resamples of images, shared by all seeds, and of seeds)"
+    return (
+        f"a delete-one-group jackknife over {sampling.counts(groups)}, and the variance between seeds, with quantiles "
+        "of Student's t on the logit scale"
+    )
 
 
 def _augmentation(hp: Hyperparameters) -> str:

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from mhist_tune.arrays import FloatArray
 from mhist_tune.report.evidence import Evidence
 from mhist_tune.search.finalists import Confirmation
-from mhist_tune.statistics import binary_metrics, calibration
-from mhist_tune.statistics.binary_metrics import MetricSummary
+from mhist_tune.statistics import calibration, summaries
 from mhist_tune.statistics.calibration import ReliabilityBin
+from mhist_tune.statistics.summaries import MetricSummary
 from mhist_tune.storage import ledger
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.predictions import image_rows, predictions_of
@@ -78,13 +78,13 @@ def document(storage: Storage, evidence: Evidence, confirmation: Confirmation | 
         n_images=len(held_out.labels),
         share_ssa=share,
         threshold=threshold,
-        metrics=binary_metrics.summary(
+        metrics=summaries.summary(
             images.labels, evidence.probabilities, groups=images.groups, threshold=threshold, names=_OF_THRESHOLD
         ),
         slope=fitted.slope,
         intercept=fitted.intercept,
         calibration={
-            name: binary_metrics.summary(images.labels, mapped, groups=images.groups, names=_OF_CALIBRATION)
+            name: summaries.summary(images.labels, mapped, groups=images.groups, names=_OF_CALIBRATION)
             for name, mapped in probabilities.items()
         },
         reliability={

@@ -1,10 +1,15 @@
 """Arrays in, numbers out. No torch, no database.
 
-- `binary_metrics`: Metrics and their confidence intervals, from labels and stored probabilities.
+- `binary_metrics`: Metrics of binary classifiers, from labels and stored probabilities.
 - `by_votes`: Misclassified images: error rates by the agreement of the pathologists, and the most confident mistakes.
 - `calibration`: Decision threshold and recalibration of probabilities.
+- `descriptive`: Descriptive tests of two models: DeLong's, Wilcoxon's and McNemar's.
+- `groups`: Variances and intervals for images that are alike within a group, such as a patient or a slide.
 - `mean_f1`: F1 averaged over nine thresholds, with its standard error.
 - `out_of_fold`: Scores of configurations from out-of-fold predictions, and the stability of the choice among them.
-- `paired`: Comparison of models on the same test images: the primary test, and descriptive tests in addition.
+- `paired`: The primary test of a comparison: the difference of models on the same test images.
+- `proportions`: Intervals of proportions near 0 or 1, where few errors are counted.
+- `resampling`: Resamples of images, groups and seeds, and the crossed bootstrap.
 - `roc`: ROC curves of several seeds: each one's, and their mean with its band, as plain arrays.
+- `summaries`: Metrics over the seeds with their 95% intervals, and how these depend on images that are alike.
 """

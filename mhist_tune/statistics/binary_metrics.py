@@ -100,6 +100,7 @@ def checked(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[npt.ND
 def metrics_per_seed(
     positive: npt.NDArray[np.bool_], probabilities: FloatArray, threshold: float
 ) -> Mapping[str, list[float]]:
+    """Return every metric of each model; arguments as of `weighted_auroc` and `metrics_of`."""
     weighted = weighted_metrics(positive, probabilities, np.ones((1, positive.size)), threshold, METRICS)
     per_seed = {name: [float(value) for value in values[0]] for name, values in weighted.items()}
     return {**per_seed, "ece": [_calibration_error(positive, of_model) for of_model in probabilities]}

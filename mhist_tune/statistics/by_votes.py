@@ -101,8 +101,8 @@ def error_rates(
 
     Rates are more useful than counts, since 7 of 7 votes is the largest group of SSA and has the most mistakes. Errors
     are few for some numbers of votes, so the intervals are Wilson's on an effective count (`proportions`). It has the
-    variance over images or groups, and seeds, and is at most the number of images divided by the design effect of all
-    errors.
+    variance over images or groups, and seeds. Where errors are few it is at most the number of images divided by the
+    design effect of all errors.
 
     Args:
         votes: [n], in 0..7.
@@ -115,14 +115,14 @@ def error_rates(
     wrong = ((table > threshold) != positive).astype(np.float64)
     n_votes = np.asarray(votes)
     effect = 1.0
-    if groups is not None:
+    if groups is not None and len(set(groups)) > 1:
         over_groups, over_images = (_variance(wrong, positive, known).of_units for known in (groups, None))
         effect = max(1.0, over_groups / over_images) if over_images else positive.size / len(set(groups))
     rates: list[VoteRate] = []
     for count in range(N_ANNOTATORS + 1):
         chosen = np.flatnonzero(n_votes == count)
         of_count = wrong[:, chosen]
-        known = None if groups is None else [groups[index] for index in chosen]
+        known = None if groups is None else [groups[int(index)] for index in chosen]
         rates.append(
             VoteRate(
                 votes=count,
@@ -160,7 +160,9 @@ def _interval(
 def _variance(wrong: FloatArray, positive: npt.NDArray[np.bool_], groups: Sequence[str] | None) -> Variance:
     """Return the variance of the mean of `wrong`, [S, n], over images or groups, and seeds."""
     units = grouped.units_of(positive, groups)
-    per_unit = grouped.influences(lambda weights: {"wrong": weights @ wrong.T / weights.sum(axis=1, keepdims=True)}, units)
+    per_unit = grouped.influences(
+        lambda weights: {"wrong": weights @ wrong.T / weights.sum(axis=1, keepdims=True)}, units
+    )
     return grouped.variance([(per_unit["wrong"], wrong.mean(axis=1))], units)
 
 

@@ -1,4 +1,4 @@
-"""Comparison of models on the same test images: the primary test, and descriptive tests in addition.
+"""The primary test of a comparison: the difference of models on the same test images.
 
 Shapes: `n` images, `S` seeds of a model (their number may differ between models). Labels are 0 (HP) or 1 (SSA).
 """
@@ -6,16 +6,26 @@ Shapes: `n` images, `S` seeds of a model (their number may differ between models
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
 from mhist_tune.arrays import FloatArray
-from mhist_tune.statistics.binary_metrics import checked, image_draws, seed_draws, weighted_auroc, weighted_f1
+from mhist_tune.statistics import groups as grouped
+from mhist_tune.statistics.binary_metrics import checked, weighted_auroc, weighted_f1
+from mhist_tune.statistics.resampling import image_draws, seed_draws
 
 POWER = 0.8
 """Power of the test at the smallest detectable difference."""
+MIN_GROUPS = 5
+"""Fewest groups that hold a class for a test: with so many it keeps its size."""
+_ALPHA = 0.05
+_Metric = Callable[[npt.NDArray[np.bool_], FloatArray, FloatArray], FloatArray]
+"""Takes labels [n], probabilities [S, n] and weights of the images [B, n], and returns [B, S]."""
+_Errors = dict[tuple[int, int], tuple[float | None, float]]
+"""The standard error of each pair of models and its degrees of freedom."""
 
 
 @dataclass(frozen=True)
@@ -25,28 +35,63 @@ class Difference:
     Attributes:
         first, second: positions of the models in the arguments.
         estimate: the difference.
-        se: its standard error, from resampled images and seeds.
-        ci95: estimate minus and plus 1.96 standard errors.
-        p_value: two-sided, of the hypothesis that the models are equal; below 0.05 exactly if `ci95` excludes 0.
-        detectable: the true difference that the test would detect at the 5% level with a probability of 80%.
+        se: its standard error, over images or groups, and seeds; None, as all that follows from it, where fewer than
+            `MIN_GROUPS` groups hold a class.
+        df: degrees of freedom of the standard error; infinite without groups.
     """
 
     first: int
     second: int
     estimate: float
-    se: float
-    ci95: tuple[float, float]
-    p_value: float
-    detectable: float
+    se: float | None
+    df: float
+
+    @property
+    def ci95(self) -> tuple[float, float] | None:
+        """The 95% interval."""
+        return self.interval(_ALPHA)
+
+    @property
+    def p_value(self) -> float | None:
+        """Two-sided, of the hypothesis that the models are equal; below 0.05 exactly if `ci95` excludes 0."""
+        if self.se is None:
+            return None
+        if self.se == 0:  # two models that order every pair of images alike
+            return 1.0 if self.estimate == 0 else 0.0
+        return float(2 * self._distribution.sf(abs(self.estimate) / self.se))
+
+    @property
+    def detectable(self) -> float | None:
+        """The true difference that the test would detect at the 5% level with a probability of 80%."""
+        if self.se is None:
+            return None
+        return float(self._distribution.isf(_ALPHA / 2) + self._distribution.ppf(POWER)) * self.se
+
+    def interval(self, alpha: float) -> tuple[float, float] | None:
+        """Return the interval with the confidence 1 - alpha."""
+        if self.se is None:
+            return None
+        half = float(self._distribution.isf(alpha / 2)) * self.se
+        return self.estimate - half, self.estimate + half
+
+    @property
+    def _distribution(self) -> Any:
+        """Return the distribution of the difference over its standard error, if the models are equal."""
+        return stats.norm if np.isinf(self.df) else stats.t(self.df)
 
 
 @dataclass(frozen=True)
-class DeLong:
-    """The difference of two AUROCs on the same images, first minus second, its standard error and two-sided p-value."""
+class Adjusted:
+    """A difference adjusted for the number of pairs in a comparison.
 
-    difference: float
-    se: float
-    p_value: float
+    Attributes:
+        p_value: Holm's.
+        interval: at the level at which Holm's procedure tests this pair, so that it excludes 0 exactly if `p_value` is
+            below 0.05. With one pair it is the 95% interval.
+    """
+
+    p_value: float | None
+    interval: tuple[float, float] | None
 
 
 def auroc_differences(
@@ -59,15 +104,17 @@ def auroc_differences(
 ) -> list[Difference]:
     """Return the difference of seed-mean AUROC for each pair of models, in the order of `itertools.combinations`.
 
-    Each resample draws the images once for all models and seeds, so images are paired. It draws the seeds of each model
-    independently, because equal seed numbers of two models have nothing in common. The p-value assumes a normal
-    distribution with the standard error of `_standard_error`. A model with one seed adds no uncertainty from seeds.
+    Without groups the standard error is that of `_standard_error`, with a normal distribution. Each resample draws the
+    images once for all models and seeds, so images are paired. It draws the seeds of each model independently, because
+    equal seed numbers of two models have nothing in common. With groups it is that of a jackknife over groups, with a t
+    distribution (`groups.variance`): with few groups a normal one rejects equal models too often. A model with one seed
+    adds no uncertainty from seeds.
 
     Args:
         labels: [n], 0 or 1, both present.
         models: probabilities of each model, [S, n], in 0..1.
-        groups: the patient or slide of each image, [n], to draw whole groups; None to draw images.
-        n_boot: number of resamples.
+        groups: the patient or slide of each image, [n]; None where they are not known.
+        n_boot: number of resamples, without groups.
         seed: of the resampling.
 
     Raises:
@@ -89,22 +136,39 @@ def f1_differences(
 
 
 def _differences(
-    metric: Callable[[npt.NDArray[np.bool_], FloatArray, FloatArray], FloatArray],
+    metric: _Metric,
     labels: npt.ArrayLike,
     models: Sequence[npt.ArrayLike],
     groups: Sequence[str] | None,
     n_boot: int,
     seed: int,
 ) -> list[Difference]:
-    """Return the difference of the seed-mean metric for each pair of models.
-
-    `metric` takes labels [n], probabilities [S, n] and weights of the images [B, n], and returns [B, S].
-    """
+    """Return the difference of the seed-mean metric for each pair of models."""
     positive = checked(labels, np.asarray(models[0]))[0]
     probabilities = [checked(labels, model)[1] for model in models]
+    observed = [metric(positive, of_model, np.ones((1, positive.size)))[0] for of_model in probabilities]
+    if groups is None:
+        errors = _bootstrap_errors(metric, positive, probabilities, observed, n_boot, seed)
+    else:
+        errors = _jackknife_errors(metric, positive, probabilities, observed, groups)
+    return [
+        Difference(first, second, float(observed[first].mean() - observed[second].mean()), *errors[first, second])
+        for first, second in combinations(range(len(models)), 2)
+    ]
+
+
+def _bootstrap_errors(
+    metric: _Metric,
+    positive: npt.NDArray[np.bool_],
+    probabilities: Sequence[FloatArray],
+    observed: Sequence[FloatArray],
+    n_boot: int,
+    seed: int,
+) -> _Errors:
+    """Return the standard error of each pair's difference, and infinite degrees of freedom."""
     rng = np.random.default_rng(seed)
     blocks, blocks_of_images = [], []
-    for images in image_draws(rng, n_boot, positive.size, groups):
+    for images in image_draws(rng, n_boot, positive.size, None):
         per_seed = [metric(positive, of_model, images) for of_model in probabilities]
         seeds = [seed_draws(rng, len(images), len(of_model)) for of_model in probabilities]
         blocks.append(
@@ -112,85 +176,54 @@ def _differences(
         )
         blocks_of_images.append(np.stack([values.mean(axis=1) for values in per_seed]))
     both, of_images = np.concatenate(blocks, axis=1), np.concatenate(blocks_of_images, axis=1)
-    observed = [metric(positive, of_model, np.ones((1, positive.size)))[0] for of_model in probabilities]
-    return [
-        _difference(
-            first,
-            second,
-            float(observed[first].mean() - observed[second].mean()),
+    return {
+        (first, second): (
             _standard_error(
                 both[first] - both[second], of_images[first] - of_images[second], observed[first], observed[second]
             ),
+            np.inf,
         )
-        for first, second in combinations(range(len(models)), 2)
-    ]
+        for first, second in combinations(range(len(observed)), 2)
+    }
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values adjusted for multiple tests (Holm, 1979), in the same order."""
+def _jackknife_errors(
+    metric: _Metric,
+    positive: npt.NDArray[np.bool_],
+    probabilities: Sequence[FloatArray],
+    observed: Sequence[FloatArray],
+    groups: Sequence[str],
+) -> _Errors:
+    """Return the standard error of each pair's difference and its degrees of freedom; None with too few groups."""
+    units = grouped.units_of(positive, groups)
+    pairs = list(combinations(range(len(observed)), 2))
+    if units.n_rarer < MIN_GROUPS:
+        return dict.fromkeys(pairs, (None, np.nan))
+    per_unit = grouped.influences(
+        lambda weights: {str(place): metric(positive, one, weights) for place, one in enumerate(probabilities)}, units
+    )
+    models = [(per_unit[str(place)], values) for place, values in enumerate(observed)]
+    found = {pair: grouped.variance([models[pair[0]], models[pair[1]]], units) for pair in pairs}
+    return {pair: (variance.se, variance.df) for pair, variance in found.items()}
+
+
+def holm(differences: Sequence[Difference]) -> list[Adjusted]:
+    """Return the differences adjusted for multiple tests (Holm, 1979), in the same order.
+
+    Holm compares the smallest of k p-values with 5% / k, the next with 5% / (k - 1), and so on. Each interval has the
+    confidence of its own comparison, so an interval and the verdict beside it cannot disagree.
+    """
     from statsmodels.stats.multitest import multipletests
 
-    return [float(p) for p in multipletests(list(p_values), method="holm")[1]]
-
-
-def delong(labels: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLike) -> DeLong:
-    """Compare two AUROCs on the same images (DeLong et al., 1988, by the midranks of Sun and Xu, 2014).
-
-    The standard error includes the uncertainty from the images only. The result holds for these two trained models, not
-    for their methods.
-
-    Args:
-        labels: [n], 0 or 1, at least two of each.
-        first, second: probabilities of each model, [n], in 0..1.
-
-    Raises:
-        ValueError: as `statistics.metrics_of`.
-    """
-    positive, pair = checked(labels, np.stack([np.asarray(first), np.asarray(second)]))
-    n_positive = int(positive.sum())
-    n_negative = positive.size - n_positive
-    ranks = stats.rankdata(pair, axis=1)
-    # For each image, the share of images of the other class that it is ordered correctly against; a tie counts half.
-    of_positive = (ranks[:, positive] - stats.rankdata(pair[:, positive], axis=1)) / n_negative
-    of_negative = 1 - (ranks[:, ~positive] - stats.rankdata(pair[:, ~positive], axis=1)) / n_positive
-    difference = float(of_positive[0].mean() - of_positive[1].mean())
-    variance = np.var(of_positive[0] - of_positive[1], ddof=1) / n_positive
-    variance += np.var(of_negative[0] - of_negative[1], ddof=1) / n_negative
-    return DeLong(difference, float(np.sqrt(variance)), _two_sided(difference, float(np.sqrt(variance))))
-
-
-def wilcoxon(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return the two-sided p-value of Wilcoxon's signed-rank test over seeds; 1 if all values are equal.
-
-    Descriptive: the test treats the test images as fixed. With ten seeds it rejects equal methods far too often.
-
-    Args:
-        first, second: the metric of each seed, as many seeds of one model as of the other.
-    """
-    if list(first) == list(second):
-        return 1.0
-    return float(stats.wilcoxon(first, second).pvalue)
-
-
-def mcnemar(labels: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[int, int, float]:
-    """Compare two classifiers on the same images by McNemar's exact test.
-
-    Args:
-        labels: [n], 0 or 1.
-        first, second: bool [n], whether each calls an image SSA.
-
-    Returns:
-        The number of images that only the first calls correctly, the number that only the second calls correctly, and
-        the two-sided p-value.
-    """
-    from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
-
-    truth = np.asarray(labels).astype(np.bool_)
-    correct = [np.asarray(called).astype(np.bool_) == truth for called in (first, second)]
-    only_first, only_second = int((correct[0] & ~correct[1]).sum()), int((correct[1] & ~correct[0]).sum())
-    both, neither = int((correct[0] & correct[1]).sum()), int((~correct[0] & ~correct[1]).sum())
-    p_value = float(exact_mcnemar([[both, only_first], [only_second, neither]], exact=True).pvalue)
-    return only_first, only_second, p_value
+    p_values = [one.p_value for one in differences]
+    known = [p_value for p_value in p_values if p_value is not None]
+    if len(known) < len(p_values):
+        return [Adjusted(None, None) for _ in differences]
+    adjusted = [float(p) for p in multipletests(known, method="holm")[1]]
+    return [
+        Adjusted(holm_p, one.interval(_ALPHA * p / holm_p if holm_p > 0 else _ALPHA / len(known)))
+        for one, p, holm_p in zip(differences, known, adjusted, strict=True)
+    ]
 
 
 def _standard_error(both: FloatArray, of_images: FloatArray, *seeds: FloatArray) -> float:
@@ -210,22 +243,3 @@ def _standard_error(both: FloatArray, of_images: FloatArray, *seeds: FloatArray)
     v_both = float(np.clip(np.nanvar(both, ddof=1) - var_images - var_seeds, 0, min(var_images, var_seeds)))
     var_seeds_unbiased = sum(float(np.var(values, ddof=1)) / values.size for values in seeds if values.size > 1)
     return float(np.sqrt(var_images + var_seeds_unbiased - v_both))
-
-
-def _difference(first: int, second: int, estimate: float, se: float) -> Difference:
-    z = float(stats.norm.ppf(0.975))
-    return Difference(
-        first=first,
-        second=second,
-        estimate=estimate,
-        se=se,
-        ci95=(estimate - z * se, estimate + z * se),
-        p_value=_two_sided(estimate, se),
-        detectable=(z + float(stats.norm.ppf(POWER))) * se,
-    )
-
-
-def _two_sided(difference: float, se: float) -> float:
-    if se == 0:  # two models that order every pair of images alike
-        return 1.0 if difference == 0 else 0.0
-    return float(2 * stats.norm.sf(abs(difference) / se))

@@ -1,20 +1,28 @@
 """Intervals of proportions near 0 or 1, where few errors or few correct calls are counted."""
 
 FEW = 10
-"""Below so many counted cases of either kind, the interval of a proportion is `wilson`'s."""
+"""Below so many counted cases of either kind, the variance of a proportion is not known well."""
 
 
-def effective_count(share: float, variance: float, most: float) -> float:
-    """Return the number of independent trials that would give a proportion this variance, at most `most`.
+def effective_count(share: float, variance: float, n_trials: float) -> float:
+    """Return the number of independent trials that would give a proportion this variance.
 
-    As Korn and Graubard (1998) do for surveys. At 0 or 1 the variance is 0 and says nothing, so it is `most`.
+    As Korn and Graubard (1998) do for surveys. With few counted cases it is at most `n_trials`.
 
     Args:
         share: the proportion.
         variance: its variance over images or groups, and seeds.
-        most: number of trials, divided by the design effect.
+        n_trials: number of images, divided by the design effect.
     """
-    return min(most, share * (1 - share) / variance) if variance > 0 else most
+    if variance == 0:
+        return n_trials
+    count = share * (1 - share) / variance
+    return min(n_trials, count) if is_few(share, n_trials) else count
+
+
+def is_few(share: float, n_trials: float) -> bool:
+    """Return whether fewer than `FEW` cases of either kind are counted."""
+    return min(share, 1 - share) * n_trials < FEW
 
 
 def wilson(share: float, count: float, quantile: float) -> tuple[float, float]:

@@ -30,8 +30,8 @@ def crossed_bootstrap(
     Seeds and images are crossed, not nested: every model is tested on the same images. Each resample therefore draws
     the images once for all seeds, and draws the seeds independently (Owen, "The pigeonhole bootstrap", 2007). Resamples
     in which a metric is undefined, because a class is absent, do not count for its interval. With one seed the interval
-    includes the uncertainty from the images only. Images count as independent. Of few groups a percentile interval would
-    be too narrow even if whole groups were drawn; `summaries.summary` has a jackknife for groups.
+    includes the uncertainty from the images only. Images count as independent. With few groups a percentile interval
+    would be too narrow even if whole groups were drawn; `summaries.summary` has a jackknife for groups.
 
     Args:
         labels: [n], 0 or 1.

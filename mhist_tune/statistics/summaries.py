@@ -27,6 +27,8 @@ SENSITIVITY = (1.5, 2.0, 3.0)
 _WITH_INTERVAL = tuple(name for name in METRICS if name != "ece")
 _OF_ONE_CLASS = {"recall": "n_ssa", "specificity": "n_hp"}
 """Metrics that depend on one class, and the number of units that hold it."""
+_OF_PAIRS = ("auroc", "auprc", "balanced_accuracy")
+"""Metrics in 0..1 that are no proportion of images."""
 _NORMAL = float(stats.norm.ppf(0.975))
 
 
@@ -78,12 +80,15 @@ class _Tested:
         return {name: grouped.variance([(per_unit[name], per_seed[name][0])], units) for name in per_seed}
 
     def trials(self) -> dict[str, float]:
-        """Return the number of images, mean over seeds, that each proportion is of; F1 is one as of `_share`."""
+        """Return the number of images, mean over seeds, that each proportion is of; F1 is one as of `_share`.
+
+        Metrics of both classes, such as AUROC, have the number of images of the rarer class.
+        """
         called = self.probabilities > self.threshold
         n_called = float(called.sum(axis=1).mean())
         n_positive = float(self.positive.sum())
         n_found = float((called & self.positive).sum(axis=1).mean())
-        return {
+        return dict.fromkeys(_OF_PAIRS, min(n_positive, self.positive.size - n_positive)) | {
             "recall": n_positive,
             "specificity": self.positive.size - n_positive,
             "accuracy": float(self.positive.size),
@@ -185,10 +190,11 @@ def sensitivity(
     known = {name: (one.mean, one.ci95) for name, one in summaries.items()}
     trials = tested.trials()
     found: dict[str, dict[str, tuple[float, float]]] = {}
-    for name, variance in tested.variances(None, [name for name, (_, ci95) in known.items() if ci95]).items():
-        mean, ci95 = known[name]
-        assert mean is not None
-        assert ci95 is not None
+    variances = tested.variances(None, [name for name, (_, ci95) in known.items() if ci95])
+    for name, (mean, ci95) in known.items():
+        if mean is None or ci95 is None or name not in variances:
+            continue
+        variance = variances[name]
         if _is_near_end(name, mean, trials):
             widened = [
                 _wilson(name, mean, _total(variance, effect), trials[name], effect, _NORMAL) for effect in SENSITIVITY
@@ -208,12 +214,14 @@ def _of_groups(tested: _Tested, means: Mapping[str, float], groups: Sequence[str
     """Return the intervals by metric, without those that too few groups hold a class for."""
     without = withheld(tested.positive, groups)
     names = [name for name in means if name not in without]
+    if not names:
+        return {}
     variances, trials = tested.variances(groups, {*names, "accuracy"}), tested.trials()
+    effect = _effect_of_errors(tested, groups, variances["accuracy"])
     found = {}
     for name in names:
         mean, variance = means[name], variances[name]
-        if _is_near_end(name, mean, trials):
-            effect = _effect_of_errors(tested, groups, variances["accuracy"])
+        if _is_near_end(name, mean, trials, effect):
             found[name] = _wilson(name, mean, variance.total, trials[name], effect, variance.t(0.975))
         elif name == "log_loss":
             found[name] = grouped.log_interval(mean, variance)
@@ -232,12 +240,11 @@ def _near_ends(tested: _Tested, means: Mapping[str, float]) -> dict[str, tuple[f
     }
 
 
-def _is_near_end(name: str, mean: float, trials: Mapping[str, float]) -> bool:
-    """Return whether too few errors or too few correct calls are counted for an interval from resampling."""
-    if name not in trials:
-        return False
-    share = _share(name, mean)
-    return min(share, 1 - share) * trials[name] < proportions.FEW
+def _is_near_end(name: str, mean: float, trials: Mapping[str, float], effect: float = 1.0) -> bool:
+    """Return whether too few errors or correct calls are counted, as of independent images, for resampling."""
+    if name in _OF_PAIRS:
+        return mean in (0.0, 1.0)
+    return name in trials and proportions.is_few(_share(name, mean), trials[name] / effect)
 
 
 def _share(name: str, mean: float) -> float:
@@ -273,7 +280,7 @@ def _widened(
     name: str, mean: float, interval: tuple[float, float], variance: Variance, effect: float
 ) -> tuple[float, float]:
     """Return an interval with the variance over images multiplied by the design effect."""
-    if variance.total == 0:
+    if variance.total == 0 or mean in (0.0, 1.0):
         return interval
     factor = np.sqrt(_total(variance, effect) / variance.total)
     there, back = (np.log, np.exp) if name == "log_loss" else (special.logit, special.expit)

@@ -78,7 +78,7 @@ def test_precision_recall_has_a_line_for_each_seed_and_the_share_of_ssa(predicti
 def test_votes_chart_has_intervals_and_the_pathologists(predictions):
     """Eight bars, eight intervals, and eight marks for the pathologists against the other six."""
     votes, labels, table = predictions
-    (axes,) = plots.error_rates(error_rates(votes, labels, table, n_boot=50)).axes
+    (axes,) = plots.error_rates(error_rates(votes, labels, table)).axes
     assert len(axes.patches) == 8
     assert sum(len(one.get_segments()) for one in axes.collections) == 8
     assert axes.lines[-1].get_ydata()[3] == pytest.approx(5 / 7)

@@ -4,11 +4,12 @@ import re
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
+from statsmodels.stats.multitest import multipletests
 
 from mhist_tune.errors import StudyNotFoundError, UsageError
 from mhist_tune.report import compare, compare_text
 from mhist_tune.report.document import to_json
-from mhist_tune.statistics import by_votes, paired
+from mhist_tune.statistics import by_votes, descriptive, paired
 from mhist_tune.storage import studies, thumbnails
 from mhist_tune.storage.database import open_storage
 from tests.support.made_up import LABELS, create, open_test, retrain
@@ -65,7 +66,12 @@ def test_three_studies_are_three_pairs_with_holm(storage):
         make(storage, name, noise=noise)
     primary = compare.build(storage, ["a", "b", "c"]).primary
     assert [(one.first, one.second) for one in primary] == [("a", "b"), ("a", "c"), ("b", "c")]
-    assert [one.p_holm for one in primary] == paired.holm([one.p_value for one in primary])
+    p_values = [one.p_value for one in primary]
+    assert [one.p_holm for one in primary] == pytest.approx(multipletests(p_values, method="holm")[1])
+    for one in primary:
+        assert (one.ci_holm[0] <= 0 <= one.ci_holm[1]) == (one.p_holm >= 0.05)
+    text = compare_text.to_text(compare.build(storage, ["a", "b", "c"]))
+    assert f"by Holm {primary[0].difference:+.4f} ({primary[0].ci_holm[0]:+.4f}" in text
 
 
 def test_descriptive_tests_pair_the_seeds_that_both_have(storage):
@@ -73,7 +79,7 @@ def test_descriptive_tests_pair_the_seeds_that_both_have(storage):
     first, second = make(storage, "a", n_seeds=10), make(storage, "b", n_seeds=3, noise=0.6)
     (pair,) = compare.build(storage, ["a", "b"]).descriptive
     assert [one.seed for one in pair.delong] == [0, 1, 2]
-    assert pair.delong[1].p_value == paired.delong(LABELS, first[1], second[1]).p_value
+    assert pair.delong[1].p_value == descriptive.delong(LABELS, first[1], second[1]).p_value
     assert pair.wilcoxon_p is None
     right = [(np.mean(list(one.values()), axis=0) > 0.5) == LABELS for one in (first, second)]
     assert pair.mcnemar.only_first_right == (right[0] & ~right[1]).sum()
@@ -96,14 +102,33 @@ def test_a_single_seed_and_several_openings_are_pointed_out(storage):
     assert "b opened the test partition 2 times" in text
 
 
-def test_groups_are_drawn_whole(storage):
-    """With groups the primary test draws groups and the text says so."""
-    groups = [f"slide{index // 8}" for index in range(40)]
-    make(storage, "a", groups=groups)
-    make(storage, "b", groups=groups, noise=0.6)
+def test_groups_are_counted_and_enter_every_test(storage):
+    """With groups no test counts images as independent: jackknife, clustered DeLong and McNemar, and no Wilcoxon."""
+    groups = [f"slide{index // 2}" for index in range(40)]
+    first = make(storage, "a", groups=groups)
+    second = make(storage, "b", groups=groups, noise=0.6)
     document = compare.build(storage, ["a", "b"])
     assert document.resampled_by == "group"
-    assert "whole groups" in compare_text.to_text(document)
+    (expected,) = paired.auroc_differences(
+        LABELS, [np.stack(list(one.values())) for one in (first, second)], groups=groups
+    )
+    assert (document.primary[0].se, document.primary[0].ci95) == (expected.se, expected.ci95)
+    (pair,) = document.descriptive
+    assert pair.delong[0].p_value == descriptive.delong(LABELS, first[0], second[0], groups=groups).p_value
+    assert pair.wilcoxon_p is None
+    text = compare_text.to_text(document)
+    assert "jackknife over 20 groups (patients or slides), 10 with SSA and 10 with HP" in text
+    assert "Wilcoxon's is not given" in text
+
+
+def test_few_groups_are_not_tested_and_the_comparison_says_so(storage, tmp_path):
+    """Four groups give no interval and no p-value, in text, in the figures and in the files."""
+    groups = [f"slide{index % 4}" for index in range(40)]
+    make(storage, "a", groups=groups)
+    make(storage, "b", groups=groups, noise=0.6)
+    document = compare.write(storage, ["a", "b"], tmp_path / "few")
+    assert (document.primary[0].ci95, document.primary[0].p_holm) == (None, None)
+    assert "not tested, because fewer than 5 groups hold a class" in compare_text.to_text(document)
 
 
 def test_the_page_needs_nothing_beside_it(storage, tmp_path):

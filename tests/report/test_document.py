@@ -5,7 +5,9 @@ import re
 import statistics as by_hand
 import subprocess
 import sys
+from dataclasses import replace
 from html import unescape
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from mhist_tune.errors import StudyNotFoundError, UsageError
 from mhist_tune.report import build, files, report_text, sentences
 from mhist_tune.report.document import Cost, ReportedTrial, to_json
 from mhist_tune.statistics import calibration
-from mhist_tune.statistics.binary_metrics import crossed_bootstrap
+from mhist_tune.statistics.summaries import summary
 from mhist_tune.storage import ledger, thumbnails
 from mhist_tune.storage.database import open_storage
 from mhist_tune.storage.epochs import record_epoch
@@ -200,17 +202,61 @@ def test_table_has_the_method_reports_columns_one_row_per_seed_mean_and_std(stor
     assert rows["std"][6] == f"{metrics['auroc'].std:.3f}"
 
 
-def test_groups_are_resampled_whole_and_named(storage, study):
-    """With groups the intervals are those of whole groups, not of single images, and the report says so."""
+def test_groups_have_intervals_of_their_own_and_are_counted(storage, study):
+    """With groups the intervals are those of a jackknife over them; the report counts them and has design effects."""
     open_test(storage, study)
-    groups = [f"slide{index // 8}" for index in range(40)]
+    groups = [f"slide{index // 2}" for index in range(40)]
     stored = np.stack(list(retrain(storage, study, n_slots=3, groups=groups).values()))
     document = build.build(storage, "tiny")
     assert document.resampled_by == "group"
-    assert document.metrics["auroc"].ci95 == crossed_bootstrap(LABELS, stored, groups=groups)["auroc"]
-    assert document.metrics["auroc"].ci95 != crossed_bootstrap(LABELS, stored)["auroc"]
-    assert "whole groups" in report_text.to_table(document)
-    assert "count as independent" not in report_text.to_table(document)
+    assert document.metrics["auroc"].ci95 == summary(LABELS, stored, groups=groups)["auroc"].ci95
+    assert document.metrics["auroc"].ci95 != summary(LABELS, stored)["auroc"].ci95
+    assert document.sampling.sensitivity is None
+    effect = document.sampling.design_effects["auroc"]
+    assert effect.n_effective == pytest.approx(40 / effect.design_effect)
+    text = report_text.to_table(document)
+    assert "20 groups (patients or slides), 10 with SSA and 10 with HP" in text
+    assert f"design effect of AUROC is {effect.design_effect:.2f}" in text
+    assert "count as independent" not in text
+    assert "jackknife over 20 groups" in document.methods
+
+
+@pytest.mark.parametrize("n_groups", [5, 1])
+def test_few_groups_have_no_intervals_and_the_report_says_why(storage, study, n_groups):
+    """Five groups, or a single one, give no interval of any metric instead of one that is far too narrow."""
+    open_test(storage, study)
+    retrain(storage, study, n_slots=3, groups=[f"slide{index % n_groups}" for index in range(40)])
+    document = build.build(storage, "tiny")
+    assert all(metric.ci95 is None for metric in document.metrics.values())
+    assert "no interval" in document.result
+    text = report_text.to_table(document)
+    assert f"come from {n_groups} group" in text
+    assert "fewer than 10 groups hold a class" in text
+
+
+def test_unknown_slides_have_a_table_of_supposed_design_effects(storage, study):
+    """Without groups the report shows each interval at design effects 1.5, 2 and 3, each wider than the one before."""
+    open_test(storage, study)
+    retrain(storage, study, n_slots=3)
+    document = build.build(storage, "tiny")
+    assert document.sampling.groups is None
+    widths = [document.metrics["auroc"].ci95, *document.sampling.sensitivity["auroc"].values()]
+    assert list(document.sampling.sensitivity["auroc"]) == ["1.5", "2", "3"]
+    assert all(inner[0] > outer[0] and inner[1] < outer[1] for inner, outer in pairwise(widths))
+    titles = dict(report_text.tables(document))
+    row = next(row for row in titles["If images of a slide are alike"] if row[0] == "auroc")
+    assert row[2] == "{:.3f} to {:.3f}".format(*document.sampling.sensitivity["auroc"]["1.5"])
+
+
+def test_seeds_that_never_call_a_class_are_counted(storage, study):
+    """A report says how many of the seeds never call SSA, and says nothing where all call both classes."""
+    open_test(storage, study)
+    retrain(storage, study, n_slots=3)
+    document = build.build(storage, "tiny")
+    assert "never call" not in report_text.to_table(document)
+    silent = {name: replace(one, per_seed=[0.0, 0.0, 0.5]) for name, one in document.metrics.items()}
+    silent["specificity"] = replace(silent["specificity"], per_seed=[1.0, 1.0, 0.9])
+    assert "2 of 3 seeds never call SSA at the threshold 0.5." in sentences.caveats(replace(document, metrics=silent))
 
 
 def test_write_leaves_the_files_that_the_document_names(storage, study, tmp_path):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from mhist_tune.mhist import MHIST_VOTES
-from mhist_tune.statistics.binary_metrics import crossed_bootstrap
-from mhist_tune.statistics.by_votes import Mistake, error_rates, mistakes, overall
+from mhist_tune.statistics.by_votes import Mistake, arrays, error_rates, mistakes, overall
+from mhist_tune.statistics.resampling import crossed_bootstrap
 
 
 def test_error_rates_are_rates_averaged_over_seeds():
@@ -36,23 +36,43 @@ def test_a_pathologist_errs_on_a_fifth_of_mhists_test_images():
 
 
 def test_interval_of_a_group_of_votes_is_that_of_its_own_images():
-    """Images of one vote only: the interval is one minus that of the accuracy over the same images."""
+    """Images of one vote only: the interval is about one minus that of the accuracy over the same images."""
     rng = np.random.default_rng(0)
-    table = rng.random((5, 80))
-    rate = error_rates([5] * 80, [1] * 80, table)[5]
-    low, high = crossed_bootstrap([1] * 80, table)["accuracy"]
-    assert rate.ci95 == pytest.approx((1 - high, 1 - low))
+    table = np.clip(rng.random(200) + 0.1 * rng.normal(size=(5, 200)), 0, 1)
+    rate = error_rates([5] * 200, [1] * 200, table)[5]
+    low, high = crossed_bootstrap([1] * 200, table)["accuracy"]
+    assert rate.ci95 == pytest.approx((1 - high, 1 - low), abs=0.015)
 
 
 def test_no_error_among_few_images_is_no_proof():
-    """Ten images, all right: up to 30.8% may be wrong, the exact binomial limit; all wrong mirrors it."""
+    """Ten images, all right: up to 27.8% may be wrong, Wilson's limit; all wrong mirrors it."""
     rates = error_rates([0] * 10 + [7] * 10, [0] * 10 + [1] * 10, [[0.1] * 20])
-    assert rates[0].ci95 == pytest.approx((0.0, 0.3085), abs=1e-4)
-    assert rates[7].ci95 == pytest.approx((0.6915, 1.0), abs=1e-4)
+    assert rates[0].ci95 == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert rates[7].ci95 == pytest.approx((0.7225, 1.0), abs=1e-4)
 
 
-def test_whole_groups_widen_the_interval():
-    """Images that are right or wrong together by slide are drawn together."""
+def test_one_error_in_one_seed_bounds_no_more_tightly_than_none():
+    """Thirty images, one of 300 calls wrong: up to 12% may be wrong, as with no wrong call; it was 2%."""
+    table = np.full((10, 30), 0.1)
+    without = error_rates([0] * 30, [0] * 30, table)[0].ci95[1]
+    table[0, 0] = 0.9
+    rate = error_rates([0] * 30, [0] * 30, table)[0]
+    assert rate.error_rate == pytest.approx(1 / 300)
+    assert without == pytest.approx(0.1135, abs=1e-3)
+    assert rate.ci95[1] == pytest.approx(without, abs=0.01)
+
+
+def test_few_groups_have_no_interval():
+    """Nine groups of images with six votes give the rate alone, and the figure's bar no error bar."""
+    groups = [f"slide{index % 9}" for index in range(90)]
+    rates = error_rates([6] * 90, [1] * 90, np.random.default_rng(0).random((2, 90)), groups=groups)
+    assert rates[6].error_rate > 0
+    assert rates[6].ci95 is None
+    assert arrays(rates).spread.tolist() == [[0.0], [0.0]]
+
+
+def test_groups_widen_the_interval():
+    """Images that are right or wrong together by slide count as few."""
     rng = np.random.default_rng(1)
     table = np.repeat(rng.random((1, 20)), 10, axis=1)
     votes, labels, groups = [6] * 200, [1] * 200, [f"slide{i // 10}" for i in range(200)]
