@@ -99,9 +99,7 @@ def selection(
     known = np.nan_to_num(resampled, nan=-1.0)
     is_best = np.isclose(known, known.max(axis=1, keepdims=True), rtol=0, atol=1e-12)
     shares = (is_best / is_best.sum(axis=1, keepdims=True)).mean(axis=0)
-    return Selection(
-        [float(share) for share in shares], _intervals(name, positive, folds, table, groups, resampled)
-    )
+    return Selection([float(share) for share in shares], _intervals(name, positive, folds, table, groups, resampled))
 
 
 def _intervals(
