@@ -40,11 +40,11 @@ def progress() -> Iterator[Emit]:
                 bars.update(tasks[key], completed=done)
             elif event == "epoch" and key in tasks:
                 bars.update(tasks[key], completed=float(fields["epoch"]), note=_epoch_note(fields))
-            elif event in ("done", "lost", "error"):
+            elif event in ("done", "lost", "error", "gives_way"):
                 if key in tasks:
                     bars.remove_task(tasks.pop(key))
                 console.print(_end_line(event, fields), highlight=False, markup=False)
-            elif event in ("setting", "hardware", "left"):
+            elif event in ("setting", "hardware", "left", "blocked"):
                 console.print(format_event(event, fields), highlight=False, markup=False)
 
         yield draw
@@ -67,4 +67,4 @@ def _end_line(event: str, fields: Mapping[str, Any]) -> str:
         value = fields.get("value")
         score = "" if value is None else f" {value:.3f}"
         return f"{head}: {fields['state']}{score} {fields.get('reason', '')}".rstrip()
-    return f"{head}: {'lease lost to another worker' if event == 'lost' else fields['error']}"
+    return f"{head}: {'lease lost to another worker' if event == 'lost' else fields.get('error') or fields['reason']}"

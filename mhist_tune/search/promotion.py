@@ -77,7 +77,7 @@ def close(rungs: Iterable[Rung], *, reduction_factor: int) -> dict[int, Decision
     """Return the decisions about waiting slots when all other slots have ended; empty if none waits.
 
     A search must end with a complete trial. So if a rung has waiting slots and promoted none, because too few arrived,
-    its best slot is promoted and nothing else is decided. Otherwise all waiting slots are pruned.
+    its best waiting slot is promoted and nothing else is decided. Otherwise all waiting slots are pruned.
 
     Args:
         rungs: all rungs of the search.
@@ -87,7 +87,8 @@ def close(rungs: Iterable[Rung], *, reduction_factor: int) -> dict[int, Decision
     for rung in rungs:
         if rung.waiting and not rung.n_promoted:
             ranked = rung.ranked()
-            return {ranked[0]: _promoted(rung, ranked, ranked[0], 1)}
+            best = next(slot for slot in ranked if slot in rung.waiting)  # a better one may have made room, see `rungs`
+            return {best: _promoted(rung, ranked, best, max(1, ranked.index(best) + 1))}
     decisions = {}
     for rung in rungs:
         ranked = rung.ranked()

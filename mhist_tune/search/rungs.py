@@ -145,6 +145,34 @@ class RungBook:
 
         return self._storage.transaction(work)
 
+    def give_up(self, slot: int) -> bool:
+        """Prune a waiting slot, whose checkpoint takes the space that others need.
+
+        Returns:
+            False if the slot does not wait any more; then nothing is written.
+        """
+        slots = tables.slots.c
+        waits = sqlalchemy.and_(self._is_stage, slots.slot == slot, slots.state == SlotState.WAITING)
+
+        def work(connection: Connection) -> bool:
+            studies.lock_study(connection, self._study)
+            if connection.execute(sqlalchemy.select(slots.slot).where(waits)).first() is None:
+                return False
+            self._read_news(connection)
+            rung = next(rung for rung in self._rungs.values() if slot in rung.waiting)
+            decision = Decision(
+                verdict=Verdict.PRUNE,
+                epoch=rung.epoch,
+                value=rung.values[slot],
+                n_competitors=len(rung.values) - 1,
+                reason=f"{rung.values[slot]:.3f} is the least promising that waits, at rung {rung.epoch}, and the "
+                "space for checkpoints is full",
+            )
+            self._write(connection, {slot: decision})
+            return True
+
+        return self._storage.transaction(work)
+
     def _not_waiting(self, number: int, row: Row[Any, Any, Any] | None) -> UsageError:
         name = self._study.name
         if row is None:

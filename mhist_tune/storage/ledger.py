@@ -41,6 +41,7 @@ def claim(
     worker: str,
     observer: LeaseObserver,
     excluding: Collection[SlotKey] = (),
+    among: Collection[SlotKey] | None = None,
 ) -> Claim | None:
     """Take over a slot that its holder abandoned, or claim a free one.
 
@@ -55,11 +56,14 @@ def claim(
         worker: the name of the worker that will hold the slot.
         observer: that of this process, the same in every call.
         excluding: slots that this worker leaves to others.
+        among: the only slots that may be claimed; None for all.
 
     Returns:
         The claim; None if there is nothing to claim now.
     """
-    is_any_free, leases, abandoned = _observe(storage, study, stages, observer, excluding)
+    is_free = _is_free(excluding, among)
+    is_any_free, leases, abandoned = _observe(storage, study, stages, observer, is_free)
+    abandoned = [key for key in abandoned if key not in excluding and (among is None or key in among)]
     if not is_any_free and not abandoned:
         return None
     nonce = f"{worker}:{uuid.uuid4().hex}"
@@ -72,7 +76,7 @@ def claim(
             return _claim(claimed)
         # after an outage the holders need time to renew
         is_current = storage.n_interruptions == n_interruptions
-        for stage, slot in (key for key in abandoned if is_current and key not in excluding):
+        for stage, slot in abandoned if is_current else ():
             token, expires_at = leases[stage, slot]
             same = _slots(study, [stage]).where(
                 tables.slots.c.slot == slot,
@@ -83,8 +87,7 @@ def claim(
             row = connection.execute(same.with_for_update(skip_locked=True)).first()
             if row is not None:
                 return _take(storage, connection, study, row, nonce)
-        free = _free(study, stages, excluding).with_for_update(skip_locked=True)
-        row = connection.execute(free).first()
+        row = connection.execute(_next(study, stages, is_free).with_for_update(skip_locked=True)).first()
         return None if row is None else _take(storage, connection, study, row, nonce)
 
     return storage.transaction(work)
@@ -92,7 +95,7 @@ def claim(
 
 def watch(storage: Storage, study: Study, stages: Sequence[Stage], observer: LeaseObserver) -> None:
     """Observe the leases of a study's stages once, without a second try, for a later `claim` from the same stages."""
-    _observe(storage, study, stages, observer, (), retry_s=0.0)
+    _observe(storage, study, stages, observer, _is_free((), None), retry_s=0.0)
 
 
 def release(storage: Storage, claim: Claim, *, retry_s: float | None = None) -> bool:
@@ -251,14 +254,12 @@ def _observe(
     study: Study,
     stages: Sequence[Stage],
     observer: LeaseObserver,
-    excluding: Collection[SlotKey],
+    is_free: ColumnElement[bool],
     retry_s: float | None = None,
 ) -> tuple[bool, dict[SlotKey, tuple[int, float | None]], list[SlotKey]]:
-    """Return whether a slot is free, (token, expires_at) of each leased slot, and the slots that were abandoned."""
+    """Return whether a slot is free, (token, expires_at) of each leased slot, and the slots that are abandoned."""
     queried_at = observer.clock()
-    is_any_free, leases = storage.read(
-        lambda connection: _survey(connection, study, stages, excluding), retry_s=retry_s
-    )
+    is_any_free, leases = storage.read(lambda connection: _survey(connection, study, stages, is_free), retry_s=retry_s)
     abandoned = observer.abandoned(
         study.uuid,
         leases,
@@ -270,14 +271,14 @@ def _observe(
 
 
 def _survey(
-    connection: Connection, study: Study, stages: Sequence[Stage], excluding: Collection[SlotKey]
+    connection: Connection, study: Study, stages: Sequence[Stage], is_free: ColumnElement[bool]
 ) -> tuple[bool, dict[SlotKey, tuple[int, float | None]]]:
     state = connection.execute(
         sqlalchemy.select(tables.studies.c.state).where(tables.studies.c.uuid == study.uuid)
     ).scalar()
     if state == StudyState.PAUSED:
         return False, {}
-    free = connection.execute(_free(study, stages, excluding)).first()
+    free = connection.execute(_next(study, stages, is_free)).first()
     leased = connection.execute(_slots(study, stages).where(tables.slots.c.state == SlotState.LEASED)).all()
     return free is not None, {(row.stage, row.slot): (row.token, row.expires_at) for row in leased}
 
@@ -324,9 +325,14 @@ def _slots(study: Study, stages: Sequence[Stage]) -> sqlalchemy.Select[Any]:
     return sqlalchemy.select(table).where(_of(study, stages)).order_by(rank, table.c.priority.desc(), table.c.slot)
 
 
-def _free(study: Study, stages: Sequence[Stage], excluding: Collection[SlotKey]) -> sqlalchemy.Select[Any]:
+def _next(study: Study, stages: Sequence[Stage], is_free: ColumnElement[bool]) -> sqlalchemy.Select[Any]:
     """Return the query for the free slot that comes next."""
-    return _slots(study, stages).where(tables.slots.c.state == SlotState.FREE, ~_is_one_of(excluding)).limit(1)
+    return _slots(study, stages).where(is_free).limit(1)
+
+
+def _is_free(excluding: Collection[SlotKey], among: Collection[SlotKey] | None) -> ColumnElement[bool]:
+    condition = sqlalchemy.and_(tables.slots.c.state == SlotState.FREE, ~_is_one_of(excluding))
+    return condition if among is None else sqlalchemy.and_(condition, _is_one_of(among))
 
 
 def _is_one_of(keys: Collection[SlotKey]) -> ColumnElement[bool]:

@@ -3,7 +3,9 @@
 Only `actions` and `cli` start workers. `deploy/` has files that start them with Slurm, Kubernetes and Compose.
 
 - `attempt`: One attempt at a claimed slot: what each error does to the slot and to the worker.
+- `checkpoint_keys`: The keys of checkpoints in a store: one for each slot of a study.
 - `checkpoint_places`: Opens the place of the checkpoints: a folder, or a bucket of an S3-compatible store.
+- `checkpoint_room`: Makes room for a trial's first checkpoint where the disk or the budget is full.
 - `devices`: Names of devices, and the cores and memory of this machine.
 - `loop`: One worker process: claims slots until none is left, writes its log, waits while the database's disk is full.
 - `options`: The options of a worker.

@@ -11,6 +11,7 @@ from mhist_tune.storage import event_log, ledger
 from mhist_tune.storage.leases import Claim, LeaseKeeper, StaleTokenError
 from mhist_tune.storage.outcome import EndState, Outcome
 from mhist_tune.training import memory
+from mhist_tune.worker.checkpoint_room import GivesWay
 from mhist_tune.worker.session import Session
 from mhist_tune.worker.slot_run import EndedEarly, SlotRun, Waits
 from mhist_tune.worker.trial_checkpoints import LeftToOthers
@@ -21,12 +22,15 @@ N_ATTEMPTS_AFTER_ERRORS = 3
 _RELEASE_S = 5.0
 
 
-def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Outcome]) -> None:
+def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Outcome]) -> Claim | None:
     """Run a claimed slot to its end with `work`, which returns the outcome.
 
     If the lease is lost, the run ends without an error. An error of the trial is recorded with its traceback and the
     slot is freed; after `N_ATTEMPTS_AFTER_ERRORS` errors the trial is recorded as FAIL. A fault of the machine
     (database, disk, memory or device) frees the slot, ends the worker and gives the trial no value.
+
+    Returns:
+        The slot that the worker has claimed instead, because the space for checkpoints is full; None otherwise.
 
     Raises:
         Interrupted: a signal asked to stop; the slot is free.
@@ -51,6 +55,10 @@ def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Outcome])
             session.emit("lost", study=name, stage=stage, slot=slot)
         except LeftToOthers:
             _release(session, claim)
+        except GivesWay as way:
+            session.emit("gives_way", study=name, stage=stage, slot=slot, reason=str(way))
+            _release(session, claim)
+            return way.claim
         except StorageError as error:
             _release(session, claim)
             message = f"{error}; trial {run.trial.number} of {name} keeps its checkpoint and is resumed from it"
@@ -71,6 +79,7 @@ def run_slot(session: Session, claim: Claim, work: Callable[[SlotRun], Outcome])
                 ledger.release(storage, claim)
             else:
                 run.conclude(Outcome(state=EndState.FAIL, reason=summary))
+    return None
 
 
 def _outcome_of(work: Callable[[SlotRun], Outcome], run: SlotRun) -> Outcome:

@@ -61,7 +61,9 @@ def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop:
             claimer = _Claimer(storage, options, device=device, worker=worker, emit=emit, stop=stop)
             while claimed := claimer.next_claim():
                 session, claim = claimed
-                run_slot(session, claim, WORK[claim.stage])
+                following: Claim | None = claim
+                while following is not None:
+                    following = run_slot(session, following, WORK[following.stage])
             emit("left", worker=worker, reason=claimer.reason_to_leave())
 
 

@@ -3,21 +3,22 @@
 The place of a trial's checkpoints is recorded in the database as soon as one of them is durable. A worker that cannot
 read the place skips the slot. If no worker has trained the trial ten minutes later, and no other slot is left, the
 worker begins the trial anew. Recorded epochs stay and are not recorded twice. While the disk of the checkpoints is full
-or their store is unreachable, the worker waits.
+or their store is unreachable, the worker waits. A full disk has room again by `checkpoint_room`.
 """
 
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mhist_tune.errors import StorageError, StoreUnreachableError
+from mhist_tune.errors import DiskFullError, StorageError, StoreUnreachableError
 from mhist_tune.storage import event_log, ledger
 from mhist_tune.storage.epochs import epochs_of
 from mhist_tune.storage.leases import Claim, LeaseKeeper, SlotKey, StaleTokenError
 from mhist_tune.storage.outcome import Outcome
 from mhist_tune.storage.stages import Stage
-from mhist_tune.storage.studies import Study
 from mhist_tune.training.checkpoints.writer import CheckpointWriter
+from mhist_tune.worker import checkpoint_room
+from mhist_tune.worker.checkpoint_keys import checkpoint_key, slots_in
 from mhist_tune.worker.session import Session, SkippedSlot
 
 PATIENCE_S = 600.0
@@ -81,7 +82,7 @@ class TrialCheckpoints:
         session, store, own = self._session, self.writer.store, (self._claim.stage, self._claim.slot)
         while True:
             try:
-                present = {_slot_of(key) for key in store.keys(f"{session.study.folder_name}/")} | {own}
+                present = slots_in(session) | {own}
                 outcomes = ledger.outcomes(session.storage, session.study, present)
                 best = _best(outcomes)
                 if own == best:
@@ -96,7 +97,18 @@ class TrialCheckpoints:
                 return
 
     def _wait(self, error: StorageError) -> None:
-        """Wait `_WAIT_S` seconds for space or for the store. Emit an event at the first wait in a row."""
+        """Make room, or wait `_WAIT_S` seconds for space or for the store. Emit an event at the first wait in a row.
+
+        Raises:
+            GivesWay: this worker goes on with another trial.
+            StaleTokenError: the lease was lost meanwhile.
+        """
+        own = (self._claim.stage, self._claim.slot)
+        if isinstance(error, DiskFullError):
+            if checkpoint_room.remove_ended(self._session, own):
+                return
+            if self._is_blocked and checkpoint_room.make_room(self._session, own):
+                return
         if not self._is_blocked:
             self._is_blocked = True
             self._session.emit(
@@ -150,16 +162,6 @@ class TrialCheckpoints:
             slot=claim.slot,
             detail=detail,
         )
-
-
-def checkpoint_key(study: Study, stage: Stage, slot: int) -> str:
-    """Return the key of a slot's checkpoints."""
-    return f"{study.folder_name}/{stage}-{slot:05d}"
-
-
-def _slot_of(key: str) -> SlotKey:
-    stage, _, slot = key.rpartition("/")[2].rpartition("-")
-    return Stage(stage), int(slot)
 
 
 def _best(outcomes: Mapping[SlotKey, Outcome]) -> SlotKey | None:

@@ -192,6 +192,26 @@ def test_a_waiting_slot_is_continued_by_hand_once(storage: Storage, book: RungBo
         book.thaw(0)
 
 
+def test_a_waiting_slot_that_makes_room_is_pruned_once(storage: Storage, book: RungBook, arrive: Arrive) -> None:
+    """Its outcome says why, its worker has only to finish it, and the best of those that still wait is promoted."""
+    best, _ = arrive(0.9)
+    other, _ = arrive(0.5)
+    assert book.give_up(best.slot)
+    assert not book.give_up(best.slot)
+    row = ledger.slots(storage, book._study, "search")[best.slot]
+    assert row.state is SlotState.FREE
+    assert row.outcome is not None
+    assert row.outcome.state is EndState.PRUNED
+    assert "space for checkpoints is full" in str(row.outcome.reason)
+    rung = Rung(1)
+    for event in event_log.events(storage, book._study, kind=KIND):
+        assert event.slot is not None
+        rung.take(event.slot, Decision.from_json(event.detail))
+
+    [(slot, decision)] = promotion.close([rung], reduction_factor=3).items()
+    assert (slot, decision.verdict) == (other.slot, Verdict.GO_ON)
+
+
 def test_a_waiting_trial_has_not_ended(storage: Storage, book: RungBook, arrive: Arrive, tmp_path: Path) -> None:
     """Status, export and reports do not count it as ended, and `retry` adds no slot for it."""
     arrive(0.9)

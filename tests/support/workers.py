@@ -31,7 +31,7 @@ class Worker:
         may_find_no_database: whether it was starting when the database became unreachable.
     """
 
-    def __init__(self, index: int, environment: dict[str, str], folder: Path) -> None:
+    def __init__(self, index: int, environment: dict[str, str], folder: Path, command: tuple[str, ...]) -> None:
         self.index = index
         self.lines: list[str] = []
         self.signals: set[int] = set()
@@ -40,7 +40,7 @@ class Worker:
         self.may_find_no_database = False
         cores = sorted(os.sched_getaffinity(0))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mhist_tune", "worker", "--devices", "cpu", "--per-device", "1"],
+            [sys.executable, *command, "worker", "--devices", "cpu", "--per-device", "1"],
             env={**os.environ, **environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             cwd=folder,
             stdout=subprocess.DEVNULL,
@@ -74,7 +74,7 @@ class Worker:
 
 
 class Supervisor:
-    """Keeps `n_workers` workers going until they leave by themselves.
+    """Keeps `n_workers` workers of the program `command` going until they leave by themselves.
 
     Attributes:
         workers: those that have not left.
@@ -84,12 +84,18 @@ class Supervisor:
         n_restarts: how often a worker was started again.
     """
 
-    def __init__(self, n_workers: int, environment: dict[str, str], folder: Path) -> None:
+    def __init__(
+        self,
+        n_workers: int,
+        environment: dict[str, str],
+        folder: Path,
+        command: tuple[str, ...] = ("-m", "mhist_tune"),
+    ) -> None:
         self.epochs: Counter[tuple[str, int, int]] = Counter()
         self.overtaken: list[Worker] = []
         self.unexpected: list[str] = []
         self.n_restarts = 0
-        self._environment, self._folder = environment, folder
+        self._environment, self._folder, self._command = environment, folder, command
         self._events: queue.Queue[tuple[Worker, str | None]] = queue.Queue()
         self._threads: list[threading.Thread] = []
         self.workers = [self._start(index) for index in range(n_workers)]
@@ -129,7 +135,7 @@ class Supervisor:
         return None
 
     def _start(self, index: int) -> Worker:
-        worker = Worker(index, self._environment, self._folder)
+        worker = Worker(index, self._environment, self._folder, self._command)
         self._threads.append(threading.Thread(target=self._read, args=(worker,)))
         self._threads[-1].start()
         return worker

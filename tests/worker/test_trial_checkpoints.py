@@ -17,6 +17,7 @@ from mhist_tune.storage.leases import Claim
 from mhist_tune.training.checkpoints import writer
 from mhist_tune.training.checkpoints.store import CheckpointStore
 from mhist_tune.worker import trial_checkpoints
+from mhist_tune.worker.checkpoint_keys import checkpoint_key
 from mhist_tune.worker.checkpoint_places import open_checkpoints
 from mhist_tune.worker.stages import search
 from tests.support.s3 import S3Server
@@ -133,7 +134,7 @@ def test_any_worker_resumes_any_trial(
         study = studies.load_study(storage, "small")
         slots = ledger.slots(storage, study, "search")
         best = max(slots, key=lambda slot: (slot.outcome.value, -slot.slot))
-        assert kept == trial_checkpoints.checkpoint_key(study, "search", best.slot)
+        assert kept == checkpoint_key(study, "search", best.slot)
     state = store.load(kept)
     assert state is not None
     assert len(state["history"]) == N_EPOCHS

@@ -99,17 +99,26 @@ class CheckpointStore:
     ) -> None:
         """Write the state of a run after `epoch`, under the lease `token`, and remove all but the two newest files.
 
+        Where there is no space for it, the run's own older files make room: first the oldest one, if need be all.
+
         Raises:
             Cancelled: `cancelled` was set meanwhile.
-            DiskFullError: no space is left, or the file would exceed the budget.
+            DiskFullError: no space is left, or the file would exceed the budget, and the run has no older file.
             StoreUnreachableError: the store is unreachable.
             StorageError: the store cannot be written. No part of a file stays.
         """
         name = f"{_checked(key)}/epoch-{epoch:05d}.token-{token:05d}.safetensors"
         with self._explaining(f"cannot write the checkpoint {name}"):
-            self._check_budget(saved)
-            with io.BufferedReader(_Body(key, saved, cancelled or threading.Event()), _PIECE_BYTES) as body:
-                self.files.write(name, body)
+            while True:
+                try:
+                    self._check_budget(saved)
+                    with io.BufferedReader(_Body(key, saved, cancelled or threading.Event()), _PIECE_BYTES) as body:
+                        self.files.write(name, body)
+                except DiskFullError:
+                    if not self._drop_oldest(key, token):
+                        raise
+                else:
+                    break
             self._drop_old(key, token)
 
     def load(self, key: str) -> dict[str, Any] | None:
@@ -168,6 +177,20 @@ class CheckpointStore:
             match = _NAME.fullmatch(name.rpartition("/")[2].removesuffix(PARTIAL))
             if name.endswith(PARTIAL) and match and int(match[2]) <= token:
                 self.files.remove(name)
+
+    def _drop_oldest(self, key: str, token: int) -> bool:
+        """Remove the oldest file of a run, unfinished ones first. Return False if there is none.
+
+        The files of a newer lease stay: its holder goes on with the run.
+        """
+        files = []
+        for name in self.files.sizes(f"{key}/"):
+            match = _NAME.fullmatch(name.rpartition("/")[2].removesuffix(PARTIAL))
+            if match and int(match[2]) <= token:
+                files.append((not name.endswith(PARTIAL), int(match[1]), int(match[2]), name))
+        for *_, name in sorted(files)[:1]:
+            self.files.remove(name)
+        return bool(files)
 
     def _check_budget(self, saved: Snapshot) -> None:
         if self.budget_bytes is None:

@@ -198,6 +198,24 @@ def test_a_budget_is_kept(store: CheckpointStore) -> None:
     assert limited.load(KEY) is not None
 
 
+def test_a_run_replaces_its_own_files_where_there_is_no_room(store: CheckpointStore) -> None:
+    """With room for one state a run keeps its newest one, and neither another run's nor a newer lease's is touched."""
+    save(store, 1, key="other")
+    [size] = store.files.sizes("").values()
+    limited = CheckpointStore(store.files, budget_bytes=2 * size + 10)
+    for epoch in (1, 2, 3):
+        save(limited, epoch)
+    assert sorted(name.rpartition("/")[2] for name in store.files.sizes(f"{KEY}/")) == [
+        "epoch-00003.token-00001.safetensors"
+    ]
+    limited.remove(KEY)
+    save(limited, 3, token=2)
+
+    with pytest.raises(DiskFullError):
+        save(limited, 4, token=1)
+    assert store.keys("") == {"other", KEY}
+
+
 @pytest.mark.parametrize("key", ["", "../x", "/etc", "a//b", "a/../b", "a b"])
 def test_a_key_cannot_leave_the_folder(tmp_path: Path, key: str) -> None:
     """Keys that would name another folder are refused."""
