@@ -88,11 +88,14 @@ class WorkOptions(TypedDict):
     checkpoints: str | None
     checkpoints_gb: float | None
     weights: tuple[Path, ...]
+    mix_versions: bool
 
 
 def work_options(command: Command) -> Command:
     """Add the options of every command that trains."""
-    command = weights_option(command)
+    command = click.option(
+        "--mix-versions", is_flag=True, help="Train rows of a table that another version of mhist-tune trains."
+    )(weights_option(command))
     command = click.option(
         "--checkpoints-gb",
         envvar="MHIST_TUNE_CHECKPOINTS_GB",

@@ -129,10 +129,12 @@ def retrain_command(
       mhist-tune retrain report-augmentation --with-validation --data MHIST
     """
     from mhist_tune.actions.open_test import N_SEEDS, open_rows, open_test
+    from mhist_tune.worker import mixed_versions
 
     root = required_data(data_root)
     if with_validation:
         with _opened(storage_url, name) as (storage, study):
+            mixed_versions.require_one(study, may_mix=work["mix_versions"])
             open_rows(storage, study, data_root=root, trials=trials, n_seeds=n_seeds, again=again)
         _work(storage_url, root, name, stages=(Stage.DESCRIPTIVE,), **work)
         follow_up("report", name, "--against", "method-report")
@@ -140,6 +142,7 @@ def retrain_command(
     if len(trials) > 1:
         raise UsageError("one trial is retrained at a time", hint="--with-validation describes several rows of a table")
     with _opened(storage_url, name) as (storage, study):
+        mixed_versions.require_one(study, may_mix=work["mix_versions"])
         trial = trials[0] if trials else None
         open_test(storage, study, data_root=root, trial=trial, n_seeds=n_seeds or N_SEEDS, again=again)
     _work(storage_url, root, name, stages=(Stage.RETRAIN,), **work)
@@ -216,7 +219,9 @@ def demo_command(devices: str, storage_url: str) -> None:
         if not (root / "annotations.csv").exists():
             synthesize(root, n_images=160, image_size=64, seed=0)
         study = create(storage, study_file.load("demo"), root)
-    work = WorkOptions(devices=devices, per_device=None, checkpoints=None, checkpoints_gb=None, weights=())
+    work = WorkOptions(
+        devices=devices, per_device=None, checkpoints=None, checkpoints_gb=None, weights=(), mix_versions=False
+    )
     _run_all(storage_url, study.name, root, **work)
 
 
@@ -276,6 +281,7 @@ def _work(
         checkpoints=checkpoints,
         checkpoints_gb=checkpoints_gb,
         weights=work["weights"],
+        mix_versions=work["mix_versions"],
     )
     ended: list[Mapping[str, Any]] = []
     try:

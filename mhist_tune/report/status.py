@@ -14,12 +14,13 @@ from mhist_tune.definition.scores import SCORE_NAMES, Score
 from mhist_tune.search import selection
 from mhist_tune.storage import ledger
 from mhist_tune.storage.database import Storage
+from mhist_tune.storage.event_log import VERSION, events
 from mhist_tune.storage.heartbeats import load_workers
 from mhist_tune.storage.openings import load_openings
 from mhist_tune.storage.outcome import EndState
 from mhist_tune.storage.slot_rows import AnySlot, StudySlots
 from mhist_tune.storage.stages import SlotState, Stage
-from mhist_tune.storage.studies import Study
+from mhist_tune.storage.studies import CODE_VERSION, Study
 
 if TYPE_CHECKING:
     from mhist_tune.report.confirmation import Confirmed
@@ -117,6 +118,7 @@ class Status:
         abandoned: slots whose lease has run out.
         time_left_s: for the rest of the search; None if no worker is active, or nothing is known.
         test_openings: how often the test partition was opened.
+        code_versions: the versions of the code that trained it, the first worker's first.
     """
 
     study: str
@@ -129,6 +131,7 @@ class Status:
     abandoned: list[AbandonedSlot]
     time_left_s: float | None
     test_openings: int
+    code_versions: list[str]
 
 
 def of_study(storage: Storage, study: Study) -> Status:
@@ -145,6 +148,7 @@ def summary(storage: Storage, study: Study, slots: StudySlots, best: BestTrial |
         study=study.name,
         state=study.state,
         settings=study.settings,
+        code_versions=code_versions(storage, study),
         stages={stage: dict(Counter(_KEYS.get(slot.state, slot.state) for slot in slots.of(stage))) for stage in Stage},
         trials={state: states[state] for state in EndState},
         best=best,
@@ -195,6 +199,13 @@ def best(storage: Storage, study: Study, slots: StudySlots | None = None) -> Bes
     if row is not None:
         return BestOfTable(**common, label=row.label, n_seeds=len(row.slots))
     return BestOfSearch(**common, n_ties=len(selection.ties(slot, searched)))
+
+
+def code_versions(storage: Storage, study: Study) -> list[str]:
+    """Return the versions of the code that trained a study, the first worker's first."""
+    first = study.settings.get(CODE_VERSION)
+    others = [event.detail["code_version"] for event in events(storage, study, kind=VERSION)]
+    return list(dict.fromkeys([first, *others] if first else others))
 
 
 def _holders(
@@ -274,6 +285,8 @@ def to_text(status: Status) -> str:
     lines = [f"{status.study}  {status.state}"]
     if probed := status.settings.get("probed"):
         lines.append(f"  settings: {words.settings(probed)}")
+    if len(status.code_versions) > 1:
+        lines.append(f"  Warning: trained by different versions of the code: {', '.join(status.code_versions)}")
     for stage, counts in status.stages.items():
         if counts:
             states = ", ".join(f"{n} {_WORDS.get(state, state)}" for state, n in sorted(counts.items()))

@@ -14,6 +14,9 @@ from mhist_tune.storage.studies import Study
 CHECKPOINT = "checkpoint"
 """The kind of event that records where a trial's checkpoints are: `place`, see `Files.place`."""
 
+VERSION = "version"
+"""The kind of event that records that another version of the code than the study's trains a slot: `code_version`."""
+
 
 @dataclass(frozen=True)
 class EventRow:

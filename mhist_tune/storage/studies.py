@@ -21,6 +21,9 @@ from mhist_tune.storage.database import Storage
 from mhist_tune.storage.payloads import Payload, SearchPayload, to_json
 from mhist_tune.storage.stages import SlotState, Stage, StudyState
 
+CODE_VERSION = "code_version"
+"""The setting with the version of the code that trains the study: that of its first worker."""
+
 
 @dataclass(frozen=True)
 class Study:
@@ -32,7 +35,7 @@ class Study:
         definition: what the study file says.
         dataset: at its creation, the fingerprint of the images, the hash of each weight file, and the warnings of the
             check of the data set.
-        settings: settings that the first worker measured, for all workers.
+        settings: settings that the first worker measured, for all workers, and the version of its code.
         state: see `StudyState`.
         created_at: epoch seconds.
     """

@@ -9,6 +9,7 @@ Only `actions` and `cli` start workers. `deploy/` has files that start them with
 - `devices`: Names of devices, and the cores and memory of this machine.
 - `loop`: One worker process: claims slots until none is left, writes its log, waits while the database's disk is full.
 - `options`: The options of a worker.
+- `mixed_versions`: Versions of the code that train one study: the first is recorded, another one is said or refused.
 - `optuna_trial`: The Optuna trial of a claimed slot.
 - `outbox`: A thread that writes epochs to the database in order while training goes on.
 - `preload`: Imports everything that a worker needs, without garbage collection.

@@ -22,6 +22,7 @@ from mhist_tune.storage.retries import Waiting
 from mhist_tune.storage.stages import OPEN, Stage, StudyState
 from mhist_tune.storage.studies import Study
 from mhist_tune.training import memory
+from mhist_tune.worker import mixed_versions
 from mhist_tune.worker.attempt import run_slot
 from mhist_tune.worker.checkpoint_places import open_checkpoints
 from mhist_tune.worker.options import WorkerOptions
@@ -127,6 +128,7 @@ class _Claimer:
     def _session(self, study: Study) -> Session:
         if study.uuid not in self._sessions:
             options = self._options
+            study = mixed_versions.join(self._storage, study, may_mix=options.mix_versions, emit=self._emit)
             self._sessions[study.uuid] = open_session(
                 self._storage,
                 study,

@@ -19,6 +19,7 @@ class WorkerOptions:
         checkpoints: the place of the checkpoints, see `checkpoint_places.open_files`; None for the storage folder.
         checkpoints_gb: the space that they may take, in GB (1e9 bytes); None for no limit.
         weights: weight files of this machine, see `weight_lookup.find`.
+        mix_versions: whether to train rows of a table that another version of the code trains.
     """
 
     storage_url: str
@@ -29,3 +30,4 @@ class WorkerOptions:
     checkpoints: str | None = None
     checkpoints_gb: float | None = None
     weights: tuple[Path, ...] = ()
+    mix_versions: bool = False

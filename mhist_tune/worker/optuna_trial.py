@@ -10,6 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from mhist_tune.code_version import code_version
 from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import Storage
@@ -45,7 +46,7 @@ class OptunaTrial:
         Args:
             params: the params of a new trial; None if the sampler will suggest them.
             fixed: params that a new trial gets instead of suggestions.
-            tags: user attributes of a new trial, beside its slot and token.
+            tags: user attributes of a new trial, beside its slot, its token and the version of the code.
 
         Raises:
             StaleTokenError: another worker holds the slot now.
@@ -60,7 +61,7 @@ class OptunaTrial:
             state=TrialState.RUNNING,
             params=values,
             distributions=distributions,
-            user_attrs={"slot": claim.slot, "token": claim.token, **tags},
+            user_attrs={"slot": claim.slot, "token": claim.token, "code_version": code_version(), **tags},
             system_attrs={FIXED_PARAMS: dict(fixed)} if fixed else {},
         )
 

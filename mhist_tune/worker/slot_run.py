@@ -28,6 +28,7 @@ from mhist_tune.storage.stages import Stage
 from mhist_tune.training import memory
 from mhist_tune.training.fit import fit
 from mhist_tune.training.fit_result import Diverged, EpochResult, FitResult
+from mhist_tune.worker import mixed_versions
 from mhist_tune.worker.optuna_trial import OptunaTrial
 from mhist_tune.worker.outbox import Outbox
 from mhist_tune.worker.session import Session
@@ -131,6 +132,7 @@ class SlotRun:
         session, n_epochs = self.session, stop_epoch or hp.epochs
         session.emit("trial", **self._where(), epochs=n_epochs, attempt=self.claim.n_claims)
         session.storage.transaction(lambda connection: connection.execute(self._heartbeat(0, {})))
+        mixed_versions.record(session.storage, session.study, self.claim)
         try:
             while True:
                 try:
