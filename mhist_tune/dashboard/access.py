@@ -6,9 +6,22 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from mhist_tune.dashboard.attempts import Attempts
+
 COOKIE = "mhist_tune_session"
 _SESSION_S = 12 * 3600
-_N_FAILURES, _FAILURES_S = 10, 60.0
+
+
+class TooManyFailuresError(Exception):
+    """Too many wrong passwords have been sent.
+
+    Attributes:
+        wait_s: the seconds until the next password is looked at.
+    """
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(wait_s)
+        self.wait_s = wait_s
 
 
 @dataclass(frozen=True)
@@ -40,9 +53,7 @@ class Access:
     _sessions: dict[str, float] = field(
         default_factory=dict, repr=False
     )  # the end of each token on the monotonic clock
-    _failures: dict[str, list[float]] = field(
-        default_factory=dict, repr=False
-    )  # the times of wrong passwords from each address
+    _attempts: Attempts = field(default_factory=Attempts, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -61,19 +72,22 @@ class Access:
             ends = self._sessions.get(token or "")
             return ends is not None and time.monotonic() < ends
 
-    def is_blocked(self, address: str) -> bool:
-        """Return whether an address has sent too many wrong passwords within the last minute."""
-        with self._lock:
-            return len(self._recent(address)) >= _N_FAILURES
-
     def log_in(self, guess: str, address: str) -> str | None:
-        """Return a new session token for the right password, None for a wrong one. Compare in constant time."""
+        """Return a new session token for the right password, None for a wrong one. Compare in constant time.
+
+        Raises:
+            TooManyFailuresError: the address must wait. The guess was not looked at.
+        """
         is_right = self.password is not None and hmac.compare_digest(guess.encode(), self.password.encode())
         now = time.monotonic()
         with self._lock:
+            wait_s = self._attempts.wait_s(address)
+            if wait_s > 0:
+                raise TooManyFailuresError(wait_s)
             if not is_right:
-                self._failures[address] = [*self._recent(address), now]
+                self._attempts.fail(address)
                 return None
+            self._attempts.succeed(address)
             self._sessions = {token: ends for token, ends in self._sessions.items() if ends > now}
             token = secrets.token_urlsafe(32)
             self._sessions[token] = now + _SESSION_S
@@ -83,7 +97,3 @@ class Access:
         """End a session."""
         with self._lock:
             self._sessions.pop(token or "", None)
-
-    def _recent(self, address: str) -> list[float]:
-        since = time.monotonic() - _FAILURES_S
-        return [failure for failure in self._failures.get(address, []) if failure > since]

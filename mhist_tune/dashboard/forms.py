@@ -34,7 +34,7 @@ def read(request: Request) -> dict[str, str]:
     request.max_content_length = request.max_form_memory_size = _MAX_FORM_BYTES
     if request.mimetype != "application/x-www-form-urlencoded":
         raise FormError("expected a form")
-    if request.content_length is None:  # Werkzeug would cut a longer stream at the limit
+    if request.content_length is None:  # the server counts chunked bodies; Werkzeug would cut a stream at the limit
         raise FormError("the form has no Content-Length")
     try:
         return request.form.to_dict()

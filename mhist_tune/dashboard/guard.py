@@ -1,16 +1,19 @@
 """Checks before every page: host name, sizes, origin of a write, login, read-only mode."""
 
+import math
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from werkzeug import Request, Response
 from werkzeug.sansio.utils import host_is_trusted
 
 from mhist_tune.dashboard import forms, responses
-from mhist_tune.dashboard.access import COOKIE, Access, User
+from mhist_tune.dashboard.access import COOKIE, Access, TooManyFailuresError, User
+from mhist_tune.dashboard.http_server import MAX_BODY_BYTES
 from mhist_tune.dashboard.responses import problem, see_other
+from mhist_tune.words import rough_duration
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -22,7 +25,6 @@ _READING = frozenset({"GET", "HEAD"})
 _WRITING = frozenset({"POST", "PUT", "DELETE"})
 _MAX_URL = 4000
 _MAX_COOKIE = 8000
-_MAX_BODY_BYTES = 64 * 2**20  # an artifact of optuna-dashboard
 
 
 class Guard:
@@ -59,10 +61,11 @@ class Guard:
         if len(environ.get("HTTP_COOKIE", "")) > _MAX_COOKIE:
             return problem(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too many cookies")
         length = environ.get("CONTENT_LENGTH") or "0"
-        if not length.isdecimal() or int(length) > _MAX_BODY_BYTES:
+        if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
             return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long")
         if request.method not in _READING and not _is_same_origin(request):
-            return problem(HTTPStatus.FORBIDDEN, "this request comes from another site")
+            reason = "this request comes from another site, or through a proxy that --trusted-proxy does not name"
+            return problem(HTTPStatus.FORBIDDEN, reason)
         return None
 
     def _public(self, request: Request) -> Response | None:
@@ -73,7 +76,7 @@ class Guard:
         if request.path.startswith("/assets/") and is_reading:  # the login page needs them
             return responses.file(request.path.removeprefix("/assets/"))
         if request.path == "/login" and self._access.is_guarded:
-            return _login_page(request.args.get("next", "/")) if is_reading else self._log_in(request)
+            return _login_page(request, request.args.get("next", "/")) if is_reading else self._log_in(request)
         return None
 
     def _for_users(self, request: Request, token: str | None, user: User) -> Response | None:
@@ -85,7 +88,7 @@ class Guard:
         if request.path == "/logout" and request.method == "POST":
             self._access.log_out(token)
             response = see_other("/")
-            response.delete_cookie(COOKIE, httponly=True, samesite="Lax")
+            response.delete_cookie(COOKIE, **_cookie_options(request))
             return response
         if request.method not in _READING and not user.may_write:
             return problem(HTTPStatus.FORBIDDEN, "this dashboard is read-only")
@@ -94,26 +97,35 @@ class Guard:
         return None
 
     def _log_in(self, request: Request) -> Response:
-        address = request.remote_addr or ""
-        if self._access.is_blocked(address):
-            return _login_page("/", "Too many wrong passwords; wait a minute.", HTTPStatus.TOO_MANY_REQUESTS)
         try:
             fields = forms.read(request)
         except forms.FormError as error:
             return problem(HTTPStatus.BAD_REQUEST, str(error))
-        token = self._access.log_in(fields.get("password", ""), address)
         next_path = fields.get("next", "/")
+        try:
+            token = self._access.log_in(fields.get("password", ""), request.remote_addr or "")
+        except TooManyFailuresError as error:
+            seconds = math.ceil(error.wait_s)
+            message = f"Too many wrong passwords; wait {rough_duration(seconds)}."
+            response = _login_page(request, next_path, message, HTTPStatus.TOO_MANY_REQUESTS)
+            response.headers["Retry-After"] = str(seconds)
+            return response
         if token is None:
-            return _login_page(next_path, "The password is wrong.", HTTPStatus.UNAUTHORIZED)
+            return _login_page(request, next_path, "The password is wrong.", HTTPStatus.UNAUTHORIZED)
         response = see_other(_own_path(next_path))
-        response.set_cookie(COOKIE, token, httponly=True, samesite="Lax", secure=request.is_secure)
+        response.set_cookie(COOKIE, token, **_cookie_options(request))
         return response
 
 
-def _login_page(next_path: str, message: str = "", status: HTTPStatus = HTTPStatus.OK) -> Response:
-    return responses.page(
-        "login.html", User(), status, next=_own_path(next_path), message=message, is_wrong=bool(message)
-    )
+def _login_page(request: Request, next_path: str, message: str = "", status: HTTPStatus = HTTPStatus.OK) -> Response:
+    values = {"next": _own_path(next_path), "message": message, "is_wrong": bool(message)}
+    return responses.page("login.html", request, User(), status, **values)
+
+
+def _cookie_options(request: Request) -> dict[str, Any]:
+    """Return the attributes of the session's cookie. After a login over TLS it is not sent over plain HTTP."""
+    path = request.root_path or "/"
+    return {"httponly": True, "samesite": "Lax", "secure": request.is_secure, "path": path}
 
 
 def _own_path(url: str) -> str:
@@ -125,11 +137,9 @@ def _own_path(url: str) -> str:
 
 def _is_same_origin(request: Request) -> bool:
     """Return whether a write comes from one of our own pages. Browsers send Origin with every write."""
-    try:
-        origin = urlsplit(request.headers.get("Origin", "")).netloc.lower()
-    except ValueError:
-        return False
-    return bool(origin) and origin == request.headers.get("Host", "").lower()
+    origin, host = request.headers.get("Origin", "").lower(), request.headers.get("Host", "").lower()
+    own_port = ":443" if request.scheme == "https" else ":80"
+    return bool(host) and origin.removesuffix(own_port) == f"{request.scheme}://{host.removesuffix(own_port)}"
 
 
 def _host_name(header: str) -> str | None:

@@ -29,11 +29,10 @@ _TEMPLATES = Path(__file__).with_name("templates")
 _FILES = {"style.css": "text/css", "pages.css": "text/css", "live.js": "text/javascript"}
 
 
-def page(template: str, user: User, status: HTTPStatus = HTTPStatus.OK, **context: Any) -> Response:
-    """Return a page made from a template."""
-    return html(
-        _templates().get_template(template).render(user=user, **{"message": "", "is_wrong": False, **context}), status
-    )
+def page(template: str, request: Request, user: User, status: HTTPStatus = HTTPStatus.OK, **context: Any) -> Response:
+    """Return a page made from a template. `base` in it is the base path, which begins every URL."""
+    values = {"user": user, "base": request.root_path, "message": "", "is_wrong": False, **context}
+    return html(_templates().get_template(template).render(values), status)
 
 
 def html(text: str, status: HTTPStatus = HTTPStatus.OK, *, policy: str = _PAGE_POLICY) -> Response:
@@ -52,7 +51,7 @@ def problem(status: HTTPStatus, reason: str) -> Response:
 
 
 def see_other(path: str) -> Response:
-    """Return a redirect to a page of this server, which the browser then reads with GET."""
+    """Return a redirect to a page of this server, below the base path. The browser then reads it with GET."""
     return _with_headers(Response(status=HTTPStatus.SEE_OTHER, headers={"Location": path}))
 
 

@@ -1,14 +1,19 @@
-"""Runs gunicorn with one process for one storage."""
+"""Serves the dashboard of one storage from this process, since the caches of several would differ."""
 
+import contextlib
 import ipaddress
+import signal
 import socket
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
 
-from gunicorn.app.base import BaseApplication
+from werkzeug.http import parse_cookie
 
-from mhist_tune.dashboard.access import Access
+from mhist_tune.dashboard import front
+from mhist_tune.dashboard.access import COOKIE, Access
 from mhist_tune.dashboard.guard import Guard
+from mhist_tune.dashboard.http_server import Server
 from mhist_tune.dashboard.site import Site
 from mhist_tune.dashboard.stock import Stock
 from mhist_tune.errors import StorageError, UsageError
@@ -22,18 +27,27 @@ LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 """Names of this machine in a Host header, for a browser on it or at the other end of a tunnel."""
 
 _MIN_PASSWORD = 8
-_N_THREADS = 8  # more than the four connections of a storage, since a thread may wait while another one reads
 
 
-def app(storage: Storage, access: Access | None = None, *, hosts: Iterable[str] = LOOPBACK_HOSTS) -> "WSGIApplication":
+def app(
+    storage: Storage,
+    access: Access | None = None,
+    *,
+    hosts: Iterable[str] = LOOPBACK_HOSTS,
+    trusted_proxy: front.Network | None = None,
+    base_path: str = "",
+) -> "WSGIApplication":
     """Return the dashboard of `storage` as a WSGI application.
 
     Args:
         storage: the storage of the studies.
         access: the password and the sessions; None for no password: everybody may read and nobody may write.
         hosts: the names in a Host header that are answered.
+        trusted_proxy: the proxy whose X-Forwarded headers are believed.
+        base_path: the path that begins every URL, without a slash at its end; empty for none.
     """
-    return Guard(Site(storage, Stock(storage)), access or Access(), hosts)
+    guard = Guard(Site(storage, Stock(storage, base_path)), access or Access(), hosts)
+    return front.Front(guard, trusted_proxy=trusted_proxy, base_path=base_path)
 
 
 def serve(
@@ -44,8 +58,10 @@ def serve(
     password: str | None = None,
     is_read_only: bool = False,
     hosts: Iterable[str] = (),
+    trusted_proxy: str | None = None,
+    base_path: str = "",
 ) -> None:
-    """Serve the dashboard until SIGTERM or SIGINT, then raise SystemExit.
+    """Serve the dashboard until SIGTERM or SIGINT.
 
     Args:
         storage_url: the URL of an existing storage.
@@ -54,10 +70,12 @@ def serve(
         password: the password of all users; None for none. Only `/healthz`, the login page and its files need none.
         is_read_only: whether every write is refused, also after a login.
         hosts: further names under which browsers reach this server, such as that of a proxy.
+        trusted_proxy: the address or network of a proxy whose X-Forwarded-For, -Proto and -Host headers are believed.
+        base_path: the path under which browsers see the pages, such as `/tune`.
 
     Raises:
-        UsageError: there is no password and `host` is not a loopback address, the password is too short, or the
-            address is in use.
+        UsageError: there is no password and `host` is not a loopback address or there is a proxy, the password is too
+            short, an argument is malformed, or the address is in use.
         StorageError: the storage cannot be opened.
     """
     if password is None and not _is_loopback(host):
@@ -66,16 +84,26 @@ def serve(
             hint="put one into a file and name it in MHIST_TUNE_DASHBOARD_PASSWORD_FILE, or leave --host out and use "
             "a tunnel",
         )
+    if password is None and trusted_proxy is not None:
+        raise UsageError(
+            "a proxy lets other machines in, and there is no password",
+            hint="put one into a file and name it in MHIST_TUNE_DASHBOARD_PASSWORD_FILE",
+        )
     if password is not None and len(password) < _MIN_PASSWORD:
         raise UsageError(f"the dashboard's password has fewer than {_MIN_PASSWORD} characters", hint="use a longer one")
-    open_storage(storage_url, create=False).close()  # an error ends the command here, not in the server's process
+    proxy = None if trusted_proxy is None else front.read_proxy(trusted_proxy)
+    base = front.read_base_path(base_path)
     all_hosts = {*LOOPBACK_HOSTS, host, socket.gethostname(), socket.getfqdn(), *hosts}
     access = Access(password, is_read_only)
-    waiting = Waiting(interrupt=_give_up)
-    _Server(
-        lambda: app(open_storage(storage_url, create=False, waiting=waiting), access, hosts=all_hosts),
-        _listen(host, port),
-    ).run()
+
+    def may_send_files(cookies: str) -> bool:
+        return access.user(parse_cookie(cookies).get(COOKIE)).may_write
+
+    with open_storage(storage_url, create=False, waiting=Waiting(interrupt=_give_up)) as storage:
+        application = app(storage, access, hosts=all_hosts, trusted_proxy=proxy, base_path=base)
+        server = Server(application, _listen(host, port), may_send_files=may_send_files)
+        with contextlib.closing(server), _sigterm_as_exit():
+            server.run()
 
 
 def _give_up() -> None:
@@ -83,42 +111,25 @@ def _give_up() -> None:
     raise StorageError("the database does not answer")
 
 
-class _Server(BaseApplication):  # type: ignore[misc]
-    """gunicorn with one process, since the caches of several would differ.
+@contextlib.contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """Raise SystemExit in the main thread at SIGTERM, which ends the server's loop."""
 
-    Args:
-        load: makes the application. The serving process calls it: database connections do not survive a fork.
-        listener: the file descriptor of a listening socket; the server closes it.
-    """
+    def leave(_signal: int, _frame: FrameType | None) -> None:
+        raise SystemExit
 
-    def __init__(self, load: "Callable[[], WSGIApplication]", listener: int) -> None:
-        self._load = load
-        self._listener = listener
-        super().__init__()
-
-    def load_config(self) -> None:
-        settings: dict[str, Any] = {
-            "bind": f"fd://{self._listener}",
-            "workers": 1,
-            "worker_class": "gthread",
-            "threads": _N_THREADS,
-            "graceful_timeout": 5,
-            "keepalive": 15,  # longer than the period of a page's polls, so that connections are reused
-            "loglevel": "warning",
-            "control_socket_disable": True,
-        }
-        for name, value in settings.items():
-            self.cfg.set(name, value)
-
-    def load(self) -> "WSGIApplication":
-        return self._load()
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _listen(host: str, port: int) -> int:
-    """Return the file descriptor of a listening socket. gunicorn would retry a port in use for five seconds."""
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family).detach()
+        return socket.create_server((host, port), family=family)
     except OSError as error:
         raise UsageError(
             f"cannot listen on {host} port {port}: {error.strerror}", hint="choose another --host or --port"

@@ -63,7 +63,7 @@ class Site:
         except NotFound:
             if not request.path.startswith("/study/"):
                 return self._stock(environ, start_response)
-            response = _message(user, HTTPStatus.NOT_FOUND, "there is no such page")
+            response = _message(request, user, HTTPStatus.NOT_FOUND, "there is no such page")
         else:
             response = self._respond(request, user, endpoint, values)
         return responses.conditional(response, request)(environ, start_response)
@@ -78,15 +78,15 @@ class Site:
                 case _:
                     return self._shared(request, user, lambda: self._page(request, user, endpoint, values))
         except forms.FormError as error:
-            return _message(user, HTTPStatus.BAD_REQUEST, str(error))
+            return _message(request, user, HTTPStatus.BAD_REQUEST, str(error))
         except StudyNotFoundError as error:
-            return _message(user, HTTPStatus.NOT_FOUND, str(error).replace(self._storage.url_safe, "here"))
+            return _message(request, user, HTTPStatus.NOT_FOUND, str(error).replace(self._storage.url_safe, "here"))
         except NotFound as error:
-            return _message(user, HTTPStatus.NOT_FOUND, str(error.description))
+            return _message(request, user, HTTPStatus.NOT_FOUND, str(error.description))
         except StorageError:  # its message is meant for a terminal
-            return _message(user, HTTPStatus.SERVICE_UNAVAILABLE, "the database does not answer")
+            return _message(request, user, HTTPStatus.SERVICE_UNAVAILABLE, "the database does not answer")
         except MhistTuneError as error:
-            return _message(user, HTTPStatus.CONFLICT, str(error), error.hint)
+            return _message(request, user, HTTPStatus.CONFLICT, str(error), error.hint)
 
     def _page(self, request: Request, user: User, endpoint: str, values: Mapping[str, Any]) -> Response:
         match endpoint:
@@ -96,7 +96,7 @@ class Site:
                 context = pages.study(self._board, **values, query=request.args)
             case _:
                 context = pages.trial(self._board, **values)
-        return responses.page(f"{endpoint}.html", user, **context)
+        return responses.page(f"{endpoint}.html", request, user, **context)
 
     def _shared(self, request: Request, user: User, make: Callable[[], Response]) -> Response:
         """Return a page that was made less than a second ago for a user with the same rights, or a new one."""
@@ -116,5 +116,5 @@ class Site:
         return responses.see_other(path)
 
 
-def _message(user: User, status: HTTPStatus, title: str, hint: str | None = None) -> Response:
-    return responses.page("message.html", user, status, title=title, hint=hint)
+def _message(request: Request, user: User, status: HTTPStatus, title: str, hint: str | None = None) -> Response:
+    return responses.page("message.html", request, user, status, title=title, hint=hint)
