@@ -40,10 +40,10 @@ SETTINGS = {"model": "tf_efficientnet_lite0", "image_size": "48"}
 
 
 def shortened(shipped: StudyDefinition, n_epochs: int) -> dict[str, Any]:
-    """Return a definition's pruner for trials of fewer epochs, with its first rung at the same share of the epochs."""
+    """Return a definition's pruner for trials of fewer epochs, with its rungs at the same shares of the epochs."""
     pruner = dict(shipped.pruner)
-    if "min_resource" in pruner:
-        pruner["min_resource"] = max(1, round(pruner["min_resource"] * n_epochs / shipped.fixed["epochs"]))
+    for name in pruner.keys() & {"min_resource", "max_resource"}:
+        pruner[name] = max(1, round(pruner[name] * n_epochs / shipped.fixed["epochs"]))
     return pruner
 
 

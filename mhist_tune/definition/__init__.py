@@ -2,6 +2,7 @@
 
 - `advice`: Advice on settings that have no effect.
 - `hyperparameters`: All hyperparameters, each with its type, default, legal values and description.
+- `rungs`: The rungs of the pruner `promotion` for which a definition gives no epoch.
 - `schema`: The tables of a study file, their keys and ranges, and the checks that find every problem.
 - `scores`: The scores that a study can search by.
 - `space`: The dimensions of a search space, and Optuna's distributions for them.

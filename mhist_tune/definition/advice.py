@@ -1,7 +1,8 @@
-"""Advice on a valid study definition with settings that have no effect. create-study and run print it."""
+"""Advice on a valid study definition with settings that have no effect or mislead. create-study and run print it."""
 
 from typing import Any
 
+from mhist_tune.definition.hyperparameters import FIELDS
 from mhist_tune.definition.space import Categorical
 from mhist_tune.definition.study_file import StudyDefinition
 
@@ -10,8 +11,8 @@ NO_OP_PRODUCT = 3e-8
 
 
 def advice(definition: StudyDefinition) -> list[str]:
-    """Return one line of text for each setting in the definition that has no effect; empty if there is none."""
-    return [*_weight_decay(definition), *_sampling(definition)]
+    """Return one line of text for each such setting in the definition; empty if there is none."""
+    return [*_weight_decay(definition), *_sampling(definition), *_early_stopping(definition), *_score(definition)]
 
 
 def _weight_decay(definition: StudyDefinition) -> list[str]:
@@ -40,6 +41,22 @@ def _sampling(definition: StudyDefinition) -> list[str]:
     if not {"random_over", "smote"} <= set(samplings) or scope is None:
         return []
     return [f'with augment_scope = "{scope}" smote equals random_over: only "resampled" treats new images differently']
+
+
+def _early_stopping(definition: StudyDefinition) -> list[str]:
+    if definition.at == "best":
+        return []
+    changed = [name for name in ("patience", "monitor") if set(_values(definition, name)) != {FIELDS[name].default}]
+    return [f'{name} has no effect with at = "last": every trial trains all its epochs' for name in changed]
+
+
+def _score(definition: StudyDefinition) -> list[str]:
+    if definition.score != "auroc" or "random" not in _values(definition, "weights"):
+        return []
+    return [
+        'score = "auroc" is a poor guide for models from random weights, whose AUROC in the first epochs says little '
+        'about the last one; use score = "mean_f1"'
+    ]
 
 
 def _values(definition: StudyDefinition, name: str) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 from mhist_tune.definition import space as spaces
 from mhist_tune.definition import table_rows
 from mhist_tune.definition.hyperparameters import FIELDS, check
+from mhist_tune.definition.rungs import LEFT_OUT
 from mhist_tune.definition.scores import SCORE_NAMES, At
 from mhist_tune.definition.space import Dimension
 from mhist_tune.definition.table_rows import PER_STUDY, TableRow
@@ -85,7 +86,11 @@ _PRUNERS: dict[str, dict[str, _Option]] = {
     "percentile": {"percentile": _Option(float, 25.0, low=0, high=100), **_PERCENTILE},
     "successive_halving": _halving(4),
     # Successive halving in which trials wait at a rung and may be promoted later; see `promotion`.
-    "promotion": _halving(3),
+    "promotion": {
+        **_halving(3),
+        "min_resource": _Option(int, LEFT_OUT, low=1),
+        "max_resource": _Option(int, LEFT_OUT, low=1),  # no rung is above this epoch
+    },
     "hyperband": _halving(3),
 }
 _CMA_ES = "cma-es is not supported: it draws every field with choices at random; use tpe"
@@ -133,6 +138,16 @@ def read(tables: Mapping[str, Any]) -> tuple[Content, list[str]]:
         problems.append("[space] is empty, so all trials would be the same: add fields to search, or [[row]] entries")
     confirm = _confirm(tables, bool(rows), bool(start), problems)
     return Content(study, fixed, space, start, rows, confirm), problems
+
+
+def creation_problems(content: Content) -> list[str]:
+    """Return the problems that refuse a new definition but not a stored one: a sampler that its pruner starves."""
+    if (content.study["sampler"].get("name"), content.study["pruner"].get("name")) != ("gp", "promotion"):
+        return []
+    return [
+        "[study] sampler gp learns from complete trials only, and with the pruner promotion too few are complete: it "
+        'would draw at random. Use another sampler, or a pruner such as { name = "none" }'
+    ]
 
 
 def _table(tables: Mapping[str, Any], name: str, problems: list[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import tomli_w
 
-from mhist_tune.definition import schema, table_rows
+from mhist_tune.definition import rungs, schema, table_rows
 from mhist_tune.definition import space as spaces
 from mhist_tune.definition.hyperparameters import FIELDS, Hyperparameters
 from mhist_tune.definition.scores import SCORE_NAMES, At, Score
@@ -144,8 +144,9 @@ class StudyDefinition:
                 f'study "{stored["study"]["name"]}" was created by another version of mhist-tune: {problems[0]}',
                 hint="work on it with the version that created it, or a later one",
             )
+        pruner = rungs.complete(content.study["pruner"], content.fixed, content.space)
         return cls(
-            **content.study,
+            **{**content.study, "pruner": pruner},
             fixed=content.fixed,
             space=content.space,
             start=tuple(content.start),
@@ -300,7 +301,7 @@ def _entries(tables: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 def _build(tables: Mapping[str, Any], text: str, source: str) -> StudyDefinition:
     content, problems = schema.read(tables)
-    if problems:
+    if problems := [*problems, *schema.creation_problems(content)]:
         raise DefinitionError(source, problems)
     start = tuple(_complete(entry, content.space) for entry in content.start)
     rows: tuple[TableRow, ...] = ()
@@ -313,8 +314,9 @@ def _build(tables: Mapping[str, Any], text: str, source: str) -> StudyDefinition
             fixed = {name: value for name, value in complete.items() if name not in content.space}
     except ValueError as error:
         raise DefinitionError(source, str(error).splitlines()) from error
+    pruner = rungs.complete(content.study["pruner"], fixed, content.space)
     definition = StudyDefinition(
-        **content.study,
+        **{**content.study, "pruner": pruner},
         fixed=fixed,
         space=content.space,
         start=start,

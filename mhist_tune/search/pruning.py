@@ -65,12 +65,13 @@ def decide(
 def rungs(pruner: Mapping[str, Any], n_epochs: int, bracket: int = 0) -> list[int]:
     """Return the epochs at which successive halving judges: min_resource x reduction_factor^k, before the last epoch.
 
-    The exponent k starts at `bracket`.
+    The exponent k starts at `bracket`. With the pruner `promotion`, no rung is above `max_resource`.
     """
+    highest = min(n_epochs - 1, int(pruner.get("max_resource", n_epochs)))
     factor = int(pruner["reduction_factor"])
     rung = int(pruner["min_resource"]) * factor**bracket
     epochs = []
-    while rung < n_epochs:
+    while rung <= highest:
         epochs.append(rung)
         rung *= factor
     return epochs

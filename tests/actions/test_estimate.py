@@ -45,7 +45,7 @@ def test_a_dry_run_writes_nothing(run: Run, generated: Path, tmp_path: Path) -> 
     assert code == 0, err
     planned = study_file.parse(out, "stdout")
     assert planned.fixed["epochs"] == 5
-    confirm = "confirm    8 trainings"  # two folds and their inner splits, of the best trial and the default
+    confirm = "confirm    4 trainings"  # two folds, of the best trial and the default
     slots, epochs = "slots      8", "epochs     at most 40"
     for line in (slots, epochs, "device hours", confirm, "MB of checkpoints", "differences in F1"):
         assert line in err

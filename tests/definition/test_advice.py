@@ -6,8 +6,8 @@ from mhist_tune.definition import study_file
 from mhist_tune.definition.advice import advice
 
 
-def lines(space: str, fixed: str = "") -> list[str]:
-    text = f"[study]\nname = 'a'\nn_trials = 2\n[fixed]\n{fixed}\n[space]\n{space}\n"
+def lines(space: str, fixed: str = "", study: str = "") -> list[str]:
+    text = f"[study]\nname = 'a'\nn_trials = 2\n{study}\n[fixed]\n{fixed}\n[space]\n{space}\n"
     return advice(study_file.parse(text, "test"))
 
 
@@ -63,3 +63,26 @@ def test_each_row_of_a_table_is_looked_at() -> None:
     assert table(over, "sampling = 'smote'\naugment_scope = 'resampled'") == []
     (line,) = table(over, "sampling = 'smote'\naugment_scope = 'none'")
     assert 'with augment_scope = "none" smote equals random_over' in line
+
+
+RATES = "learning_rate = { low = 1e-4, high = 1e-3, log = true }"
+
+
+@pytest.mark.parametrize(
+    ("study", "fixed", "expected"),
+    [
+        ('at = "last"', "patience = 4", ["patience has no effect"]),
+        ('at = "last"', 'patience = 4\nmonitor = "loss"', ["patience has no effect", "monitor has no effect"]),
+        ('at = "last"', "", []),
+        ('at = "best"', 'patience = 4\nmonitor = "loss"', []),
+        ('score = "auroc"', 'weights = "random"', ['score = "auroc" is a poor guide for models from random weights']),
+        ('score = "auroc"', 'weights = "pretrained"', []),
+        ('score = "mean_f1"', 'weights = "random"', []),
+    ],
+)
+def test_a_score_or_early_stopping_that_misleads_is_named(study: str, fixed: str, expected: list[str]) -> None:
+    """Early stopping has no effect at the last epoch, and AUROC is advised against for random weights."""
+    found = lines(RATES, fixed, study)
+
+    assert len(found) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(found, expected, strict=True))

@@ -11,6 +11,7 @@ from mhist_tune.definition.hyperparameters import FIELDS
 from mhist_tune.definition.space import Categorical, Float
 from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.errors import DefinitionError, UsageError
+from mhist_tune.search import pruning
 
 GOOD = """
 [study]
@@ -375,3 +376,56 @@ def test_a_definition_names_its_score_and_epoch() -> None:
         '[study] score must be one of mean_f1, f1, auroc, got "accuracy"',
         "[study] at must be text, got 7",
     )
+
+
+PROMOTED = GOOD.replace('{ name = "hyperband", min_resource = 3 }', '{ name = "promotion" }')
+
+
+@pytest.mark.parametrize(
+    ("pruner", "epochs", "expected"),
+    [
+        ('{ name = "promotion" }', 30, [2, 6]),
+        ('{ name = "promotion" }', 50, [3, 9]),
+        ('{ name = "promotion" }', 6, [1]),
+        ('{ name = "promotion" }', 2, [1]),
+        ('{ name = "promotion", max_resource = 29 }', 30, [2, 6, 18]),
+        ('{ name = "promotion", min_resource = 3 }', 30, [3, 9, 27]),
+        ('{ name = "promotion", min_resource = 3, max_resource = 9 }', 30, [3, 9]),
+    ],
+)
+def test_rungs_are_at_shares_of_the_epochs(pruner: str, epochs: int, expected: list[int]) -> None:
+    """The first is at 6% and none above a third, unless the definition names the first, the highest, or both."""
+    text = PROMOTED.replace('{ name = "promotion" }', pruner).replace("epochs = 30", f"epochs = {epochs}")
+    study = StudyDefinition.from_json(definitions.parse(text, "vit.toml").to_json())
+
+    assert pruning.rungs(study.pruner, epochs) == expected
+
+
+def test_a_stored_definition_of_an_older_version_keeps_its_rungs() -> None:
+    """It names no highest rung, and has rungs up to its last epoch."""
+    stored = json.loads(definitions.parse(PROMOTED, "vit.toml").to_json())
+    stored["study"]["pruner"] = {"name": "promotion", "min_resource": 3, "reduction_factor": 3, "audit": 0.0}
+
+    old = StudyDefinition.from_json(json.dumps(stored))
+
+    assert pruning.rungs(old.pruner, 30) == [3, 9, 27]
+
+
+def test_searched_epochs_have_rungs_below_the_longest_trial() -> None:
+    """The largest number of epochs in the space decides."""
+    text = PROMOTED.replace("epochs = 30\n", "").replace("[space]", "[space]\nepochs = { choices = [10, 50] }")
+
+    assert definitions.parse(text, "vit.toml").pruner["max_resource"] == 16
+
+
+def test_a_sampler_that_learns_nothing_under_promotion_is_refused() -> None:
+    """A new definition is refused with the reason. A stored one is still read, and other pruners are allowed."""
+    text = PROMOTED.replace('"tpe"', '"gp"')
+    stored = json.loads(definitions.parse(PROMOTED, "vit.toml").to_json())
+    stored["study"]["sampler"] = {"name": "gp", "seed": 0, "n_startup_trials": 10}
+
+    [problem] = problems_of(text)
+
+    assert problem.startswith("[study] sampler gp learns from complete trials only")
+    assert StudyDefinition.from_json(json.dumps(stored)).sampler["name"] == "gp"
+    assert definitions.parse(text.replace('"promotion"', '"median"'), "vit.toml").sampler["name"] == "gp"
