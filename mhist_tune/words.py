@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 Rows = list[list[str]]
@@ -9,6 +10,7 @@ Rows = list[list[str]]
 
 
 _LONGEST = 1000
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 
 def one_line(text: str, longest: int = _LONGEST) -> str:
@@ -57,6 +59,20 @@ def p_value(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if value >= 0.001 else "<0.001"
+
+
+def utc(seconds: float) -> str:
+    """Return a time in seconds since 1970 as `2026-01-31T12:00:00+00:00`."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def ordinal(number: int) -> str:
+    """Return `first` to `tenth`, then `11th`."""
+    return _ORDINALS[number - 1] if number <= len(_ORDINALS) else f"{number}{_suffix(number)}"
+
+
+def _suffix(number: int) -> str:
+    return "th" if 10 < number % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
 
 
 def counted(count: int, noun: str) -> str:

@@ -7,5 +7,7 @@
 - `estimate`: Estimates the time, the space and the power of a study: `create-study --dry-run`.
 - `export_model`: Writes a retrained model into a folder, with preprocessing, threshold and model card.
 - `open_test`: Records an opening of the test partition, which comes before every result on it.
+- `opening_reason`: Why the test partition is opened, and whether a person must say so.
+- `receipt`: The receipt of an opening, which is printed before a test image is read.
 - `verify`: Recomputes a report from the stored predictions and trains one seed once more.
 """

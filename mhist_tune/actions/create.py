@@ -12,6 +12,7 @@ from mhist_tune.arrays import Int64Array
 from mhist_tune.data import cache
 from mhist_tune.data.annotations import Annotations, read_annotations
 from mhist_tune.data.check import require_sound
+from mhist_tune.data.pin import test_pin
 from mhist_tune.data.splits import split_folds, split_train
 from mhist_tune.definition.space import Categorical, Int, Value
 from mhist_tune.definition.study_file import StudyDefinition
@@ -106,8 +107,11 @@ def checked(definition: StudyDefinition, data_root: Path) -> Callable[[Storage],
         DataError: the data set is missing or damaged.
     """
     prepared = prepare(definition, data_root)
+    test = test_pin(data_root)
     dataset = {
         "fingerprint": cache.fingerprint(data_root),
+        "test_rows_sha256": test.rows if test else None,
+        "test_sizes_sha256": test.sizes if test else None,
         "weight_files": prepared.weight_files,
         "warnings": prepared.warnings,
     }

@@ -29,8 +29,18 @@ from mhist_tune.worker.stages import retrain
 TOLERANCE = 1e-6
 """The largest difference that counts as agreement: another library version or processor may round differently."""
 
-_NOT_COMPARED = ("result", "caveats", "methods", "references", "commands", "versions", "predictions")
-"""Keys of a report with sentences and names. Another version may word them differently for the same numbers."""
+_NOT_COMPARED = (
+    "result",
+    "caveats",
+    "methods",
+    "references",
+    "commands",
+    "versions",
+    "predictions",
+    "other_openings",
+)
+"""Keys of a report that may differ for the same numbers: sentences and names, which another version may word
+differently, and the openings by other studies, which go on."""
 
 
 @dataclass(frozen=True)

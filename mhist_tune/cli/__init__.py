@@ -43,6 +43,7 @@ COMMANDS = {
     "studies": "show",
     "best-trial": "show",
     "replay": "show",
+    "openings": "show",
     "verify": "work",
     "export": "export",
     "predict": "export",

@@ -270,6 +270,47 @@ def _export(storage_url: str, name: str, folder: Path, *, as_json: bool) -> None
     click.echo(f"next: mhist-tune predict {shlex.quote(str(folder))} images/*.png", err=True)
 
 
+@click.command("openings")
+@click.option("--verify", "is_verified", is_flag=True, help="Check the chain. Exit with 1 if it is broken.")
+@json_option
+@storage_option
+def openings_command(is_verified: bool, as_json: bool, storage_url: str) -> None:
+    """List every opening of a test partition by the studies of a storage, deleted ones too, with its hash.
+
+    \b
+    Example:
+      mhist-tune openings --verify
+    """
+    from mhist_tune.actions import receipt
+    from mhist_tune.errors import MhistTuneError
+    from mhist_tune.storage import opening_chain, openings
+    from mhist_tune.storage.database import open_storage
+
+    with open_storage(storage_url, create=False) as storage:
+        rows = openings.load_all_openings(storage)
+        chain = opening_chain.load_chain(storage)
+        problems = opening_chain.problems(storage) if is_verified else None
+    if as_json:
+        document = {
+            "openings": [asdict(row) for row in rows],
+            "chain": [asdict(entry) for entry in chain],
+            "problems": problems,
+        }
+        click.echo(json.dumps(document, indent=2))
+    else:
+        for row in rows:
+            click.echo(receipt.one_line(row))
+        if not rows:
+            click.echo("the test partition was never opened")
+        if problems == [] and chain:
+            click.echo(f"the chain of {len(chain)} entries is whole; its last hash is {chain[-1].hash}")
+    if problems:
+        raise MhistTuneError(
+            "; ".join(problems), hint="the records of the openings were changed outside of mhist-tune, or damaged"
+        )
+    follow_up("mhist-tune openings --verify" if rows and not is_verified else "mhist-tune studies")
+
+
 @click.command("replay")
 @click.argument("name")
 @json_option

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +30,15 @@ from mhist_tune.words import counted
 
 if TYPE_CHECKING:
     from mhist_tune.storage.database import Storage
+    from mhist_tune.storage.openings import OpeningRow
     from mhist_tune.storage.studies import Study
+
+
+_again_option = click.option(
+    "--again",
+    metavar="REASON",
+    help="Open the test partition for another trial or other seeds, or after another study has opened it.",
+)
 
 
 @click.command("worker")
@@ -54,10 +63,13 @@ def worker_command(
 
 @click.command("run")
 @click.argument("name_or_file", metavar="NAME|FILE.toml")
+@_again_option
 @work_options
 @storage_option
 @data_option
-def run_command(name_or_file: str, storage_url: str, data_root: Path | None, **work: Unpack[WorkOptions]) -> None:
+def run_command(
+    name_or_file: str, again: str | None, storage_url: str, data_root: Path | None, **work: Unpack[WorkOptions]
+) -> None:
     """Create the study if it is missing, search, confirm, retrain with ten seeds and report. Run it again to resume.
 
     \b
@@ -65,6 +77,7 @@ def run_command(name_or_file: str, storage_url: str, data_root: Path | None, **w
       mhist-tune run vit --data MHIST
     """
     from mhist_tune.actions.create import checked
+    from mhist_tune.actions.opening_reason import require_allowed
     from mhist_tune.definition import study_file
     from mhist_tune.errors import NoStorageError, StudyNotFoundError
     from mhist_tune.storage.database import open_storage
@@ -82,8 +95,10 @@ def run_command(name_or_file: str, storage_url: str, data_root: Path | None, **w
         store = checked(study_file.load(name_or_file, weights=weights), root)
         with open_storage(storage_url) as storage:
             study = store(storage)
+    with open_storage(storage_url, create=False) as storage:
+        require_allowed(storage, study, again)  # before the search
     show_advice(study.definition, study.dataset.get("warnings", ()))
-    _run_all(storage_url, study.name, root, **work)
+    _run_all(storage_url, study.name, root, again=again, **work)
 
 
 @click.command("retrain")
@@ -101,7 +116,7 @@ def run_command(name_or_file: str, storage_url: str, data_root: Path | None, **w
     type=click.IntRange(min=2),
     help="Number of trainings.  [default: 10; for rows of a table, the number in its definition]",
 )
-@click.option("--again", metavar="REASON", help="Open the test partition for another trial or other seeds.")
+@_again_option
 @click.option(
     "--with-validation",
     is_flag=True,
@@ -135,7 +150,9 @@ def retrain_command(
     if with_validation:
         with _opened(storage_url, name) as (storage, study):
             mixed_versions.require_one(study, may_mix=work["mix_versions"])
-            open_rows(storage, study, data_root=root, trials=trials, n_seeds=n_seeds, again=again)
+            open_rows(
+                storage, study, data_root=root, trials=trials, n_seeds=n_seeds, again=again, announce=_print_receipt
+            )
         _work(storage_url, root, name, stages=(Stage.DESCRIPTIVE,), **work)
         follow_up("report", name, "--against", "method-report")
         return
@@ -144,7 +161,15 @@ def retrain_command(
     with _opened(storage_url, name) as (storage, study):
         mixed_versions.require_one(study, may_mix=work["mix_versions"])
         trial = trials[0] if trials else None
-        open_test(storage, study, data_root=root, trial=trial, n_seeds=n_seeds or N_SEEDS, again=again)
+        open_test(
+            storage,
+            study,
+            data_root=root,
+            trial=trial,
+            n_seeds=n_seeds or N_SEEDS,
+            again=again,
+            announce=_print_receipt,
+        )
     _work(storage_url, root, name, stages=(Stage.RETRAIN,), **work)
     follow_up("report", name)
 
@@ -222,19 +247,26 @@ def demo_command(devices: str, storage_url: str) -> None:
     work = WorkOptions(
         devices=devices, per_device=None, checkpoints=None, checkpoints_gb=None, weights=(), mix_versions=False
     )
-    _run_all(storage_url, study.name, root, **work)
+    _run_all(storage_url, study.name, root, again="a demonstration on generated images", **work)
 
 
-def _run_all(storage_url: str, name: str, root: Path, **work: Unpack[WorkOptions]) -> None:
+def _run_all(storage_url: str, name: str, root: Path, *, again: str | None, **work: Unpack[WorkOptions]) -> None:
     """Search, confirm, retrain the final choice with ten seeds, and print the report."""
     from mhist_tune.actions.open_test import open_test
     from mhist_tune.cli.show import print_report
 
     _work(storage_url, root, name, stages=(Stage.SEARCH, Stage.CONFIRM), **work)
     with _opened(storage_url, name) as (storage, study):
-        open_test(storage, study, data_root=root)
+        open_test(storage, study, data_root=root, again=again, announce=_print_receipt)
     _work(storage_url, root, name, stages=(Stage.RETRAIN,), **work)
     print_report(storage_url, name, output=None, as_json=False)
+
+
+def _print_receipt(opening: "OpeningRow", of_images: list["OpeningRow"]) -> None:
+    from mhist_tune.actions import receipt
+
+    click.echo(receipt.to_text(opening, of_images))
+    sys.stdout.flush()
 
 
 @contextlib.contextmanager

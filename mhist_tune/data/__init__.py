@@ -12,6 +12,7 @@ The packages above it may import it. `holdout` is the one loader of the test par
 - `holdout`: The loader of the test partition.
 - `images`: Images in memory with their labels and votes, and subsets that copy no pixel.
 - `near_identical`: Pairs of near-identical images: candidates by difference hashes, confirmed on pixels.
+- `pin`: What identifies a test partition without opening one of its images.
 - `problem`: A fault of a data set, as it is reported.
 - `row_checks`: The checks of a table's rows: labels against votes, groups across partitions, classes.
 - `splits`: The validation split and the folds of cross-validation.

@@ -59,7 +59,12 @@ def fingerprint(root: Path) -> str:
 
 def content_fingerprint(annotations: Annotations) -> str:
     """Return the sha256 (hex) of one partition's rows and of the bytes of its images."""
-    return _combine(annotations, _for_each(annotations, lambda index: _fingerprint(_read(annotations, index))))
+    return _combine(annotations, file_hashes(annotations))
+
+
+def file_hashes(annotations: Annotations) -> list[bytes]:
+    """Return the sha256 of each image file of one partition."""
+    return _for_each(annotations, lambda index: _fingerprint(_read(annotations, index)))
 
 
 def decode_cached(annotations: Annotations, *, image_size: int, cache_dir: Path) -> ImageSet:

@@ -195,14 +195,17 @@ def _own(table: Mapping[str, Any], known: Mapping[str, _Option]) -> dict[str, An
 
 
 def _named(table: Mapping[str, Any], known: Mapping[str, object], problems: list[str]) -> dict[str, Any]:
-    """Return the study's name. A name that is not valid and unknown keys are problems."""
+    """Return the names of the study and of its comparison. One that is not valid and unknown keys are problems."""
     name = table.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name):
         fault = "is missing" if name is None else f"{name!r} is not valid"
         problems.append(f"[study] name {fault}: use letters, digits, _ and -, starting with a letter or a digit")
-    names = {**known, "name": None}
+    comparison = table.get("comparison")
+    if comparison is not None and (not isinstance(comparison, str) or not NAME.fullmatch(comparison)):
+        problems.append(f"[study] comparison {comparison!r} is not valid: use letters, digits, _ and -")
+    names = {**known, "name": None, "comparison": None}
     problems += [f'[study] unknown key "{key}"{did_you_mean(key, names)}' for key in table if key not in names]
-    return {"name": name}
+    return {"name": name, "comparison": comparison}
 
 
 def _choice(

@@ -34,6 +34,8 @@ class StudyDefinition:
 
     Attributes:
         name: letters, digits, `_` and `-`.
+        comparison: the name of the comparison that the study belongs to; None if it belongs to none. The studies of
+            one comparison may each open the same test images.
         n_trials: budget in trials, start entries included; for a table at most one for each row and seed.
         n_seeds: trainings of each row of a table; 1 in a search.
         sampler: `name` (tpe, random, qmc, gp), `seed` and all options of that sampler; empty for a table.
@@ -58,6 +60,7 @@ class StudyDefinition:
     """
 
     name: str
+    comparison: str | None
     n_trials: int
     n_seeds: int
     sampler: Mapping[str, Any]
@@ -113,6 +116,8 @@ class StudyDefinition:
     def resolved(self) -> dict[str, Any]:
         """Return the whole definition as JSON-safe tables, with every default filled in."""
         study: dict[str, Any] = {key: getattr(self, key) for key in ("name", *schema.STUDY_OPTIONS)}
+        if self.comparison is not None:
+            study["comparison"] = self.comparison
         tables: dict[str, Any] = {"study": study, "fixed": dict(self.fixed)}
         if self.rows:
             study["n_seeds"] = self.n_seeds

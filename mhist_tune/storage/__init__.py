@@ -17,6 +17,7 @@ SQL is built here, in `search.rungs`, `search.values`, `search.suggestions`, `da
 - `leases`: Claims of slots, the fence of their writes, renewal and takeover of leases.
 - `ledger`: Claims, finishes, adds and lists slots; a slot holds the state of one trial.
 - `migrations`: The Alembic revisions of our tables.
+- `opening_chain`: An append-only chain of hashes over the openings.
 - `openings`: Records every opening of the test partition.
 - `optuna_attrs`: Notes, files and figures that optuna-dashboard shows.
 - `optuna_internals`: The private parts of Optuna that are used here.

@@ -33,8 +33,9 @@ class Study:
         uuid: 32 hexadecimal digits; if a name is used again after a deletion, the new study has another UUID.
         name: unique in the database.
         definition: what the study file says.
-        dataset: at its creation, the fingerprint of the images, the hash of each weight file, and the warnings of the
-            check of the data set.
+        dataset: what identifies the data at its creation: `fingerprint` (of the train partition), `test_rows_sha256`
+            and `test_sizes_sha256` (of the table's test rows and of the sizes of the test images; missing in studies of
+            older versions), `weight_files` (the hash of each), and the `warnings` of the check of the data set.
         settings: settings that the first worker measured, for all workers, and the version of its code.
         state: see `StudyState`.
         created_at: epoch seconds.
@@ -68,7 +69,7 @@ def create_study(
     Args:
         storage: the database.
         definition: the resolved definition; see its `slot_payloads`.
-        dataset: JSON; a repeated call must have the same `fingerprint`.
+        dataset: JSON, see `Study`; a repeated call must have the same `fingerprint` and `test_rows_sha256`.
         image_sets: by name, the rows [name, label, votes, group or None] in the order of later probabilities.
 
     Raises:
@@ -114,6 +115,12 @@ def create_study(
     if study.dataset.get("fingerprint") != dataset.get("fingerprint"):
         raise DataError(
             f'study "{study.name}" was created with other images',
+            hint="point --data to the same copy of the data set, or give the new study another name",
+        )
+    pinned = study.dataset.get("test_rows_sha256")
+    if pinned and pinned != dataset.get("test_rows_sha256", pinned):
+        raise DataError(
+            f'study "{study.name}" was created with another test partition',
             hint="point --data to the same copy of the data set, or give the new study another name",
         )
     optuna_study_id(storage, study, Stage.SEARCH)

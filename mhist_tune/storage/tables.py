@@ -27,7 +27,7 @@ from mhist_tune.storage.decision import Decision
 from mhist_tune.storage.outcome import Outcome
 from mhist_tune.storage.stages import SlotState, Stage, StudyState
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The version of the tables. A change of a table raises it by one and needs a new file in `migrations/versions`."""
 
 
@@ -188,7 +188,23 @@ openings = Table(
     Column("code_version", String(64), nullable=False),
     Column("reason", Text),
     Column("payload", Json, nullable=False),
-    Column("fingerprint", String(64), nullable=False),
+    Column("fingerprint", String(64), nullable=False),  # empty until all test images were read
+    Column("study_name", String(255)),
+    Column("definition_sha256", String(64)),
+    Column("comparison", String(255)),
+    Column("test_rows", String(64)),  # the hash of the table's test rows
+    Column("failed", Text),
+)
+
+opening_chain = Table(
+    "mhist_opening_chain",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("opening", Integer, nullable=False, index=True),
+    Column("kind", String(16), nullable=False),
+    Column("content", Text, nullable=False),
+    Column("previous", String(64), nullable=False, unique=True),
+    Column("hash", String(64), nullable=False),
 )
 
 workers = Table(
@@ -222,5 +238,5 @@ events = Table(
     Column("detail", Json, nullable=False),
 )
 
-OF_A_STUDY = (image_sets, slots, epochs, predictions, openings, workers, events)
-"""Every table whose rows belong to one study, by their column ``study``."""
+OF_A_STUDY = (image_sets, slots, epochs, predictions, workers, events)
+"""Every table whose rows are deleted with their study, by their column ``study``. Openings are kept."""

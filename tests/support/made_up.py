@@ -10,7 +10,7 @@ from mhist_tune.definition.study_file import parse
 from mhist_tune.storage import ledger, studies, tables
 from mhist_tune.storage.epochs import record_epoch
 from mhist_tune.storage.leases import LeaseObserver
-from mhist_tune.storage.openings import record_opening
+from mhist_tune.storage.openings import record_opening, record_reading
 from mhist_tune.storage.outcome import EndState, Outcome
 from mhist_tune.storage.payloads import RetrainPayload
 from mhist_tune.storage.predictions import record_predictions, save_image_set
@@ -42,7 +42,7 @@ def create(storage, name="tiny"):
     return studies.create_study(
         storage,
         parse(DEFINITION.format(name=name), name),
-        dataset={"fingerprint": "f" * 64},
+        dataset={"fingerprint": "f" * 64, "test_rows_sha256": "d" * 64},
         image_sets={"train": train, "val": val},
     )
 
@@ -99,16 +99,17 @@ def open_test(storage, study, *, trial=3, seeds=(0, 1, 2), reason="first opening
         )
         for seed in seeds
     ]
-    return record_opening(
+    opening = record_opening(
         storage,
         study,
         by="test",
         code_version="0.1.0",
-        reason=reason,
+        reason=lambda earlier: reason,
         payload={"trial": trial, "seeds": list(seeds)},
-        fingerprint=fingerprint,
-        slots=slots,
+        test_rows="d" * 64,
     )
+    record_reading(storage, study, opening.id, fingerprint=fingerprint, slots=slots)
+    return opening.id
 
 
 def retrain(storage, study, *, n_slots, groups=None, epochs=EPOCHS, votes=VOTES, noise=0.3):

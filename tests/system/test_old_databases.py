@@ -132,6 +132,21 @@ def all_rows(engine: sqlalchemy.Engine) -> dict[str, list[dict[str, Any]]]:
     return {name: sorted(map(dict, some), key=lambda row: str(sorted(row.items()))) for name, some in rows.items()}
 
 
+def test_old_openings_get_a_chain(old: Run) -> None:
+    """Each old opening names its study and the hash of its test rows, and the chain of them is whole."""
+    found = json.loads(old("openings", "--verify", "--json")[1])
+
+    assert [row["study_name"] for row in found["openings"]] == ["finished", "table"]
+    assert len({row["test_rows"] for row in found["openings"]}) == 1
+    assert [(entry["opening"], entry["kind"]) for entry in found["chain"]] == [
+        (1, "opened"),
+        (1, "read"),
+        (2, "opened"),
+        (2, "read"),
+    ]
+    assert found["problems"] == []
+
+
 def test_old_decisions_and_suggestions_come_out_again(old: Run, storage_url_sqlite: str) -> None:
     """From the recorded scores this version suggests and decides what the first release did, on any processor."""
     assert "4 matching" in old("replay", "finished")[1]

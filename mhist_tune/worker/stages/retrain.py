@@ -1,6 +1,6 @@
 """Trains one seed on the whole train partition and predicts the test partition.
 
-No other module loads the test partition. `open_test` has recorded an opening before.
+No other module but `open_test` reads the test partition. `open_test` has recorded an opening before.
 """
 
 from collections.abc import Callable
@@ -69,7 +69,9 @@ def run_with_validation(run: SlotRun) -> Outcome:
 
 
 def _predict_test(run: SlotRun, hp: Hyperparameters, result: FitResult) -> None:
-    test = _load_test(run.session)
+    payload = run.claim.payload
+    assert isinstance(payload, RetrainPayload | DescriptivePayload)
+    test = _load_test(run.session, payload.opening)
     probabilities = predict(result.state_dict, hp, test, device=run.session.device)
     record_predictions(run.session.storage, run.claim, "test", probabilities)
 
@@ -103,14 +105,14 @@ def rerun(session: Session, payload: RetrainPayload, on_epoch: Callable[[EpochRe
     path = kept_weights.path_of(session.storage, session.study, payload)
     if payload.seed == kept_weights.SEED and not path.exists():
         saved_model.write_weights(path, result.state_dict)
-    return predict(result.state_dict, hp, _load_test(session), device=session.device)
+    return predict(result.state_dict, hp, _load_test(session, payload.opening), device=session.device)
 
 
-def _load_test(session: Session) -> ImageSet:
-    """Load the test partition under the recorded opening, and store its labels, votes and small images."""
+def _load_test(session: Session, opening: int | None) -> ImageSet:
+    """Load the test partition under a recorded opening, and store its labels, votes and small images."""
     storage, study = session.storage, session.study
     fingerprint = holdout.test_fingerprint(session.data_root)
-    if any(opening.fingerprint != fingerprint for opening in load_openings(storage, study)):
+    if not any(row.id == opening and row.fingerprint == fingerprint for row in load_openings(storage, study)):
         raise DataError(
             f"the test partition under {session.data_root} is not the one that {study.name} was opened with",
             hint="use the same copy of the data set on every worker",
