@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mhist_tune import __version__
 from mhist_tune.actions.opening_reason import reason
+from mhist_tune.code_version import code_version
 from mhist_tune.data.pin import test_pin
 from mhist_tune.errors import DataError, UsageError
 from mhist_tune.search import finalists, selection
@@ -211,7 +211,7 @@ def _open(
             storage,
             study,
             by=f"{_user()}: mhist-tune retrain",
-            code_version=__version__,
+            code_version=code_version(),
             reason=lambda earlier: reason(study, earlier, again, resumed=same_set[-1] if same_set else None),
             payload=fixed_set if default is None else {**fixed_set, "default": default},
             test_rows=test_rows,

@@ -308,7 +308,7 @@ def openings_command(is_verified: bool, as_json: bool, storage_url: str) -> None
         raise MhistTuneError(
             "; ".join(problems), hint="the records of the openings were changed outside of mhist-tune, or damaged"
         )
-    follow_up("mhist-tune openings --verify" if rows and not is_verified else "mhist-tune studies")
+    follow_up(*(("openings", "--verify") if rows and not is_verified else ("studies",)))
 
 
 @click.command("replay")

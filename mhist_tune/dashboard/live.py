@@ -121,9 +121,9 @@ class _StudyCache:
         return dict(params or {})
 
     def report(self) -> str:
-        """Return the report as HTML. It is made again when trials have ended or the test partition was opened."""
+        """Return the report as HTML. It is made again when trials have ended or the test images were opened."""
         summary = self.snapshot.get().summary
-        version = (summary.stages[Stage.RETRAIN].get(SlotState.DONE), summary.trials, summary.test_openings)
+        version = (summary.stages[Stage.RETRAIN].get(SlotState.DONE), summary.trials, len(summary.openings))
         with self._lock:
             if self._report is None or self._report[0] != version:
                 self._report = (version, files.render(self._storage, self._name))

@@ -76,7 +76,7 @@ def study(snapshot: Snapshot) -> dict[str, Any]:
     speed = sum(worker.images_per_s or 0.0 for worker in summary.workers)
     best = summary.best
     left = "–" if summary.time_left_s is None else rough_duration(summary.time_left_s)
-    openings = summary.test_openings
+    n_looks = sum(opening.failed is None for opening in summary.openings)
     confirm = best.confirm if best else None
     definition = snapshot.study.definition
     confirmed = (
@@ -90,7 +90,8 @@ def study(snapshot: Snapshot) -> dict[str, Any]:
         "bar": svg.bar("slots", [(name, counts[name]) for name in _BAR]),
         "counts": ", ".join(f"{n:,} {words.get(name, name)}" for name, n in counts.items() if n),
         "activity": _ago(snapshot),
-        "openings": "" if not openings else "once" if openings == 1 else f"{openings} times",
+        "has_report": summary.test_openings > 0,
+        "openings": "" if not n_looks else "once" if n_looks == 1 else f"{n_looks} times",
         "facts": [
             (
                 f"Best validation {definition.score_name}",

@@ -6,7 +6,6 @@ Every number is recomputed from the test probabilities that the retraining store
 import dataclasses
 import platform
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from mhist_tune.storage.outcome import EndState
 from mhist_tune.storage.predictions import image_rows
 from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
+from mhist_tune.words import utc
 
 _PACKAGES = ("torch", "timm", "optuna", "numpy", "scipy", "scikit-learn")
 
@@ -105,7 +105,8 @@ def of_evidence(storage: Storage, results: Evidence, searched: Sequence[Trial]) 
         settings=study.settings.get("probed"),
         training_speed=_cost(storage, results, Stage.RETRAIN, [slot.slot for slot in results.slots]),
         test_openings=[_opening(row) for row in results.openings],
-        extended_after_opening=len(_searched_since(storage, study, results.openings[0].opened_at)),
+        other_openings=[_opening(row) for row in results.of_images if row.study != study.uuid],
+        extended_after_opening=len(_searched_since(storage, study, _first_look(results).opened_at)),
         versions={
             "mhist-tune": __version__,
             "python": platform.python_version(),
@@ -168,6 +169,10 @@ def _decision(decision: Decision | None) -> dict[str, Any] | None:
     }
 
 
+def _first_look(results: Evidence) -> OpeningRow:
+    return next(row for row in results.openings if row.is_look)
+
+
 def _searched_since(storage: Storage, study: Study, opened_at: float) -> set[int]:
     """Return the search slots that were added or trained after `opened_at`, in seconds since 1970."""
     added = event_log.events(storage, study, kind="slots_added", stage=Stage.SEARCH)
@@ -178,7 +183,7 @@ def _searched_since(storage: Storage, study: Study, opened_at: float) -> set[int
 def _opening(row: OpeningRow) -> Opening:
     return Opening(
         id=row.id,
-        opened_at=datetime.fromtimestamp(row.opened_at, UTC).isoformat(timespec="seconds"),
+        opened_at=utc(row.opened_at),
         by=row.by,
         code_version=row.code_version,
         reason=row.reason,
@@ -187,6 +192,11 @@ def _opening(row: OpeningRow) -> Opening:
         descriptive=row.payload.get("trials", []),
         seeds=row.payload["seeds"],
         test_fingerprint=row.fingerprint,
+        study=row.study_name,
+        study_uuid=row.study,
+        definition_sha256=row.definition_sha256,
+        failed=row.failed,
+        hash=row.hash,
     )
 
 

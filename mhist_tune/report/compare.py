@@ -68,6 +68,7 @@ def _build(members: Sequence[Evidence]) -> Comparison:
     return Comparison(
         members=[_member(member) for member in members],
         test_fingerprint=members[0].opening.fingerprint,
+        n_looks=len(members[0].looks),
         n_images=int(images.labels.size),
         resampled_by="image" if images.groups is None else "group",
         groups=sampling.groups_of(images.labels, images.groups),
@@ -98,7 +99,7 @@ def _member(member: Evidence) -> Member:
         opening=member.opening.id,
         n_seeds=len(member.seeds),
         seeds=member.seeds,
-        n_test_openings=len(member.openings),
+        n_test_openings=sum(row.is_look for row in member.openings),
         auroc=summaries.summary(images.labels, member.probabilities, groups=images.groups, names=("auroc",))["auroc"],
         by_votes=by_votes.error_rates(
             images.votes, images.labels, member.probabilities, threshold=THRESHOLD, groups=images.groups

@@ -7,7 +7,7 @@ from mhist_tune.report import sampling
 from mhist_tune.report.document import Comparison, DescriptiveTests, Member, PrimaryTest, SeedTest
 from mhist_tune.statistics import by_votes
 from mhist_tune.statistics.paired import MIN_GROUPS
-from mhist_tune.words import Rows, change, interval, markdown_table, number, p_value, text_table
+from mhist_tune.words import Rows, change, counted, interval, markdown_table, number, p_value, text_table
 
 
 def headline(comparison: Comparison) -> str:
@@ -81,6 +81,10 @@ def caveats(comparison: Comparison) -> list[str]:
         sentences.append(
             f"One seed only: {', '.join(single)}; the test does not include the variation between its seeds."
         )
+    sentences.append(
+        f"These test images were opened {counted(comparison.n_looks, 'time')} in this storage; each look after the "
+        "first weakens the result."
+    )
     again = [member for member in comparison.members if member.n_test_openings > 1]
     sentences += [f"{member.study} opened the test partition {member.n_test_openings} times." for member in again]
     return sentences

@@ -84,9 +84,14 @@ class Opening:
     """An opening of the test partition.
 
     Attributes:
+        reason: as given by the person who opened it.
         trial: the retrained trial; None if the opening describes rows of a table.
         default: the trial of the study's default, retrained beside it.
         descriptive: the trials of a table whose early-stopped models the opening was for.
+        test_fingerprint: of the test images; empty until all of them were read.
+        study: the name of the study; None for one that an older version deleted.
+        failed: why it failed before any prediction; None if it did not.
+        hash: of its entry in the chain of openings.
     """
 
     id: int
@@ -99,6 +104,11 @@ class Opening:
     descriptive: list[int]
     seeds: list[int]
     test_fingerprint: str
+    study: str | None
+    study_uuid: str
+    definition_sha256: str | None
+    failed: str | None
+    hash: str | None
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,7 @@ class Report:
         mistakes: the most confident one first.
         settings: what every training of the study shares, as `probe.measure` returned it.
         test_openings: every one of the study.
+        other_openings: those of the same test images by other studies of the storage, deleted ones too.
         extended_after_opening: trials that were added to the search, or trained, after the first opening.
         versions: of the machine that makes the report.
         predictions: the path of the CSV, once it is written.
@@ -166,6 +177,7 @@ class Report:
     settings: dict[str, Any] | None
     training_speed: Cost
     test_openings: list[Opening]
+    other_openings: list[Opening]
     extended_after_opening: int
     versions: dict[str, str]
     commands: list[str]
@@ -174,12 +186,28 @@ class Report:
     caveats: list[str] = field(default_factory=list)
     methods: str = ""
 
+    @property
+    def all_openings(self) -> list[Opening]:
+        """The openings of the test images by all studies, in their order."""
+        return sorted([*self.test_openings, *self.other_openings], key=lambda opening: opening.id)
+
+    @property
+    def looks(self) -> list[Opening]:
+        """The openings that have not failed before any prediction, in their order."""
+        return [opening for opening in self.all_openings if opening.failed is None]
+
+    @property
+    def look(self) -> int:
+        """Which look at the test images the report is of; 1 for the first one."""
+        return sum(opening.id <= self.opening for opening in self.looks)
+
 
 @dataclass(frozen=True)
 class Member:
     """A study in a comparison.
 
     Attributes:
+        n_test_openings: by the study.
         auroc: over its seeds.
         by_votes: as in its report, as is `mistakes`.
     """
@@ -251,6 +279,7 @@ class Comparison:
     """Two or more studies on the same test images.
 
     Attributes:
+        n_looks: how often the test images were opened, by all studies of the storage.
         resampled_by: image or group.
         groups: of the test images; None where they are not known.
         primary: of each pair.
@@ -259,6 +288,7 @@ class Comparison:
 
     members: list[Member]
     test_fingerprint: str
+    n_looks: int
     n_images: int
     resampled_by: str
     groups: Groups | None

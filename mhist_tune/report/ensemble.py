@@ -41,6 +41,7 @@ class Ensemble:
         seeds: the seeds that all members have.
         per_seed: metrics of the mean over the members, one ensemble for each seed.
         over_seeds: metrics of the mean over members and seeds, one model.
+        n_looks: how often the test images were opened, by all studies of the storage.
     """
 
     members: list[EnsembleMember]
@@ -49,6 +50,7 @@ class Ensemble:
     over_seeds: dict[str, MetricSummary]
     n_images: int
     test_fingerprint: str
+    n_looks: int
 
 
 def build(storage: Storage, names: Sequence[str]) -> Ensemble:
@@ -81,7 +83,7 @@ def build(storage: Storage, names: Sequence[str]) -> Ensemble:
                 study=member.study.name,
                 trial=member.payload.trial,
                 opening=member.opening.id,
-                n_test_openings=len(member.openings),
+                n_test_openings=sum(row.is_look for row in member.openings),
                 metrics=summary(probabilities),
             )
             for member, probabilities in zip(members, stacked, strict=True)
@@ -91,6 +93,7 @@ def build(storage: Storage, names: Sequence[str]) -> Ensemble:
         over_seeds=summary(per_seed.mean(axis=0, keepdims=True)),
         n_images=len(images.names),
         test_fingerprint=members[0].opening.fingerprint,
+        n_looks=len(members[0].looks),
     )
 
 
@@ -111,6 +114,7 @@ def to_text(ensemble: Ensemble) -> str:
         lines.append(
             f"AUROC of the ensemble of all seeds: 95% interval {low_high[0]:.4f} to {low_high[1]:.4f} (images)."
         )
+    lines.append(f"These test images were opened {counted(ensemble.n_looks, 'time')} in this storage.")
     lines.append("Members chosen after a look at their test results make this number optimistic.")
     return "\n".join(lines)
 

@@ -9,7 +9,7 @@ from mhist_tune.arrays import FloatArray
 from mhist_tune.errors import UsageError
 from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import Storage
-from mhist_tune.storage.openings import OpeningRow, load_openings
+from mhist_tune.storage.openings import OpeningRow, openings_of_images
 from mhist_tune.storage.payloads import RetrainPayload
 from mhist_tune.storage.predictions import ImageRows, image_rows, predictions_of
 from mhist_tune.storage.slot_rows import RetrainSlot
@@ -26,6 +26,7 @@ class Evidence:
     Attributes:
         opening: the newest one with a finished seed.
         openings: all openings of the study, the oldest first.
+        of_images: all openings of the same test images, by the study and by others, the oldest first.
         slots: the slots of the finished seeds of the opening, [S].
         n_planned: number of seeds of the opening.
         images: the test images, [n].
@@ -37,6 +38,7 @@ class Evidence:
     study: Study
     opening: OpeningRow
     openings: tuple[OpeningRow, ...]
+    of_images: tuple[OpeningRow, ...]
     slots: tuple[RetrainSlot, ...]
     n_planned: int
     images: ImageRows
@@ -48,6 +50,11 @@ class Evidence:
     def seeds(self) -> list[int]:
         """The finished seeds, [S]."""
         return [slot.payload.seed for slot in self.slots]
+
+    @property
+    def looks(self) -> list[OpeningRow]:
+        """The openings of the test images that have not failed before any prediction."""
+        return [row for row in self.of_images if row.is_look]
 
     @property
     def payload(self) -> RetrainPayload:
@@ -65,7 +72,8 @@ def load(storage: Storage, study_name: str) -> Evidence:
     study = studies.load_study(storage, study_name)
     stored = predictions_of(storage, study, Stage.RETRAIN, IMAGE_SET)
     slots = ledger.slots(storage, study, Stage.RETRAIN)
-    openings = load_openings(storage, study)
+    of_images = openings_of_images(storage, study)
+    openings = [row for row in of_images if row.study == study.uuid]
     # an opening that describes rows has no trial
     trial_of: dict[int | None, int | None] = {row.id: row.payload.get("trial") for row in openings}
     chosen = [slot for slot in slots if slot.payload.trial == trial_of[slot.payload.opening]]
@@ -89,6 +97,7 @@ def load(storage: Storage, study_name: str) -> Evidence:
         study=study,
         opening=opening,
         openings=tuple(openings),
+        of_images=tuple(of_images),
         slots=tuple(reported),
         n_planned=sum(slot.payload.opening == opening.id for slot in chosen),
         images=image_rows(storage, study, IMAGE_SET),

@@ -11,7 +11,18 @@ from mhist_tune.report.figures import ReportFigure
 from mhist_tune.report.threshold import FixedThreshold
 from mhist_tune.search.audit import Audit
 from mhist_tune.statistics import by_votes
-from mhist_tune.words import Rows, change, counted, duration, interval, markdown_table, number, settings, text_table
+from mhist_tune.words import (
+    Rows,
+    change,
+    counted,
+    duration,
+    interval,
+    markdown_table,
+    number,
+    ordinal,
+    settings,
+    text_table,
+)
 
 TABLE_COLUMNS = (
     ("Loss", "log_loss"),
@@ -253,16 +264,22 @@ def _audit_lines(audit: Audit, score: str) -> list[str]:
 
 
 def opening_lines(report: Report) -> list[str]:
-    """Return how often, when, by whom and why the test partition was opened."""
-    openings = report.test_openings
-    lines = [f"The test partition was opened {counted(len(openings), 'time')}:"]
-    for opening in openings:
+    """Return how often, when, by which study, by whom and why the test images were opened."""
+    looks = report.looks
+    by = ", ".join(dict.fromkeys(opening.study or "a deleted study" for opening in looks))
+    head = f"The test partition was opened {counted(len(looks), 'time')}"
+    if len(looks) > 1:
+        head += f", by {by}; this report is of the {ordinal(report.look)} look at these images"
+    lines = [f"{head}:"]
+    for opening in report.all_openings:
         beside = "" if opening.default in (None, opening.trial) else f" and the default, trial {opening.default}"
         purpose = f"trial {opening.trial}{beside}, {counted(len(opening.seeds), 'seed')}"
         if opening.descriptive:
             rows = counted(len(opening.descriptive), "row")
             purpose = f"descriptive: early-stopped models of {rows}, {counted(len(opening.seeds), 'seed')}"
-        lines.append(f"- {opening.opened_at} by {opening.by}, {purpose}: {opening.reason}")
+        failed = f". It failed before any prediction: {opening.failed}" if opening.failed else ""
+        study = opening.study or "a deleted study"
+        lines.append(f"- {opening.opened_at} by {opening.by}, {study}, {purpose}: {opening.reason}{failed}")
     return lines
 
 
@@ -281,6 +298,7 @@ def facts(report: Report) -> dict[str, str]:
         "Study definition": f"SHA-256 {report.definition_sha256}",
         "Train partition": f"SHA-256 {report.dataset_fingerprint}",
         "Test partition": f"SHA-256 {opening.test_fingerprint}",
+        "Opening": f"{opening.id}, SHA-256 {opening.hash} in the chain of openings",
         "Versions": ", ".join(f"{name} {release}" for name, release in report.versions.items()),
         "Predictions": "predictions.csv",
     }

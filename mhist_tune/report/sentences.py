@@ -10,7 +10,7 @@ from mhist_tune.report import gain, sampling
 from mhist_tune.report.document import Report
 from mhist_tune.statistics.summaries import MetricSummary
 from mhist_tune.storage.studies import Study
-from mhist_tune.words import counted, interval, number
+from mhist_tune.words import counted, interval, number, ordinal
 
 _SAMPLERS = {
     "tpe": "the tree-structured Parzen estimator",
@@ -68,9 +68,10 @@ def caveats(report: Report) -> list[str]:
             f"The search went on with {counted(report.extended_after_opening, 'trial')} after the test partition "
             "had been opened, so later choices may have been made with knowledge of test results."
         )
-    if len(report.test_openings) > 1:
+    if len(report.looks) > 1:
         sentences.append(
-            f"The test partition was opened {len(report.test_openings)} times; each look weakens the result."
+            f"This is the {ordinal(report.look)} of {len(report.looks)} looks at these test images in this storage; "
+            "each look weakens the result."
         )
     if not report.is_mhist:
         sentences.append(
@@ -132,8 +133,7 @@ def paragraph(report: Report, study: Study) -> str:
     excluded = ", ".join(f"{votes}/7" for votes in hp.exclude_votes)
     chosen = ", ".join(f"{name} = {_plain(value)}" for name, value in trial.params.items())
     auroc = report.metrics["auroc"]
-    openings = report.test_openings
-    n_before = sum(opening.id < report.opening for opening in openings)
+    n_before = report.look - 1
     sentences = [
         f"We trained {hp.model} ({weights}) to distinguish {_TASK[report.is_mhist]}, whose labels are the majority of "
         "seven votes.",
@@ -153,7 +153,7 @@ def paragraph(report: Report, study: Study) -> str:
         "The study's default was retrained with the same seeds beside it."
         if report.gain and not report.gain.is_chosen
         else "",
-        f"The test partition was opened {counted(len(openings), 'time')}, "
+        f"The test partition was opened {counted(len(report.looks), 'time')}, "
         + (f"{n_before} of them before" if n_before else "after")
         + " that choice was recorded.",
         f"We report means over seeds with standard deviations and 95% intervals from {_method(report)}.",

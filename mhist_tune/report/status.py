@@ -16,7 +16,7 @@ from mhist_tune.storage import ledger
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.event_log import VERSION, events
 from mhist_tune.storage.heartbeats import load_workers
-from mhist_tune.storage.openings import load_openings
+from mhist_tune.storage.openings import openings_of_images
 from mhist_tune.storage.outcome import EndState
 from mhist_tune.storage.slot_rows import AnySlot, StudySlots
 from mhist_tune.storage.stages import SlotState, Stage
@@ -109,6 +109,23 @@ class AbandonedSlot:
 
 
 @dataclass(frozen=True)
+class OpeningOfImages:
+    """An opening of the study's test images.
+
+    Attributes:
+        study: the name of the study; None for one that an older version deleted.
+        opened_at: in UTC.
+        failed: why it failed before any prediction; None if it did not.
+    """
+
+    id: int
+    study: str | None
+    opened_at: str
+    reason: str | None
+    failed: str | None
+
+
+@dataclass(frozen=True)
 class Status:
     """The state of a study.
 
@@ -117,8 +134,9 @@ class Status:
         trials: number of ended search trials by Optuna's state.
         abandoned: slots whose lease has run out.
         time_left_s: for the rest of the search; None if no worker is active, or nothing is known.
-        test_openings: how often the test partition was opened.
+        test_openings: how often the study opened the test partition.
         code_versions: the versions of the code that trained it, the first worker's first.
+        openings: of the same test images by all studies, deleted ones too, in their order.
     """
 
     study: str
@@ -132,6 +150,7 @@ class Status:
     time_left_s: float | None
     test_openings: int
     code_versions: list[str]
+    openings: list[OpeningOfImages]
 
 
 def of_study(storage: Storage, study: Study) -> Status:
@@ -144,6 +163,7 @@ def summary(storage: Storage, study: Study, slots: StudySlots, best: BestTrial |
     """Return what `of_study` does, from the slots of the study and the best of them."""
     states = Counter(slot.outcome.state for slot in slots.search if slot.outcome)
     workers, abandoned = _holders(storage, study, [slot for stage in Stage for slot in slots.of(stage)])
+    openings = openings_of_images(storage, study)
     return Status(
         study=study.name,
         state=study.state,
@@ -155,7 +175,11 @@ def summary(storage: Storage, study: Study, slots: StudySlots, best: BestTrial |
         workers=workers,
         abandoned=abandoned,
         time_left_s=_time_left_s(storage, study, slots.search, workers),
-        test_openings=len(load_openings(storage, study)),
+        test_openings=sum(row.is_look for row in openings if row.study == study.uuid),
+        openings=[
+            OpeningOfImages(row.id, row.study_name, words.utc(row.opened_at), row.reason, row.failed)
+            for row in openings
+        ],
     )
 
 
@@ -314,5 +338,11 @@ def to_text(status: Status) -> str:
         )
     if (left_s := status.time_left_s) is not None:
         lines.append(f"  time left: about {words.rough_duration(left_s)}")
-    lines.append(f"  test partition opened {words.counted(status.test_openings, 'time')}")
+    n_looks = sum(opening.failed is None for opening in status.openings)
+    by_all = f", these images {words.counted(n_looks, 'time')} by all studies" if n_looks > status.test_openings else ""
+    lines.append(f"  test partition opened {words.counted(status.test_openings, 'time')}{by_all}")
+    for opening in status.openings:
+        failed = f"; failed before any prediction: {opening.failed}" if opening.failed else ""
+        by = opening.study or "a deleted study"
+        lines.append(f"    {opening.id}: {opening.opened_at} by {by}: {opening.reason}{failed}")
     return "\n".join(lines)

@@ -30,7 +30,7 @@ class OpeningRow:
         comparison: the comparison that the definition names.
         opened_at: epoch seconds.
         by: the person who opened it.
-        code_version: the version of mhist-tune.
+        code_version: the version of the code.
         reason: as given by that person.
         payload: the trials and seeds that it was opened for, JSON.
         test_rows: the hash of the test rows of the table; None for an opening by an older version without predictions.

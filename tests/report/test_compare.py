@@ -100,6 +100,7 @@ def test_a_single_seed_and_several_openings_are_pointed_out(storage):
     text = compare_text.to_text(compare.build(storage, ["a", "b"]))
     assert "One seed only: a" in text
     assert "b opened the test partition 2 times" in text
+    assert "These test images were opened 3 times in this storage" in text
 
 
 def test_groups_are_counted_and_enter_every_test(storage):

@@ -20,10 +20,11 @@ from mhist_tune.report import build, files, report_text, sentences
 from mhist_tune.report.document import Cost, ReportedTrial, to_json
 from mhist_tune.statistics import calibration
 from mhist_tune.statistics.summaries import summary
-from mhist_tune.storage import ledger, thumbnails
+from mhist_tune.storage import ledger, studies, thumbnails
 from mhist_tune.storage.database import open_storage
 from mhist_tune.storage.epochs import record_epoch
 from mhist_tune.storage.leases import LeaseObserver
+from mhist_tune.storage.openings import record_failure
 from mhist_tune.storage.outcome import EndState, Outcome
 from mhist_tune.storage.payloads import SearchPayload
 from tests.support.made_up import EPOCHS, LABELS, VOTES, create, open_test, retrain
@@ -185,6 +186,29 @@ def test_every_opening_is_listed_and_the_newest_finished_one_reported(storage, s
     table = report_text.to_table(document)
     assert "opened 2 times" in table
     assert "trial 3 was misread" in table
+
+
+def test_openings_by_other_studies_are_listed_and_counted(storage, study):
+    """The third look says so, with the looks of another study and of a deleted one, and an opening that failed."""
+    other, deleted = create(storage, "other"), create(storage, "deleted")
+    open_test(storage, other, reason="another network")
+    failed = open_test(storage, deleted, reason="a wrong folder")
+    record_failure(storage, deleted, failed, "image a.png cannot be decoded")
+    open_test(storage, deleted, reason="the right folder")
+    studies.delete_study(storage, deleted)
+    open_test(storage, study, reason="a third network")
+    retrain(storage, study, n_slots=3)
+    document = build.build(storage, "tiny")
+
+    assert [one.study for one in document.test_openings] == ["tiny"]
+    assert [one.study for one in document.other_openings] == ["other", "deleted", "deleted"]
+    table = report_text.to_table(document)
+    assert "opened 3 times, by other, deleted, tiny; this report is of the third look" in table
+    assert "It failed before any prediction: image a.png cannot be decoded" in table
+    assert "another network" in table
+    assert any(text.startswith("This is the third of 3 looks at these test images") for text in document.caveats)
+    assert "opened 3 times, 2 of them before that choice was recorded" in document.methods
+    assert "another network" in report_text.to_markdown(document, [])
 
 
 def test_table_has_the_method_reports_columns_one_row_per_seed_mean_and_std(storage, study):

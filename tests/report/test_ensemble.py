@@ -13,7 +13,7 @@ from mhist_tune.report import ensemble
 from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import Storage, open_storage
 from mhist_tune.storage.leases import LeaseObserver
-from mhist_tune.storage.openings import record_opening
+from mhist_tune.storage.openings import record_opening, record_reading
 from mhist_tune.storage.outcome import EndState, Outcome
 from mhist_tune.storage.payloads import RetrainPayload
 from mhist_tune.storage.predictions import record_predictions, save_image_set
@@ -45,16 +45,17 @@ def member(
     study = studies.create_study(
         storage, study_file.parse(text, name), dataset={"fingerprint": "f"}, image_sets=IMAGE_SETS
     )
-    record_opening(
+    opening = record_opening(
         storage,
         study,
         by="test",
         code_version="1",
-        reason="first opening",
+        reason=lambda earlier: "first opening",
         payload={"trial": 0, "seeds": list(seeds)},
-        fingerprint=fingerprint,
-        slots=[RetrainPayload(trial=0, params={}, seed=seed, stop_epoch=1, configured_epochs=1) for seed in seeds],
+        test_rows="d",
     )
+    slots = [RetrainPayload(trial=0, params={}, seed=seed, stop_epoch=1, configured_epochs=1) for seed in seeds]
+    record_reading(storage, study, opening.id, fingerprint=fingerprint, slots=slots)
     rows = [[image, LABELS[image], 4 * LABELS[image], None] for image in names]
     save_image_set(storage, study, "test", rows)
     for row in probabilities:

@@ -16,7 +16,7 @@ from mhist_tune.report.gain import Change, Gain
 from mhist_tune.statistics import calibration, paired
 from mhist_tune.storage import studies
 from mhist_tune.storage.database import Storage, open_storage
-from mhist_tune.storage.openings import record_opening
+from mhist_tune.storage.openings import record_opening, record_reading
 from mhist_tune.storage.payloads import RetrainPayload
 from mhist_tune.storage.predictions import predictions_of
 from mhist_tune.storage.studies import Study
@@ -61,16 +61,16 @@ def open_test(storage: Storage, study: Study, trial: int, default: int) -> None:
         for one in dict.fromkeys([trial, default])
         for seed in (0, 1)
     ]
-    record_opening(
+    opening = record_opening(
         storage,
         study,
         by="test",
         code_version="0.1.0",
-        reason="first opening",
+        reason=lambda earlier: "first opening",
         payload={"trial": trial, "seeds": [0, 1], "default": default},
-        fingerprint="e" * 64,
-        slots=slots,
+        test_rows="d" * 64,
     )
+    record_reading(storage, study, opening.id, fingerprint="e" * 64, slots=slots)
     retrain(storage, study, n_slots=len(slots))
 
 

@@ -46,6 +46,7 @@ COMMANDS = {
     "best-trial, confirmed": ("best-trial", "small"),
     "best-trial, table": ("best-trial", "table"),
     "studies": ("studies",),
+    "openings": ("openings",),
 }
 
 

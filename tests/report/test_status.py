@@ -10,6 +10,7 @@ from mhist_tune.storage.heartbeats import heartbeat
 from mhist_tune.storage.leases import Claim, LeaseObserver, renew
 from mhist_tune.storage.outcome import EndState, Outcome
 from tests.conftest import MakeStudy
+from tests.support import made_up
 
 
 def test_a_study_under_way(storage: Storage, make_study: MakeStudy) -> None:
@@ -45,6 +46,24 @@ def test_a_study_under_way(storage: Storage, make_study: MakeStudy) -> None:
     text = status.to_text(found)
     for part in ("1 done, 2 free, 1 leased", "321 images/s", "2.0 GB", "epoch 1", "time left: about 55 s"):
         assert part in text
+
+
+def test_the_looks_at_the_test_images_by_all_studies_are_shown(storage: Storage) -> None:
+    """A study that has not opened its images shows who has. The image rows say that the images are the same."""
+    first = made_up.create(storage, "first")
+    made_up.open_test(storage, first, reason="first opening")
+    made_up.open_test(storage, first, trial=4, reason="another trial")
+    second = made_up.create(storage, "second")
+    found = status.of_study(storage, second)
+
+    assert found.test_openings == 0
+    assert [(one.study, one.reason) for one in found.openings] == [
+        ("first", "first opening"),
+        ("first", "another trial"),
+    ]
+    text = status.to_text(found)
+    assert "test partition opened 0 times, these images 2 times by all studies" in text
+    assert "by first: another trial" in text
 
 
 def test_an_abandoned_slot_is_named(storage: Storage, make_study: MakeStudy) -> None:
