@@ -14,6 +14,7 @@
 - `files`: A report as files: page, Markdown, JSON, CSV and figures.
 - `gain`: The gain from tuning: the chosen trial against the study's default.
 - `html`: A report or a comparison as one HTML file; the texts around it are in `templates/`.
+- `inherited`: Choices that the method report took from MHIST's test images, and that a study begins with.
 - `model_card`: The model card of an exported model.
 - `optuna_note`: The report as optuna-dashboard shows it: a note, figures and predictions.
 - `parts`: Parts that decorate a report; a text about the failure takes the place of one that fails.

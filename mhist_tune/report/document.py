@@ -125,6 +125,7 @@ class Report:
         n_seeds: that are reported.
         n_images: of the test partition, as is `share_ssa`.
         is_mhist: whether the references apply.
+        inherited_choices: on MHIST, how the study has each choice that the method report took from test results.
         resampled_by: image or group.
         sampling: groups, and how the intervals depend on images that are alike.
         metrics: at 0.5, by name.
@@ -162,6 +163,7 @@ class Report:
     n_images: int
     share_ssa: float
     is_mhist: bool
+    inherited_choices: dict[str, str]
     resampled_by: str
     sampling: Sampling
     metrics: dict[str, MetricSummary]

@@ -6,7 +6,7 @@ from typing import Any
 from mhist_tune.definition.hyperparameters import Hyperparameters
 from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.mhist import N_SLIDES, N_TEST_IMAGES, N_TEST_SSA
-from mhist_tune.report import gain, sampling
+from mhist_tune.report import gain, inherited, sampling
 from mhist_tune.report.document import Report
 from mhist_tune.statistics.summaries import MetricSummary
 from mhist_tune.storage.studies import Study
@@ -73,6 +73,8 @@ def caveats(report: Report) -> list[str]:
             f"This is the {ordinal(report.look)} of {len(report.looks)} looks at these test images in this storage; "
             "each look weakens the result."
         )
+    if report.inherited_choices:
+        sentences.append(inherited.sentence(report.inherited_choices))
     if not report.is_mhist:
         sentences.append(
             f"This test partition is not MHIST's ({N_TEST_IMAGES} images, {N_TEST_SSA} SSA), so published results are "
