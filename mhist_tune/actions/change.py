@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from mhist_tune.definition import schema
 from mhist_tune.definition import space as spaces
 from mhist_tune.definition.space import Categorical, Dimension, normalize
 from mhist_tune.errors import UsageError, did_you_mean
@@ -43,9 +44,12 @@ def extend(storage: Storage, study: Study, n_trials: int, *, by: str) -> int:
     """Add `n_trials` search slots, and return the number of all search slots.
 
     Raises:
-        UsageError: the study is a table of rows.
+        UsageError: the study is a table of rows, or would have too many trials.
     """
     _refuse_table(study)
+    most, n_now = schema.MOST_TRIALS, sum(ledger.counts(storage, study, Stage.SEARCH).values())
+    if n_now + n_trials > most:
+        raise UsageError(f"{study.name} has {n_now:,} trials, and a study has at most {most:,}", hint="add fewer")
     ledger.add_slots(storage, study, Stage.SEARCH, [SearchPayload()] * n_trials)
     event_log.event(storage, study, kind="extended", stage=Stage.SEARCH, detail={"n_trials": n_trials, "by": by})
     return sum(ledger.counts(storage, study, Stage.SEARCH).values())

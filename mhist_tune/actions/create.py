@@ -1,6 +1,6 @@
 """Creates a study. Every mistake in its definition is found before anything is written."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from mhist_tune.data.annotations import Annotations, read_annotations
 from mhist_tune.data.check import require_sound
 from mhist_tune.data.pin import test_pin
 from mhist_tune.data.splits import split_folds, split_train
+from mhist_tune.definition.hyperparameters import Hyperparameters
 from mhist_tune.definition.space import Categorical, Int, Value
 from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.errors import UsageError
@@ -26,6 +27,13 @@ from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
 from mhist_tune.training import models, weight_files
 from mhist_tune.training.subsets import training_indices
+
+_OF_THE_MODEL = (
+    *("model", "model_options", "weights", "image_size", "freeze", "dropout_placement"),
+    *("micro_batch_size", "effective_batch_size"),
+)
+_OF_THE_SUBSET = ("exclude_votes", "n_per_class", "subset_seed")
+"""The hyperparameters that decide whether a model can be built, and which images are trained on."""
 
 N_WARM = 3
 """The number of another study's trials that a warm start tries first."""
@@ -56,7 +64,7 @@ def prepare(definition: StudyDefinition, data_root: Path) -> PreparedStudy:
         DataError: the data set is missing or damaged.
     """
     corners = [definition.hyperparameters(params) for params in _corners(definition)]
-    for hp in corners:
+    for hp in _distinct(corners, _OF_THE_MODEL):
         models.check(hp)
     warnings = require_sound(data_root)
     train = read_annotations(data_root, "train")
@@ -65,13 +73,15 @@ def prepare(definition: StudyDefinition, data_root: Path) -> PreparedStudy:
     )
     parts = {"train": train_indices, "val": val_indices} | _folds(definition, train)
     for indices in _trained_on(parts, definition, len(train.names)):
-        for hp in corners:
-            training_indices(
+        for hp in _distinct(corners, _OF_THE_SUBSET):
+            chosen = training_indices(
                 hp,
                 votes=train.votes[indices],
                 labels=train.labels[indices],
                 names=[train.names[index] for index in indices],
             )
+            if len(np.unique(train.labels[indices][chosen])) < 2:
+                raise UsageError("all images to train on are of one class", hint="exclude fewer votes")
     groups = train.groups or (None,) * len(train.names)
     rows = [
         [name, int(label), int(votes), group]
@@ -139,6 +149,11 @@ def warm_start(storage: Storage, name: str) -> tuple[list[dict[str, Any]], dict[
         "trials": [slot.trial_number for slot in best],
         "values": [selection.value_of(slot) for slot in best],
     }
+
+
+def _distinct(corners: Sequence[Hyperparameters], names: Sequence[str]) -> list[Hyperparameters]:
+    """Return one of the runs for each combination of values of some hyperparameters."""
+    return list({repr([getattr(hp, name) for name in names]): hp for hp in corners}.values())
 
 
 def _folds(definition: StudyDefinition, train: Annotations) -> dict[str, Int64Array]:

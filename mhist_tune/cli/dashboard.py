@@ -7,6 +7,7 @@ import click
 
 from mhist_tune.cli.options import storage_option
 from mhist_tune.errors import UsageError
+from mhist_tune.words import one_line
 
 _PASSWORD = "MHIST_TUNE_DASHBOARD_PASSWORD"
 _PASSWORD_FILE = f"{_PASSWORD}_FILE"
@@ -45,7 +46,7 @@ def dashboard_command(
     from mhist_tune.dashboard.server import serve
 
     mode = "read-only" if read_only or password is None else "with a login"
-    click.echo(f"listening on http://{host}:{port}{base_path}, {mode}", err=True)
+    click.echo(f"listening on http://{one_line(host)}:{port}{one_line(base_path)}, {mode}", err=True)
     serve(
         storage_url,
         host,

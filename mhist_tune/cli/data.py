@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mhist_tune.cli.options import follow_up, json_option
+from mhist_tune.cli.options import PATH, SEED, follow_up, json_option
 
 
 @click.group("data")
@@ -13,7 +13,7 @@ def data_command() -> None:
 
 
 @data_command.command("check")
-@click.argument("root", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("root", type=PATH, metavar="DIR")
 @json_option
 def check_command(root: Path, as_json: bool) -> None:
     """Check the files of both partitions and print counts.
@@ -37,7 +37,7 @@ def check_command(root: Path, as_json: bool) -> None:
 
 
 @data_command.command("synthesize")
-@click.argument("root", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("root", type=PATH, metavar="DIR")
 @click.option("--n-images", default=400, show_default=True, type=click.IntRange(24, 3152), help="Number of images.")
 @click.option(
     "--image-size",
@@ -47,7 +47,7 @@ def check_command(root: Path, as_json: bool) -> None:
     metavar="PX",
     help="Width and height.",
 )
-@click.option("--seed", default=0, show_default=True, type=int, help="Seed of the generator.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of the generator.")
 def synthesize_command(root: Path, n_images: int, image_size: int, seed: int) -> None:
     """Write a generated H&E-like data set in MHIST's layout.
 
@@ -66,11 +66,9 @@ def synthesize_command(root: Path, n_images: int, image_size: int, seed: int) ->
 
 
 @data_command.command("show")
-@click.argument("root", type=click.Path(path_type=Path), metavar="DIR")
-@click.option(
-    "--output", default=Path(), type=click.Path(path_type=Path), metavar="DIR", help="Folder for the figures."
-)
-@click.option("--seed", default=0, show_default=True, type=int, help="Chooses the images that are shown.")
+@click.argument("root", type=PATH, metavar="DIR")
+@click.option("--output", default=Path(), type=PATH, metavar="DIR", help="Folder for the figures.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Chooses the images that are shown.")
 @click.option("--sampling", metavar="STRATEGY", help="Also draw the votes of an epoch under this strategy.")
 def show_command(root: Path, output: Path, seed: int, sampling: str | None) -> None:
     """Write a contact sheet of train images and the histogram of votes.
@@ -83,17 +81,18 @@ def show_command(root: Path, output: Path, seed: int, sampling: str | None) -> N
     from mhist_tune.data.figures import contact_sheet, vote_histogram
     from mhist_tune.definition import hyperparameters
     from mhist_tune.errors import UsageError
+    from mhist_tune.writing import output_folder
 
     if sampling is not None and (problem := hyperparameters.check("sampling", sampling)):
         raise UsageError(f"--sampling {problem}")
-    output.mkdir(parents=True, exist_ok=True)
-    contact_sheet(root, output / "contact-sheet.png", seed=seed)
-    vote_histogram(root, output / "votes.png")
     names = ["contact-sheet.png", "votes.png"]
-    if sampling is not None:
-        from mhist_tune.training.sampling_figure import sampled_votes
+    with output_folder(output, "the figures", hint="choose another folder: --output DIR"):
+        contact_sheet(root, output / "contact-sheet.png", seed=seed)
+        vote_histogram(root, output / "votes.png")
+        if sampling is not None:
+            from mhist_tune.training.sampling_figure import sampled_votes
 
-        names.append(f"votes-{sampling}.png")
-        sampled_votes(root, output / names[-1], sampling, seed=seed)
+            names.append(f"votes-{sampling}.png")
+            sampled_votes(root, output / names[-1], sampling, seed=seed)
     for name in names:
         click.echo(output / name)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
-from mhist_tune.cli.options import follow_up, json_option, storage_option
+from mhist_tune.cli.options import PATH, follow_up, json_option, storage_option
 
 
 @click.command("export")
 @click.argument("name")
-@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("folder", type=PATH, metavar="DIR")
 @storage_option
 def export_command(name: str, folder: Path, storage_url: str) -> None:
     """Write a study's trials, epochs and predictions as CSV files.
@@ -31,8 +31,8 @@ def export_command(name: str, folder: Path, storage_url: str) -> None:
 
 
 @click.command("predict")
-@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGES...")
+@click.argument("folder", type=PATH, metavar="DIR")
+@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGES...")
 @json_option
 def predict_command(folder: Path, images: tuple[Path, ...], as_json: bool) -> None:
     """Classify image files with an exported model. Print CSV: name, probability of SSA, class.

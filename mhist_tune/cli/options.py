@@ -1,5 +1,6 @@
 """Options that several commands share, and their defaults."""
 
+import math
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,48 @@ _PASSED_ON = {"storage_url": "--storage", "data_root": "--data", "checkpoints": 
 DEFAULT_STORAGE = "sqlite:///storage/mhist-tune.db"
 
 
+class LocalPath(click.Path):
+    """A path that the file system takes: without NUL, not too long, no loop of links."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, or fail as click's types do."""
+        if not value:
+            self.fail("the path is empty", param, ctx)
+        try:
+            Path(value).stat()
+        except (FileNotFoundError, NotADirectoryError, PermissionError):  # the command says what it needs
+            pass
+        except (OSError, ValueError) as error:  # ValueError: a NUL
+            self.fail(f"'{value}': {getattr(error, 'strerror', None) or error}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Finite(click.FloatRange):
+    """A finite number above 0."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or fail as click's types do."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
+
+
+SEED = click.IntRange(0, 2**63 - 1)
+"""The type of a seed."""
+
+PATH = LocalPath()
+"""The type of a path on this machine."""
+
+_MOST_WORKERS = 256
+
+
 def storage_option(command: Command) -> Command:
     """Add --storage. The option beats the environment, which beats the default."""
     return click.option(
@@ -40,7 +83,7 @@ def data_option(command: Command) -> Command:
         "--data",
         "data_root",
         envvar="MHIST_TUNE_DATA",
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="DIR",
         help="Folder with annotations.csv and images/ (or MHIST_TUNE_DATA).",
     )(command)
@@ -50,7 +93,7 @@ def devices_options(command: Command) -> Command:
     """Add --devices and --per-device."""
     command = click.option(
         "--per-device",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, _MOST_WORKERS),
         metavar="N",
         help="Workers per device.  [default: 1 on a GPU, one per core within memory on a CPU]",
     )(command)
@@ -99,7 +142,7 @@ def work_options(command: Command) -> Command:
     command = click.option(
         "--checkpoints-gb",
         envvar="MHIST_TUNE_CHECKPOINTS_GB",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Finite(),
         metavar="GB",
         help="Limit on their size (or MHIST_TUNE_CHECKPOINTS_GB).  [default: no limit]",
     )(command)

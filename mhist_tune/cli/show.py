@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mhist_tune.cli.options import follow_up, follow_up_file, json_option, storage_option
+from mhist_tune.cli.options import PATH, follow_up, follow_up_file, json_option, storage_option
 from mhist_tune.errors import NoStorageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _WATCH_S = 2.0
 @click.argument("name")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Folder for the files.  [default: below the storage folder]",
 )
@@ -98,7 +98,7 @@ def ensemble_command(names: tuple[str, ...], as_json: bool, storage_url: str) ->
 @click.argument("names", nargs=-1, required=True, metavar="NAME NAME...")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Also write HTML with figures, Markdown and JSON.",
 )
@@ -217,7 +217,7 @@ def _study_rows(storage: "Storage") -> list[dict[str, Any]]:
 @click.option(
     "--export",
     "folder",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Write its retrained model into this folder.",
 )

@@ -113,7 +113,7 @@ def run_command(
 )
 @click.option(
     "--n-seeds",
-    type=click.IntRange(min=2),
+    type=click.IntRange(2, 1000),
     help="Number of trainings.  [default: 10; for rows of a table, the number in its definition]",
 )
 @_again_option

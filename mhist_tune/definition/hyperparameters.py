@@ -14,15 +14,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mhist_tune.definition.value_checks import problem_of
+from mhist_tune.definition.value_checks import problem_of, quoted
 from mhist_tune.errors import did_you_mean
 from mhist_tune.mhist import N_ANNOTATORS
+from mhist_tune.words import one_line
 
-DROPOUT_PLACEMENT = re.compile(r"none|head|pos|head\+last([1-9]\d*)(\.mlp)?")
+DROPOUT_PLACEMENT = re.compile(r"none|head|pos|head\+last([1-9][0-9]{0,3})(\.mlp)?")
 SHA256_MARK = "#sha256:"
 """Separates the path of a weight file from the SHA-256 (hex) of its content, which may follow."""
 _WEIGHT_FILE = re.compile(rf".*\.safetensors({SHA256_MARK}[0-9a-f]{{64}})?", re.DOTALL)
-FREEZE = re.compile(r"none|all_but_head|stem|first([1-9]\d*)")
+FREEZE = re.compile(r"none|all_but_head|stem|first([1-9][0-9]{0,3})")
+_LONGEST = 100  # of a text in a message
+_MOST = 1_000_000  # of what is counted: epochs and images
+_LARGEST_OPTION = 10_000
+_DEEPEST_OPTION = 5
+_BLOCKS = re.compile("depth|layers|blocks")
+_MOST_BLOCKS = 500
 PROBED = ("precision", "memory_format", "compile")
 """Fields whose value "auto" is replaced once for a study, by the setting that is fastest on the device; see `probe`."""
 
@@ -65,34 +72,61 @@ def _declare(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def _cut(text: str) -> str:
+    return one_line(text, _LONGEST)
+
+
 def _weights_problem(value: str) -> str | None:
     if value in ("pretrained", "random") or _WEIGHT_FILE.fullmatch(value):
         return None
-    return f'must be "pretrained", "random" or the path of a .safetensors file, got "{value}"'
+    return f'must be "pretrained", "random" or the path of a .safetensors file, got "{_cut(value)}"'
 
 
 def _placement_problem(value: str) -> str | None:
     if DROPOUT_PLACEMENT.fullmatch(value):
         return None
-    return f'must be "none", "head", "head+lastK.mlp", "head+lastK" (K blocks from the end) or "pos", got "{value}"'
+    return (
+        f'must be "none", "head", "head+lastK.mlp", "head+lastK" (K blocks from the end) or "pos", got "{_cut(value)}"'
+    )
 
 
 def _freeze_problem(value: str) -> str | None:
     if FREEZE.fullmatch(value):
         return None
-    return f'must be "none", "all_but_head", "stem" or "firstN" (the stem and N blocks or stages), got "{value}"'
+    return f'must be "none", "all_but_head", "stem" or "firstN" (the stem and N blocks or stages), got "{_cut(value)}"'
 
 
 def _options_problem(value: Mapping[str, Any]) -> str | None:
     try:
         is_plain = json.loads(json.dumps(dict(value), allow_nan=False)) == dict(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         is_plain = False
     if not is_plain:
-        return f"must hold plain values (text, numbers, true, false, lists, tables), got {value!r}"
+        return f"must hold plain values (text, numbers, true, false, lists, tables), got {quoted(value)}"
     if not isinstance(value.get("checkpoint_path", ""), str):
-        return f"checkpoint_path must be the path of a file, got {value['checkpoint_path']!r}"
-    return None
+        return f"checkpoint_path must be the path of a file, got {quoted(value['checkpoint_path'])}"
+    return _size_problem(value, _DEEPEST_OPTION)
+
+
+def _size_problem(value: object, n_levels: int) -> str | None:
+    """Return what is too large in an option of a model. A model of a million blocks would be built for hours."""
+    if isinstance(value, int | float) and abs(value) > _LARGEST_OPTION:
+        return f"holds the number {quoted(value)}, and at most {_LARGEST_OPTION:,} is possible"
+    items = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else []
+    if items and not n_levels:
+        return f"is nested in more than {_DEEPEST_OPTION} levels"
+    if len(items) > _LARGEST_OPTION:
+        return f"holds a list of {len(items):,} values"
+    if isinstance(value, Mapping):
+        blocks = (item for name, item in value.items() if _BLOCKS.search(name))
+        n_blocks = sum(sum(item) if isinstance(item, list) else item for item in blocks if _is_counts(item))
+        if n_blocks > _MOST_BLOCKS:
+            return f"asks for {n_blocks:,} blocks, and at most {_MOST_BLOCKS} are possible"
+    return next((problem for item in items if (problem := _size_problem(item, n_levels - 1))), None)
+
+
+def _is_counts(value: object) -> bool:
+    return isinstance(value, int) or (isinstance(value, list) and all(isinstance(item, int) for item in value))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,13 +151,14 @@ class Hyperparameters:
     )
     image_size: int = _declare(224, "Side length of the square input images in pixels.", low=8, high=4096)
     epochs: int = _declare(
-        40, "Length of the learning rate schedule in epochs; also the most epochs that a run trains.", low=1
+        40, "Length of the learning rate schedule in epochs; also the most epochs that a run trains.", low=1, high=_MOST
     )
     patience: int = _declare(
         10,
         "A run stops after this many epochs in a row in which the monitored metric did not improve. "
         'No effect in a study with at = "last".',
         low=1,
+        high=_MOST,
     )
     monitor: Literal["score", "mean_f1", "f1", "auroc", "loss"] = _declare(
         "score",
@@ -156,7 +191,10 @@ class Hyperparameters:
         high=1.0,
     )
     warmup_epochs: int = _declare(
-        0, "Number of first epochs in which the learning rate rises linearly, before the schedule starts.", low=0
+        0,
+        "Number of first epochs in which the learning rate rises linearly, before the schedule starts.",
+        low=0,
+        high=_MOST,
     )
     layer_decay: float = _declare(
         1.0,
@@ -171,13 +209,14 @@ class Hyperparameters:
         "below 3e-8.",
         low=0.0,
     )
-    effective_batch_size: int = _declare(32, "Images in one optimizer update.", low=1)
+    effective_batch_size: int = _declare(32, "Images in one optimizer update.", low=1, high=_MOST)
     micro_batch_size: int = _declare(
         32,
         "Most images in one forward pass; the gradients of ceil(effective / micro) passes are added up. "
         "It changes the results of models with BatchNorm, and which values dropout drops; otherwise only speed and "
         "memory.",
         low=1,
+        high=_MOST,
     )
     dropout_placement: str = _declare(
         "none",
@@ -226,7 +265,9 @@ class Hyperparameters:
     exclude_votes: tuple[int, ...] = _declare(
         (), "Training images with one of these numbers of votes for SSA are excluded.", low=0, high=N_ANNOTATORS
     )
-    n_per_class: int = _declare(0, "Number of training images of each class, after exclusions; 0 for all.", low=0)
+    n_per_class: int = _declare(
+        0, "Number of training images of each class, after exclusions; 0 for all.", low=0, high=_MOST
+    )
     subset_seed: int = _declare(
         0,
         "Seed that chooses the images of n_per_class. A smaller subset is part of a larger one with the same seed.",
@@ -292,11 +333,11 @@ def check(name: str, value: object) -> str | None:
     if field is None:
         return f'unknown hyperparameter "{name}"{did_you_mean(name, FIELDS)}'
     if field.type is float and isinstance(value, float) and not math.isfinite(value):
-        return f"must be a number, got {value!r}"
+        return f"must be a number, got {quoted(value)}"
     if problem := problem_of(field.type, value, field.low, field.high):
         return problem
     if field.choices is not None and value not in field.choices:
-        return f'must be one of {", ".join(field.choices)}, got "{value}"'
+        return f'must be one of {", ".join(field.choices)}, got "{_cut(str(value))}"'
     return field.problem_of(value) if field.problem_of else None
 
 

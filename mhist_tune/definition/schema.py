@@ -15,12 +15,19 @@ from mhist_tune.definition.rungs import LEFT_OUT
 from mhist_tune.definition.scores import SCORE_NAMES, At
 from mhist_tune.definition.space import Dimension
 from mhist_tune.definition.table_rows import PER_STUDY, TableRow
-from mhist_tune.definition.value_checks import problem_of
+from mhist_tune.definition.value_checks import problem_of, quoted
 from mhist_tune.errors import did_you_mean
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """A valid study name."""
 
+MOST_TRIALS = 100_000
+"""The largest budget of a study."""
+
+_LONGEST_NAME = 100
+_LONGEST_LABEL = 200
+_MOST_ENTRIES = 1000
+_MOST_KEYS = 1000
 _TABLES = ("study", "fixed", "space", "start", "row", "confirm")
 
 
@@ -50,7 +57,7 @@ class _Option:
 
 
 STUDY_OPTIONS = {
-    "n_trials": _Option(int, None, low=1, high=100_000),
+    "n_trials": _Option(int, None, low=1, high=MOST_TRIALS),
     "split_seed": _Option(int, 0, low=0),
     "val_fraction": _Option(float, 0.2, low=0.05, high=0.5),
     "score": _Option(str, "f1", choices=tuple(SCORE_NAMES)),
@@ -141,20 +148,36 @@ def read(tables: Mapping[str, Any]) -> tuple[Content, list[str]]:
 
 
 def creation_problems(content: Content) -> list[str]:
-    """Return the problems that refuse a new definition but not a stored one: a sampler that its pruner starves."""
-    if (content.study["sampler"].get("name"), content.study["pruner"].get("name")) != ("gp", "promotion"):
-        return []
-    return [
-        "[study] sampler gp learns from complete trials only, and with the pruner promotion too few are complete: it "
-        'would draw at random. Use another sampler, or a pruner such as { name = "none" }'
+    """Return the problems that refuse a new definition but not a stored one: its size, or a pruner that starves it."""
+    problems = [
+        f"[study] {key} has {len(content.study[key])} characters, and files named after it at most {_LONGEST_NAME}"
+        for key in ("name", "comparison")
+        if isinstance(content.study.get(key), str) and len(content.study[key]) > _LONGEST_NAME
     ]
+    for what, entries in (("[[start]] entries", content.start), ("[[row]] entries", content.rows)):
+        if len(entries) > _MOST_ENTRIES:
+            problems.append(f"{len(entries):,} {what}, and at most {_MOST_ENTRIES:,} are possible")
+    problems += [
+        f"[[row]] {number}: label must be one line of printable text of at most {_LONGEST_LABEL} characters"
+        for number, row in enumerate(content.rows, 1)
+        if not row.label.isprintable() or len(row.label) > _LONGEST_LABEL
+    ]
+    if (content.study["sampler"].get("name"), content.study["pruner"].get("name")) == ("gp", "promotion"):
+        problems.append(
+            "[study] sampler gp learns from complete trials only, and with the pruner promotion too few are complete: "
+            'it would draw at random. Use another sampler, or a pruner such as { name = "none" }'
+        )
+    return problems
 
 
 def _table(tables: Mapping[str, Any], name: str, problems: list[str]) -> dict[str, Any]:
     table = tables.get(name, {})
+    if isinstance(table, dict) and len(table) > _MOST_KEYS:
+        problems.append(f"[{name}] has {len(table):,} keys, and at most {_MOST_KEYS} are possible")
+        return {}
     if isinstance(table, dict):
         return table
-    problems.append(f"[{name}] must be a table, got {table!r}")
+    problems.append(f"[{name}] must be a table, got {quoted(table)}")
     return {}
 
 
@@ -198,11 +221,11 @@ def _named(table: Mapping[str, Any], known: Mapping[str, object], problems: list
     """Return the names of the study and of its comparison. One that is not valid and unknown keys are problems."""
     name = table.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        fault = "is missing" if name is None else f"{name!r} is not valid"
+        fault = "is missing" if name is None else f"{quoted(name)} is not valid"
         problems.append(f"[study] name {fault}: use letters, digits, _ and -, starting with a letter or a digit")
     comparison = table.get("comparison")
     if comparison is not None and (not isinstance(comparison, str) or not NAME.fullmatch(comparison)):
-        problems.append(f"[study] comparison {comparison!r} is not valid: use letters, digits, _ and -")
+        problems.append(f"[study] comparison {quoted(comparison)} is not valid: use letters, digits, _ and -")
     names = {**known, "name": None, "comparison": None}
     problems += [f'[study] unknown key "{key}"{did_you_mean(key, names)}' for key in table if key not in names]
     return {"name": name, "comparison": comparison}
@@ -216,7 +239,9 @@ def _choice(
     problems: list[str],
 ) -> dict[str, Any]:
     if not isinstance(table, dict) or not isinstance(table.get("name"), str):
-        problems.append(f'[study] {kind} must be a table such as {{ name = "{next(iter(known))}" }}, got {table!r}')
+        problems.append(
+            f'[study] {kind} must be a table such as {{ name = "{next(iter(known))}" }}, got {quoted(table)}'
+        )
         return {}
     name = table["name"]
     if kind == "sampler" and name.replace("-", "").replace("_", "").lower() in ("cmaes", "cma"):
@@ -279,7 +304,7 @@ def _start(
                 origin = "[fixed]" if name in fixed else "the package's default"
                 problem = f"is not in [space]: every trial has the value of {origin}"
             elif problem is None and name in space and not space[name].contains(spaces.normalize(name, value)):
-                problem = f"{value!r} is outside its space, {space[name]}"
+                problem = f"{quoted(value)} is outside its space, {space[name]}"
             if problem:
                 problems.append(_at(f"[[start]] {i}:", name, problem))
     return entries

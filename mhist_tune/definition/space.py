@@ -4,12 +4,12 @@ The type of the `Hyperparameters` field decides whether an interval holds whole 
 bounds. Fields that hold lists or tables cannot be searched, because Optuna stores choices as plain values.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mhist_tune.definition.hyperparameters import FIELDS, check
+from mhist_tune.definition.value_checks import is_number, quoted
 from mhist_tune.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Value: TypeAlias = str | int | float
 """The value of one searched hyperparameter in a trial."""
 
+_MOST_CHOICES = 1000
 _KEYS = ("low", "high", "log", "choices")
 
 
@@ -37,7 +38,7 @@ class Float:
 
     def contains(self, value: object) -> bool:
         """Return whether `value` is in this dimension."""
-        return _is_number(value) and self.low <= value <= self.high
+        return is_number(value) and self.low <= value <= self.high
 
     def nearest(self, value: Any) -> float:
         """Return `value`, or the nearest bound if it is outside."""
@@ -127,7 +128,7 @@ def parse(name: str, entry: object) -> Dimension:
     if FIELDS[name].type not in (str, int, float):
         raise ValueError("holds a list or a table, which cannot be searched; put it in [fixed]")
     if not isinstance(entry, Mapping):
-        raise ValueError(f"must be {{ low = ..., high = ... }} or {{ choices = [...] }}, got {entry!r}")
+        raise ValueError(f"must be {{ low = ..., high = ... }} or {{ choices = [...] }}, got {quoted(entry)}")
     unknown = [f'unknown key "{key}"{did_you_mean(str(key), _KEYS)}' for key in entry if key not in _KEYS]
     if unknown:
         raise ValueError("; ".join(unknown))
@@ -140,16 +141,18 @@ def parse(name: str, entry: object) -> Dimension:
 
 def normalize(name: str, value: Any) -> Any:
     """Return `value` with the type of the field `name`: a whole number becomes a float if the field is a float."""
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    is_whole = isinstance(value, int) and is_number(value)
     return float(value) if is_whole and name in FIELDS and FIELDS[name].type is float else value
 
 
 def _categorical(name: str, choices: object) -> Categorical:
     if not isinstance(choices, list) or not choices:
         raise ValueError("choices must be a list with at least one value")
-    problems = [f"choice {choice!r} {problem}" for choice in choices if (problem := check(name, choice))]
+    if len(choices) > _MOST_CHOICES:
+        raise ValueError(f"has {len(choices):,} choices, and at most {_MOST_CHOICES:,} are possible")
+    problems = [f"choice {quoted(choice)} {problem}" for choice in choices if (problem := check(name, choice))]
     values = [normalize(name, choice) for choice in choices]
-    problems += [f"choice {value!r} is listed twice" for i, value in enumerate(values) if value in values[:i]]
+    problems += [f"choice {quoted(value)} is listed twice" for i, value in enumerate(values) if value in values[:i]]
     if problems:
         raise ValueError("; ".join(problems))
     return Categorical(tuple(values))
@@ -161,13 +164,13 @@ def _interval(name: str, entry: Mapping[str, Any]) -> Float | Int:
         raise ValueError("is not a number, so it needs choices = [...]")
     problems = [f"{key} is missing" for key in ("low", "high") if key not in entry]
     problems += [
-        f"{key} must be a {'whole' if is_int else 'finite'} number, got {entry[key]!r}"
+        f"{key} must be a {'whole' if is_int else 'finite'} number, got {quoted(entry[key])}"
         for key in ("low", "high")
-        if key in entry and not (_is_number(entry[key]) and (isinstance(entry[key], int) or not is_int))
+        if key in entry and not (is_number(entry[key]) and (isinstance(entry[key], int) or not is_int))
     ]
     log = entry.get("log", False)
     if not isinstance(log, bool):
-        problems.append(f"log must be true or false, got {log!r}")
+        problems.append(f"log must be true or false, got {quoted(log)}")
     if problems:
         raise ValueError("; ".join(problems))
     low, high = normalize(name, entry["low"]), normalize(name, entry["high"])
@@ -179,7 +182,3 @@ def _interval(name: str, entry: Mapping[str, Any]) -> Float | Int:
     if problems:
         raise ValueError("; ".join(problems))
     return Int(low, high, log) if is_int else Float(low, high, log)
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -11,6 +11,7 @@ version changes a default.
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,10 @@ from mhist_tune.definition.scores import SCORE_NAMES, At, Score
 from mhist_tune.definition.space import Dimension
 from mhist_tune.definition.table_rows import TableRow
 from mhist_tune.errors import DefinitionError, UsageError, did_you_mean
+from mhist_tune.reading import open_file
+
+_MOST_BYTES = 1_000_000
+_DEEP_KEY = re.compile(r"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){100}""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,17 +201,14 @@ def load(
         DefinitionError: the definition has problems; the message lists all of them.
     """
     path = _find(name_or_path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the study definition {path}: {error}") from error
+    text = _text_of(path)
     tables = _read_toml(text, str(path))
     _resolve_weight_files(tables, path.parent)
     fixed = {name: _value(value) for name, value in (overrides or {}).items()}
     if "weights" in fixed:
         fixed["weights"] = _absolute(fixed["weights"], Path())
     if weights is not None:
-        source = str(weights) if weights in ("pretrained", "random") else str(Path(weights).resolve())
+        source = str(weights) if weights in ("pretrained", "random") else str(Path(weights).absolute())
         if not _replace_in_rows(tables, source):
             fixed["weights"] = source
     _fix(tables, fixed)
@@ -231,7 +233,11 @@ def parse(text: str, source: str) -> StudyDefinition:
 def _find(name_or_path: str | Path) -> Path:
     known = packaged()
     if not schema.NAME.fullmatch(str(name_or_path)):
-        if not Path(name_or_path).is_file():
+        try:
+            is_there = Path(name_or_path).exists()
+        except (OSError, ValueError):  # a name that is too long for a file, or with a NUL
+            is_there = False
+        if not is_there:
             raise UsageError(f"there is no study definition file {name_or_path}")
         return Path(name_or_path)
     if name_or_path not in known:
@@ -242,17 +248,36 @@ def _find(name_or_path: str | Path) -> Path:
     return known[str(name_or_path)]
 
 
+def _text_of(path: Path) -> str:
+    hint = None
+    try:
+        with open_file(path) as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) <= _MOST_BYTES:
+            return content.decode("utf-8-sig")
+        fault = f"it is larger than {_MOST_BYTES / 1e6:.0f} MB"
+    except UnicodeDecodeError as error:
+        fault, hint = f"it is not UTF-8 ({error.reason} at byte {error.start})", "save it with the encoding UTF-8"
+    except OSError as error:
+        fault = error.strerror or str(error)
+    raise UsageError(f"cannot read the study definition {path}: {fault}", hint=hint)
+
+
 def _read_toml(text: str, source: str) -> dict[str, Any]:
     try:
+        if _DEEP_KEY.search(text):  # tomllib takes the square of a key's parts
+            raise RecursionError
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise DefinitionError(source, ["not TOML that can be read: nested too deeply"]) from error
+    except ValueError as error:  # also a whole number of thousands of digits
         raise DefinitionError(source, [f"not TOML: {error}"]) from error
 
 
 def _value(text: str) -> Any:
     try:
         tables = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
     return tables["value"] if len(tables) == 1 else text
 

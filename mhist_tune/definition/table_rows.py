@@ -4,7 +4,6 @@ Each row names some hyperparameters; the others come from `[fixed]` or their def
 words of the source if the table is copied. `reported` holds the numbers of that source.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from mhist_tune.definition import space as spaces
 from mhist_tune.definition.hyperparameters import FIELDS, PROBED, Hyperparameters, check
+from mhist_tune.definition.value_checks import is_number, quoted
 
 REPORTED = re.compile(r"best_epoch|(train|val|test|retrained)_[a-z0-9_]+")
 """The name of a reported number: the images it was measured on, or the model, then the metric."""
@@ -84,7 +84,7 @@ def _row(number: int, entry: dict[str, Any], problems: list[str]) -> TableRow:
             problems.append(f"{where} {name}: {problem}" if name in FIELDS else f"{where} {problem}")
     label = entry.get("label", ", ".join(f"{name} {value}" for name, value in params.items()))
     if not isinstance(label, str) or not label:
-        problems.append(f"{where} label must be text, got {label!r}; a row without fields needs one")
+        problems.append(f"{where} label must be text, got {quoted(label)}; a row without fields needs one")
     return TableRow(
         str(label),
         {name: spaces.normalize(name, value) for name, value in params.items()},
@@ -94,13 +94,13 @@ def _row(number: int, entry: dict[str, Any], problems: list[str]) -> TableRow:
 
 def _reported(where: str, numbers: object, problems: list[str]) -> dict[str, float]:
     if not isinstance(numbers, dict):
-        problems.append(f"{where} reported must be a table such as {{ val_f1 = 0.7 }}, got {numbers!r}")
+        problems.append(f"{where} reported must be a table such as {{ val_f1 = 0.7 }}, got {quoted(numbers)}")
         return {}
     for name, value in numbers.items():
         if not REPORTED.fullmatch(name):
             problems.append(
                 f"{where} reported {name}: a name is best_epoch, or starts with train_, val_, test_ or retrained_"
             )
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            problems.append(f"{where} reported {name}: must be a number, got {value!r}")
+        elif not is_number(value):
+            problems.append(f"{where} reported {name}: must be a number, got {quoted(value)}")
     return numbers

@@ -20,7 +20,7 @@ from mhist_tune.errors import UsageError
 from mhist_tune.search import promotion
 from mhist_tune.search.promotion import Rung
 from mhist_tune.search.pruning import is_audited
-from mhist_tune.storage import studies, tables
+from mhist_tune.storage import damage, studies, tables
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.decision import Decision, Verdict
 from mhist_tune.storage.leases import Claim, fence, is_held
@@ -192,7 +192,8 @@ class RungBook:
         is_new = sqlalchemy.and_(events.study == self._study.uuid, events.stage == self._stage, events.kind == KIND)
         query = sqlalchemy.select(events.id, events.slot, events.detail).where(is_new, events.id > self._last_event)
         for event, slot, detail in connection.execute(query.order_by(events.id)):
-            decision = Decision.from_json(detail)
+            with damage.explained("a decision"):
+                decision = Decision.from_json(detail)
             if not is_audited(self._study.definition.pruner, slot):
                 self._rungs.setdefault(decision.epoch, Rung(decision.epoch)).take(slot, decision)
             self._latest[slot, decision.epoch] = decision

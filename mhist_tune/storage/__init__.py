@@ -6,6 +6,7 @@ packages above import this one; `training` does not. Nothing here imports torch.
 SQL is built here, in `search.rungs`, `search.values`, `search.suggestions`, `dashboard.slot_cache` and
 `actions.doctor`. `worker.slot_run` only passes on statements that `heartbeats` builds.
 
+- `damage`: Says in one line that a record cannot be read.
 - `database`: Opens an SQLite or PostgreSQL database and runs transactions.
 - `database_url`: Parses the URL of a database and sets the options of its connections.
 - `decision`: What was decided for a trial after an epoch: go on, wait or prune.

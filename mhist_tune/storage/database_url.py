@@ -24,6 +24,7 @@ _DRIVERS = {
     "postgresql": "postgresql+psycopg",
     "postgresql+psycopg": "postgresql+psycopg",
 }
+_SQLITE_MAGIC = b"SQLite format 3\0"
 _SQLITE_TIMEOUT_S = 60
 _POSTGRESQL_TIMEOUTS = "-c statement_timeout=30000 -c lock_timeout=10000 -c idle_in_transaction_session_timeout=60000"
 
@@ -143,6 +144,8 @@ def _sqlite_file(url: URL, create: bool) -> URL:
         )
     if mode is not None and not stat.S_ISREG(mode):
         raise StorageError(f"the storage {path} is not a regular file", hint="choose another place with --storage")
+    if mode is not None and not _may_be_database(path):  # SQLite would overwrite a short file
+        raise StorageError(f"the storage {path} is not an SQLite database", hint="choose another place with --storage")
     if create:
         try:
             private_folder(path.parent)
@@ -163,6 +166,15 @@ def _mode(path: Path) -> int | None:
         return path.stat().st_mode
     except FileNotFoundError:
         return None
+
+
+def _may_be_database(path: Path) -> bool:
+    """Return whether a file is empty or begins as SQLite's do. One that cannot be read is left to SQLite."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_SQLITE_MAGIC)) in (b"", _SQLITE_MAGIC)
+    except OSError:
+        return True
 
 
 def _is_archived(path: Path) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mhist_tune.storage import damage
 from mhist_tune.storage.stages import Stage
 
 INNER, OUTER = "inner", "fold"
@@ -109,4 +110,5 @@ def to_json(payload: Payload) -> dict[str, Any]:
 
 def from_json(stage: Stage, record: Mapping[str, Any]) -> Payload:
     """Return the payload of a record of `stage`."""
-    return _CLASSES[stage](**record)
+    with damage.explained("a payload"):
+        return _CLASSES[stage](**record)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from mhist_tune.arrays import FloatArray
 from mhist_tune.errors import DataError
-from mhist_tune.storage import studies, tables
+from mhist_tune.storage import damage, studies, tables
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.leases import Claim, fence
 from mhist_tune.storage.stages import Stage
@@ -72,7 +72,8 @@ def predictions_of(storage: Storage, study: Study, stage: Stage, image_set: str)
         table.c.study == study.uuid, table.c.stage == stage, table.c.image_set == image_set
     )
     rows = storage.read(lambda connection: connection.execute(query.order_by(table.c.slot)).all())
-    return {slot: np.frombuffer(blob, dtype=_STORED_DTYPE).astype(np.float64) for slot, blob in rows}
+    with damage.explained("predictions"):
+        return {slot: np.frombuffer(blob, dtype=_STORED_DTYPE).astype(np.float64) for slot, blob in rows}
 
 
 def predicted_sets(storage: Storage, study: Study) -> list[tuple[Stage, str]]:
@@ -94,13 +95,14 @@ def image_rows(storage: Storage, study: Study, name: str) -> ImageRows:
     rows = storage.read(lambda connection: connection.execute(query).scalar())
     if rows is None:
         raise KeyError(f"study {study.name} has no image set {name!r}")
-    groups = tuple(row[3] for row in rows)
-    return ImageRows(
-        names=tuple(row[0] for row in rows),
-        labels=np.array([row[1] for row in rows], dtype=np.int64),
-        votes=np.array([row[2] for row in rows], dtype=np.int64),
-        groups=None if any(group is None for group in groups) else groups,
-    )
+    with damage.explained(f'the image set "{name}"'):
+        names, labels, votes, groups = ([row[column] for row in rows] for column in range(4))
+        return ImageRows(
+            names=tuple(names),
+            labels=np.array(labels, dtype=np.int64),
+            votes=np.array(votes, dtype=np.int64),
+            groups=None if any(group is None for group in groups) else tuple(groups),
+        )
 
 
 def save_image_set(storage: Storage, study: Study, name: str, rows: Sequence[Sequence[Any]]) -> None:

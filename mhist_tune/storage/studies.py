@@ -16,7 +16,7 @@ from mhist_tune.definition.hyperparameters import PROBED, Hyperparameters
 from mhist_tune.definition.schema import NAME
 from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.errors import DataError, StudyExistsError, StudyNotFoundError, did_you_mean
-from mhist_tune.storage import optuna_mirror, tables
+from mhist_tune.storage import damage, optuna_mirror, tables
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.payloads import Payload, SearchPayload, to_json
 from mhist_tune.storage.stages import SlotState, Stage, StudyState
@@ -292,7 +292,8 @@ def _study(row: Row[Any]) -> Study:
 
 @functools.lru_cache(maxsize=128)
 def _definition(record: str) -> StudyDefinition:
-    return StudyDefinition.from_json(record)
+    with damage.explained("the definition of a study"):
+        return StudyDefinition.from_json(record)
 
 
 def _update(connection: Connection, study: Study, **values: Any) -> None:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
+from mhist_tune.storage.damage import explained
 from mhist_tune.storage.decision import Decision
 from mhist_tune.storage.outcome import Outcome
 from mhist_tune.storage.stages import SlotState, Stage, StudyState
@@ -32,7 +33,7 @@ SCHEMA_VERSION = 3
 
 
 class Json(TypeDecorator[Any]):
-    """A JSON document as text; ``None`` is NULL.
+    """A JSON document as text, a table or else a list; ``None`` is NULL.
 
     Raises:
         ValueError: the document holds a NaN or an infinity, which JSON does not have.
@@ -41,13 +42,23 @@ class Json(TypeDecorator[Any]):
     impl = Text
     cache_ok = True
 
+    def __init__(self, kind: type[dict[str, Any]] | type[list[Any]] = dict) -> None:
+        super().__init__()
+        self.kind = kind
+
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
         """Return the text that is stored."""
         return None if value is None else json.dumps(value, allow_nan=False)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         """Return the document."""
-        return None if value is None else json.loads(value)
+        if value is None:
+            return None
+        with explained("a document"):
+            document = json.loads(value)
+            if not isinstance(document, self.kind):
+                raise TypeError(f"it is no {self.kind.__name__}")
+        return document
 
 
 class HasJson(Protocol):
@@ -74,7 +85,10 @@ class Record(TypeDecorator[HasJson]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> HasJson | None:
         """Return the object."""
-        return None if value is None else self.kind.from_json(json.loads(value))
+        if value is None:
+            return None
+        with explained("an outcome" if self.kind is Outcome else "a decision"):
+            return self.kind.from_json(json.loads(value))
 
 
 class Name(TypeDecorator[StrEnum]):
@@ -97,7 +111,10 @@ class Name(TypeDecorator[StrEnum]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> StrEnum | None:
         """Return the member."""
-        return None if value is None else self.names(value)
+        if value is None:
+            return None
+        with explained("a name"):
+            return self.names(value)
 
 
 metadata = MetaData()
@@ -128,7 +145,7 @@ image_sets = Table(
     Column("study", String(32), primary_key=True),
     Column("image_set", String(64), primary_key=True),
     Column("n_images", Integer, nullable=False),
-    Column("rows", Json, nullable=False),  # [[name, label, votes, group], ...] in the order of the probabilities
+    Column("rows", Json(list), nullable=False),  # [[name, label, votes, group], ...] in the order of the probabilities
 )
 
 slots = Table(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mhist_tune.definition.hyperparameters import DROPOUT_PLACEMENT, Hyperparameters
-from mhist_tune.errors import UsageError, did_you_mean
+from mhist_tune.errors import MhistTuneError, UsageError, did_you_mean
 from mhist_tune.training import weight_files
 from mhist_tune.training.freeze import freeze, is_frozen
 from mhist_tune.training.weight_files import CHECKPOINT_PATH, WEIGHTS_HINT, reason_of
@@ -102,6 +102,24 @@ def create_model(hp: Hyperparameters) -> nn.Module:
 
 
 def check(hp: Hyperparameters) -> None:
+    """Check that a run's model can be built and takes its images, without memory for it.
+
+    Raises:
+        UsageError: `create_model` would raise it, the weights cannot be found or downloaded, the model does not take
+            images of this size, or a model with BatchNorm would get single images.
+    """
+    try:
+        _check(hp)
+    except (MhistTuneError, MemoryError):
+        raise
+    except Exception as error:  # timm and its models raise any error for arguments that they were not written for
+        raise UsageError(
+            f"{hp.model} cannot be built: {type(error).__name__}: {reason_of(error)}",
+            hint="see model and model_options",
+        ) from error
+
+
+def _check(hp: Hyperparameters) -> None:
     """Build the model on torch's meta device, which holds shapes only, and pass a batch of two images through it.
 
     Raises:
@@ -126,12 +144,14 @@ def check(hp: Hyperparameters) -> None:
             hint="set micro_batch_size and effective_batch_size to 2 or more",
         )
     try:
-        model.eval()(torch.empty(2, 3, hp.image_size, hp.image_size, device="meta"))
+        logits = model.eval()(torch.empty(2, 3, hp.image_size, hp.image_size, device="meta"))
     except (AssertionError, RuntimeError) as error:
         raise UsageError(
             f"{hp.model} does not take images of {hp.image_size} px: {reason_of(error)}",
             hint="choose another image_size",
         ) from error
+    if not isinstance(logits, Tensor) or logits.shape != (2, 1):
+        raise UsageError(f"{hp.model} does not return one logit for each image", hint="see model_options")
 
 
 @functools.lru_cache(maxsize=64)

@@ -54,10 +54,16 @@ def open_files(place: str | None, root: Path) -> Files:
     """
     if place is None or "://" not in place:
         path = (root / "checkpoints" if place is None else Path(place)).absolute()
-        # A folder on a network file system is the same on every machine that mounts it at this path.
-        is_shared = network_file_system(path) is not None
+        try:
+            # A folder on a network file system is the same on every machine that mounts it at this path.
+            is_shared = network_file_system(path) is not None
+        except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name that is too long or has a NUL
+            raise UsageError(f"--checkpoints cannot be {place}: {error}", hint=_FORMS) from error
         return Folder(path, str(path) if is_shared else f"{socket.gethostname()}:{path}")
-    url = urlsplit(place)
+    try:
+        url = urlsplit(place)
+    except ValueError as error:
+        raise UsageError(f"--checkpoints cannot be read: {error}", hint=_FORMS) from error
     if url.scheme != "s3" or not url.hostname or "@" in url.netloc or url.query:
         raise UsageError(
             f"--checkpoints cannot be a {url.scheme}:// place of this form",
