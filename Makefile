@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # One thread a process, which sleeps while it waits. Otherwise tests that start several processes compete for the cores.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 
-.PHONY: help setup demo test chaos test-browser compose-test check bench bench-gpu bench-search clean
+.PHONY: help setup demo test fuzz chaos test-browser compose-test check bench bench-gpu bench-search clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -25,6 +25,10 @@ test: setup check ## run make check and the tests: no network, no GPU, no data s
 	$(PYTEST) --numprocesses auto --dist loadfile
 
 # MHIST_TUNE_CHAOS_SEED chooses another schedule of accidents.
+# MHIST_TUNE_FUZZ_SEED chooses other inputs.
+fuzz: setup ## run the command line with 3,000 bad inputs
+	MHIST_TUNE_FUZZ_CASES=3000 MHIST_TUNE_FUZZ_SEED=$${MHIST_TUNE_FUZZ_SEED:-1} $(PYTEST) tests/system/test_bad_inputs.py
+
 chaos: setup ## run the long form of the chaos test: six workers, 40 trials of each study, many accidents
 	MHIST_TUNE_CHAOS_TRIALS=40 $(PYTEST) tests/system/test_chaos.py --durations=0
 

@@ -16,7 +16,7 @@ from tests.support import made_up
 Run = Callable[..., tuple[int, str, str]]
 
 DAMAGE = ("", "{", '"text"', "[]", "{}", "[" * 100_000, "\udcff")
-COMMANDS = (("studies",), ("status", "tiny"), ("report", "tiny", "--output", "out"), ("export", "tiny", "out"))
+COMMANDS = (("status", "tiny"), ("report", "tiny", "--output", "out"), ("export", "tiny", "out"), ("studies",))
 
 
 def records() -> Iterator[tuple[Table, Column[object]]]:
@@ -60,7 +60,7 @@ def test_a_damaged_record_is_one_line(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     for number, damage in enumerate(DAMAGE):
         path = damaged(tmp_path / f"{number}.db", finished, table.name, column.name, damage)
-        for command in COMMANDS:
+        for command in (COMMANDS[number % 2], COMMANDS[2 + number % 2]):
             code, out, err = run(*command, "--storage", f"sqlite:///{path}")
 
             assert code in (0, 1, 2, 4), (damage[:20], command, err)
