@@ -69,12 +69,13 @@ def create_study(
     Args:
         storage: the database.
         definition: the resolved definition; see its `slot_payloads`.
-        dataset: JSON, see `Study`; a repeated call must have the same `fingerprint` and `test_rows_sha256`.
+        dataset: JSON, see `Study`; a repeated call must have the same `fingerprint`, `test_rows_sha256` and
+            `weight_files`.
         image_sets: by name, the rows [name, label, votes, group or None] in the order of later probabilities.
 
     Raises:
         StudyExistsError: the name is taken by another definition, or by an Optuna study that is not ours.
-        DataError: the study exists, for other images.
+        DataError: the study exists, for other images or weight files.
     """
     new_uuid = uuid.uuid4().hex
 
@@ -122,6 +123,11 @@ def create_study(
         raise DataError(
             f'study "{study.name}" was created with another test partition',
             hint="point --data to the same copy of the data set, or give the new study another name",
+        )
+    if study.dataset.get("weight_files", {}) != dataset.get("weight_files", {}):
+        raise DataError(
+            f'study "{study.name}" was created with another content of its weight file',
+            hint="put back that file, or give the new study another name",
         )
     optuna_study_id(storage, study, Stage.SEARCH)
     return study

@@ -86,7 +86,7 @@ def test_a_worker_says_where_it_looked_and_takes_another_path(
 
 
 def test_a_changed_file_is_refused(run: Run, folder: Path, generated: Path) -> None:
-    """With the right name and shapes, but other values, the study goes no further."""
+    """With the right name and shapes, but other values, the study goes no further, nor is it created again."""
     data = ("--data", str(generated))
     assert run("create-study", "definitions/tiny.toml", *data)[0] == 0
     path = folder / "w.safetensors"
@@ -94,6 +94,9 @@ def test_a_changed_file_is_refused(run: Run, folder: Path, generated: Path) -> N
     code, _, err = run("worker", "tiny", *data, "--devices", "cpu", "--per-device", "1")
     assert code == 3
     assert f"{path} is another file" in err
+    code, _, err = run("create-study", "definitions/tiny.toml", *data)
+    assert code == 3
+    assert "another content of its weight file" in err
 
 
 def test_run_takes_the_file_for_a_new_study(run: Run, folder: Path, generated: Path) -> None:
