@@ -35,9 +35,12 @@ def join(storage: Storage, study: Study, *, may_mix: bool, emit: Emit) -> Study:
 
 
 def require_one(study: Study, *, may_mix: bool) -> None:
-    """Raise UsageError if the study is a table whose rows another version trains, unless versions may be mixed."""
-    first = study.settings.get(studies.CODE_VERSION, code_version())
-    if study.definition.rows and first != code_version() and not may_mix:
+    """Raise UsageError if the study is a table whose rows another version trains, unless versions may be mixed.
+
+    A table from before versions were recorded is not refused: nobody knows its version, so none could go on with it.
+    """
+    first = study.settings.get(studies.CODE_VERSION, _BEFORE)
+    if study.definition.rows and first not in (code_version(), _BEFORE) and not may_mix:
         raise UsageError(
             f"the rows of {study.name} are trained by mhist-tune {first}, and this is {code_version()}",
             hint="rows are compared, so one version should train all of them; --mix-versions trains them with this one",
