@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # One thread a process, which sleeps while it waits. Otherwise tests that start several processes compete for the cores.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 
-.PHONY: help setup demo test fuzz chaos test-browser compose-test check bench bench-gpu bench-search clean
+.PHONY: help setup demo test fuzz chaos test-browser compose-test locks sbom check bench bench-gpu bench-search clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -39,6 +39,14 @@ test-browser: setup ## test the dashboard in Chromium, on both databases, while 
 
 compose-test: setup ## run the Compose stack, with accidents; needs Docker and Compose v2
 	$(BIN)/python tests/support/compose_stack.py --build
+
+locks: setup ## write the lock files in locks/ again, with the newest versions
+	$(BIN)/python tools/locks.py
+
+sbom: setup ## write build/sbom.json (CycloneDX) and build/licences.csv, of all that is installed in .venv
+	mkdir -p build
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-file build/sbom.json $(BIN)/python
+	$(BIN)/pip-licenses --python $(BIN)/python --format csv --with-urls --output-file build/licences.csv
 
 check: setup ## check format, lint, types, import contracts, deployment files
 	$(BIN)/ruff format --check

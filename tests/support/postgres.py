@@ -41,7 +41,7 @@ class PostgresServer:
         try:
             if "user" in self._identity:
                 os.chown(self._folder, self._identity["user"], self._identity["group"])
-            self._bin = self._binaries()
+            self.binaries = self._binaries()
             self._initialise()
             self._start_anywhere()
         except BaseException:
@@ -123,7 +123,7 @@ class PostgresServer:
     def _run(self, name: str, *arguments: str | Path) -> None:
         # A pipe would be inherited by the server and never close: the output goes to a file.
         with tempfile.TemporaryFile() as output:
-            command = [self._bin / name, *map(str, arguments)]
+            command = [self.binaries / name, *map(str, arguments)]
             done = subprocess.run(command, cwd=self._folder, stdout=output, stderr=output, **self._identity)
             if done.returncode:
                 output.seek(0)

@@ -22,7 +22,7 @@ def test_help_is_the_default() -> None:
     listed = [line.split()[1] for line in result.stdout.splitlines()]
     assert (
         " ".join(listed)
-        == "help demo setup test fuzz chaos test-browser compose-test check bench bench-gpu bench-search clean"
+        == "help demo setup test fuzz chaos test-browser compose-test locks sbom check bench bench-gpu bench-search clean"
     )
 
 
