@@ -20,7 +20,9 @@ def test_help_is_the_default() -> None:
     result = make()
     assert result.returncode == 0
     listed = [line.split()[1] for line in result.stdout.splitlines()]
-    wanted = "help demo setup test fuzz chaos test-browser compose-test locks sbom check bench bench-gpu bench-search clean"
+    wanted = (
+        "help demo setup test fuzz chaos test-browser compose-test locks sbom check bench bench-gpu bench-search clean"
+    )
     assert listed == wanted.split()
 
 
