@@ -20,7 +20,7 @@ import torch
 
 from mhist_tune.data import cache
 from mhist_tune.errors import MhistTuneError, NoStorageError
-from mhist_tune.storage import studies
+from mhist_tune.storage import studies, tables
 from mhist_tune.storage.database import Storage, open_storage
 from mhist_tune.storage.heartbeats import load_workers
 from mhist_tune.worker.checkpoint_places import open_files
@@ -32,6 +32,7 @@ _CLOCKS_S = 5.0
 _LATENCY_S = 0.05
 _N_PINGS = 9
 _SQLITE_WORKERS = 16
+_N_CONNECTIONS = 10
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,8 @@ def _database(storage: Storage) -> Iterator[Check]:
     query = "SELECT sqlite_version()" if storage.dialect == "sqlite" else "SHOW server_version"
     version = storage.read(lambda connection: connection.execute(sqlalchemy.text(query)).scalar())
     yield Check("database", "ok", f"{storage.dialect} {version}, {storage.url_safe}")
+    if storage.dialect == "postgresql":
+        yield from _server(storage)
 
     answers_s, differences_s = [], []
     for _ in range(_N_PINGS):
@@ -148,6 +151,33 @@ def _database(storage: Storage) -> Iterator[Check]:
     yield Check("clocks", "warn" if is_off else "ok", text, advice if is_off else None)
     if storage.dialect == "sqlite":
         yield _sqlite_workers(storage)
+
+
+def _server(storage: Storage) -> Iterator[Check]:
+    """Check what this user may do on a PostgreSQL server, and how many connections are left."""
+    query = sqlalchemy.text(
+        "SELECT current_schema() AS schema, current_setting('transaction_read_only') AS read_only, "
+        "current_setting('max_connections')::int - count(*) AS n_left, current_setting('max_connections') AS n_most "
+        "FROM pg_stat_activity WHERE backend_type = 'client backend'"
+    )
+    row = storage.read(lambda connection: connection.execute(query).one())
+    if row.read_only == "on":
+        yield Check("writing", "fail", "the server accepts no writes", "name the primary, or wait for the failover")
+    rights = sqlalchemy.text(
+        "SELECT name FROM unnest(CAST(:names AS text[])) AS name WHERE NOT (has_table_privilege(name, 'SELECT') AND "
+        "has_table_privilege(name, 'INSERT') AND has_table_privilege(name, 'UPDATE') AND "
+        "has_table_privilege(name, 'DELETE'))"
+    )
+    names = [*tables.metadata.tables, "studies", "trials"]
+    lacking = storage.read(lambda connection: connection.execute(rights, {"names": names}).scalars().all())
+    if lacking:
+        advice = f"GRANT ALL ON ALL TABLES IN SCHEMA {row.schema} and on its sequences to this user"
+        yield Check("rights", "fail", f"this user may not write to {', '.join(lacking)}", advice)
+    else:
+        yield Check("rights", "ok", f"this user may write to all tables in the schema {row.schema}")
+    hint = None if row.n_left > _N_CONNECTIONS else "raise max_connections, or put PgBouncer before the server"
+    text = f"{row.n_left} of {row.n_most} connections are left; a worker needs one, and a second one for moments"
+    yield Check("connections", "warn" if hint else "ok", text, hint)
 
 
 def _sqlite_workers(storage: Storage) -> Check:

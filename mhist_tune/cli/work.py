@@ -291,6 +291,7 @@ def _work(
     """Run workers until no slot is left. A signal that stops them ends the command with 128 + its number."""
     from mhist_tune.cli.progress import progress
     from mhist_tune.storage.database import open_storage
+    from mhist_tune.storage.retries import Waiting
     from mhist_tune.storage.studies import load_study
     from mhist_tune.worker.checkpoint_places import open_files, require_answer
     from mhist_tune.worker.devices import parse_devices
@@ -300,7 +301,8 @@ def _work(
     checkpoints, checkpoints_gb = work["checkpoints"], work["checkpoints_gb"]
     devices = parse_devices(work["devices"], work["per_device"])
     # A wrong name or place ends the command before workers start. A worker that waits makes a storage to wait for.
-    with open_storage(storage_url, create=name is None and wait) as storage:
+    waiting = Waiting(on_blocked=lambda error: click.echo(f"waiting: {error}; {error.hint}", err=True))
+    with open_storage(storage_url, create=name is None and wait, waiting=waiting) as storage:
         if name:
             load_study(storage, name)
         require_answer(open_files(checkpoints, storage.root))

@@ -19,6 +19,7 @@ from mhist_tune.definition.value_checks import problem_of, quoted
 from mhist_tune.errors import did_you_mean
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_LONGEST_NAME = 200  # it begins names of files, which have at most 255 characters
 """A valid study name."""
 
 MOST_TRIALS = 100_000
@@ -223,6 +224,8 @@ def _named(table: Mapping[str, Any], known: Mapping[str, object], problems: list
     if not isinstance(name, str) or not NAME.fullmatch(name):
         fault = "is missing" if name is None else f"{quoted(name)} is not valid"
         problems.append(f"[study] name {fault}: use letters, digits, _ and -, starting with a letter or a digit")
+    elif len(name) > _LONGEST_NAME:
+        problems.append(f"[study] name has {len(name)} characters, at most {_LONGEST_NAME} are possible")
     comparison = table.get("comparison")
     if comparison is not None and (not isinstance(comparison, str) or not NAME.fullmatch(comparison)):
         problems.append(f"[study] comparison {quoted(comparison)} is not valid: use letters, digits, _ and -")

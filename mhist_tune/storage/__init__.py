@@ -13,6 +13,7 @@ SQL is built here, in `search.rungs`, `search.values`, `search.suggestions`, `da
 - `epochs`: Records the epochs of a slot, each with its decision, and reads them.
 - `event_log`: Records the events of a study and reads them.
 - `faults`: Sorts database errors: worth another try, disk full, refused.
+- `foreign_tables`: Finds tables of other programs, and encodings, that keep ours out of a database.
 - `heartbeats`: One row for each worker: what it does and when it was last seen.
 - `kept_weights`: The files with the first seed's weights of each retrained trial.
 - `leases`: Claims of slots, the fence of their writes, renewal and takeover of leases.

@@ -20,8 +20,17 @@ from sqlalchemy.exc import DBAPIError
 
 from mhist_tune import __version__
 from mhist_tune.errors import NoStorageError, StorageError
-from mhist_tune.storage import database_url, revisions, tables
-from mhist_tune.storage.faults import is_contention, is_full, is_no_such_name, is_transient
+from mhist_tune.storage import database_url, foreign_tables, revisions, tables
+from mhist_tune.storage.faults import (
+    has_no_connection_left,
+    has_no_schema,
+    is_contention,
+    is_full,
+    is_no_such_name,
+    is_read_only,
+    is_transient,
+    lacks_right,
+)
 from mhist_tune.storage.retries import Retries, Waiting
 
 if TYPE_CHECKING:
@@ -55,8 +64,10 @@ class Storage:
         self.url_safe = database_url.without_passwords(url)
         self.root = Path(url.database or "").parent if self.dialect == "sqlite" else Path("storage").resolve()
         self.clock = sqlalchemy.literal_column(_CLOCKS[self.dialect], sqlalchemy.Double)
-        self._retries = Retries(waiting, self._error)
+        self._retries = Retries(waiting, self._error, lambda: self.engine.pool.dispose())
+        self._open_s = _OPEN_RETRY_S if waiting.on_blocked is None else None
         self.engine: Engine = sqlalchemy.create_engine(url, **database_url.engine_options(url))
+        sqlalchemy.event.listen(self.engine, "begin", database_url.limit_times)
 
     def __enter__(self) -> "Storage":
         return self
@@ -76,15 +87,26 @@ class Storage:
 
     @functools.cached_property
     def rdb(self) -> "RDBStorage":
-        """Optuna's own storage, without the cache of `optuna`."""
+        """Optuna's own storage, without the cache of `optuna`. It uses the connections of `engine`.
+
+        Raises:
+            StorageError: another version of Optuna has changed its tables.
+        """
         from optuna.storages import RDBStorage
 
         logging.getLogger("optuna.storages").setLevel(logging.WARNING)  # "A new study created in RDB"
-        return RDBStorage(self._url.render_as_string(hide_password=False), database_url.engine_options(self._url))
+        pool = self.engine.pool
+        pool.dispose()  # the next connection, which is new, shows the server's version to Optuna's engine
+        try:
+            storage = RDBStorage(self._url.render_as_string(hide_password=False), {"pool": pool})
+        except RuntimeError as error:
+            raise StorageError(f"cannot use Optuna's tables in {self.url_safe}: {error}") from error
+        sqlalchemy.event.listen(storage.engine, "begin", database_url.limit_times)
+        return storage
 
     @functools.cached_property
     def optuna(self) -> "BaseStorage":
-        """Optuna's storage in the same database, cached in this process. It has its own pool of connections.
+        """Optuna's storage in the same database, cached in this process.
 
         Its operations are tried again only within `retrying`.
         """
@@ -107,7 +129,7 @@ class Storage:
 
         Raises:
             StorageError: the database stayed unreachable, or refuses (a missing right; a full disk without
-                `Waiting.on_full_disk`).
+                `Waiting.on_blocked`).
         """
 
         def write(connection: Connection) -> T:
@@ -176,6 +198,14 @@ class Storage:
         reason = lines[0].rstrip(".")  # no driver quotes a password
         if is_full(error):
             hint = "free some space on the disk of the database"
+        elif has_no_connection_left(error):
+            hint = "raise its max_connections, end other clients, or put PgBouncer before it"
+        elif is_read_only(error):
+            hint = "it is a standby, in a failover, or its user may only read: name the primary, or end that"
+        elif lacks_right(error):
+            hint = f"its owner must allow it: GRANT USAGE, CREATE ON SCHEMA ... and the tables to {self._url.username}"
+        elif has_no_schema(error):
+            hint = "create the schema that its search_path names, or name another one"
         elif self.dialect == "sqlite":
             hint = f"the folder {self.root} must exist and be writable, or choose another place with --storage"
         else:
@@ -184,20 +214,28 @@ class Storage:
 
     def _open(self, create: bool) -> None:
         """Create missing tables and upgrade old ones. Several processes may do so at the same time."""
-        version = self._retries.call(lambda: self._run("BEGIN", revisions.stored), _OPEN_RETRY_S, is_contention)
+        version = self._retries.call(lambda: self._run("BEGIN", revisions.stored), self._open_s, is_contention)
         if version is None:
+            self._retries.call(lambda: self._run("BEGIN", self._refuse_foreign_tables), self._open_s, is_contention)
             if not create:
                 raise NoStorageError(
                     f"there are no studies in {self.url_safe}", hint="mhist-tune create-study makes the first one"
                 )
-            self._retries.call(self._make_tables, _OPEN_RETRY_S, is_contention)
+            self._retries.call(self._make_tables, self._open_s, is_contention)
         elif version > tables.SCHEMA_VERSION:
             raise StorageError(
                 f"{self.url_safe} has tables of version {version}, this mhist-tune knows {tables.SCHEMA_VERSION}",
                 hint="use the version of mhist-tune that made it, or another storage",
             )
         elif version < tables.SCHEMA_VERSION:
-            self._retries.call(lambda: self._run("BEGIN IMMEDIATE", self._upgrade), _OPEN_RETRY_S, is_contention)
+            self._retries.call(lambda: self._run("BEGIN IMMEDIATE", self._upgrade), self._open_s, is_contention)
+
+    def _refuse_foreign_tables(self, connection: Connection) -> None:
+        problem = foreign_tables.problem(connection, lambda: self._url.render_as_string(hide_password=False))
+        if problem is not None:
+            raise StorageError(
+                f"cannot make tables in {self.url_safe}: {problem}", hint="create an empty database for mhist-tune"
+            )
 
     def _make_tables(self) -> None:
         if self.dialect == "sqlite":

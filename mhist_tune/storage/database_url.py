@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError
 
 from mhist_tune.errors import NoStorageError, StorageError, did_you_mean
@@ -26,7 +26,12 @@ _DRIVERS = {
 }
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _SQLITE_TIMEOUT_S = 60
-_POSTGRESQL_TIMEOUTS = "-c statement_timeout=30000 -c lock_timeout=10000 -c idle_in_transaction_session_timeout=60000"
+_POSTGRESQL_TIMEOUTS = (
+    "statement_timeout = 30000",
+    "lock_timeout = 10000",
+    "idle_in_transaction_session_timeout = 60000",
+)
+_IS_POOLED = "mhist-tune: behind a pooler"
 
 
 def parse(url: str, *, create: bool) -> URL:
@@ -91,9 +96,19 @@ def engine_options(url: URL) -> dict[str, Any]:
             "keepalives_count": 3,
             "tcp_user_timeout": 60_000,  # in ms; keepalives do not notice a host that vanishes in mid-statement
             "application_name": "mhist-tune",
-            "options": _POSTGRESQL_TIMEOUTS,
+            "prepare_threshold": None,  # a pooler may give each transaction another server's connection
         },
+        "pool_events": [(_set_up_postgresql, "connect")],
     }
+
+
+def limit_times(connection: Connection) -> None:
+    """Set the time-outs of a transaction that begins behind a pooler such as PgBouncer: on "begin" of an engine.
+
+    A pooler refuses them at start-up, and what is set for a session would reach other programs.
+    """
+    if connection.info.get(_IS_POOLED):
+        connection.exec_driver_sql("; ".join(f"SET LOCAL {setting}" for setting in _POSTGRESQL_TIMEOUTS))
 
 
 def _is_escaped(rest: str) -> bool:
@@ -189,6 +204,25 @@ def _open_archive(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(
         f"file:{quote(str(path))}?{how}", uri=True, timeout=_SQLITE_TIMEOUT_S, check_same_thread=False
     )
+
+
+def _set_up_postgresql(connection: Any, record: Any) -> None:
+    try:
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding == "SQL_ASCII":
+            raise StorageError(
+                f"the database {connection.info.dbname} has the encoding SQL_ASCII, which is none",
+                hint="make one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0",
+            )
+        with connection.cursor() as cursor:
+            [pid] = cursor.execute("SELECT pg_backend_pid()").fetchone()
+            record.info[_IS_POOLED] = pid != connection.info.backend_pid  # a pooler answers with a number of its own
+            if not record.info[_IS_POOLED]:
+                cursor.execute("; ".join(f"SET {setting}" for setting in _POSTGRESQL_TIMEOUTS))
+        connection.commit()
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:

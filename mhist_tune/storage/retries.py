@@ -1,4 +1,4 @@
-"""Tries operations again while the database is unreachable, locked, or on a full disk."""
+"""Tries operations again while the database is unreachable, locked, full, read-only, or without a free connection."""
 
 import random
 import time
@@ -9,7 +9,7 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError, SQLAlchemyError
 
 from mhist_tune.errors import StorageError
-from mhist_tune.storage.faults import is_full, is_refusal
+from mhist_tune.storage.faults import is_blocked, is_full, is_read_only, is_refusal
 
 T = TypeVar("T")
 
@@ -26,13 +26,13 @@ class Waiting:
 
     Attributes:
         interrupt: called while an operation waits; it may raise to end the waiting.
-        on_full_disk: called once each time that the database's disk becomes full. The operation then waits until there
-            is space. Without it a full disk is an error at once.
+        on_blocked: called once each time that the database's disk becomes full, that it accepts no further connection
+            or no writes. The operation then waits, on a full disk without a limit. Without it this is an error at once.
         retry_s: seconds for which an operation is tried again, unless the caller gives a time.
     """
 
     interrupt: Callable[[], None] = _go_on
-    on_full_disk: Callable[[StorageError], None] | None = None
+    on_blocked: Callable[[StorageError], None] | None = None
     retry_s: float = 600.0
 
 
@@ -42,16 +42,20 @@ class Retries:
     Args:
         waiting: how to wait.
         explain: makes the error for users from that of the database.
+        reconnect: closes the connections: after a failover they may lead to a server that accepts no writes.
 
     Attributes:
-        n_interruptions: number of failed attempts because the database was unreachable, locked or full.
+        n_interruptions: number of failed attempts because the database was unreachable, locked or blocked.
     """
 
-    def __init__(self, waiting: Waiting, explain: Callable[[DBAPIError], StorageError]) -> None:
+    def __init__(
+        self, waiting: Waiting, explain: Callable[[DBAPIError], StorageError], reconnect: Callable[[], None]
+    ) -> None:
         self.n_interruptions = 0
         self._waiting = waiting
         self._explain = explain
-        self._is_disk_full = False
+        self._reconnect = reconnect
+        self._is_blocked = False
 
     def call(self, action: Callable[[], T], retry_s: float | None, is_worth_it: Callable[[DBAPIError], bool]) -> T:
         """Call `action` until it succeeds, and return its result.
@@ -69,7 +73,7 @@ class Retries:
         jitter = random.Random()  # training owns the global generator
         started = time.monotonic()
         delay_s = 0.02
-        was_full = False
+        was_blocked = False
         while True:
             try:
                 result = action()
@@ -80,12 +84,14 @@ class Retries:
                 if not isinstance(cause, DBAPIError):
                     raise
                 is_endless = False
-                if is_full(cause) and self._waiting.on_full_disk is not None:
-                    was_full = True
-                    self._report_full_disk(cause)
-                    is_endless = retry_s is None
+                if is_read_only(cause):
+                    self._reconnect()
+                if is_blocked(cause) and self._waiting.on_blocked is not None:
+                    was_blocked = True
+                    self._report_blocked(cause)
+                    is_endless = retry_s is None and is_full(cause)
                 elif not is_worth_it(cause):
-                    if is_full(cause) or is_refusal(cause):
+                    if is_blocked(cause) or is_refusal(cause):
                         raise self._explain(cause) from error
                     raise
                 self.n_interruptions += 1
@@ -97,12 +103,12 @@ class Retries:
                 if waited_s >= _UNINTERRUPTED_S or is_endless:
                     self._waiting.interrupt()
             else:
-                self._is_disk_full = self._is_disk_full and not was_full
+                self._is_blocked = self._is_blocked and not was_blocked
                 return result
             time.sleep(delay_s * jitter.uniform(0.5, 1.0))
             delay_s = min(2 * delay_s, 5.0)
 
-    def _report_full_disk(self, error: DBAPIError) -> None:
-        if self._waiting.on_full_disk is not None and not self._is_disk_full:
-            self._is_disk_full = True
-            self._waiting.on_full_disk(self._explain(error))
+    def _report_blocked(self, error: DBAPIError) -> None:
+        if self._waiting.on_blocked is not None and not self._is_blocked:
+            self._is_blocked = True
+            self._waiting.on_blocked(self._explain(error))

@@ -44,7 +44,7 @@ _POLL_S = 1.0
 def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop: StopRequest) -> None:
     """Claim and run slots on one device until none is left, or for ever with `wait`.
 
-    Waits while the disk of the database is full.
+    Waits while the database is full, read-only, or has no connection left.
 
     Raises:
         Interrupted: a signal asked to stop; the slot is free.
@@ -54,7 +54,7 @@ def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop:
     if device == "cpu":
         memory.keep_freed()
     worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-    waiting = Waiting(interrupt=stop.check, on_full_disk=lambda error: _report_blocked(emit, error))
+    waiting = Waiting(interrupt=stop.check, on_blocked=lambda error: _report_blocked(emit, error))
     with open_storage(options.storage_url, waiting=waiting) as storage:
         log_path = storage.root / "logs" / f"{worker}.log"
         with _logged(emit, log_path) as emit:
@@ -69,7 +69,7 @@ def serve(options: WorkerOptions, device: str, n_threads: int, emit: Emit, stop:
 
 
 def _report_blocked(emit: Emit, error: StorageError) -> None:
-    emit("blocked", reason=f"{error}; the worker goes on when some space is free, and nothing is lost")
+    emit("blocked", reason=f"{error}; the worker goes on after that, and nothing is lost")
 
 
 class _Claimer:

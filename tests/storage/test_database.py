@@ -80,28 +80,6 @@ def test_eight_processes_make_the_tables_of_an_empty_database_at_once(
         assert n_stamps == 1
 
 
-def test_a_worker_keeps_two_connections(postgres: PostgresServer) -> None:
-    """One is ours and one Optuna's, both with a name and time-outs. A third is closed as soon as it is not needed."""
-    with open_storage(postgres.new_database()) as storage:
-        storage.optuna.get_all_studies()
-        here = text("select application_name from pg_stat_activity where datname = current_database()")
-
-        def look(connection: Connection) -> list[str]:
-            return list(connection.execute(here).scalars())
-
-        assert storage.transaction(lambda _: storage.transaction(look)) == ["mhist-tune"] * 3
-        deadline = time.monotonic() + 30
-        while len(storage.read(look)) != 2:  # the server takes a moment to let go
-            assert time.monotonic() < deadline
-        for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
-            value = storage.read(lambda connection, name=name: connection.execute(text(f"show {name}")).scalar_one())
-            assert value not in ("0", None)
-        raw = storage.engine.raw_connection()
-        options = raw.driver_connection.info.get_parameters()  # type: ignore[union-attr]
-        raw.close()
-    assert {"connect_timeout", "keepalives", "keepalives_idle", "tcp_user_timeout"} <= options.keys()
-
-
 def test_tables_whose_making_was_cut_short_are_completed(storage_url: str) -> None:
     """A database that holds Optuna's tables but not ours gets ours."""
     with open_storage(storage_url) as storage:
@@ -324,7 +302,7 @@ def full_disk() -> Iterator[Callable[[bool], None]]:
 
 
 def test_a_full_disk_is_waited_for(storage_url_sqlite: str, full_disk: Callable[[bool], None]) -> None:
-    """Without `on_full_disk` a write is an error with a hint; with it, it is called once and the write waits."""
+    """Without `on_blocked` a write is an error with a hint; with it, it is called once and the write waits."""
     log = sqlalchemy.Table("log", sqlalchemy.MetaData(), sqlalchemy.Column("text", sqlalchemy.Text))
 
     def write(connection: Connection) -> None:
@@ -338,7 +316,7 @@ def test_a_full_disk_is_waited_for(storage_url_sqlite: str, full_disk: Callable[
         assert "free some space" in str(caught.value.hint)
 
     heard: list[StorageError] = []
-    waiting = Waiting(interrupt=lambda: full_disk(False), on_full_disk=heard.append, retry_s=0.1)
+    waiting = Waiting(interrupt=lambda: full_disk(False), on_blocked=heard.append, retry_s=0.1)
     full_disk(False)
     with open_storage(storage_url_sqlite, waiting=waiting) as storage:
         full_disk(True)
