@@ -277,7 +277,7 @@ def _outcome(text: str | None) -> dict[str, Any] | None:
         # the first release had scores under the name of values here, and the other way round; both are in the epochs
         record.pop("value", None)
         record.pop("best_score", None)
-    for name in ("reason", "decision"):
+    for name in ("reason", "decision", "is_trivial"):  # the last is later than the first release
         record.pop(name, None)
     return {name: value for name, value in record.items() if value is not None}
 

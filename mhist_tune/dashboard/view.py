@@ -154,11 +154,18 @@ def trial_rows(
                 best_epoch=shortest(outcome.best_epoch if outcome else None),
                 epochs=shortest((outcome and outcome.stopped_epoch) or len(epochs) or None),
                 params=[shortest(trial_params.get(name)) for name in names],
-                reason=(outcome.reason or "") if outcome else "",
+                reason="; ".join(_reasons(slot)),
                 is_best=best is not None and slot.slot == best.slot,
             )
         )
     return rows
+
+
+def _reasons(slot: SearchSlot) -> list[str]:
+    """Return why a trial ended, after the remark that its model is trivial."""
+    outcome = slot.outcome or slot.if_not_promoted
+    remarks = ["calls all validation images one class"] if selection.is_trivial(slot) else []
+    return [*remarks, outcome.reason] if outcome and outcome.reason else remarks
 
 
 def params_of(snapshot: Snapshot) -> list[str]:

@@ -136,6 +136,7 @@ def _search(storage: Storage, results: Evidence, searched: Sequence[Trial]) -> S
     states = [outcome.state for outcome in outcomes if outcome]
     return Search(
         n_trials={state: states.count(state) for state in EndState},
+        n_trivial=sum(bool(outcome.is_trivial) for outcome in outcomes if outcome),
         history=[
             SearchedTrial(
                 trial.number,

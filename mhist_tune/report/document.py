@@ -52,12 +52,14 @@ class Search:
 
     Attributes:
         n_trials: by state.
+        n_trivial: number of trials whose model calls all validation images one class.
         history: every trial that recorded an epoch, by number.
         audit: of the pruner.
         edges: an alarm for each value at the end of its range.
     """
 
     n_trials: dict[str, int]
+    n_trivial: int
     history: list[SearchedTrial]
     importance: Importance
     audit: Audit

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mhist_tune.definition.scores import SCORE_NAMES
 from mhist_tune.mhist import N_ANNOTATORS, THRESHOLD
-from mhist_tune.report import confirmation, sampling
+from mhist_tune.report import confirmation, sampling, status
 from mhist_tune.report.confirmation import Confirmed
 from mhist_tune.report.document import Cost, Report
 from mhist_tune.report.figures import ReportFigure
@@ -230,6 +230,8 @@ def search_lines(report: Report) -> list[str]:
     search = report.search
     states = ", ".join(f"{count} {state.lower()}" for state, count in search.n_trials.items())
     lines = [f"Trials: {states}."]
+    if search.n_trivial:
+        lines.append(f"{status.trivial_text(search.n_trivial, None)}.")
     if search.importance.missing:
         lines.append(f"Hyperparameter importance: {search.importance.missing}.")
     lines += _audit_lines(search.audit, SCORE_NAMES[report.score])

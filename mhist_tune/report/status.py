@@ -132,6 +132,8 @@ class Status:
     Attributes:
         stages: number of slots by stage and state.
         trials: number of ended search trials by Optuna's state.
+        n_trivial: number of ended or waiting trials whose model calls all validation images one class.
+        trivial_f1: the F1 of a model that calls them all SSA; None without a trivial trial.
         abandoned: slots whose lease has run out.
         time_left_s: for the rest of the search; None if no worker is active, or nothing is known.
         test_openings: how often the study opened the test partition.
@@ -144,6 +146,8 @@ class Status:
     settings: dict[str, Any]
     stages: dict[str, dict[str, int]]
     trials: dict[str, int]
+    n_trivial: int
+    trivial_f1: float | None
     best: BestTrial | None
     workers: list[WorkerStatus]
     abandoned: list[AbandonedSlot]
@@ -162,6 +166,7 @@ def of_study(storage: Storage, study: Study) -> Status:
 def summary(storage: Storage, study: Study, slots: StudySlots, best: BestTrial | None) -> Status:
     """Return what `of_study` does, from the slots of the study and the best of them."""
     states = Counter(slot.outcome.state for slot in slots.search if slot.outcome)
+    n_trivial = sum(map(selection.is_trivial, slots.search))
     workers, abandoned = _holders(storage, study, [slot for stage in Stage for slot in slots.of(stage)])
     openings = openings_of_images(storage, study)
     return Status(
@@ -171,6 +176,8 @@ def summary(storage: Storage, study: Study, slots: StudySlots, best: BestTrial |
         code_versions=code_versions(storage, study),
         stages={stage: dict(Counter(_KEYS.get(slot.state, slot.state) for slot in slots.of(stage))) for stage in Stage},
         trials={state: states[state] for state in EndState},
+        n_trivial=n_trivial,
+        trivial_f1=_trivial_f1(storage, study) if n_trivial else None,
         best=best,
         workers=workers,
         abandoned=abandoned,
@@ -181,6 +188,14 @@ def summary(storage: Storage, study: Study, slots: StudySlots, best: BestTrial |
             for row in openings
         ],
     )
+
+
+def _trivial_f1(storage: Storage, study: Study) -> float:
+    """Return the validation F1 of a model that calls every image SSA: 2 p / (1 + p) with a share p of SSA images."""
+    from mhist_tune.storage.predictions import image_rows  # imports NumPy
+
+    labels = image_rows(storage, study, "val").labels
+    return 2 * float(labels.sum()) / (len(labels) + float(labels.sum()))
 
 
 def best(storage: Storage, study: Study, slots: StudySlots | None = None) -> BestTrial | None:
@@ -287,6 +302,13 @@ def _time_left_s(
     return (n_free * mean_s + rest_s) / n_workers
 
 
+def trivial_text(n_trivial: int, f1: float | None) -> str:
+    """Return in one line that trials are trivial, with the F1 of calling every image SSA."""
+    known = "" if f1 is None else f" (calling all SSA has an F1 of {f1:.3f})"
+    verb = "calls" if n_trivial == 1 else "call"
+    return f"{words.counted(n_trivial, 'trial')} {verb} all validation images one class{known}"
+
+
 def best_text(best: BestTrial) -> str:
     """Return the best trial in one line."""
     if isinstance(best, BestOfTable):
@@ -318,6 +340,8 @@ def to_text(status: Status) -> str:
     trials = ", ".join(f"{n} {state.lower()}" for state, n in status.trials.items() if n)
     if trials:
         lines.append(f"  trials: {trials}")
+    if status.n_trivial:
+        lines.append(f"  {trivial_text(status.n_trivial, status.trivial_f1)}")
     if top := status.best:
         lines.append(f"  best: {best_text(top)}")
     for worker in status.workers:

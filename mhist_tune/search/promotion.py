@@ -23,16 +23,20 @@ class Rung:
         values: the value up to `epoch` of each slot that has arrived.
         waiting: the arrived slots that were neither promoted nor pruned.
         n_promoted: number of promoted slots.
+        trivial: the arrived slots whose model calls all validation images one class.
     """
 
     epoch: int
     values: dict[int, float] = field(default_factory=dict)
     waiting: set[int] = field(default_factory=set)
     n_promoted: int = 0
+    trivial: set[int] = field(default_factory=set)
 
-    def take(self, slot: int, decision: Decision) -> None:
-        """Apply a decision about `slot`, made when it arrived or later."""
+    def take(self, slot: int, decision: Decision, *, is_trivial: bool = False) -> None:
+        """Apply a decision about `slot`, made when it arrived (only then with `is_trivial`) or later."""
         self.values[slot] = decision.value
+        if is_trivial:
+            self.trivial.add(slot)
         self.waiting.discard(slot)
         match decision.verdict:
             case Verdict.WAIT:
@@ -41,12 +45,17 @@ class Rung:
                 self.n_promoted += 1
 
     def ranked(self) -> list[int]:
-        """Return the arrived slots, the highest value first; of equal ones the lower number first."""
-        return sorted(self.values, key=lambda slot: (-self.values[slot], slot))
+        """Return the arrived slots, the highest value first; of equal ones trivial ones last, then by number."""
+        return sorted(self.values, key=lambda slot: (-self.values[slot], slot in self.trivial, slot))
 
 
-def arrive(rung: Rung, slot: int, value: float, *, reduction_factor: int, n_slots: int) -> dict[int, Decision]:
+def arrive(
+    rung: Rung, slot: int, value: float, *, reduction_factor: int, n_slots: int, is_trivial: bool = False
+) -> dict[int, Decision]:
     """Return the decisions that follow from the arrival of `slot` at a rung. `rung` is not changed.
+
+    A trivial model does not go on by a tie: it waits while a slot that is not among the best has the same value. Many
+    trivial models have exactly the same value.
 
     Args:
         rung: the rung before the arrival.
@@ -54,16 +63,18 @@ def arrive(rung: Rung, slot: int, value: float, *, reduction_factor: int, n_slot
         value: its value up to the rung's epoch.
         reduction_factor: one in this many trials goes on.
         n_slots: number of slots of the search, so at most this many can arrive.
+        is_trivial: whether its model calls all validation images one class.
 
     Returns:
         The decision for each affected slot, that of the arriving slot first.
     """
-    after = Rung(rung.epoch, {**rung.values, slot: value}, {*rung.waiting, slot}, rung.n_promoted)
+    trivial = {*rung.trivial, slot} if is_trivial else rung.trivial
+    after = Rung(rung.epoch, {**rung.values, slot: value}, {*rung.waiting, slot}, rung.n_promoted, trivial)
     ranked = after.ranked()
     n_best, n_ever = len(ranked) // reduction_factor, max(1, n_slots // reduction_factor)
     decisions = {slot: _waits(after, ranked, slot, n_best)}
     for rank, other in enumerate(ranked, 1):
-        if other in after.waiting and rank <= n_best:
+        if other in after.waiting and rank <= n_best and not _is_tied(after, ranked, other, n_best):
             decisions[other] = _promoted(after, ranked, other, n_best)
         elif other in after.waiting and rank > n_ever:
             reason = (
@@ -119,10 +130,20 @@ def _waits(rung: Rung, ranked: list[int], slot: int, n_best: int) -> Decision:
     return _decision(rung, ranked, slot, n_best, reason, Verdict.WAIT)
 
 
+def _is_tied(rung: Rung, ranked: list[int], slot: int, n_best: int) -> bool:
+    """Return whether a trivial slot has the same value as one that is not among the best."""
+    return slot in rung.trivial and n_best < len(ranked) and rung.values[ranked[n_best]] == rung.values[slot]
+
+
 def _compared(rung: Rung, ranked: list[int], slot: int, n_best: int) -> str:
     verb = "among" if slot in ranked[:n_best] else "not among"
     from_value = rung.values[ranked[n_best - 1]]
     value = rung.values[slot]
+    if slot in ranked[:n_best] and _is_tied(rung, ranked, slot, n_best):
+        return (
+            f"{value:.3f} is tied at rung {rung.epoch}, and a model that calls all validation images one class does "
+            "not go on by a tie"
+        )
     return f"{value:.3f} is {verb} the best {n_best} of {len(ranked)} at rung {rung.epoch} (from {from_value:.3f})"
 
 

@@ -9,7 +9,7 @@ The slot of a waiting trial is `waiting`, with the outcome that it gets unless i
 checkpoints.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
@@ -76,13 +76,14 @@ class RungBook:
                     self._is_stage, tables.slots.c.state != SlotState.CANCELLED
                 )
             ).scalar_one()
-            rung = self._rungs.get(epoch, Rung(epoch))
+            rung, is_trivial = self._rungs.get(epoch, Rung(epoch)), bool(if_not_promoted.is_trivial)
             decisions = promotion.arrive(
                 rung,
                 claim.slot,
                 value,
                 reduction_factor=self._study.definition.pruner["reduction_factor"],
                 n_slots=n_slots,
+                is_trivial=is_trivial,
             )
             if is_audited(self._study.definition.pruner, claim.slot):
                 decisions = {claim.slot: decisions[claim.slot].for_audit()}
@@ -94,7 +95,8 @@ class RungBook:
                     "if_not_promoted": _with_reason(if_not_promoted, own),
                 }
                 connection.execute(sqlalchemy.update(tables.slots).where(is_held(claim)).values(waits))
-            self._write(connection, decisions, arrived=claim.slot, n_slots=n_slots)
+            trivial = {claim.slot} if is_trivial else frozenset[int]()
+            self._write(connection, decisions, trivial, arrived=claim.slot, n_slots=n_slots)
             return own
 
         return self._storage.transaction(work)
@@ -195,12 +197,22 @@ class RungBook:
             with damage.explained("a decision"):
                 decision = Decision.from_json(detail)
             if not is_audited(self._study.definition.pruner, slot):
-                self._rungs.setdefault(decision.epoch, Rung(decision.epoch)).take(slot, decision)
+                rung = self._rungs.setdefault(decision.epoch, Rung(decision.epoch))
+                rung.take(slot, decision, is_trivial=detail.get("is_trivial", False))
             self._latest[slot, decision.epoch] = decision
             self._last_event = event
 
-    def _write(self, connection: Connection, decisions: Mapping[int, Decision], **cause: int) -> None:
-        """Record decisions, and free the waiting slots that are promoted or pruned."""
+    def _write(
+        self,
+        connection: Connection,
+        decisions: Mapping[int, Decision],
+        trivial: Set[int] = frozenset(),
+        **cause: int,
+    ) -> None:
+        """Record decisions, and free the waiting slots that are promoted or pruned.
+
+        `trivial` holds the arriving slot if its model is trivial.
+        """
         epochs, slots = tables.epochs, tables.slots
         for slot, decision in decisions.items():
             is_epoch = sqlalchemy.and_(
@@ -210,7 +222,7 @@ class RungBook:
                 epochs.c.epoch == decision.epoch,
             )
             event = {"study": self._study.uuid, "stage": self._stage, "slot": slot, "at": self._storage.clock}
-            detail = {**decision.to_json(), **cause}
+            detail = {**decision.to_json(), **cause, **({"is_trivial": True} if slot in trivial else {})}
             connection.execute(sqlalchemy.insert(tables.events).values(**event, kind=KIND, detail=detail))
             connection.execute(sqlalchemy.update(epochs).where(is_epoch).values(decision=decision))
             if decision.verdict is Verdict.WAIT:

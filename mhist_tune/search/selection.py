@@ -75,9 +75,18 @@ def best(study: Study, slots: Sequence[SearchSlot]) -> SearchSlot | None:
 
 
 def ranked(slots: Sequence[SearchSlot]) -> list[SearchSlot]:
-    """Return the complete slots, the highest value first, of equal ones the lowest number."""
+    """Return the complete slots, the highest value first, of equal ones the lowest number.
+
+    Trivial models, which call all validation images one class, come after all others.
+    """
     done = [slot for slot in slots if is_complete(slot)]
-    return sorted(done, key=lambda slot: (-value_of(slot), slot.slot))
+    return sorted(done, key=lambda slot: (is_trivial(slot), -value_of(slot), slot.slot))
+
+
+def is_trivial(slot: AnySlot) -> bool:
+    """Return whether the model of an ended or waiting slot calls all validation images one class."""
+    outcome = slot.outcome or slot.if_not_promoted
+    return bool(outcome and outcome.is_trivial)
 
 
 def ties(best: SearchSlot, slots: Sequence[SearchSlot]) -> list[SearchSlot]:

@@ -31,6 +31,14 @@ def objective(curve: Sequence[float], best_epoch: int, smoothing: int) -> float:
     return statistics.fmean(curve[max(0, best_epoch - smoothing) : best_epoch])
 
 
+def is_trivial(metrics: Mapping[str, float | None]) -> bool:
+    """Return whether a model calls all validation images one class at 0.5, from the metrics of its epoch.
+
+    Its F1 is 2 p / (1 + p) with a share p of SSA images, or 0, whatever it has learned.
+    """
+    return (metrics.get("val_recall"), metrics.get("val_specificity")) in ((1.0, 0.0), (0.0, 1.0))
+
+
 class ValueBook:
     """The values of one stage's trials, as far as this process has read them.
 

@@ -35,6 +35,7 @@ class Outcome:
         reason: why it ended early or failed.
         decision: the decision that pruned it.
         params: its hyperparameters by name.
+        is_trivial: True if the model of `best_epoch` calls all validation images one class, otherwise None.
         sampling: which training images its epochs were drawn from; the record that `fit` gives to `on_sampling`.
     """
 
@@ -48,6 +49,7 @@ class Outcome:
     decision: Decision | None = None
     params: dict[str, Any] | None = None
     sampling: dict[str, Any] | None = None
+    is_trivial: bool | None = None
 
     @property
     def is_complete(self) -> bool:

@@ -17,7 +17,8 @@ from sqlalchemy import Executable
 from mhist_tune.data.images import ImageSet
 from mhist_tune.definition.hyperparameters import Hyperparameters
 from mhist_tune.errors import MhistTuneError
-from mhist_tune.search.values import objective
+from mhist_tune.mhist import NEGATIVE_CLASS, POSITIVE_CLASS
+from mhist_tune.search.values import is_trivial, objective
 from mhist_tune.storage import event_log, ledger
 from mhist_tune.storage.decision import Decision, Verdict
 from mhist_tune.storage.epochs import epochs_of, record_epoch
@@ -206,6 +207,7 @@ class SlotRun:
             best_score=best.score if best else None,
             best_epoch=best.epoch if best else None,
             stopped_epoch=len(rows),
+            is_trivial=(is_trivial(best.metrics) or None) if best else None,
             reason=reason,
             decision=decision,
             params=self.params,
@@ -284,6 +286,12 @@ class SlotRun:
         if recorded.is_new:
             fields = {**self._where(), "epoch": result.epoch, "epochs": n_epochs, "best_epoch": result.best_epoch}
             session.emit("epoch", **fields, score=definition.score, **result.metrics)
+            if (result.epoch in rungs or result.epoch == n_epochs) and is_trivial(result.metrics):
+                called = POSITIVE_CLASS if result.metrics["val_recall"] else NEGATIVE_CLASS
+                reason = (
+                    f"all validation images are called {called}: F1 {result.metrics['val_f1']:.3f} needs no learning"
+                )
+                session.emit("trivial", **self._where(), reason=reason)
         if recorded.decision is not None and recorded.decision.verdict is Verdict.PRUNE:
             raise _Pruned(recorded.decision)
         if arrive is not None and result.epoch in rungs:

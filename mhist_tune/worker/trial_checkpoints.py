@@ -165,14 +165,14 @@ class TrialCheckpoints:
 
 
 def _best(outcomes: Mapping[SlotKey, Outcome]) -> SlotKey | None:
-    """Return the complete search trial with the highest value, of equal ones the first.
+    """Return the best complete search trial.
 
     The order is that of `selection.ranked`, which needs every slot of the study with its payload. This function runs
     after every trial, so it reads only the outcomes of the few trials in this store. In a table it is the best trial of
     any row, while `selection.best` is the first seed of the best row.
     """
     complete = {
-        (stage, slot): outcome.value
+        (stage, slot): (not outcome.is_trivial, outcome.value)
         for (stage, slot), outcome in outcomes.items()
         if stage == Stage.SEARCH and outcome.is_complete and outcome.value is not None
     }

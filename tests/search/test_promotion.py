@@ -102,3 +102,55 @@ def test_an_arrival_leaves_the_rung_as_it_is(n_slots: int) -> None:
     before = (dict(rung.values), set(rung.waiting), rung.n_promoted)
     arrive(rung, 2, 0.7, reduction_factor=FACTOR, n_slots=n_slots)
     assert (rung.values, rung.waiting, rung.n_promoted) == before
+
+
+def play_trivial(arrivals: Sequence[tuple[float, bool]], *, n_slots: int = 100) -> Rung:
+    """Let slots 0, 1, ... arrive with a value and whether it is of a trivial model."""
+    rung = Rung(2)
+    for slot, (value, is_trivial) in enumerate(arrivals):
+        found = arrive(rung, slot, value, reduction_factor=FACTOR, n_slots=n_slots, is_trivial=is_trivial)
+        for other, decision in found.items():
+            rung.take(other, decision, is_trivial=is_trivial and other == slot)
+    return rung
+
+
+def test_a_trivial_model_is_not_promoted_by_a_tie() -> None:
+    """Six models with the same trivial F1 all wait. A better one goes on, and so does an equal one that has learned."""
+    tied = play_trivial([(0.6, True)] * 6)
+    better = play_trivial([(0.6, True)] * 5 + [(0.7, False)])
+    equal = play_trivial([(0.6, True)] * 5 + [(0.6, False)])
+
+    assert (tied.n_promoted, tied.waiting) == (0, {0, 1, 2, 3, 4, 5})
+    assert (better.n_promoted, 5 in better.waiting) == (1, False)
+    assert equal.ranked()[0] == 5
+    assert (equal.n_promoted, 5 in equal.waiting) == (1, False)
+
+
+def test_a_trivial_model_without_a_tie_is_promoted() -> None:
+    """It goes on if its value is above those that wait, since a score other than F1 may be good."""
+    rung = play_trivial([(0.5, False), (0.6, True), (0.4, False)])
+
+    assert (rung.n_promoted, 1 in rung.waiting) == (1, False)
+
+
+def test_a_search_of_trivial_models_ends_with_a_complete_trial() -> None:
+    """The best waiting one is promoted when nothing else is left."""
+    rung = play_trivial([(0.6, True)] * 6, n_slots=6)
+
+    [(slot, decision)] = close([rung], reduction_factor=FACTOR).items()
+
+    assert (slot, decision.verdict) == (0, Verdict.GO_ON)
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.5, 0.6]), st.booleans()), min_size=1, max_size=40), st.integers(2, 4))
+def test_promoted_trivial_models_are_above_all_that_wait(arrivals: list[tuple[float, bool]], factor: int) -> None:
+    """At the moment of its promotion a trivial model has a higher value than every slot that is not among the best."""
+    rung = Rung(2)
+    for slot, (value, is_trivial) in enumerate(arrivals):
+        found = arrive(rung, slot, value, reduction_factor=factor, n_slots=100, is_trivial=is_trivial)
+        for other, decision in found.items():
+            rung.take(other, decision, is_trivial=is_trivial and other == slot)
+        rest = rung.ranked()[len(rung.values) // factor :]
+        for other, decision in found.items():
+            if other in rung.trivial and decision.verdict is Verdict.GO_ON:
+                assert all(rung.values[waiting] < rung.values[other] for waiting in rest)

@@ -46,13 +46,17 @@ def decide_again(storage: Storage, study: Study) -> dict[int, Rung]:
             assert first.detail["arrived"] == slot
             assert value == epochs_of(storage, study, "search", slot)[epoch - 1].value
             rung, n_slots = seen.setdefault(epoch, Rung(epoch)), first.detail["n_slots"]
-            expected = promotion.arrive(rung, slot, value, reduction_factor=factor, n_slots=n_slots)
+            is_trivial = first.detail.get("is_trivial", False)
+            expected = promotion.arrive(
+                rung, slot, value, reduction_factor=factor, n_slots=n_slots, is_trivial=is_trivial
+            )
         else:
+            is_trivial = False
             expected = promotion.close([seen[one] for one in sorted(seen)], reduction_factor=factor)
         for other, decision in expected.items():
             event = events.popleft()
             assert (event.slot, Decision.from_json(event.detail)) == (other, decision)
-            seen[decision.epoch].take(other, decision)
+            seen[decision.epoch].take(other, decision, is_trivial=is_trivial and other == slot)
     return seen
 
 

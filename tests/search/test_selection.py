@@ -119,3 +119,19 @@ def test_trials_within_the_standard_error_of_the_best_are_ties(storage: Storage)
     assert (
         status.best_text(search_status) == "trial 1, val F1 0.800 ± 0.030 at epoch 2; 1 more within this standard error"
     )
+
+
+def test_a_trivial_model_is_never_called_best_beside_another(storage: Storage) -> None:
+    """It is ranked after every model that has learned, whatever its value, and status names it and its F1."""
+    text = '[study]\nname = "s"\nn_trials = 3\n[space]\nlearning_rate = { low = 1e-5, high = 1e-1, log = true }'
+    trivial = {**complete(0.9), "is_trivial": True}
+    study = finish(storage, text, {0: trivial, 1: complete(0.5), 2: {**trivial, "value": 0.8}})
+    slots = ledger.slots(storage, study, "search")
+
+    assert [slot.slot for slot in selection.ranked(slots)] == [1, 0, 2]
+    assert selection.best(study, slots) == slots[1]
+    found = status.of_study(storage, study)
+    labels = [row[1] for row in IMAGE_SETS["val"]]
+    share = sum(labels) / len(labels)
+    assert (found.n_trivial, found.trivial_f1) == (2, pytest.approx(2 * share / (1 + share)))
+    assert "2 trials call all validation images one class (calling all SSA has an F1 of" in status.to_text(found)

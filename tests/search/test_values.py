@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy
 
-from mhist_tune.search.values import ValueBook, objective
+from mhist_tune.search.values import ValueBook, is_trivial, objective
 from mhist_tune.storage import ledger, tables
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.epochs import record_epoch
@@ -75,3 +75,15 @@ def test_a_smoothed_value_is_the_mean_up_to_the_kept_epoch() -> None:
     assert objective(curve, 3, 2) == pytest.approx(0.65)
     assert objective(curve, 1, 3) == pytest.approx(0.2)
     assert objective(curve, 3, 50) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("recall", "specificity", "expected"),
+    [(1.0, 0.0, True), (0.0, 1.0, True), (1.0, 0.1, False), (1.0, 1.0, False), (0.0, 0.0, False), (None, None, False)],
+)
+def test_a_model_that_calls_all_images_one_class_is_trivial(
+    recall: float | None, specificity: float | None, *, expected: bool
+) -> None:
+    """Recall 1 and specificity 0, or the reverse. Without validation there is nothing to call."""
+    assert is_trivial({"val_recall": recall, "val_specificity": specificity}) is expected
+    assert not is_trivial({"train_loss": 0.5})

@@ -9,7 +9,7 @@ from typing import Any
 from mhist_tune.definition import space
 from mhist_tune.search import suggestions, veto
 from mhist_tune.search.pruning import decide, rungs
-from mhist_tune.search.values import objective
+from mhist_tune.search.values import is_trivial, objective
 from mhist_tune.seeds import derive_seed
 from mhist_tune.storage import studies
 from mhist_tune.storage.decision import Decision, Verdict
@@ -62,6 +62,7 @@ def run(run: SlotRun) -> Outcome:
             best_epoch=result.best_epoch,
             stopped_epoch=result.epoch,
             params=params,
+            is_trivial=is_trivial(result.metrics) or None,
         )
         book = session.rungs(Stage.SEARCH)
         return book.arrive(claim, epoch=result.epoch, value=value, if_not_promoted=if_not_promoted)
@@ -75,16 +76,18 @@ def run(run: SlotRun) -> Outcome:
         arrive=arrive,
         rungs=rungs(definition.pruner, hp.epochs) if definition.pruner["name"] == "promotion" else (),
     )
+    best = result.history[result.best_epoch - 1]
     curve = [epoch.metrics[f"val_{definition.score}"] or 0.0 for epoch in result.history]
     return Outcome(
         state=EndState.COMPLETE,
         value=objective(curve, result.best_epoch, definition.smoothing),
         best_score=result.best_score,
-        standard_error=result.history[result.best_epoch - 1].metrics.get(f"val_{definition.score}_standard_error"),
+        standard_error=best.metrics.get(f"val_{definition.score}_standard_error"),
         best_epoch=result.best_epoch,
         stopped_epoch=len(result.history),
         params=params,
         sampling=run.sampling,
+        is_trivial=is_trivial(best.metrics) or None,
     )
 
 
