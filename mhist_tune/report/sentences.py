@@ -6,7 +6,8 @@ from typing import Any
 from mhist_tune.definition.hyperparameters import Hyperparameters
 from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.mhist import N_SLIDES, N_TEST_IMAGES, N_TEST_SSA
-from mhist_tune.report import gain, inherited, sampling
+from mhist_tune.report import confirmation, gain, inherited, sampling
+from mhist_tune.report.confirmation import Confirmed
 from mhist_tune.report.document import Report
 from mhist_tune.statistics.summaries import MetricSummary
 from mhist_tune.storage.studies import Study
@@ -223,26 +224,37 @@ def _confirmed(report: Report) -> str:
     confirm = report.confirm
     if not confirm:
         return ""
-    default = " and its default" if any(finalist.is_default for finalist in confirm.finalists) else ""
     text = (
-        f"The best configurations of the search{default}, {len(confirm.finalists)} in all, were trained again and "
-        f"predicted all {counted(confirm.n_images, 'train image')} out of fold. The {confirm.n_folds} folds, "
-        "stratified on the votes, were the same for all, and "
+        f"{_finalists(confirm)} and predicted all {counted(confirm.n_images, 'train image')} out of fold. The "
+        f"{confirm.n_folds} folds, stratified on the votes, were the same for all, and "
         + (
             "each configuration was trained for all its epochs."
             if report.at == "last"
             else "each number of epochs was fixed beforehand as the median of the best ones on inner splits."
         )
     )
-    best, score = confirm.search_best, _SCORES[report.score]
-    if best.optimism is not None:
+    if confirm.corrected:
+        corrected = f"{number(confirm.corrected.estimate)} (95% interval {interval(confirm.corrected.ci95)})"
         text += (
-            f" The validation {score} of the search's best, trial {best.trial}, fell from {number(best.search_value)} "
-            f"to {number(best.confirmed_value)}."
-            if best.optimism > 0
-            else f" The {score} of the search's best, trial {best.trial}, did not fall."
+            f" The best {_SCORES[report.score]} of them was {number(confirm.finalists[0].of(confirm.score))}, and "
+            f"{corrected} after bootstrap bias correction for the choice."
         )
+    if confirm.search_best.confirmed_value is not None:
+        sentence = confirmation.fall(confirm.search_best, confirm.score)
+        text += f" {sentence[0].upper()}{sentence[1:]}."
     return text
+
+
+def _finalists(confirm: Confirmed) -> str:
+    """Return which configurations were trained again, as a clause."""
+    n_others = sum(not finalist.is_default for finalist in confirm.finalists)
+    if n_others == len(confirm.finalists):
+        best = "The best configuration" if n_others == 1 else f"The {n_others} best configurations"
+        return f"{best} of the search {'was' if n_others == 1 else 'were'} trained again"
+    if not n_others:
+        return "The study's default was trained again"
+    best = "the best other configuration" if n_others == 1 else f"the {n_others} best other configurations"
+    return f"The study's default and {best} of the search were trained again"
 
 
 def _chosen_by(report: Report) -> str:

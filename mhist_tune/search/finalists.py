@@ -6,6 +6,7 @@ Each image of the train partition is predicted once, by a model that was not tra
 and seeds.
 """
 
+import math
 import statistics as numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from mhist_tune.statistics import out_of_fold
 from mhist_tune.statistics.out_of_fold import OutOfFold
 from mhist_tune.storage import ledger
 from mhist_tune.storage.database import Storage
+from mhist_tune.storage.epochs import epochs_of
 from mhist_tune.storage.payloads import INNER, OUTER
 from mhist_tune.storage.predictions import image_rows, predictions_of
 from mhist_tune.storage.slot_rows import ConfirmSlot, SearchSlot
@@ -69,8 +71,10 @@ class Confirmation:
 
     Attributes:
         score: the study's score, by which the finalists are ranked.
-        finalists: the confirmed candidates, the highest score first.
+        finalists: the confirmed candidates, the highest score first. A second score decides between equal ones, see
+            `out_of_fold.second_score`.
         search_best: the candidate with the highest value in the search.
+        search_auroc: the validation AUROC of `search_best` in the epoch of its value; None if it is not recorded.
         n_open: number of candidates with unfinished trainings, plus one while the search is unfinished.
         n_failed: number of candidates that are not confirmed because a training failed.
         labels: 0 or 1 for each image, fold by fold, [n] int64.
@@ -81,6 +85,7 @@ class Confirmation:
     score: Score
     finalists: tuple[Finalist, ...]
     search_best: Candidate
+    search_auroc: float | None
     n_open: int
     n_failed: int
     labels: npt.NDArray[np.int64]
@@ -224,7 +229,25 @@ def of_slots(
     score = study.definition.score
     finalists.sort(key=lambda finalist: _rank(finalist, score))
     groups = [group for fold in images for group in fold.groups or ()]
-    return Confirmation(score, tuple(finalists), current[0], n_open, n_failed, labels, folds, tuple(groups) or None)
+    return Confirmation(
+        score=score,
+        finalists=tuple(finalists),
+        search_best=current[0],
+        search_auroc=_search_auroc(storage, study, searched, current[0]),
+        n_open=n_open,
+        n_failed=n_failed,
+        labels=labels,
+        folds=folds,
+        groups=tuple(groups) or None,
+    )
+
+
+def _search_auroc(storage: Storage, study: Study, searched: Sequence[SearchSlot], best: Candidate) -> float | None:
+    """Return the validation AUROC of a complete trial in the epoch of its value; None if it is not recorded."""
+    slot = next(slot for slot in searched if slot.trial_number == best.trial)
+    epochs = epochs_of(storage, study, Stage.SEARCH, slot.slot)
+    valued = next((row for row in epochs if row.epoch == selection.best_epoch_of(slot)), None)
+    return valued.metrics.get("val_auroc") if valued else None
 
 
 def n_trainings(definition: StudyDefinition) -> int:
@@ -236,6 +259,10 @@ def n_trainings(definition: StudyDefinition) -> int:
     return n_each * definition.confirm["n_folds"] * (definition.confirm["top"] + 1) if definition.confirm else 0
 
 
-def _rank(finalist: Finalist, score: Score) -> tuple[float, float, int]:
-    candidate = finalist.candidate
-    return -finalist.scores.of(score), -(candidate.search_value or 0.0), candidate.trial
+def _rank(finalist: Finalist, score: Score) -> tuple[float, float, float, int]:
+    candidate, scores = finalist.candidate, finalist.scores
+    first, second = (
+        0.0 if math.isnan(value) else round(value, 12)
+        for value in (scores.of(score), scores.of(out_of_fold.second_score(score)))
+    )
+    return -first, -second, -(candidate.search_value or 0.0), candidate.trial

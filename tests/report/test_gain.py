@@ -112,11 +112,11 @@ def test_the_confirmation_is_shown_with_its_optimism(storage: Storage, study: St
     assert document.confirm.search_best.optimism == pytest.approx(0.95 - 6 / 7)
     assert "chosen for its F1 out of fold" in document.methods
     assert "The study's default was retrained with the same seeds" in document.methods
-    assert "fell from 0.950 to 0.857" in document.methods
+    assert "had F1 0.950 in the search and 0.857 out of fold, +0.093 (standard error" in document.methods
     for name in ("report.md", "report.html"):
         text = (tmp_path / "report" / name).read_text()
         assert "Finalists of the search, out of fold" in text
-        assert "+0.093 was optimism" in text
+        assert "+0.093 (standard error" in text
         assert "not the probability that the finalist is the best" in text
     rows = report_text.confirm_rows(document.confirm)
     assert [row[0] for row in rows[1:]] == ["1", "3", "0, the default"]

@@ -144,9 +144,59 @@ def test_the_best_confirmed_trial_is_chosen(storage: Storage, study: Study) -> N
         search_value=0.95,
         confirmed_value=pytest.approx(6 / 7),
         optimism=pytest.approx(0.95 - 6 / 7),
+        optimism_se=pytest.approx(0.18, abs=0.02),
+        auroc=None,
     )
     assert sum(finalist.selected for finalist in document.finalists) == pytest.approx(1.0)
-    assert any("+0.093 was optimism" in line for line in confirmation.sentences(document))
+    [fall] = [line for line in confirmation.sentences(document) if "+0.093 (standard error" in line]
+    assert fall.endswith("no optimism is shown, since F1 did not fall beyond its error")
+
+
+def test_a_tie_is_broken_by_auroc_and_said(storage: Storage, study: Study) -> None:
+    """Of finalists that never call SSA, F1 is 0. The better ranking decides, not the search, and sentences say so."""
+    low = [[0.1, 0.2, 0.3], [0.1, 0.2, 0.3]]
+    upside_down = [[0.3, 0.2, 0.1], [0.3, 0.2, 0.1]]
+    finish(storage, study, "search", searched(0.5, 0.7, None, 0.95))
+    confirm.add_slots(storage, study)
+    finish(storage, study, "confirm", inner)
+    confirm.add_slots(storage, study)
+    finish(storage, study, "confirm", predicted({3: upside_down, 1: low, 0: upside_down}))
+    confirmed = finalists.load(storage, study)
+    assert confirmed is not None
+    document = confirmation.document(confirmed)
+    assert [finalist.trial for finalist in document.finalists] == [1, 3, 0]
+    assert [finalist.never_calls for finalist in document.finalists] == ["SSA", "SSA", "SSA"]
+    assert document.finalists[0].selected < 1
+    assert document.finalists[1].selected == document.finalists[2].selected
+    text = "; ".join(confirmation.sentences(document))
+    assert "trials 0, 1, 3 have the same F1, so the higher AUROC decides" in text
+    assert "trial 1 never calls SSA at the threshold 0.5" in text
+
+
+@pytest.mark.parametrize(
+    ("f1", "auroc", "ending"),
+    [
+        ((0.64, 0.62, 0.02), (0.77, 0.76, 0.01), "no optimism is shown, since F1 did not fall beyond its error"),
+        (
+            (0.64, 0.17, 0.03),
+            (0.765, 0.761, 0.02),
+            "the share of images above a threshold rather than the ranking",
+        ),
+        ((0.64, 0.50, 0.03), (0.80, 0.70, 0.02), "the search's value was optimistic"),
+        ((0.64, 0.50, 0.03), None, "the search's value was optimistic"),
+    ],
+    ids=["within its error", "threshold", "optimism", "AUROC not recorded"],
+)
+def test_a_fall_is_called_optimism_only_beyond_its_error(
+    f1: tuple[float, float, float], auroc: tuple[float, float, float] | None, ending: str
+) -> None:
+    """The sentence has both differences with their standard errors, and says what they show."""
+    fall = auroc and confirmation.Fall(auroc[0], auroc[1], auroc[0] - auroc[1], auroc[2])
+    best = confirmation.SearchBest(3, f1[0], f1[1], f1[0] - f1[1], f1[2], fall)
+    text = confirmation.fall(best, "f1")
+    assert text.endswith(ending)
+    assert f"{f1[0] - f1[1]:+.3f} (standard error {f1[2]:.3f})" in text
+    assert (auroc is None) or f"{auroc[0] - auroc[1]:+.3f} ({auroc[2]:.3f})" in text
 
 
 def test_an_extended_search_confirms_what_is_new(storage: Storage, study: Study) -> None:
@@ -189,7 +239,7 @@ def test_a_failed_finalist_is_not_confirmed(storage: Storage, study: Study) -> N
     document = confirmation.document(confirmed)
     assert (document.chosen, document.n_failed) == (1, 1)
     assert document.search_best.confirmed_value is None
-    assert len(confirmation.sentences(document)) == 1
+    assert not any("search's best" in line for line in confirmation.sentences(document))
 
 
 def test_equal_params_are_one_candidate(storage: Storage, study: Study) -> None:
