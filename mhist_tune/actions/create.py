@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mhist_tune.arrays import Int64Array
-from mhist_tune.data import cache
+from mhist_tune.data import cache, description
 from mhist_tune.data.annotations import Annotations, read_annotations
 from mhist_tune.data.check import require_sound
 from mhist_tune.data.pin import test_pin
@@ -124,6 +124,7 @@ def checked(definition: StudyDefinition, data_root: Path) -> Callable[[Storage],
         "test_sizes_sha256": test.sizes if test else None,
         "weight_files": prepared.weight_files,
         "warnings": prepared.warnings,
+        "description": description.read(data_root),
     }
     return partial(studies.create_study, definition=definition, dataset=dataset, image_sets=prepared.image_sets)
 

@@ -8,6 +8,7 @@ The packages above it may import it. `holdout` is the one loader of the test par
 - `check`: The check of a data folder, for `data check` and for `create-study`.
 - `decoding`: The decoder of one image file: 8-bit RGB, as a viewer shows it.
 - `file_checks`: The checks of image files: present, readable, of one size, in one partition only.
+- `description`: The user's description of a data set, `dataset.toml`.
 - `figures`: Figures of a data folder: train images by votes, and the votes of both partitions.
 - `holdout`: The loader of the test partition.
 - `images`: Images in memory with their labels and votes, and subsets that copy no pixel.

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mhist_tune.data import description
 from mhist_tune.data.annotations import CSV_NAME, IMAGE_FOLDER, REQUIRED_COLUMNS
 from mhist_tune.errors import DataError, UsageError
 from mhist_tune.mhist import MHIST_VOTES, MIN_POSITIVE_VOTES, N_ANNOTATORS, NEGATIVE_CLASS, POSITIVE_CLASS
@@ -36,6 +37,12 @@ CRYPT_DISPUTE = 0.30
 
 Plane: TypeAlias = NDArray[np.float32]
 Pixels: TypeAlias = NDArray[np.uint8]
+
+
+_DESCRIPTION = """description = "generated images of crypts"
+source = "mhist-tune data synthesize"
+votes = "simulated"
+"""
 
 
 def synthesize(root: Path, *, n_images: int = 400, image_size: int = 224, seed: int = 0) -> None:
@@ -67,7 +74,7 @@ def synthesize(root: Path, *, n_images: int = 400, image_size: int = 224, seed: 
             partial = Path(folder)
             _write(partial, n_images=n_images, image_size=image_size, seed=seed)
             # The annotations come last: a folder that has them is complete.
-            for name in (IMAGE_FOLDER, CSV_NAME):
+            for name in (IMAGE_FOLDER, description.NAME, CSV_NAME):
                 (partial / name).replace(root / name)
     except OSError as error:
         raise DataError(
@@ -109,6 +116,7 @@ def _write(root: Path, *, n_images: int, image_size: int, seed: int) -> None:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(draw, range(n_images)))
+    (root / description.NAME).write_text(_DESCRIPTION, encoding="ascii")
     with (root / CSV_NAME).open("w", newline="", encoding="ascii") as file:
         writer = csv.writer(file)
         writer.writerow(REQUIRED_COLUMNS)

@@ -68,7 +68,7 @@ def differences(pairs: Mapping[str, tuple[float, tuple[float, float] | None]]) -
 
 
 def error_rates(models: Mapping[str, Sequence[VoteRate]]) -> Figure:
-    """Draw each model's error rate with its interval for each number of SSA votes, and each pathologist's.
+    """Draw each model's error rate with its interval for each number of SSA votes, and each annotator's.
 
     Args:
         models: as from `by_votes.error_rates`, by name.

@@ -69,7 +69,7 @@ def seeds(metrics: Mapping[str, MetricSummary]) -> Figure:
 
 
 def votes(rates: Sequence[VoteRate]) -> Figure:
-    """Return the error rate for each number of votes beside each pathologist's against the other six."""
+    """Return the error rate for each number of votes beside each annotator's against the other six."""
     drawn = [rate for rate in rates if rate.error_rate is not None]
     x = [rate.votes for rate in drawn]
     human = [rate.human_error_rate for rate in drawn]
@@ -87,7 +87,7 @@ def votes(rates: Sequence[VoteRate]) -> Figure:
                 "x": x,
                 "y": _round(human),
                 "mode": "markers",
-                "name": "each pathologist against the other six",
+                "name": "each annotator against the other six",
                 "marker": {"color": ORANGE, "symbol": "diamond"},
             },
         ],

@@ -78,7 +78,7 @@ def reliability(curves: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
 
 
 def error_rates(rates: Sequence[VoteRate]) -> Figure:
-    """Draw the error rate with its interval for each number of SSA votes 0..7, and each pathologist's.
+    """Draw the error rate with its interval for each number of SSA votes 0..7, and each annotator's.
 
     Args:
         rates: as from `by_votes.error_rates`.
@@ -97,7 +97,7 @@ def error_rates(rates: Sequence[VoteRate]) -> Figure:
 
 
 def finish_votes(axes: Axes, models: Sequence[Sequence[VoteRate]]) -> None:
-    """Draw each pathologist's error rate against the other six, and the axes of a figure of error rates.
+    """Draw each annotator's error rate against the other six, and the axes of a figure of error rates.
 
     Args:
         axes: the axes of the figure.
@@ -106,7 +106,7 @@ def finish_votes(axes: Axes, models: Sequence[Sequence[VoteRate]]) -> None:
     first = models[0]
     human = [rate.human_error_rate for rate in first]
     tops = [rate.ci95[1] for rates in models for rate in rates if rate.ci95 is not None]
-    axes.plot(range(len(first)), human, color=INK, marker="D", markersize=5, linestyle="", label="each pathologist")
+    axes.plot(range(len(first)), human, color=INK, marker="D", markersize=5, linestyle="", label="each annotator")
     axes.set(ylim=(0, min(1.3 * max([0.1, *tops, *human]), 1.25)))
     axes.set_xticks(range(len(first)), [f"{rate.votes}\nn={rate.n_images}" for rate in first], fontsize=10)
     axes.set(xlabel=f"votes for {POSITIVE_CLASS}, of {N_ANNOTATORS}", ylabel="misclassified images")

@@ -7,6 +7,7 @@
 - `compare`: The comparison of studies on the same test images.
 - `compare_text`: A comparison as text and Markdown: its sentences, caveats and tables.
 - `confirmation`: The confirmed finalists of a search, as a document and in sentences.
+- `data_set`: What a report says of its data set and of the number format.
 - `document`: The documents of a report and of a comparison: the keys of `report.json` and `compare.json`.
 - `ensemble`: The mean of several studies' stored test probabilities.
 - `evidence`: The stored test probabilities of one opening of the test partition.

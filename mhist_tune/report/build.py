@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mhist_tune import __version__
-from mhist_tune.mhist import N_TEST_IMAGES, N_TEST_SSA
-from mhist_tune.report import confirmation, evidence, gain, inherited, sampling, sentences, threshold
+from mhist_tune.report import confirmation, data_set, evidence, gain, inherited, sampling, sentences, threshold
 from mhist_tune.report.document import Cost, Opening, Report, ReportedTrial, Search, SearchedTrial
 from mhist_tune.report.evidence import Evidence
 from mhist_tune.report.parts import Failures, attempt
@@ -58,7 +57,7 @@ def of_evidence(storage: Storage, results: Evidence, searched: Sequence[Trial]) 
     confirmed = finalists.load(storage, study)
     failures = Failures()
     n_ssa = int(images.labels.sum())
-    is_mhist = (len(images.names), n_ssa) == (N_TEST_IMAGES, N_TEST_SSA)
+    is_mhist = data_set.is_mhist(images)
     weight_files = {Path(name).name: sha256 for name, sha256 in study.dataset.get("weight_files", {}).items()}
     metrics = summaries.summary(images.labels, results.probabilities, groups=images.groups)
     report = Report(
@@ -88,6 +87,8 @@ def of_evidence(storage: Storage, results: Evidence, searched: Sequence[Trial]) 
         share_ssa=n_ssa / len(images.names),
         is_mhist=is_mhist,
         inherited_choices=inherited.choices(study.definition) if is_mhist else {},
+        data=data_set.document(storage, results),
+        number_format=data_set.number_format(results),
         resampled_by="image" if images.groups is None else "group",
         sampling=sampling.document(images.labels, results.probabilities, images.groups, metrics),
         metrics=metrics,

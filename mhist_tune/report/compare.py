@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mhist_tune.errors import UsageError
 from mhist_tune.mhist import THRESHOLD
-from mhist_tune.report import compare_text, evidence, figures, html, sampling
+from mhist_tune.report import compare_text, data_set, evidence, figures, html, sampling
 from mhist_tune.report.document import Comparison, DescriptiveTests, Member, PrimaryTest, SeedTest, to_json
 from mhist_tune.report.evidence import Evidence
 from mhist_tune.report.parts import Failures
@@ -24,7 +24,7 @@ def build(storage: Storage, names: Sequence[str]) -> Comparison:
         StudyNotFoundError: no such study.
         UsageError: no retraining has finished, the test partitions differ, or one has a single class.
     """
-    return _build(evidence.load_all(storage, names))
+    return _build(storage, evidence.load_all(storage, names))
 
 
 def write(storage: Storage, names: Sequence[str], folder: Path) -> Comparison:
@@ -34,7 +34,7 @@ def write(storage: Storage, names: Sequence[str], folder: Path) -> Comparison:
         UsageError: the folder cannot be written, too.
     """
     members = evidence.load_all(storage, names)
-    comparison = _build(members)
+    comparison = _build(storage, members)
     drawn = figures.compared(members, comparison)
     failures = Failures()
     pictures = [
@@ -57,7 +57,7 @@ def write(storage: Storage, names: Sequence[str], folder: Path) -> Comparison:
     return comparison
 
 
-def _build(members: Sequence[Evidence]) -> Comparison:
+def _build(storage: Storage, members: Sequence[Evidence]) -> Comparison:
     names = [member.study.name for member in members]
     images = members[0].images
     if images.labels.sum() < 2 or (1 - images.labels).sum() < 2:
@@ -70,6 +70,7 @@ def _build(members: Sequence[Evidence]) -> Comparison:
         test_fingerprint=members[0].opening.fingerprint,
         n_looks=len(members[0].looks),
         n_images=int(images.labels.size),
+        data=data_set.document(storage, members[0]),
         resampled_by="image" if images.groups is None else "group",
         groups=sampling.groups_of(images.labels, images.groups),
         primary=[
@@ -100,6 +101,7 @@ def _member(member: Evidence) -> Member:
         n_seeds=len(member.seeds),
         seeds=member.seeds,
         n_test_openings=sum(row.is_look for row in member.openings),
+        number_format=data_set.number_format(member),
         auroc=summaries.summary(images.labels, member.probabilities, groups=images.groups, names=("auroc",))["auroc"],
         by_votes=by_votes.error_rates(
             images.votes, images.labels, member.probabilities, threshold=THRESHOLD, groups=images.groups

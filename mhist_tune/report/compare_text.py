@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mhist_tune.mhist import N_ANNOTATORS, THRESHOLD
-from mhist_tune.report import sampling
+from mhist_tune.report import data_set, sampling
 from mhist_tune.report.document import Comparison, DescriptiveTests, Member, PrimaryTest, SeedTest
 from mhist_tune.statistics import by_votes
 from mhist_tune.statistics.paired import MIN_GROUPS
@@ -39,7 +39,8 @@ def to_text(comparison: Comparison) -> str:
     lines += [f"  {pair.first} - {pair.second}: {_described(pair)}" for pair in comparison.descriptive]
     lines += [
         "",
-        f"Share of misclassified images at {THRESHOLD} by votes for SSA, and each pathologist's against the other six",
+        f"Share of misclassified images at {THRESHOLD} by votes for SSA, and each {comparison.data.annotator}'s "
+        "against the other six",
     ]
     lines += [f"  {line}" for line in text_table(_vote_cells(members))]
     lines += ["", *caveats(comparison)]
@@ -85,6 +86,11 @@ def caveats(comparison: Comparison) -> list[str]:
         f"These test images were opened {counted(comparison.n_looks, 'time')} in this storage; each look after the "
         "first weakens the result."
     )
+    formats = {member.study: member.number_format for member in comparison.members}
+    if len(set(formats.values())) > 1:
+        listed = ", ".join(f"{study} in {name or 'one that is not recorded'}" for study, name in formats.items())
+        sentences.append(f"The number formats of the trainings differ, which can change results: {listed}.")
+    sentences += data_set.sentences(comparison.data)
     again = [member for member in comparison.members if member.n_test_openings > 1]
     sentences += [f"{member.study} opened the test partition {member.n_test_openings} times." for member in again]
     return sentences
@@ -141,7 +147,12 @@ def _primary_rows(comparison: Comparison) -> Rows:
 def _vote_rows(comparison: Comparison) -> Rows:
     members = comparison.members
     rows = [
-        ["votes for SSA", "images", *(member.study for member in members), "each pathologist against the other six"]
+        [
+            "votes for SSA",
+            "images",
+            *(member.study for member in members),
+            f"each {comparison.data.annotator} against the other six",
+        ]
     ]
     for place, images in enumerate(members[0].by_votes):
         rates = [
@@ -187,7 +198,7 @@ def _vote_cells(members: Sequence[Member]) -> Rows:
             [member.study, *map(number, [*of_votes, overall.error_rate])]
             for member, of_votes, overall in zip(members, rates, whole, strict=True)
         ),
-        ["each pathologist", *map(number, [*(rate.human_error_rate for rate in first), whole[0].human_error_rate])],
+        ["each annotator", *map(number, [*(rate.human_error_rate for rate in first), whole[0].human_error_rate])],
     ]
 
 

@@ -114,6 +114,27 @@ class Opening:
 
 
 @dataclass(frozen=True)
+class DataDescription:
+    """What is said of the data set: by its user in `dataset.toml`, or by us of MHIST. None where nothing is known.
+
+    Attributes:
+        votes: real or simulated.
+        n_groups_on_both_sides: patients or slides with train and test images; None where none are known.
+    """
+
+    description: str | None
+    source: str | None
+    votes: str | None
+    n_annotators: int | None
+    n_groups_on_both_sides: int | None
+
+    @property
+    def annotator(self) -> str:
+        """The word for one of those who voted."""
+        return {"real": "pathologist", "simulated": "simulated annotator"}.get(self.votes or "", "annotator")
+
+
+@dataclass(frozen=True)
 class Report:
     """The report of a study: the newest opening of the test partition that has a finished seed.
 
@@ -128,6 +149,8 @@ class Report:
         n_images: of the test partition, as is `share_ssa`.
         is_mhist: whether the references apply.
         inherited_choices: on MHIST, how the study has each choice that the method report took from test results.
+        data: what is known of the data set.
+        number_format: that the models were trained in; None if it is not recorded.
         resampled_by: image or group.
         sampling: groups, and how the intervals depend on images that are alike.
         metrics: at 0.5, by name.
@@ -166,6 +189,8 @@ class Report:
     share_ssa: float
     is_mhist: bool
     inherited_choices: dict[str, str]
+    data: DataDescription
+    number_format: str | None
     resampled_by: str
     sampling: Sampling
     metrics: dict[str, MetricSummary]
@@ -223,6 +248,7 @@ class Member:
     n_seeds: int
     seeds: list[int]
     n_test_openings: int
+    number_format: str | None
     auroc: MetricSummary
     by_votes: list[VoteRate]
     mistakes: list[Mistake]
@@ -284,6 +310,7 @@ class Comparison:
 
     Attributes:
         n_looks: how often the test images were opened, by all studies of the storage.
+        data: what is known of the data set.
         resampled_by: image or group.
         groups: of the test images; None where they are not known.
         primary: of each pair.
@@ -294,6 +321,7 @@ class Comparison:
     test_fingerprint: str
     n_looks: int
     n_images: int
+    data: DataDescription
     resampled_by: str
     groups: Groups | None
     primary: list[PrimaryTest]

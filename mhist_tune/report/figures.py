@@ -169,9 +169,10 @@ _FIGURES = (
     ),
     _Entry(
         "votes",
-        "Error rate by agreement of the seven pathologists",
+        "Error rate by agreement of the annotators",
         "Bars with 95% intervals: share of misclassified images at 0.5. "
-        "Diamonds: share of pathologists who voted against the majority of the other six; a tie of these counts half.",
+        "Diamonds: share of {report.data.annotator}s who voted against the majority of the other six; a tie of these "
+        "counts half.",
         lambda inputs: predictions.error_rates(inputs.report.by_votes),
     ),
     _Entry(
@@ -226,9 +227,9 @@ def compared(members: Sequence[Evidence], comparison: Comparison) -> list[Report
         ),
         _drawn(
             "votes",
-            "Error rate by agreement of the seven pathologists",
-            "Share of misclassified images at 0.5, with 95% intervals, and of pathologists against the majority of the "
-            "other six; a tie of these counts half.",
+            "Error rate by agreement of the annotators",
+            "Share of misclassified images at 0.5, with 95% intervals, and of "
+            f"{comparison.data.annotator}s against the majority of the other six; a tie of these counts half.",
             lambda: model_comparison.error_rates({member.study: member.by_votes for member in comparison.members}),
         ),
     ]

@@ -6,7 +6,7 @@ All numbers are those of the report.
 from collections.abc import Mapping
 from typing import Any
 
-from mhist_tune.report import report_text
+from mhist_tune.report import data_set, report_text
 from mhist_tune.report.document import Report
 from mhist_tune.words import counted, markdown_table, number
 
@@ -63,15 +63,19 @@ def render(report: Report, model: Mapping[str, Any]) -> str:
 
 def _data(report: Report) -> str:
     whole = "MHIST's" if report.is_mhist else "a data set in MHIST's layout, which is not MHIST"
-    groups = (
-        "Patients or slides are known, and none is on both sides."
-        if report.resampled_by == "group"
-        else "No patient or slide is known, so one may be on both sides."
-    )
+    about = [
+        f"{text[0].upper()}{text[1:]}."
+        for text in (report.data.description, report.data.source and f"source: {report.data.source}")
+        if text
+    ]
+    return " ".join([*about, _partitions(report, whole)])
+
+
+def _partitions(report: Report, whole: str) -> str:
     return (
         f"Trained on the whole train partition of {whole} ({counted(report.n_train + report.n_val, 'image')}); "
-        f"tested on {counted(report.n_images, 'image')}, {report.share_ssa:.1%} of them SSA. Labels are the "
-        f"majority of seven votes. {groups}"
+        f"tested on {counted(report.n_images, 'image')}, {report.share_ssa:.1%} of them SSA. Labels are "
+        f"{data_set.labels(report.data)}. {data_set.groups(report.data)}"
     )
 
 

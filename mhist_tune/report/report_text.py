@@ -200,11 +200,17 @@ def confirm_rows(confirmed: Confirmed) -> Rows:
 
 
 def vote_rows(report: Report) -> Rows:
-    """Return the error rate for each number of votes and for all images, beside each pathologist's."""
+    """Return the error rate for each number of votes and for all images, beside each annotator's."""
     whole, accuracy = by_votes.overall(report.by_votes), report.metrics["accuracy"].ci95
     of_errors = None if accuracy is None else (1 - accuracy[1], 1 - accuracy[0])
     return [
-        ["votes for SSA", "images", "error rate", "95% interval", "each pathologist against the other six"],
+        [
+            "votes for SSA",
+            "images",
+            "error rate",
+            "95% interval",
+            f"each {report.data.annotator} against the other six",
+        ],
         *(
             [
                 f"{rate.votes} of {N_ANNOTATORS}",

@@ -6,7 +6,7 @@ from typing import Any
 from mhist_tune.definition.hyperparameters import Hyperparameters
 from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.mhist import N_SLIDES, N_TEST_IMAGES, N_TEST_SSA
-from mhist_tune.report import confirmation, gain, inherited, sampling
+from mhist_tune.report import confirmation, data_set, gain, inherited, sampling
 from mhist_tune.report.confirmation import Confirmed
 from mhist_tune.report.document import Report
 from mhist_tune.statistics.summaries import MetricSummary
@@ -52,6 +52,7 @@ def result(report: Report) -> str:
 def caveats(report: Report) -> list[str]:
     """Return the caveats that are needed to read the numbers."""
     sentences = ["The positive class is SSA. Loss, Brier score and calibration error are means per image."]
+    sentences += data_set.sentences(report.data)
     sentences += [*sampling.sentences(report.sampling), _intervals(report)]
     sentences += [_never_called(report, *calls) for calls in _NEVER if _n_never(report, calls[1])]
     if report.n_seeds == 1:
@@ -138,8 +139,9 @@ def paragraph(report: Report, study: Study) -> str:
     auroc = report.metrics["auroc"]
     n_before = report.look - 1
     sentences = [
-        f"We trained {hp.model} ({weights}) to distinguish {_TASK[report.is_mhist]}, whose labels are the majority of "
-        "seven votes.",
+        f"We trained {hp.model} ({weights}) to distinguish {_TASK[report.is_mhist]}, whose labels are "
+        f"{data_set.labels(report.data)}.",
+        f"The data set is described as: {report.data.description}." if report.data.description else "",
         f"The train partition was split into {counted(report.n_train, 'image')} for training and "
         f"{counted(report.n_val, 'image')} for validation, stratified on the votes"
         + (", by whole groups" if report.resampled_by == "group" else " (no patient or slide identifiers exist)")
@@ -147,6 +149,7 @@ def paragraph(report: Report, study: Study) -> str:
         "partition.",
         f"Training images with {excluded} votes for SSA were left out." if excluded else "",
         f"Images were {hp.image_size} px wide; augmentation was {_augmentation(hp)}.",
+        f"Models were trained in the number format {report.number_format}." if report.number_format else "",
         _compared(study) if definition.rows else _searched(report, study, hp),
         _confirmed(report),
         f"Trial {trial.number} was chosen {_chosen_by(report)}"

@@ -54,7 +54,7 @@ def test_every_size_has_both_classes_in_both_partitions() -> None:
 def test_the_layout_is_mhists(tmp_path: Path) -> None:
     """A table with MHIST's columns and CRLF, labels by the votes, one RGB PNG of the asked size per row, no more."""
     synthesize(tmp_path / "data", n_images=30, image_size=40, seed=3)
-    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["annotations.csv", "images"]
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["annotations.csv", "dataset.toml", "images"]
     raw = (tmp_path / "data" / "annotations.csv").read_bytes()
     assert raw.count(b"\r\n") == 31
     header, *rows = csv.reader(raw.decode().splitlines())
@@ -74,7 +74,7 @@ def test_a_seed_is_a_set(tmp_path: Path) -> None:
         {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()} for name in "abc"
     ]
     assert contents[0] == contents[1]
-    assert all(contents[0][name] != contents[2][name] for name in contents[0])
+    assert all(contents[0][name] != contents[2][name] for name in contents[0] if name != "dataset.toml")
 
 
 def test_colour_says_little(four_hundred: Path) -> None:
