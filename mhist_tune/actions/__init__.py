@@ -1,5 +1,6 @@
 """What a person can do to a study, one module for each verb. `cli` and `dashboard` call these.
 
+- `backup`: Copies an SQLite storage while workers use it.
 - `change`: Changes a study under way: pause, stop, extend, widen, enqueue, retry, thaw.
 - `create`: Creates a study.
 - `delete`: Deletes a study with its files.

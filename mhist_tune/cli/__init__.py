@@ -4,6 +4,7 @@ A command imports its libraries when it runs, so that help and completion load n
 command's module, which declares its options; `options` has those that several commands share. The files in `deploy/`
 set the environment variables of options, for Slurm, Kubernetes and Compose.
 
+- `backup`: The command `backup`.
 - `dashboard`: The command `dashboard`.
 - `data`: The commands `data check`, `data synthesize` and `data show`.
 - `doctor`: The command `doctor`.
@@ -53,6 +54,7 @@ COMMANDS = {
     "stop": "studies",
     "thaw": "studies",
     "delete-study": "studies",
+    "backup": "backup",
     "dashboard": "dashboard",
     "data": "data",
     "doctor": "doctor",

@@ -379,7 +379,7 @@ def test_the_clock_is_the_databases(storage: Storage) -> None:
 
 
 def test_sqlite_is_set_up_for_many_workers(tmp_path: Path) -> None:
-    """Our connections and Optuna's both wait for locks and use WAL with synchronous = NORMAL."""
+    """Our connections and Optuna's both wait for locks and sync the log at each commit."""
     with open_storage(f"sqlite:///{tmp_path}/s.db") as storage:
         assert isinstance(storage.optuna._backend, RDBStorage)  # type: ignore[attr-defined]
         for engine in (storage.engine, storage.optuna._backend.engine):  # type: ignore[attr-defined]
@@ -388,7 +388,7 @@ def test_sqlite_is_set_up_for_many_workers(tmp_path: Path) -> None:
                     connection.execute(text(f"pragma {name}")).scalar()
                     for name in ("journal_mode", "synchronous", "busy_timeout")
                 ]
-            assert settings == ["wal", 1, 60000]
+            assert settings == ["wal", 2, 60000]
 
 
 def test_the_root_is_where_the_sqlite_file_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
