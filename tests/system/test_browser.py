@@ -86,11 +86,11 @@ def start(arguments: list[str], folder: Path, **environment: str) -> subprocess.
         )
 
 
-def serve(folder: Path, url: str, **environment: str) -> tuple[subprocess.Popen[bytes], str]:
+def serve(folder: Path, url: str, *options: str, **environment: str) -> tuple[subprocess.Popen[bytes], str]:
     """Start a dashboard on a free port; return it and its address."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    process = start(["dashboard", "--port", str(port)], folder, MHIST_TUNE_STORAGE=url, **environment)
+    process = start(["dashboard", "--port", str(port), *options], folder, MHIST_TUNE_STORAGE=url, **environment)
     return process, f"http://127.0.0.1:{port}"
 
 
@@ -278,6 +278,27 @@ def test_optuna_dashboard_works_beside_it(page: Any, served: Served) -> None:
     page.wait_for_selector(".js-plotly-plot, .plotly")
     page.wait_for_selector("text=Hyperparameter Importance")
     picture(page, served, "optuna-dashboard")
+
+
+def test_all_pages_work_under_a_base_path(page: Any, tmp_path: Path) -> None:
+    """Our pages lead to each other and to optuna-dashboard's, and these draw a study, below `/tune`."""
+    url = f"sqlite:///{tmp_path}/storage/studies.db"
+    with open_storage(url) as storage:
+        made_up.create(storage, "tiny")
+    process, address = serve(tmp_path, url, "--base-path", "/tune")
+    try:
+        wait_until_alive(process, address)
+        page.goto(f"{address}/tune/")
+        page.click("text=tiny")
+        page.wait_for_url("**/tune/study/tiny")
+        page.click("text=in optuna-dashboard")
+        page.wait_for_url("**/tune/dashboard/studies/*")
+        page.wait_for_selector("text=Hyperparameter Importance")
+        page.goto(f"{address}/tune/dashboard")
+        page.click("text=tiny")
+        page.wait_for_url("**/tune/dashboard/studies/*")
+    finally:
+        stop([process])
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
