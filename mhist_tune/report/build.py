@@ -20,6 +20,7 @@ from mhist_tune.search import audit, finalists, trials
 from mhist_tune.search.audit import Audit
 from mhist_tune.search.trials import Importance, Trial
 from mhist_tune.statistics import by_votes, summaries
+from mhist_tune.statistics.calibration_on_test import calibration_on_test
 from mhist_tune.storage import event_log, ledger
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.decision import Decision, Verdict
@@ -94,6 +95,9 @@ def of_evidence(storage: Storage, results: Evidence, searched: Sequence[Trial]) 
         metrics=metrics,
         confirm=failures.attempt("The table of the finalists", lambda: confirmation.document(confirmed))
         if confirmed and confirmed.finalists
+        else None,
+        calibration=calibration_on_test(images.labels, results.probabilities, groups=images.groups)
+        if 0 < n_ssa < len(images.names)
         else None,
         held_out=failures.attempt(
             "The threshold and the recalibration", lambda: threshold.document(storage, results, confirmed)

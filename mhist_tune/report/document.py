@@ -13,6 +13,7 @@ from mhist_tune.report.threshold import FixedThreshold
 from mhist_tune.search.audit import Audit
 from mhist_tune.search.trials import Importance
 from mhist_tune.statistics.by_votes import Mistake, VoteRate
+from mhist_tune.statistics.calibration_on_test import CalibrationOnTest
 from mhist_tune.statistics.descriptive import McNemar
 from mhist_tune.statistics.summaries import MetricSummary
 
@@ -155,6 +156,7 @@ class Report:
         sampling: groups, and how the intervals depend on images that are alike.
         metrics: at 0.5, by name.
         confirm: None where nothing is confirmed.
+        calibration: of the raw probabilities on the test images; None where these are of one class.
         held_out: None without held-out predictions.
         gain: None where the opening names no default.
         mistakes: the most confident one first.
@@ -195,6 +197,7 @@ class Report:
     sampling: Sampling
     metrics: dict[str, MetricSummary]
     confirm: Confirmed | None
+    calibration: CalibrationOnTest | None
     held_out: FixedThreshold | None
     gain: Gain | None
     by_votes: list[VoteRate]

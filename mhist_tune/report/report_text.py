@@ -11,6 +11,8 @@ from mhist_tune.report.figures import ReportFigure
 from mhist_tune.report.threshold import FixedThreshold
 from mhist_tune.search.audit import Audit
 from mhist_tune.statistics import by_votes
+from mhist_tune.statistics.calibration_on_test import CalibrationOnTest
+from mhist_tune.statistics.summaries import MetricSummary
 from mhist_tune.words import (
     Rows,
     change,
@@ -87,6 +89,13 @@ def tables(report: Report) -> list[tuple[str, Rows]]:
         titled.append(table)
     if report.gain and report.gain.difference:
         titled.append(("Against the study's default", gain_rows(report)))
+    if report.calibration:
+        titled.append(
+            (
+                "Calibration slope and intercept on the test partition",
+                slope_rows(report.calibration, report.metrics["ece"]),
+            )
+        )
     if report.held_out:
         titled.append(("Calibration", calibration_rows(report.held_out)))
     if report.confirm:
@@ -151,6 +160,17 @@ def metric_rows(report: Report) -> Rows:
             row += [number(there.mean), interval(there.ci95)] if there else ["", ""]
         rows.append(row)
     return rows
+
+
+def slope_rows(calibration: CalibrationOnTest, ece: MetricSummary) -> Rows:
+    """Return slope, intercept and error of the raw probabilities on the test images, beside a perfect model's."""
+    rows = [["", "perfect", "mean", "std", "95% interval"]]
+    for title, perfect, found in (
+        ("slope", "1", calibration.slope),
+        ("intercept with slope 1 (in the large)", "0", calibration.intercept),
+    ):
+        rows.append([title, perfect, number(found.mean), number(found.std), interval(found.ci95)])
+    return [*rows, ["calibration error", number(calibration.ece_floor), number(ece.mean), number(ece.std), "-"]]
 
 
 def calibration_rows(held_out: FixedThreshold) -> Rows:

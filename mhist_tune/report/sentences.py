@@ -6,7 +6,7 @@ from typing import Any
 from mhist_tune.definition.hyperparameters import Hyperparameters
 from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.mhist import N_SLIDES, N_TEST_IMAGES, N_TEST_SSA
-from mhist_tune.report import confirmation, data_set, gain, inherited, sampling
+from mhist_tune.report import confirmation, data_set, gain, inherited, sampling, threshold
 from mhist_tune.report.confirmation import Confirmed
 from mhist_tune.report.document import Report
 from mhist_tune.statistics.summaries import MetricSummary
@@ -59,7 +59,9 @@ def caveats(report: Report) -> list[str]:
         sentences.append("There is one seed, so the intervals do not include the variation between trainings.")
     if not report.complete:
         sentences.append(f"Only {report.n_seeds} of {report.n_seeds_planned} planned seeds have results.")
-    sentences.append("The calibration error has no interval: resampling biases it upwards.")
+    sentences.append(_calibration_error(report))
+    if report.held_out:
+        sentences += threshold.sentences(report.held_out)
     sentences.append(
         f"The share of SSA is {report.share_ssa:.1%} here and "
         + (f"{report.held_out.share_ssa:.1%} in training" if report.held_out else "another in training")
@@ -110,6 +112,15 @@ def _intervals(report: Report) -> str:
         f"for all seeds, and the seeds independently of them. {conditional} Images of one slide are alike, so the true "
         "intervals are wider; a table shows them for supposed design effects."
     )
+
+
+def _calibration_error(report: Report) -> str:
+    """Return why the calibration error has no interval, and what a perfect model would have."""
+    text = "The calibration error has no interval: resampling biases it upwards."
+    if report.calibration is None:
+        return text
+    floor, independent = report.calibration.ece_floor, "" if report.sampling.groups is None else " independent"
+    return f"{text} A perfectly calibrated model would have about {floor:.3f} with so many{independent} images, not 0."
 
 
 def _n_never(report: Report, metrics: tuple[str, str]) -> int:

@@ -19,6 +19,7 @@ from mhist_tune.storage import ledger
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.predictions import image_rows, predictions_of
 from mhist_tune.storage.stages import Stage
+from mhist_tune.words import number
 
 _OF_CALIBRATION = ("log_loss", "brier", "ece")
 _OF_THRESHOLD = ("f1", "precision", "recall", "specificity", "accuracy", "balanced_accuracy")
@@ -44,7 +45,7 @@ class FixedThreshold:
         metrics: on the test images at the threshold, by name.
         slope: of the recalibration of logits, as is `intercept`.
         calibration: log loss, Brier score and calibration error on the test images, of raw, recalibrated and
-            prior-corrected probabilities.
+            prior-corrected probabilities; of raw ones alone where the slope is not positive.
         reliability: the bins of each.
     """
 
@@ -67,9 +68,11 @@ def document(storage: Storage, evidence: Evidence, confirmation: Confirmation | 
         return None
     threshold = calibration.f1_threshold(held_out.labels, held_out.probabilities)
     fitted = calibration.platt(held_out.labels, held_out.probabilities)
-    probabilities = {"raw": evidence.probabilities, "recalibrated": fitted.apply(evidence.probabilities)}
+    probabilities = {"raw": evidence.probabilities}
     share, test_share = float(held_out.labels.mean()), float(images.labels.mean())
-    if 0 < test_share < 1:
+    if fitted.keeps_order:
+        probabilities["recalibrated"] = fitted.apply(evidence.probabilities)
+    if fitted.keeps_order and 0 < test_share < 1:
         probabilities["prior_corrected"] = calibration.correct_prior(
             probabilities["recalibrated"], fitted_on=share, applied_to=test_share
         )
@@ -91,6 +94,25 @@ def document(storage: Storage, evidence: Evidence, confirmation: Confirmation | 
             name: calibration.reliability(images.labels, mapped.mean(axis=0)) for name, mapped in probabilities.items()
         },
     )
+
+
+def sentences(held_out: FixedThreshold) -> list[str]:
+    """Return whether the recalibration was refused or made the test probabilities worse, in a sentence each."""
+    if "recalibrated" not in held_out.calibration:
+        return [
+            f"The recalibration is not applied: its slope on held-out images is {held_out.slope:.3f}, which would turn "
+            "the order of the images round."
+        ]
+    raw, mapped = (held_out.calibration[name] for name in ("raw", "recalibrated"))
+    found = []
+    for name, title in (("log_loss", "log loss"), ("brier", "Brier score")):
+        before, after = raw[name].mean, mapped[name].mean
+        if before is not None and after is not None and after > before:
+            found.append(
+                f"The recalibration made the {title} on the test images worse: {number(before)} before, "
+                f"{number(after)} after."
+            )
+    return found
 
 
 def _predicted(storage: Storage, evidence: Evidence, confirmation: Confirmation | None) -> _Predicted | None:

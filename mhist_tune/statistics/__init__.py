@@ -3,6 +3,7 @@
 - `binary_metrics`: Metrics of binary classifiers, from labels and stored probabilities.
 - `by_votes`: Misclassified images: error rates by the agreement of the pathologists, and the most confident mistakes.
 - `calibration`: Decision threshold and recalibration of probabilities.
+- `calibration_on_test`: Calibration slope and intercept on test images, and the floor of the calibration error.
 - `descriptive`: Descriptive tests of two models: DeLong's, Wilcoxon's and McNemar's.
 - `groups`: Variances and intervals for images that are alike within a group, such as a patient or a slide.
 - `mean_f1`: F1 averaged over nine thresholds, with its standard error.

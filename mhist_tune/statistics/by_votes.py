@@ -148,11 +148,12 @@ def _interval(
     """
     if groups is not None and len(set(groups)) < MIN_GROUPS:
         return None
-    rate, count = float(wrong.mean()), wrong.shape[1] / effect
+    rate, n_images = float(wrong.mean()), wrong.shape[1]
     quantile = float(stats.norm.ppf(0.975))
-    if wrong.shape[1] > 1:
+    count = n_images / effect
+    if n_images > 1:
         variance = _variance(wrong, positive, groups)
-        count = proportions.effective_count(rate, variance.total, count)
+        count = proportions.effective_count(rate, variance.total, n_images, effect)
         quantile = quantile if groups is None else variance.t(0.975)
     return proportions.wilson(rate, count, quantile)
 

@@ -20,14 +20,23 @@ _CERTAIN = 1e-7
 
 @dataclass(frozen=True)
 class Recalibration:
-    """The map logit(p) -> slope * logit(p) + intercept. A slope below 1 corrects overconfidence."""
+    """The map logit(p) -> slope * logit(p) + intercept.
+
+    A slope below 1 corrects overconfidence. A slope that is not positive would turn the order of the images round,
+    which is no recalibration.
+    """
 
     slope: float
     intercept: float
 
+    @property
+    def keeps_order(self) -> bool:
+        """Whether images keep their order."""
+        return self.slope > 0
+
     def apply(self, probabilities: npt.ArrayLike) -> FloatArray:
         """Return the recalibrated probabilities, of the same shape and, for a positive slope, in the same order."""
-        return _sigmoid(self.slope * _logit(probabilities) + self.intercept)
+        return _sigmoid(self.slope * logit(probabilities) + self.intercept)
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,7 @@ def platt(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Recalibration:
     if not n_positive or not n_negative:
         raise ValueError("recalibration needs images of both classes")
     target = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
-    logits = _logit(of_one_model[0])[:, None]
+    logits = logit(of_one_model[0])[:, None]
     # scikit-learn takes no soft targets: each image is given twice, with both labels, and its target as the weights.
     model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
     model.fit(
@@ -118,7 +127,7 @@ def correct_prior(probabilities: npt.ArrayLike, *, fitted_on: float, applied_to:
     if not (0 < fitted_on < 1 and 0 < applied_to < 1):
         raise ValueError(f"shares of SSA lie between 0 and 1, got {fitted_on} and {applied_to}")
     step = np.log(applied_to / (1 - applied_to)) - np.log(fitted_on / (1 - fitted_on))
-    return _sigmoid(_logit(probabilities) + step)
+    return _sigmoid(logit(probabilities) + step)
 
 
 def reliability(labels: npt.ArrayLike, probabilities: npt.ArrayLike, n_bins: int = 10) -> list[ReliabilityBin]:
@@ -140,7 +149,8 @@ def reliability(labels: npt.ArrayLike, probabilities: npt.ArrayLike, n_bins: int
     ]
 
 
-def _logit(probabilities: npt.ArrayLike) -> FloatArray:
+def logit(probabilities: npt.ArrayLike) -> FloatArray:
+    """Return the logits of probabilities of any shape; those of 0 and 1 are finite."""
     p = np.clip(np.asarray(probabilities, dtype=np.float64), _CERTAIN, 1 - _CERTAIN)
     logits: FloatArray = np.log(p) - np.log1p(-p)
     return logits

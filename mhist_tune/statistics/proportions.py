@@ -4,20 +4,22 @@ FEW = 10
 """Below so many counted cases of either kind, the variance of a proportion is not known well."""
 
 
-def effective_count(share: float, variance: float, n_trials: float) -> float:
+def effective_count(share: float, variance: float, n_trials: float, effect: float = 1.0) -> float:
     """Return the number of independent trials that would give a proportion this variance.
 
-    As Korn and Graubard (1998) do for surveys. With few counted cases it is at most `n_trials`.
+    As Korn and Graubard (1998) do for surveys. With few counted cases it is at most `n_trials / effect`.
 
     Args:
         share: the proportion.
         variance: its variance over images or groups, and seeds.
-        n_trials: number of images, divided by the design effect.
+        n_trials: number of images.
+        effect: design effect of all errors, at least 1.
     """
+    most = n_trials / effect
     if variance == 0:
-        return n_trials
+        return most
     count = share * (1 - share) / variance
-    return min(n_trials, count) if is_few(share, n_trials) else count
+    return min(most, count) if is_few(share, n_trials) else count
 
 
 def is_few(share: float, n_trials: float) -> bool:

@@ -221,7 +221,7 @@ def _of_groups(tested: _Tested, means: Mapping[str, float], groups: Sequence[str
     found = {}
     for name in names:
         mean, variance = means[name], variances[name]
-        if _is_near_end(name, mean, trials, effect):
+        if _is_near_end(name, mean, trials):
             found[name] = _wilson(name, mean, variance.total, trials[name], effect, variance.t(0.975))
         elif name == "log_loss":
             found[name] = grouped.log_interval(mean, variance)
@@ -240,11 +240,11 @@ def _near_ends(tested: _Tested, means: Mapping[str, float]) -> dict[str, tuple[f
     }
 
 
-def _is_near_end(name: str, mean: float, trials: Mapping[str, float], effect: float = 1.0) -> bool:
-    """Return whether too few errors or correct calls are counted, as of independent images, for resampling."""
+def _is_near_end(name: str, mean: float, trials: Mapping[str, float]) -> bool:
+    """Return whether too few errors or too few correct calls are counted for an interval from resampling."""
     if name in _OF_PAIRS:
         return mean in (0.0, 1.0)
-    return name in trials and proportions.is_few(_share(name, mean), trials[name] / effect)
+    return name in trials and proportions.is_few(_share(name, mean), trials[name])
 
 
 def _share(name: str, mean: float) -> float:
@@ -258,7 +258,7 @@ def _wilson(
     """Return Wilson's interval on an effective count of at most `n_trials` divided by the design effect."""
     share = _share(name, mean)
     slope = 2 / (2 - mean) ** 2 if name == "f1" else 1.0
-    count = proportions.effective_count(share, variance * slope**2, n_trials / effect)
+    count = proportions.effective_count(share, variance * slope**2, n_trials, effect)
     ends = proportions.wilson(share, count, quantile)
     return (2 * ends[0] / (1 + ends[0]), 2 * ends[1] / (1 + ends[1])) if name == "f1" else ends
 

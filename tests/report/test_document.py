@@ -339,6 +339,46 @@ def test_threshold_and_recalibration_are_fixed_on_validation_images(storage, stu
     assert held_out.calibration["raw"]["log_loss"].per_seed != pytest.approx(losses)
 
 
+def test_a_recalibration_that_turns_the_order_round_is_refused(storage, study):
+    """Validation images ranked the wrong way give a negative slope: it is printed, and nothing is recalibrated."""
+    search(storage, study, val=(0.9, 0.8, 0.7, 0.4, 0.6, 0.3, 0.2, 0.1))
+    open_test(storage, study)
+    retrain(storage, study, n_slots=3)
+    document = build.build(storage, "tiny")
+    assert document.held_out.slope < 0
+    assert list(document.held_out.calibration) == list(document.held_out.reliability) == ["raw"]
+    assert "The recalibration is not applied: its slope on held-out images is -" in report_text.to_table(document)
+    assert [row[0] for row in report_text.calibration_rows(document.held_out)[1:]] == ["raw"]
+
+
+def test_a_recalibration_that_makes_things_worse_is_said(storage, study):
+    """Where log loss or Brier score rise on the test images, the caveats give both numbers; else they are silent."""
+    search(storage, study)
+    open_test(storage, study)
+    retrain(storage, study, n_slots=3)
+    document = build.build(storage, "tiny")
+    raw, mapped = (document.held_out.calibration[name]["brier"].mean for name in ("raw", "recalibrated"))
+    told = f"made the Brier score on the test images worse: {raw:.3f} before, {mapped:.3f} after"
+    assert (told in report_text.to_table(document)) == (mapped > raw)
+    both = document.held_out.calibration
+    other_way = {**both, "raw": both["recalibrated"], "recalibrated": both["raw"]}
+    turned = replace(document, held_out=replace(document.held_out, calibration=other_way))
+    told = f"made the Brier score on the test images worse: {mapped:.3f} before, {raw:.3f} after"
+    assert any(told in caveat for caveat in sentences.caveats(turned)) == (raw > mapped)
+
+
+def test_calibration_on_test_has_intervals_and_the_floor_of_its_error(storage, study):
+    """Slope and intercept stand in a table with intervals, the calibration error beside that of a perfect model."""
+    open_test(storage, study)
+    retrain(storage, study, n_slots=3)
+    document = build.build(storage, "tiny")
+    found = document.calibration
+    assert found.slope.ci95[0] < found.slope.mean < found.slope.ci95[1]
+    rows = dict(report_text.tables(document))["Calibration slope and intercept on the test partition"]
+    assert [row[1] for row in rows[1:]] == ["1", "0", f"{found.ece_floor:.3f}"]
+    assert f"would have about {found.ece_floor:.3f} with so many images" in report_text.to_table(document)
+
+
 def test_the_page_needs_nothing_beside_it(storage, study, tmp_path):
     """One HTML file: no script, nothing to load, every figure inline, and the sentences that must not be missing."""
     search(storage, study)

@@ -131,7 +131,7 @@ def test_copies_within_a_group_add_no_information():
     copied, wide = np.repeat(labels, 9), np.repeat(table, 9, axis=1)
     alone = summary(labels, table, groups=[str(index) for index in range(60)])
     for name, one in summary(copied, wide, groups=groups).items():
-        if name != "ece":
+        if name in ("auroc", "auprc", "balanced_accuracy", "brier", "log_loss"):
             assert one.ci95 == pytest.approx(alone[name].ci95, abs=0.01), name
     effect = summaries.design_effects(copied, wide, groups)["auroc"]
     assert effect.design_effect == pytest.approx(9, rel=0.05)
