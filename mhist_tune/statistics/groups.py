@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
 
 from mhist_tune.arrays import FloatArray, Int64Array
 
@@ -73,6 +72,8 @@ class Variance:
 
     def t(self, quantile: float) -> float:
         """Return that quantile of Student's t distribution with `df` degrees of freedom."""
+        from scipy import stats  # where it is needed: workers load this module and never call it
+
         return float(stats.t.ppf(quantile, self.df))
 
 
@@ -150,6 +151,8 @@ def variance(models: Sequence[tuple[FloatArray, FloatArray]], units: Units) -> V
 
 def logit_interval(estimate: float, found: Variance) -> tuple[float, float]:
     """Return the 95% t interval of a number above 0 and below 1, computed on the logit scale (delta method)."""
+    from scipy import special
+
     centre = special.logit(estimate)
     half = found.t(0.975) * found.se / (estimate * (1 - estimate))
     return float(special.expit(centre - half)), float(special.expit(centre + half))
