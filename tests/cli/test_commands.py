@@ -94,6 +94,7 @@ def test_options_are_frozen() -> None:
         found[" ".join(path)] = sorted(options)
 
     work = ["--checkpoints", "--checkpoints-gb", "--data", "--devices", "--per-device", "--storage"]
+    work += ["--mix-versions", "--weights"]
     assert found == {
         "demo": ["--devices", "--storage"],
         "create-study": ["--data", "--dry-run", "--from", "--n-trials", "--set", "--storage", "--weights"],
@@ -108,7 +109,7 @@ def test_options_are_frozen() -> None:
         "best-trial": ["--export", "--json", "--storage"],
         "replay": ["--json", "--storage"],
         "openings": ["--json", "--storage", "--verify"],
-        "verify": ["--data", "--devices", "--json", "--per-device", "--storage"],
+        "verify": ["--data", "--devices", "--json", "--per-device", "--storage", "--weights"],
         "export": ["--storage"],
         "predict": ["--json"],
         "extend": ["--n-trials", "--storage", "--widen"],
@@ -117,7 +118,8 @@ def test_options_are_frozen() -> None:
         "stop": ["--storage"],
         "thaw": ["--storage"],
         "delete-study": ["--checkpoints", "--storage", "--yes"],
-        "dashboard": ["--host", "--port", "--read-only", "--storage"],
+        "backup": ["--storage"],
+        "dashboard": ["--base-path", "--host", "--port", "--read-only", "--storage", "--trusted-proxy"],
         "data": [],
         "data check": ["--json"],
         "data synthesize": ["--image-size", "--n-images", "--seed"],
