@@ -137,7 +137,7 @@ def warm_start(storage: Storage, name: str) -> tuple[list[dict[str, Any]], dict[
         StudyNotFoundError: there is no such study.
     """
     study = studies.load_study(storage, name)
-    best = selection.ranked(ledger.slots(storage, study, Stage.SEARCH))[:N_WARM]
+    best = selection.ranked(study, ledger.slots(storage, study, Stage.SEARCH))[:N_WARM]
     if not best or study.definition.rows:
         raise UsageError(
             f"{name} has no complete trial of a search to start from", hint=f"see mhist-tune status {name}"

@@ -11,3 +11,12 @@ At = Literal["last", "best"]
 
 SCORE_NAMES: Mapping[Score, str] = {"mean_f1": "mean F1", "f1": "F1", "auroc": "AUROC"}
 """What each score is called in texts."""
+
+
+def sets_trivial_apart(score: Score, at: At) -> bool:
+    """Return whether a search ranks trivial models last and promotes none of them by a tie.
+
+    A trivial model calls all validation images one class. A search by F1 at the best epoch keeps the rules of versions
+    that had no other score, so that its decisions can be repeated.
+    """
+    return (score, at) != ("f1", "best")

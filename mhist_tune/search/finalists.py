@@ -129,7 +129,7 @@ def candidates(study: Study, searched: Sequence[SearchSlot]) -> list[Candidate]:
     assert study.definition.confirm is not None
     default_params = study.definition.default_params()
     distinct: list[Candidate] = []
-    for slot in selection.ranked(searched):
+    for slot in selection.ranked(study, searched):
         params = slot.outcome.params if slot.outcome else None
         if slot.trial_number is None or params is None or any(candidate.params == params for candidate in distinct):
             continue

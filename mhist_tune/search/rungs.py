@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy import ColumnElement, Connection, Row
 
+from mhist_tune.definition.scores import sets_trivial_apart
 from mhist_tune.errors import UsageError
 from mhist_tune.search import promotion
 from mhist_tune.search.promotion import Rung
@@ -76,7 +77,9 @@ class RungBook:
                     self._is_stage, tables.slots.c.state != SlotState.CANCELLED
                 )
             ).scalar_one()
-            rung, is_trivial = self._rungs.get(epoch, Rung(epoch)), bool(if_not_promoted.is_trivial)
+            definition = self._study.definition
+            is_trivial = bool(if_not_promoted.is_trivial) and sets_trivial_apart(definition.score, definition.at)
+            rung = self._rungs.get(epoch, Rung(epoch))
             decisions = promotion.arrive(
                 rung,
                 claim.slot,

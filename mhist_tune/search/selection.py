@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mhist_tune.definition.scores import sets_trivial_apart
 from mhist_tune.errors import UsageError
 from mhist_tune.storage.slot_rows import AnySlot, SearchSlot
 from mhist_tune.storage.stages import OPEN
@@ -71,16 +72,17 @@ def best(study: Study, slots: Sequence[SearchSlot]) -> SearchSlot | None:
     if study.definition.rows:
         row = best_row(study, slots)
         return row.slots[0] if row else None
-    return next(iter(ranked(slots)), None)
+    return next(iter(ranked(study, slots)), None)
 
 
-def ranked(slots: Sequence[SearchSlot]) -> list[SearchSlot]:
+def ranked(study: Study, slots: Sequence[SearchSlot]) -> list[SearchSlot]:
     """Return the complete slots, the highest value first, of equal ones the lowest number.
 
-    Trivial models, which call all validation images one class, come after all others.
+    Trivial models come after all others, if the study sets them apart (see `scores.sets_trivial_apart`).
     """
+    apart = sets_trivial_apart(study.definition.score, study.definition.at)
     done = [slot for slot in slots if is_complete(slot)]
-    return sorted(done, key=lambda slot: (is_trivial(slot), -value_of(slot), slot.slot))
+    return sorted(done, key=lambda slot: (apart and is_trivial(slot), -value_of(slot), slot.slot))
 
 
 def is_trivial(slot: AnySlot) -> bool:
@@ -97,7 +99,7 @@ def ties(best: SearchSlot, slots: Sequence[SearchSlot]) -> list[SearchSlot]:
     if best.outcome is None or best.outcome.standard_error is None:
         return []
     lowest = value_of(best) - best.outcome.standard_error
-    return [slot for slot in ranked(slots) if slot.slot != best.slot and value_of(slot) >= lowest]
+    return [slot for slot in slots if is_complete(slot) and slot.slot != best.slot and value_of(slot) >= lowest]
 
 
 def unfinished(slots: Sequence[AnySlot]) -> list[AnySlot]:

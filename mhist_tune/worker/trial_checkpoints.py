@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mhist_tune.definition.scores import sets_trivial_apart
 from mhist_tune.errors import DiskFullError, StorageError, StoreUnreachableError
 from mhist_tune.storage import event_log, ledger
 from mhist_tune.storage.epochs import epochs_of
 from mhist_tune.storage.leases import Claim, LeaseKeeper, SlotKey, StaleTokenError
 from mhist_tune.storage.outcome import Outcome
 from mhist_tune.storage.stages import Stage
+from mhist_tune.storage.studies import Study
 from mhist_tune.training.checkpoints.writer import CheckpointWriter
 from mhist_tune.worker import checkpoint_room
 from mhist_tune.worker.checkpoint_keys import checkpoint_key, slots_in
@@ -84,7 +86,7 @@ class TrialCheckpoints:
             try:
                 present = slots_in(session) | {own}
                 outcomes = ledger.outcomes(session.storage, session.study, present)
-                best = _best(outcomes)
+                best = _best(session.study, outcomes)
                 if own == best:
                     self.writer.finish()
                 else:
@@ -164,15 +166,16 @@ class TrialCheckpoints:
         )
 
 
-def _best(outcomes: Mapping[SlotKey, Outcome]) -> SlotKey | None:
+def _best(study: Study, outcomes: Mapping[SlotKey, Outcome]) -> SlotKey | None:
     """Return the best complete search trial.
 
     The order is that of `selection.ranked`, which needs every slot of the study with its payload. This function runs
     after every trial, so it reads only the outcomes of the few trials in this store. In a table it is the best trial of
     any row, while `selection.best` is the first seed of the best row.
     """
+    apart = sets_trivial_apart(study.definition.score, study.definition.at)
     complete = {
-        (stage, slot): (not outcome.is_trivial, outcome.value)
+        (stage, slot): (not (apart and outcome.is_trivial), outcome.value)
         for (stage, slot), outcome in outcomes.items()
         if stage == Stage.SEARCH and outcome.is_complete and outcome.value is not None
     }

@@ -256,3 +256,30 @@ def test_an_audited_slot_goes_on_and_is_no_competitor(storage: Storage, make_stu
         [epoch] = epochs_of(storage, study, "search", slot)
         assert epoch.decision == decision
     assert max(decision.n_competitors for slot, decision in fates.items() if slot not in audited) == 1
+
+
+@pytest.mark.parametrize(("score_line", "expected"), [('score = "mean_f1"', set()), ("", {0, 1})])
+def test_trivial_models_are_set_apart_unless_the_study_is_of_f1_at_the_best_epoch(
+    storage: Storage, make_study: MakeStudy, score_line: str, expected: set[int]
+) -> None:
+    """Of seven equal trivial models none goes on, read by another process too; older rules promote two of them."""
+    study = make_study(n_trials=9, lease_s=60.0, pruner=f"{PRUNER}\n{score_line}")
+    trivial = Outcome(state=EndState.PRUNED, params={}, is_trivial=True)
+    observer = LeaseObserver()
+    for slot in range(7):
+        # the free slots come in the order of their numbers, after any promoted one, which stays leased
+        while (claim := ledger.claim(storage, study, ["search"], worker="w", observer=observer)) is not None:
+            if claim.slot == slot:
+                break
+        assert claim is not None
+        ledger.attach_trial(storage, claim, 1000 + slot, slot)
+        record_epoch(storage, claim, epoch=1, score=0.6, value=0.6, metrics={})
+        RungBook(storage, study, "search").arrive(claim, epoch=1, value=0.6, if_not_promoted=trivial)
+
+    seen = decide_again(storage, study)
+
+    promoted = {
+        event.slot for event in event_log.events(storage, study, kind=KIND) if event.detail["verdict"] == "go on"
+    }
+    assert promoted == expected
+    assert seen[1].n_promoted == len(expected)

@@ -123,12 +123,13 @@ def test_trials_within_the_standard_error_of_the_best_are_ties(storage: Storage)
 
 def test_a_trivial_model_is_never_called_best_beside_another(storage: Storage) -> None:
     """It is ranked after every model that has learned, whatever its value, and status names it and its F1."""
-    text = '[study]\nname = "s"\nn_trials = 3\n[space]\nlearning_rate = { low = 1e-5, high = 1e-1, log = true }'
+    text = '[study]\nname = "s"\nn_trials = 3\nscore = "mean_f1"\n'
+    text += "[space]\nlearning_rate = { low = 1e-5, high = 1e-1, log = true }"
     trivial = {**complete(0.9), "is_trivial": True}
     study = finish(storage, text, {0: trivial, 1: complete(0.5), 2: {**trivial, "value": 0.8}})
     slots = ledger.slots(storage, study, "search")
 
-    assert [slot.slot for slot in selection.ranked(slots)] == [1, 0, 2]
+    assert [slot.slot for slot in selection.ranked(study, slots)] == [1, 0, 2]
     assert selection.best(study, slots) == slots[1]
     found = status.of_study(storage, study)
     labels = [row[1] for row in IMAGE_SETS["val"]]
