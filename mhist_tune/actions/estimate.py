@@ -12,6 +12,7 @@ from mhist_tune.definition.hyperparameters import Hyperparameters
 from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.search import finalists
 from mhist_tune.search.pruning import rungs
+from mhist_tune.statistics import power
 from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.epochs import epochs_of
@@ -32,12 +33,14 @@ _OVER = ("random_over", "smote", "adasyn", "adasyn_votes")
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of images that a search trains and validates on, and of those that are SSA."""
+    """Numbers of images that a search trains and validates on, of those that are SSA, and of both classes on test."""
 
     train: int
     train_positive: int
     val: int
     val_positive: int
+    test_positive: int | None = None
+    test_negative: int | None = None
 
 
 def estimate(
@@ -76,8 +79,16 @@ def estimate(
         "n_waiting": _n_waiting(definition.pruner, n_slots, hp.epochs),
         "checkpoint_bytes": n_parameters * _BYTES_PER_PARAMETER * _N_GENERATIONS,
         "database_bytes": most * _BYTES_PER_EPOCH + n_slots * counts.val * 8,
+        "test_power": _test_power(counts),
         "smallest_f1_difference": smallest_f1_difference(counts.val_positive, counts.val - counts.val_positive),
     }
+
+
+def _test_power(counts: Counts) -> str | None:
+    """Return what a comparison on the test images can show, with ten seeds; None where these are not known."""
+    if not counts.test_positive or not counts.test_negative:
+        return None
+    return power.sentence(counts.test_positive, counts.test_negative, n_seeds=10)
 
 
 def smallest_f1_difference(n_positive: int, n_negative: int) -> float:
@@ -121,6 +132,7 @@ def to_text(document: Mapping[str, Any]) -> str:
             f"{document['database_bytes'] / 1e6:.0f} MB in the database",
             f"can show   differences in F1 from about {document['smallest_f1_difference']:.3f} on: smaller ones "
             "between two trials may be chance",
+            *([f"compare    {document['test_power']}"] if document["test_power"] else []),
         ]
     )
 

@@ -89,6 +89,17 @@ def read_table(root: Path) -> tuple[list[str], list[Annotation]]:
         raise DataError(f"cannot read {path}: {reason}") from error
 
 
+def class_counts(root: Path, partition: str) -> tuple[int, int]:
+    """Return the number of SSA and of HP images of a partition, from the table alone.
+
+    Raises:
+        DataError: as `read_annotations`.
+    """
+    labels = read_annotations(root, partition).labels
+    n_positive = int(labels.sum())
+    return n_positive, len(labels) - n_positive
+
+
 def read_annotations(root: Path, partition: str) -> Annotations:
     """Return the rows of one partition, ``train`` or ``test``, sorted by image name.
 

@@ -6,14 +6,15 @@ from itertools import combinations
 from pathlib import Path
 
 from mhist_tune.errors import UsageError
-from mhist_tune.mhist import THRESHOLD
+from mhist_tune.mhist import MHIST_VOTES, N_TEST_IMAGES, N_TEST_SSA, THRESHOLD
 from mhist_tune.report import compare_text, data_set, evidence, figures, html, sampling
 from mhist_tune.report.document import Comparison, DescriptiveTests, Member, PrimaryTest, SeedTest, to_json
-from mhist_tune.report.evidence import Evidence
+from mhist_tune.report.evidence import Evidence, NothingRetrainedError
 from mhist_tune.report.parts import Failures
-from mhist_tune.statistics import binary_metrics, by_votes, descriptive, paired, summaries
-from mhist_tune.storage import thumbnails
+from mhist_tune.statistics import binary_metrics, by_votes, descriptive, paired, power, summaries
+from mhist_tune.storage import studies, thumbnails
 from mhist_tune.storage.database import Storage
+from mhist_tune.storage.predictions import image_rows
 from mhist_tune.writing import output_folder
 
 
@@ -24,7 +25,7 @@ def build(storage: Storage, names: Sequence[str]) -> Comparison:
         StudyNotFoundError: no such study.
         UsageError: no retraining has finished, the test partitions differ, or one has a single class.
     """
-    return _build(storage, evidence.load_all(storage, names))
+    return _build(storage, _load(storage, names))
 
 
 def write(storage: Storage, names: Sequence[str], folder: Path) -> Comparison:
@@ -33,7 +34,7 @@ def write(storage: Storage, names: Sequence[str], folder: Path) -> Comparison:
     Raises:
         UsageError: the folder cannot be written, too.
     """
-    members = evidence.load_all(storage, names)
+    members = _load(storage, names)
     comparison = _build(storage, members)
     drawn = figures.compared(members, comparison)
     failures = Failures()
@@ -55,6 +56,19 @@ def write(storage: Storage, names: Sequence[str], folder: Path) -> Comparison:
         (folder / "compare.md").write_text(compare_text.to_markdown(comparison), encoding="utf-8")
         (folder / "compare.json").write_text(to_json(comparison) + "\n", encoding="utf-8")
     return comparison
+
+
+def _load(storage: Storage, names: Sequence[str]) -> list[Evidence]:
+    """Return the evidence of the studies; where nothing is retrained yet, the hint says what a comparison can show."""
+    try:
+        return evidence.load_all(storage, names)
+    except NothingRetrainedError as error:
+        study = studies.load_study(storage, names[0])
+        n_train = sum(len(image_rows(storage, study, name).names) for name in ("train", "val"))
+        if n_train != sum(MHIST_VOTES["train"]):
+            raise
+        expected = power.sentence(N_TEST_SSA, N_TEST_IMAGES - N_TEST_SSA, n_seeds=10)
+        raise NothingRetrainedError(str(error), hint=f"{error.hint}; {expected}") from None
 
 
 def _build(storage: Storage, members: Sequence[Evidence]) -> Comparison:

@@ -62,6 +62,10 @@ class Evidence:
         return self.slots[0].payload
 
 
+class NothingRetrainedError(UsageError):
+    """No retraining of a study has finished."""
+
+
 def load(storage: Storage, study_name: str) -> Evidence:
     """Return the evidence of the newest opening with a finished seed.
 
@@ -79,7 +83,7 @@ def load(storage: Storage, study_name: str) -> Evidence:
     chosen = [slot for slot in slots if slot.payload.trial == trial_of[slot.payload.opening]]
     finished = [slot for slot in chosen if _is_finished(slot, stored)]
     if not finished:
-        raise UsageError(
+        raise NothingRetrainedError(
             f"no retraining of {study_name} has finished, so there is nothing to report",
             hint=f"mhist-tune retrain {study_name}",
         )

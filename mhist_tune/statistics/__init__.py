@@ -9,6 +9,7 @@
 - `mean_f1`: F1 averaged over nine thresholds, with its standard error.
 - `out_of_fold`: Scores of configurations from out-of-fold predictions, and the stability of the choice among them.
 - `paired`: The primary test of a comparison: the difference of models on the same test images.
+- `power`: Power of the primary test before anything is trained.
 - `proportions`: Intervals of proportions near 0 or 1, where few errors are counted.
 - `resampling`: Resamples of images, groups and seeds, and the crossed bootstrap.
 - `roc`: ROC curves of several seeds: each one's, and their mean with its band, as plain arrays.

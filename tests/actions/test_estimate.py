@@ -47,7 +47,15 @@ def test_a_dry_run_writes_nothing(run: Run, generated: Path, tmp_path: Path) -> 
     assert planned.fixed["epochs"] == 5
     confirm = "confirm    4 trainings"  # two folds, of the best trial and the default
     slots, epochs = "slots      8", "epochs     at most 40"
-    for line in (slots, epochs, "device hours", confirm, "MB of checkpoints", "differences in F1"):
+    for line in (
+        slots,
+        epochs,
+        "device hours",
+        confirm,
+        "MB of checkpoints",
+        "differences in F1",
+        "the primary test finds AUROC",
+    ):
         assert line in err
     assert not (tmp_path / "storage").exists()
 

@@ -6,13 +6,14 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
+from mhist_tune.definition.study_file import parse
 from mhist_tune.errors import StudyNotFoundError, UsageError
 from mhist_tune.report import compare, compare_text
 from mhist_tune.report.document import to_json
 from mhist_tune.statistics import by_votes, descriptive, paired
 from mhist_tune.storage import studies, thumbnails
 from mhist_tune.storage.database import open_storage
-from tests.support.made_up import LABELS, create, open_test, retrain
+from tests.support.made_up import DEFINITION, LABELS, create, open_test, retrain
 
 
 @pytest.fixture
@@ -186,3 +187,23 @@ def test_what_cannot_be_compared_is_a_usage_error(storage):
         compare.build(storage, ["a", "b"])
     with pytest.raises(StudyNotFoundError):
         compare.build(storage, ["a", "nothing"])
+
+
+def test_before_retraining_the_hint_says_what_mhist_can_show(storage):
+    """A study on MHIST's 2,175 train images that has no retraining is refused with the power of the comparison."""
+    make(storage, "a")
+    rows = [[f"{n}.png", n % 2, 7 * (n % 2), None] for n in range(2175)]
+    for name in ("b", "c"):
+        studies.create_study(
+            storage,
+            parse(DEFINITION.format(name=name), name),
+            dataset={"fingerprint": "f" * 64},
+            image_sets={"train": rows[:1740], "val": rows[1740:]},
+        )
+    with pytest.raises(UsageError, match="no retraining of b has finished") as refused:
+        compare.build(storage, ["b", "c"])
+    assert "AUROC .94 against .93 with a probability of 42%" in refused.value.hint
+    create(storage, "small")
+    with pytest.raises(UsageError) as refused:
+        compare.build(storage, ["small", "a"])
+    assert "probability" not in refused.value.hint
