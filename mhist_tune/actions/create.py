@@ -10,7 +10,7 @@ import numpy as np
 
 from mhist_tune.arrays import Int64Array
 from mhist_tune.data import cache, description
-from mhist_tune.data.annotations import Annotations, read_annotations
+from mhist_tune.data.annotations import Annotations, class_counts, read_annotations
 from mhist_tune.data.check import require_sound
 from mhist_tune.data.pin import test_pin
 from mhist_tune.data.splits import split_folds, split_train
@@ -48,11 +48,13 @@ class PreparedStudy:
             by the name of the part.
         weight_files: the SHA-256 of each weight file.
         warnings: what the user should know of the data set, one line each.
+        n_test: the numbers of SSA and of HP images of the test partition, counted in the table.
     """
 
     image_sets: dict[str, list[list[Any]]]
     weight_files: dict[str, str]
     warnings: list[str]
+    n_test: tuple[int, int]
 
 
 def prepare(definition: StudyDefinition, data_root: Path) -> PreparedStudy:
@@ -92,6 +94,7 @@ def prepare(definition: StudyDefinition, data_root: Path) -> PreparedStudy:
         {name: [rows[index] for index in indices] for name, indices in parts.items()},
         {name: weight_files.sha256_of(name) for name in files},
         warnings,
+        class_counts(data_root, "test"),
     )
 
 

@@ -82,7 +82,6 @@ def _dry_run(name_or_file: str, changes: dict[str, Any], other: str | None, stor
     import torch
 
     from mhist_tune.actions import create, estimate
-    from mhist_tune.data import annotations
     from mhist_tune.definition import study_file
     from mhist_tune.errors import NoStorageError
     from mhist_tune.storage.database import open_storage
@@ -99,7 +98,7 @@ def _dry_run(name_or_file: str, changes: dict[str, Any], other: str | None, stor
         prepared = create.prepare(definition, root)
         sets = prepared.image_sets
         sizes = [number for name in ("train", "val") for number in (len(sets[name]), sum(row[1] for row in sets[name]))]
-        sizes += annotations.class_counts(root, "test")
+        sizes += prepared.n_test
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         document = estimate.estimate(definition, estimate.Counts(*sizes), storage, device)
     click.echo(study_file.render(definition))
