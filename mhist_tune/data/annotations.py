@@ -90,14 +90,13 @@ def read_table(root: Path) -> tuple[list[str], list[Annotation]]:
 
 
 def class_counts(root: Path, partition: str) -> tuple[int, int]:
-    """Return the number of SSA and of HP images of a partition, from the table alone.
+    """Return the number of SSA and of HP images of a partition, from the table alone; (0, 0) for an empty partition.
 
     Raises:
-        DataError: as `read_annotations`.
+        DataError: as `read_table`.
     """
-    labels = read_annotations(root, partition).labels
-    n_positive = int(labels.sum())
-    return n_positive, len(labels) - n_positive
+    labels = [row.label for row in read_rows(root) if row.partition == partition]
+    return sum(labels), len(labels) - sum(labels)
 
 
 def read_annotations(root: Path, partition: str) -> Annotations:
