@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, Connection, Table
+from sqlalchemy import ColumnElement, Connection, Row, Table
 
 from mhist_tune.errors import MhistTuneError
-from mhist_tune.storage import tables
+from mhist_tune.storage import payloads, tables
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.outcome import Outcome
 from mhist_tune.storage.payloads import Payload
@@ -54,6 +55,21 @@ class Claim:
     trial_number: int | None
     n_claims: int
     outcome: Outcome | None
+
+    @classmethod
+    def from_row(cls, row: Row[Any]) -> "Claim":
+        """Return the claim of a row of `tables.slots` that was just claimed."""
+        return cls(
+            study_uuid=row.study,
+            stage=row.stage,
+            slot=row.slot,
+            token=row.token,
+            payload=payloads.from_json(row.stage, row.payload),
+            trial_id=row.trial_id,
+            trial_number=row.trial_number,
+            n_claims=row.n_claims,
+            outcome=row.outcome,
+        )
 
 
 class StaleTokenError(MhistTuneError):

@@ -13,7 +13,7 @@ import sqlalchemy
 from sqlalchemy import ColumnElement, Connection, Row
 
 from mhist_tune.errors import UsageError
-from mhist_tune.storage import payloads, studies, tables
+from mhist_tune.storage import studies, tables
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.leases import Claim, LeaseObserver, SlotKey, is_claimed, is_held
 from mhist_tune.storage.outcome import Outcome
@@ -73,7 +73,7 @@ def claim(
         # if the answer to the commit was lost and this runs again, the nonce finds the claim of the first run
         claimed = connection.execute(_slots(study, stages).where(tables.slots.c.owner == nonce)).first()
         if claimed is not None:
-            return _claim(claimed)
+            return Claim.from_row(claimed)
         # after an outage the holders need time to renew
         is_current = storage.n_interruptions == n_interruptions
         for stage, slot in abandoned if is_current else ():
@@ -301,7 +301,7 @@ def _take(storage: Storage, connection: Connection, study: Study, row: Row[Any],
     update = sqlalchemy.update(table).where(same, is_unchanged).values(values)
     if connection.execute(update).rowcount != 1:
         return None
-    return _claim(connection.execute(_slots(study, [row.stage]).where(table.c.owner == nonce)).one())
+    return Claim.from_row(connection.execute(_slots(study, [row.stage]).where(table.c.owner == nonce)).one())
 
 
 def _end(storage: Storage, claim: Claim, state: SlotState, retry_s: float | None) -> bool:
@@ -337,17 +337,3 @@ def _is_free(excluding: Collection[SlotKey], among: Collection[SlotKey] | None) 
 
 def _is_one_of(keys: Collection[SlotKey]) -> ColumnElement[bool]:
     return sqlalchemy.tuple_(tables.slots.c.stage, tables.slots.c.slot).in_(list(keys))
-
-
-def _claim(row: Row[Any]) -> Claim:
-    return Claim(
-        study_uuid=row.study,
-        stage=row.stage,
-        slot=row.slot,
-        token=row.token,
-        payload=payloads.from_json(row.stage, row.payload),
-        trial_id=row.trial_id,
-        trial_number=row.trial_number,
-        n_claims=row.n_claims,
-        outcome=row.outcome,
-    )
