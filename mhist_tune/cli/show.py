@@ -137,7 +137,7 @@ def status_command(name: str | None, watch: bool, as_json: bool, storage_url: st
     Example:
       mhist-tune status vit --watch
     """
-    from mhist_tune.report import status
+    from mhist_tune.report import status, status_text
     from mhist_tune.storage import studies
     from mhist_tune.storage.database import open_storage
 
@@ -151,7 +151,7 @@ def status_command(name: str | None, watch: bool, as_json: bool, storage_url: st
             else:
                 if watch and sys.stdout.isatty():
                     click.clear()
-                click.echo("\n\n".join(status.to_text(summary) for summary in statuses) or "no studies")
+                click.echo("\n\n".join(status_text.to_text(summary) for summary in statuses) or "no studies")
             if not watch:
                 return
             time.sleep(_WATCH_S)
@@ -236,7 +236,7 @@ def best_trial_command(name: str, folder: Path | None, as_json: bool, storage_ur
     if folder is not None:
         _export(storage_url, name, folder, as_json=as_json)
         return
-    from mhist_tune.report import status
+    from mhist_tune.report import status, status_text
     from mhist_tune.search import selection
     from mhist_tune.storage import ledger, studies
     from mhist_tune.storage.database import open_storage
@@ -251,7 +251,7 @@ def best_trial_command(name: str, folder: Path | None, as_json: bool, storage_ur
     if as_json:
         click.echo(json.dumps(asdict(best), indent=2))
     else:
-        click.echo(status.best_text(best))
+        click.echo(status_text.best_text(best))
         for field, value in best.params.items():
             click.echo(f"  {field} = {value}")
     follow_up("retrain", name)

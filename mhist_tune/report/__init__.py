@@ -21,9 +21,11 @@
 - `parts`: Parts that decorate a report; a text about the failure takes the place of one that fails.
 - `records_csv`: The trials, epochs and predictions of a study as CSV files (`mhist-tune export`).
 - `references`: Published test results on MHIST.
-- `report_text`: A report as text and Markdown: its tables, search, openings and facts.
+- `report_tables`: The tables of a report as rows of text: metrics, calibration, finalists, votes and seeds.
+- `report_text`: A report as text and Markdown: its headline, search, openings and facts.
 - `sampling`: Groups of the test images, their design effects, and intervals for unknown groups.
 - `sentences`: The sentences of a report: result, caveats, methods paragraph.
 - `status`: The state of a study: slots, trials, workers, best trial.
+- `status_text`: The state of a study and its best trial as text for a terminal.
 - `threshold`: The decision threshold and recalibration, fixed on held-out images, with their test results.
 """

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mhist_tune.report import compare_text, report_text
+from mhist_tune.report import compare_text, report_tables, report_text
 from mhist_tune.report.document import Comparison, Report
 from mhist_tune.report.figures import ReportFigure
 from mhist_tune.statistics.by_votes import Mistake
@@ -43,7 +43,7 @@ def render(
         thumbnails: JPEG files by the image's name; may lack any image.
         failures: a sentence for each part of the page that could not be made.
     """
-    tables = report_text.tables(report)
+    tables = report_tables.tables(report)
     html: str = (
         environment()
         .get_template("report.html")

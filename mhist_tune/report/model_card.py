@@ -6,7 +6,7 @@ All numbers are those of the report.
 from collections.abc import Mapping
 from typing import Any
 
-from mhist_tune.report import data_set, report_text
+from mhist_tune.report import data_set, report_tables, report_text
 from mhist_tune.report.document import Report
 from mhist_tune.words import counted, markdown_table, number
 
@@ -42,9 +42,9 @@ def render(report: Report, model: Mapping[str, Any]) -> str:
         _data(report),
         "## Metrics",
         f"On the test partition, over {counted(report.n_seeds, 'seed')}:",
-        _table(report_text.metric_rows(report)),
-        *([_table(report_text.calibration_rows(report.held_out))] if report.held_out else []),
-        _table(report_text.vote_rows(report)),
+        _table(report_tables.metric_rows(report)),
+        *([_table(report_tables.calibration_rows(report.held_out))] if report.held_out else []),
+        _table(report_tables.vote_rows(report)),
         "## Limits",
         "\n".join(f"- {caveat}" for caveat in report.caveats),
         "## How it was trained",

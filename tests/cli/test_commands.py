@@ -66,6 +66,7 @@ def test_help_loads_nothing_heavy(path: tuple[str, ...]) -> None:
     ("module", "needed"),
     [
         ("report.status", {"sqlalchemy"}),
+        ("report.status_text", {"sqlalchemy"}),
         ("worker.supervisor", set()),
         ("worker.checkpoint_places", set()),
         ("actions.delete", {"sqlalchemy", "numpy", "PIL"}),

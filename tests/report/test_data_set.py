@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mhist_tune.definition.study_file import parse
-from mhist_tune.report import build, compare, compare_text, model_card, report_text
+from mhist_tune.report import build, compare, compare_text, model_card, report_tables
 from mhist_tune.report.document import Report
 from mhist_tune.storage import studies
 from mhist_tune.storage.database import Storage, open_storage
@@ -87,7 +87,7 @@ def test_only_real_votes_are_called_those_of_pathologists(
     """Tables, sentences and card name those who voted as the data set's description does."""
     fields = {"description": "oral tissue", "source": "Zenodo", "votes": votes}
     report = reported(storage, description={name: text for name, text in fields.items() if text})
-    assert report_text.vote_rows(report)[0][-1] == f"each {annotator} against the other six"
+    assert report_tables.vote_rows(report)[0][-1] == f"each {annotator} against the other six"
     assert labels in report.methods
     assert "The data set is described as: oral tissue." in report.methods
     card = model_card.render(report, MODEL)

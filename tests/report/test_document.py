@@ -16,7 +16,7 @@ from sklearn.metrics import f1_score, log_loss, roc_auc_score
 
 from mhist_tune.definition import schema
 from mhist_tune.errors import StudyNotFoundError, UsageError
-from mhist_tune.report import build, files, report_text, sentences
+from mhist_tune.report import build, files, report_tables, report_text, sentences
 from mhist_tune.report.document import Cost, ReportedTrial, to_json
 from mhist_tune.statistics import calibration
 from mhist_tune.statistics.summaries import summary
@@ -267,7 +267,7 @@ def test_unknown_slides_have_a_table_of_supposed_design_effects(storage, study):
     widths = [document.metrics["auroc"].ci95, *document.sampling.sensitivity["auroc"].values()]
     assert list(document.sampling.sensitivity["auroc"]) == ["1.5", "2", "3"]
     assert all(inner[0] > outer[0] and inner[1] < outer[1] for inner, outer in pairwise(widths))
-    titles = dict(report_text.tables(document))
+    titles = dict(report_tables.tables(document))
     row = next(row for row in titles["If images of a slide are alike"] if row[0] == "auroc")
     assert row[2] == "{:.3f} to {:.3f}".format(*document.sampling.sensitivity["auroc"]["1.5"])
 
@@ -348,7 +348,7 @@ def test_a_recalibration_that_turns_the_order_round_is_refused(storage, study):
     assert document.held_out.slope < 0
     assert list(document.held_out.calibration) == list(document.held_out.reliability) == ["raw"]
     assert "The recalibration is not applied: its slope on held-out images is -" in report_text.to_table(document)
-    assert [row[0] for row in report_text.calibration_rows(document.held_out)[1:]] == ["raw"]
+    assert [row[0] for row in report_tables.calibration_rows(document.held_out)[1:]] == ["raw"]
 
 
 def test_a_recalibration_that_makes_things_worse_is_said(storage, study):
@@ -374,7 +374,7 @@ def test_calibration_on_test_has_intervals_and_the_floor_of_its_error(storage, s
     document = build.build(storage, "tiny")
     found = document.calibration
     assert found.slope.ci95[0] < found.slope.mean < found.slope.ci95[1]
-    rows = dict(report_text.tables(document))["Calibration slope and intercept on the test partition"]
+    rows = dict(report_tables.tables(document))["Calibration slope and intercept on the test partition"]
     assert [row[1] for row in rows[1:]] == ["1", "0", f"{found.ece_floor:.3f}"]
     assert f"would have about {found.ece_floor:.3f} with so many images" in report_text.to_table(document)
 

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
 from mhist_tune.definition import study_file
-from mhist_tune.report import build, files, gain, report_text
+from mhist_tune.report import build, files, gain, report_tables, report_text
 from mhist_tune.report.document import to_json
 from mhist_tune.report.gain import Change, Gain
 from mhist_tune.statistics import calibration, paired
@@ -93,7 +93,7 @@ def test_the_gain_over_the_default_has_an_interval(storage: Storage, study: Stud
     assert found.difference_f1.estimate == pytest.approx(f1[0] - f1[1])
     assert found.difference_f1.ci95 == paired.f1_differences(LABELS, tables)[0].ci95
     low, high = found.difference_f1.ci95
-    assert f"{f1[0] - f1[1]:+.4f} ({low:+.4f} to {high:+.4f})" in report_text.gain_rows(document)[-1]
+    assert f"{f1[0] - f1[1]:+.4f} ({low:+.4f} to {high:+.4f})" in report_tables.gain_rows(document)[-1]
     assert "Against the study's default (trial 0)" in document.result
     assert "trial 1 and the default, trial 0, 2 seeds" in report_text.to_table(document)
     for name, slots in (("predictions.csv", (0, 1)), ("predictions-default.csv", (2, 3))):
@@ -118,7 +118,7 @@ def test_the_confirmation_is_shown_with_its_optimism(storage: Storage, study: St
         assert "Finalists of the search, out of fold" in text
         assert "+0.093 (standard error" in text
         assert "not the probability that the finalist is the best" in text
-    rows = report_text.confirm_rows(document.confirm)
+    rows = report_tables.confirm_rows(document.confirm)
     assert [row[0] for row in rows[1:]] == ["1", "3", "0, the default"]
 
 

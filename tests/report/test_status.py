@@ -2,7 +2,7 @@
 
 import pytest
 
-from mhist_tune.report import status
+from mhist_tune.report import status, status_text
 from mhist_tune.storage import ledger
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.epochs import record_epoch
@@ -43,7 +43,7 @@ def test_a_study_under_way(storage: Storage, make_study: MakeStudy) -> None:
     assert (worker.worker, worker.device, worker.slot, worker.epoch) == ("host-1-abc", "cuda:1", 1, 1)
     assert 0.0 <= worker.lease_age_s < 30.0
     assert found.time_left_s == pytest.approx(2 * 20.0 + 15.0)
-    text = status.to_text(found)
+    text = status_text.to_text(found)
     for part in ("1 done, 2 free, 1 leased", "321 images/s", "2.0 GB", "epoch 1", "time left: about 55 s"):
         assert part in text
 
@@ -61,7 +61,7 @@ def test_the_looks_at_the_test_images_by_all_studies_are_shown(storage: Storage)
         ("first", "first opening"),
         ("first", "another trial"),
     ]
-    text = status.to_text(found)
+    text = status_text.to_text(found)
     assert "test partition opened 0 times, these images 2 times by all studies" in text
     assert "by first: another trial" in text
 
@@ -85,4 +85,4 @@ def test_an_abandoned_slot_is_named(storage: Storage, make_study: MakeStudy) -> 
     assert (slot.worker, slot.device, slot.slot, slot.epoch) == ("gone-1-abc", "cuda:1", 0, 91)
     assert 300.0 <= slot.since_s < 330.0
     line = "abandoned by gone-1-abc: search trial 3, epoch 91, lease ended 5 min ago; the next worker that has watched"
-    assert f"{line} the lease for 20 s takes it over" in status.to_text(found)
+    assert f"{line} the lease for 20 s takes it over" in status_text.to_text(found)

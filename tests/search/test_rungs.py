@@ -11,7 +11,7 @@ import pytest
 
 from mhist_tune.actions import change
 from mhist_tune.errors import UsageError
-from mhist_tune.report import records_csv, status
+from mhist_tune.report import records_csv, status, status_text
 from mhist_tune.search import promotion, trials
 from mhist_tune.search.promotion import Rung
 from mhist_tune.search.pruning import is_audited, rungs
@@ -223,7 +223,7 @@ def test_a_waiting_trial_has_not_ended(storage: Storage, book: RungBook, arrive:
 
     study_status = status.of_study(storage, study)
     assert (study_status.stages["search"], sum(study_status.trials.values())) == ({"paused": 1, "free": 8}, 0)
-    assert "8 free, 1 waiting" in status.to_text(study_status)
+    assert "8 free, 1 waiting" in status_text.to_text(study_status)
     records_csv.write(storage, study, tmp_path)
     [row] = csv.DictReader((tmp_path / "trials.csv").read_text(encoding="utf-8").splitlines())
     assert (row["number"], row["state"], row["best_value"]) == ("0", "", "")

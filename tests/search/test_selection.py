@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mhist_tune.definition import study_file
-from mhist_tune.report import status
+from mhist_tune.report import status, status_text
 from mhist_tune.search import selection
 from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import Storage, open_storage
@@ -82,7 +82,9 @@ def test_the_row_with_the_best_mean_is_the_best(storage: Storage) -> None:
     assert (row_status.label, row_status.n_seeds, row_status.number) == ("steady", 2, 1)
     assert row_status.value == pytest.approx(0.71)
     assert row_status.params == {"augmentation": "flip"}
-    assert '"steady" (trial 1), val F1 0.710, the mean of 2 seeds' in status.to_text(status.of_study(storage, study))
+    assert '"steady" (trial 1), val F1 0.710, the mean of 2 seeds' in status_text.to_text(
+        status.of_study(storage, study)
+    )
 
 
 def test_the_best_of_a_search_is_its_best_trial(storage: Storage) -> None:
@@ -117,7 +119,8 @@ def test_trials_within_the_standard_error_of_the_best_are_ties(storage: Storage)
     assert search_status is not None
     assert (search_status.number, search_status.standard_error, search_status.n_ties) == (1, 0.03, 1)
     assert (
-        status.best_text(search_status) == "trial 1, val F1 0.800 ± 0.030 at epoch 2; 1 more within this standard error"
+        status_text.best_text(search_status)
+        == "trial 1, val F1 0.800 ± 0.030 at epoch 2; 1 more within this standard error"
     )
 
 
@@ -135,4 +138,4 @@ def test_a_trivial_model_is_never_called_best_beside_another(storage: Storage) -
     labels = [row[1] for row in IMAGE_SETS["val"]]
     share = sum(labels) / len(labels)
     assert (found.n_trivial, found.trivial_f1) == (2, pytest.approx(2 * share / (1 + share)))
-    assert "2 trials call all validation images one class (calling all SSA has an F1 of" in status.to_text(found)
+    assert "2 trials call all validation images one class (calling all SSA has an F1 of" in status_text.to_text(found)

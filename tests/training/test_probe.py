@@ -12,7 +12,7 @@ import torch
 
 from mhist_tune import words
 from mhist_tune.definition.hyperparameters import PROBED, Hyperparameters
-from mhist_tune.report import status
+from mhist_tune.report import status, status_text
 from mhist_tune.storage import studies
 from mhist_tune.storage.database import open_storage
 from mhist_tune.training import memory, probe
@@ -273,7 +273,7 @@ def test_other_hardware_keeps_the_choice_and_fits_its_memory(
         assert stored["device"] == probe.device_name(CPU)
         assert len(stored["timings"]) == 2
         assert first.hyperparameters({"drop_rate": 0.2}).micro_batch_size == 32
-        shown = status.to_text(status.of_study(storage, first.study))
+        shown = status_text.to_text(status.of_study(storage, first.study))
         assert words.settings(stored) in shown
         assert stored["device"] in shown
 
