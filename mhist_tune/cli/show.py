@@ -167,7 +167,7 @@ def studies_command(as_json: bool, storage_url: str) -> None:
     Example:
       mhist-tune studies
     """
-    from mhist_tune.definition import study_file
+    from mhist_tune.definition import files
     from mhist_tune.definition.scores import SCORE_NAMES
     from mhist_tune.storage.database import open_storage
 
@@ -176,7 +176,7 @@ def studies_command(as_json: bool, storage_url: str) -> None:
             rows, nothing = _study_rows(storage), f"no studies in {storage.url_safe}"
     except NoStorageError as error:
         rows, nothing = [], str(error)
-    packaged = sorted(study_file.packaged())
+    packaged = sorted(files.packaged())
     if as_json:
         click.echo(json.dumps({"studies": rows, "definitions": packaged}, indent=2))
         return

@@ -1,6 +1,9 @@
 """What a study file says: tables, search space, hyperparameters. Standard library only. Every package may import it.
 
 - `advice`: Advice on settings that have no effect.
+- `changes`: Overrides of the command line and absolute paths of weight files, in the tables as read.
+- `field_checks`: The checks of weights, dropout placement, frozen layers and model options.
+- `files`: The packaged definitions; finding the file of a definition and reading its text.
 - `hyperparameters`: All hyperparameters, each with its type, default, legal values and description.
 - `rungs`: The rungs of the pruner `promotion` for which a definition gives no epoch.
 - `schema`: The tables of a study file, their keys and ranges, and the checks that find every problem.

@@ -5,31 +5,19 @@ the parser of study definitions are derived from that. Imports the standard libr
 """
 
 import dataclasses
-import json
 import math
-import re
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mhist_tune.definition.value_checks import problem_of, quoted
+from mhist_tune.definition.field_checks import freeze_problem, options_problem, placement_problem, weights_problem
+from mhist_tune.definition.value_checks import cut, problem_of, quoted
 from mhist_tune.errors import did_you_mean
 from mhist_tune.mhist import N_ANNOTATORS
-from mhist_tune.words import one_line
 
-DROPOUT_PLACEMENT = re.compile(r"none|head|pos|head\+last([1-9][0-9]{0,3})(\.mlp)?")
-SHA256_MARK = "#sha256:"
-"""Separates the path of a weight file from the SHA-256 (hex) of its content, which may follow."""
-_WEIGHT_FILE = re.compile(rf".*\.safetensors({SHA256_MARK}[0-9a-f]{{64}})?", re.DOTALL)
-FREEZE = re.compile(r"none|all_but_head|stem|first([1-9][0-9]{0,3})")
-_LONGEST = 100  # of a text in a message
 _MOST = 1_000_000  # of what is counted: epochs and images
-_LARGEST_OPTION = 10_000
-_DEEPEST_OPTION = 5
-_BLOCKS = re.compile("depth|layers|blocks")
-_MOST_BLOCKS = 500
 PROBED = ("precision", "memory_format", "compile")
 """Fields whose value "auto" is replaced once for a study, by the setting that is fastest on the device; see `probe`."""
 
@@ -72,63 +60,6 @@ def _declare(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def _cut(text: str) -> str:
-    return one_line(text, _LONGEST)
-
-
-def _weights_problem(value: str) -> str | None:
-    if value in ("pretrained", "random") or _WEIGHT_FILE.fullmatch(value):
-        return None
-    return f'must be "pretrained", "random" or the path of a .safetensors file, got "{_cut(value)}"'
-
-
-def _placement_problem(value: str) -> str | None:
-    if DROPOUT_PLACEMENT.fullmatch(value):
-        return None
-    return (
-        f'must be "none", "head", "head+lastK.mlp", "head+lastK" (K blocks from the end) or "pos", got "{_cut(value)}"'
-    )
-
-
-def _freeze_problem(value: str) -> str | None:
-    if FREEZE.fullmatch(value):
-        return None
-    return f'must be "none", "all_but_head", "stem" or "firstN" (the stem and N blocks or stages), got "{_cut(value)}"'
-
-
-def _options_problem(value: Mapping[str, Any]) -> str | None:
-    try:
-        is_plain = json.loads(json.dumps(dict(value), allow_nan=False)) == dict(value)
-    except (TypeError, ValueError, RecursionError):
-        is_plain = False
-    if not is_plain:
-        return f"must hold plain values (text, numbers, true, false, lists, tables), got {quoted(value)}"
-    if not isinstance(value.get("checkpoint_path", ""), str):
-        return f"checkpoint_path must be the path of a file, got {quoted(value['checkpoint_path'])}"
-    return _size_problem(value, _DEEPEST_OPTION)
-
-
-def _size_problem(value: object, n_levels: int) -> str | None:
-    """Return what is too large in an option of a model. A model of a million blocks would be built for hours."""
-    if isinstance(value, int | float) and abs(value) > _LARGEST_OPTION:
-        return f"holds the number {quoted(value)}, and at most {_LARGEST_OPTION:,} is possible"
-    items = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else []
-    if items and not n_levels:
-        return f"is nested in more than {_DEEPEST_OPTION} levels"
-    if len(items) > _LARGEST_OPTION:
-        return f"holds a list of {len(items):,} values"
-    if isinstance(value, Mapping):
-        blocks = (item for name, item in value.items() if _BLOCKS.search(name))
-        n_blocks = sum(sum(item) if isinstance(item, list) else item for item in blocks if _is_counts(item))
-        if n_blocks > _MOST_BLOCKS:
-            return f"asks for {n_blocks:,} blocks, and at most {_MOST_BLOCKS} are possible"
-    return next((problem for item in items if (problem := _size_problem(item, n_levels - 1))), None)
-
-
-def _is_counts(value: object) -> bool:
-    return isinstance(value, int) or (isinstance(value, list) and all(isinstance(item, int) for item in value))
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hyperparameters:
     """All hyperparameters of one training run, checked.
@@ -141,13 +72,13 @@ class Hyperparameters:
         "resnet18", 'Name of a timm model ("hf-hub:OWNER/NAME" for one from the hub), or "fcnn", the baseline.'
     )
     model_options: Mapping[str, Any] = _declare(
-        {}, "Additional keyword arguments for timm.create_model. fcnn ignores them.", problem_of=_options_problem
+        {}, "Additional keyword arguments for timm.create_model. fcnn ignores them.", problem_of=options_problem
     )
     weights: str = _declare(
         "pretrained",
         'Initial weights: "pretrained" (downloaded by timm), "random", or the path of a .safetensors file. '
         'fcnn needs "random".',
-        problem_of=_weights_problem,
+        problem_of=weights_problem,
     )
     image_size: int = _declare(224, "Side length of the square input images in pixels.", low=8, high=4096)
     epochs: int = _declare(
@@ -170,7 +101,7 @@ class Hyperparameters:
         "none",
         'Which weights keep their initial values: "none", "all_but_head", "stem", or "firstN" (the stem and the first '
         "N blocks or stages).",
-        problem_of=_freeze_problem,
+        problem_of=freeze_problem,
     )
     optimizer: Literal["adam", "adamw", "sgd"] = _declare(
         "adamw", "Adam (weight decay as an L2 term), AdamW (decoupled weight decay), or SGD with momentum (L2 term)."
@@ -223,7 +154,7 @@ class Hyperparameters:
         'Where dropout acts: "none", "head", "head+lastK.mlp" (and in the MLPs of the last K blocks of a ViT), '
         '"head+lastK" (and in these whole blocks), or "pos" (after the position embedding of a ViT). "none" and "head" '
         "fit every model.",
-        problem_of=_placement_problem,
+        problem_of=placement_problem,
     )
     drop_rate: float = _declare(
         0.5, 'Dropout probability at dropout_placement; not used with "none".', low=0.0, high=0.99
@@ -337,7 +268,7 @@ def check(name: str, value: object) -> str | None:
     if problem := problem_of(field.type, value, field.low, field.high):
         return problem
     if field.choices is not None and value not in field.choices:
-        return f'must be one of {", ".join(field.choices)}, got "{_cut(str(value))}"'
+        return f'must be one of {", ".join(field.choices)}, got "{cut(str(value))}"'
     return field.problem_of(value) if field.problem_of else None
 
 

@@ -20,16 +20,14 @@ from typing import Any
 
 import tomli_w
 
-from mhist_tune.definition import rungs, schema, table_rows
+from mhist_tune.definition import changes, files, rungs, schema, table_rows
 from mhist_tune.definition import space as spaces
 from mhist_tune.definition.hyperparameters import FIELDS, Hyperparameters
 from mhist_tune.definition.scores import SCORE_NAMES, At, Score
 from mhist_tune.definition.space import Dimension
 from mhist_tune.definition.table_rows import TableRow
-from mhist_tune.errors import DefinitionError, UsageError, did_you_mean
-from mhist_tune.reading import open_file
+from mhist_tune.errors import DefinitionError, UsageError
 
-_MOST_BYTES = 1_000_000
 _DEEP_KEY = re.compile(r"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){100}""")
 
 
@@ -167,13 +165,6 @@ class StudyDefinition:
         )
 
 
-def packaged() -> dict[str, Path]:
-    """Return the paths of the packaged definitions by name, from the installed package or the source checkout."""
-    package = Path(__file__).resolve().parents[1]
-    folder = package / "studies" if (package / "studies").is_dir() else package.parent / "studies"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
 def load(
     name_or_path: str | Path,
     *,
@@ -200,18 +191,18 @@ def load(
         UsageError: the definition or file does not exist or cannot be read.
         DefinitionError: the definition has problems; the message lists all of them.
     """
-    path = _find(name_or_path)
-    text = _text_of(path)
+    path = files.find(name_or_path)
+    text = files.text_of(path)
     tables = _read_toml(text, str(path))
-    _resolve_weight_files(tables, path.parent)
-    fixed = {name: _value(value) for name, value in (overrides or {}).items()}
+    changes.resolve_weight_files(tables, path.parent)
+    fixed = {name: changes.value_of(value) for name, value in (overrides or {}).items()}
     if "weights" in fixed:
-        fixed["weights"] = _absolute(fixed["weights"], Path())
+        fixed["weights"] = changes.absolute(fixed["weights"], Path())
     if weights is not None:
         source = str(weights) if weights in ("pretrained", "random") else str(Path(weights).absolute())
-        if not _replace_in_rows(tables, source):
+        if not changes.replace_in_rows(tables, source):
             fixed["weights"] = source
-    _fix(tables, fixed)
+    changes.fix(tables, fixed)
     if n_trials is not None and isinstance(tables.get("study"), dict):
         tables["study"]["n_trials"] = n_trials
     return _started_from(_build(tables, text, str(path)), start)
@@ -230,39 +221,6 @@ def parse(text: str, source: str) -> StudyDefinition:
     return _build(_read_toml(text, source), text, source)
 
 
-def _find(name_or_path: str | Path) -> Path:
-    known = packaged()
-    if not schema.NAME.fullmatch(str(name_or_path)):
-        try:
-            is_there = Path(name_or_path).exists()
-        except (OSError, ValueError):  # a name that is too long for a file, or with a NUL
-            is_there = False
-        if not is_there:
-            raise UsageError(f"there is no study definition file {name_or_path}")
-        return Path(name_or_path)
-    if name_or_path not in known:
-        raise UsageError(
-            f'there is no study definition "{name_or_path}"{did_you_mean(str(name_or_path), known)}',
-            hint=f"packaged are {', '.join(known)}; for a file of your own give its path, ending in .toml",
-        )
-    return known[str(name_or_path)]
-
-
-def _text_of(path: Path) -> str:
-    hint = None
-    try:
-        with open_file(path) as file:
-            content = file.read(_MOST_BYTES + 1)
-        if len(content) <= _MOST_BYTES:
-            return content.decode("utf-8-sig")
-        fault = f"it is larger than {_MOST_BYTES / 1e6:.0f} MB"
-    except UnicodeDecodeError as error:
-        fault, hint = f"it is not UTF-8 ({error.reason} at byte {error.start})", "save it with the encoding UTF-8"
-    except OSError as error:
-        fault = error.strerror or str(error)
-    raise UsageError(f"cannot read the study definition {path}: {fault}", hint=hint)
-
-
 def _read_toml(text: str, source: str) -> dict[str, Any]:
     try:
         if _DEEP_KEY.search(text):  # tomllib takes the square of a key's parts
@@ -272,61 +230,6 @@ def _read_toml(text: str, source: str) -> dict[str, Any]:
         raise DefinitionError(source, ["not TOML that can be read: nested too deeply"]) from error
     except ValueError as error:  # also a whole number of thousands of digits
         raise DefinitionError(source, [f"not TOML: {error}"]) from error
-
-
-def _value(text: str) -> Any:
-    try:
-        tables = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):
-        return text
-    return tables["value"] if len(tables) == 1 else text
-
-
-def _fix(tables: dict[str, Any], values: Mapping[str, Any]) -> None:
-    """Move hyperparameters into `[fixed]`, in place, with the given values."""
-    for table in [tables.get("space"), *_entries(tables, "start"), *_entries(tables, "row")]:
-        if isinstance(table, dict):
-            for name in values:
-                table.pop(name, None)
-    fixed = tables.setdefault("fixed", {})
-    if isinstance(fixed, dict):
-        fixed.update(values)
-
-
-def _resolve_weight_files(tables: Mapping[str, Any], folder: Path) -> None:
-    """Make the paths of weight files absolute, in place. Those in a definition start from its folder."""
-    for table in [tables.get("fixed"), *_entries(tables, "row")]:
-        if not isinstance(table, dict):
-            continue
-        if "weights" in table:
-            table["weights"] = _absolute(table["weights"], folder)
-        options = table.get("model_options")
-        if isinstance(options, dict) and isinstance(options.get("checkpoint_path"), str):
-            options["checkpoint_path"] = str(folder.resolve() / options["checkpoint_path"])
-
-
-def _absolute(weights: Any, folder: Path) -> Any:
-    """Return the value of `weights` with an absolute path; words and faulty values stay as they are."""
-    is_path = isinstance(weights, str) and ".safetensors" in weights
-    return str(folder.resolve() / weights) if is_path else weights
-
-
-def _replace_in_rows(tables: dict[str, Any], weights: str) -> bool:
-    """Replace pretrained weights, given or by default, by `weights` in `[fixed]` and all rows, in place.
-
-    Return False, with nothing replaced, if no row has `weights`.
-    """
-    rows = [row for row in _entries(tables, "row") if "weights" in row]
-    fixed = tables.setdefault("fixed", {})
-    for table in [fixed, *rows] if rows and isinstance(fixed, dict) else rows:
-        if table.get("weights", "pretrained") == "pretrained":
-            table["weights"] = weights
-    return bool(rows)
-
-
-def _entries(tables: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    entries = tables.get(name)
-    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
 def _build(tables: Mapping[str, Any], text: str, source: str) -> StudyDefinition:

@@ -39,6 +39,11 @@ def is_number(value: object) -> TypeGuard[float]:
     return abs(value) <= _LARGEST if isinstance(value, int) else math.isfinite(value)
 
 
+def cut(text: str) -> str:
+    """Return a text of a definition as one line, short enough for a message."""
+    return one_line(text, _LONGEST_QUOTE)
+
+
 def quoted(value: object) -> str:
     """Return a value for a message: on one line, and the middle of a long one left out."""
     try:

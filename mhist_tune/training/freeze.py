@@ -13,7 +13,8 @@ from timm.models import group_parameters
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mhist_tune.definition.hyperparameters import FREEZE, Hyperparameters
+from mhist_tune.definition.field_checks import FREEZE
+from mhist_tune.definition.hyperparameters import Hyperparameters
 from mhist_tune.errors import UsageError
 
 

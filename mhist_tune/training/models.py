@@ -21,7 +21,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mhist_tune.definition.hyperparameters import DROPOUT_PLACEMENT, Hyperparameters
+from mhist_tune.definition.field_checks import DROPOUT_PLACEMENT
+from mhist_tune.definition.hyperparameters import Hyperparameters
 from mhist_tune.errors import MhistTuneError, UsageError, did_you_mean
 from mhist_tune.training import weight_files
 from mhist_tune.training.freeze import freeze, is_frozen

@@ -13,7 +13,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from mhist_tune.definition.hyperparameters import SHA256_MARK, Hyperparameters
+from mhist_tune.definition.field_checks import SHA256_MARK
+from mhist_tune.definition.hyperparameters import Hyperparameters
 from mhist_tune.errors import UsageError
 from mhist_tune.reading import open_file
 

@@ -1,8 +1,6 @@
 """Study definitions: read, completed, refused with every problem at once, stored and read back."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 
@@ -228,22 +226,6 @@ def test_a_search_over_nothing_is_refused() -> None:
     assert definitions.parse(text.format(1), "x.toml").default_params() == {}
 
 
-def test_packaged_studies_are_whole() -> None:
-    """Every packaged study reads, carries its file's name, and its control spells out all that is searched."""
-    assert {"demo", "efficientnet", "fcnn", "resnet18", "vit"} <= set(definitions.packaged())
-    searched = {"learning_rate", "effective_batch_size", "dropout_placement", "drop_rate", "weight_decay", "sampling"}
-    for name, path in definitions.packaged().items():
-        study = definitions.load(name)
-        if study.rows:
-            continue
-
-        assert study.name == name
-        assert study.text == path.read_text(encoding="utf-8")
-        assert searched <= set(study.space)
-        assert all(set(entry) == set(study.space) for entry in study.start)
-        assert path.read_text(encoding="utf-8").count("[[start]]") == len(study.start) >= 1
-
-
 @pytest.mark.parametrize("name", ["efficientnet", "resnet18", "demo"])
 def test_the_micro_batch_of_models_with_batchnorm_is_in_the_file(name: str) -> None:
     """With BatchNorm the micro-batch is part of the method, so the definition states it and it divides every batch."""
@@ -263,96 +245,6 @@ def test_decay_is_never_lost_in_rounding(name: str) -> None:
 
     assert isinstance(learning_rate, Float) and isinstance(weight_decay, Float)
     assert learning_rate.low * weight_decay.low > 2**-25
-
-
-def test_overrides_hold_a_field() -> None:
-    """`--set` moves a field out of the space and the start entries; values are TOML, a bare word is a string."""
-    held = {"drop_rate": "0.3", "sampling": "none", "exclude_votes": "[3]", "dropout_placement": "head+last1.mlp"}
-    study = definitions.load("vit", n_trials=5, overrides=held)
-
-    assert study.n_trials == 5
-    assert {name: study.fixed[name] for name in held} == {
-        "drop_rate": 0.3,
-        "sampling": "none",
-        "exclude_votes": [3],
-        "dropout_placement": "head+last1.mlp",
-    }
-    assert not set(held) & set(study.space)
-    assert not set(held) & set(study.default_params())
-    assert study.text == definitions.load("vit").text
-    assert study.sha256 != definitions.load("vit").sha256
-
-
-def test_bad_overrides_are_refused_like_the_file() -> None:
-    """A wrong name or value on the command line is a problem of the definition, several at once."""
-    with pytest.raises(DefinitionError) as error:
-        definitions.load("vit", n_trials=0, overrides={"drop_rat": "0.3", "epochs": "many"})
-
-    assert any("did you mean drop_rate?" in problem for problem in error.value.problems)
-    assert any("[fixed] epochs: must be a whole number, got 'many'" in problem for problem in error.value.problems)
-    assert any("n_trials must be at least 1, got 0" in problem for problem in error.value.problems)
-
-
-def test_an_override_holds_one_value_only() -> None:
-    """A value that would be more than one line of TOML is taken as the word it is."""
-    with pytest.raises(DefinitionError, match="epochs: must be a whole number"):
-        definitions.load("vit", overrides={"epochs": "3\nother = 4"})
-
-
-def test_weight_files_of_a_definition_lie_beside_it(tmp_path: Path) -> None:
-    """Everywhere in the file, so that it can be read from any working directory; absolute paths and words stay."""
-    path = tmp_path / "own.toml"
-    path.write_text(
-        """
-        [study]
-        name = "own"
-        n_trials = 2
-        [fixed]
-        model = "test_resnet"
-        model_options = { checkpoint_path = "c.safetensors" }
-        [[row]]
-        label = "a"
-        weights = "a.safetensors"
-        [[row]]
-        label = "b"
-        weights = "/b.safetensors"
-        [[row]]
-        label = "c"
-        weights = "random"
-        """
-    )
-    definition = definitions.load(path)
-    beside = str(tmp_path / "a.safetensors")
-    assert [row.params["weights"] for row in definition.rows] == [beside, "/b.safetensors", "random"]
-    assert definition.fixed["model_options"] == {"checkpoint_path": str(tmp_path / "c.safetensors")}
-
-
-def test_weights_file_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--weights FILE` is kept as an absolute path; the two tags stay as they are."""
-    monkeypatch.chdir(tmp_path)
-
-    assert definitions.load("vit", weights="w.safetensors").fixed["weights"] == str(tmp_path / "w.safetensors")
-    assert definitions.load("vit", weights="random").fixed["weights"] == "random"
-
-
-def test_a_file_of_ones_own_is_named_by_its_path(tmp_path: Path) -> None:
-    """A path is read as a file; one that is missing or is no text is a usage error."""
-    path = tmp_path / "mine.toml"
-    path.write_text(GOOD, encoding="utf-8")
-
-    assert definitions.load(path).name == "vit"
-    with pytest.raises(UsageError, match=r"no study definition file .*other\.toml"):
-        definitions.load(tmp_path / "other.toml")
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(UsageError, match=r"cannot read .*mine\.toml"):
-        definitions.load(os.fspath(path))
-
-
-def test_an_unknown_name_lists_what_is_packaged() -> None:
-    """A mistyped name is met with the nearest one and the list."""
-    with pytest.raises(UsageError, match=r'no study definition "vitt" \(did you mean vit\?\)') as error:
-        definitions.load("vitt")
-    assert all(name in str(error.value.hint) for name in definitions.packaged())
 
 
 def test_a_score_and_its_epoch_left_out_are_those_of_older_studies() -> None:

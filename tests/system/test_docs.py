@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mhist_tune.cli import COMMANDS
-from mhist_tune.definition import study_file
+from mhist_tune.definition import files
 
 ROOT = Path(__file__).parents[2]  # tests/system/test_docs.py
 PACKAGE = ROOT / "mhist_tune"
@@ -49,7 +49,7 @@ def test_the_readme_shows_every_study_and_only_real_commands() -> None:
     """Each packaged definition has its line, and each command in a code block exists."""
     readme = (ROOT / "README.md").read_text()
 
-    assert all(f"`{name}`" in readme or f"{name}.toml" in readme for name in study_file.packaged())
+    assert all(f"`{name}`" in readme or f"{name}.toml" in readme for name in files.packaged())
     assert set(re.findall(r"(?:^|`)mhist-tune ([a-z-]+)", readme, flags=re.MULTILINE)) <= set(COMMANDS)
 
 

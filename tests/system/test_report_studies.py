@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from mhist_tune.definition import files
 from mhist_tune.definition import study_file as definitions
 from mhist_tune.storage import studies
 from mhist_tune.storage.database import open_storage
 
 Run = Callable[..., tuple[int, str, str]]
 
-TABLES = sorted(name for name in definitions.packaged() if name.startswith("report-"))
+TABLES = sorted(name for name in files.packaged() if name.startswith("report-"))
 TINY = {
     "resnet18": {"model": "test_resnet", "micro_batch_size": "8"},
     "vit_base_patch16_224": {"model": "test_vit3", "micro_batch_size": "8"},  # nine blocks, as many as a row drops
