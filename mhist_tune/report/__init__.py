@@ -14,6 +14,7 @@
 - `figures`: The list of the figures of a report and of a comparison, with titles and captions.
 - `files`: A report as files: page, Markdown, JSON, CSV and figures.
 - `gain`: The gain from tuning: the chosen trial against the study's default.
+- `holders`: The workers that hold leases of a study, and the slots that workers abandoned.
 - `html`: A report or a comparison as one HTML file; the texts around it are in `templates/`.
 - `inherited`: Choices that the method report took from MHIST's test images, and that a study begins with.
 - `model_card`: The model card of an exported model.

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from mhist_tune import words
 from mhist_tune.definition.scores import Score
+from mhist_tune.report import holders
+from mhist_tune.report.holders import AbandonedSlot, WorkerStatus
 from mhist_tune.search import selection
 from mhist_tune.storage import ledger
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.event_log import VERSION, events
-from mhist_tune.storage.heartbeats import load_workers
 from mhist_tune.storage.openings import openings_of_images
 from mhist_tune.storage.outcome import EndState
 from mhist_tune.storage.slot_rows import AnySlot, StudySlots
@@ -63,48 +64,6 @@ class BestOfTable(BestTrial):
 
     label: str
     n_seeds: int
-
-
-@dataclass(frozen=True)
-class WorkerStatus:
-    """A worker that holds a lease, with its last report; a field is None if it reported nothing.
-
-    Attributes:
-        epoch: of the slot that it holds.
-    """
-
-    worker: str
-    host: str | None
-    device: str | None
-    images_per_s: float | None
-    memory_bytes: int | None
-    stage: str
-    slot: int
-    trial_number: int | None
-    epoch: int | None
-    lease_age_s: float
-
-
-@dataclass(frozen=True)
-class AbandonedSlot:
-    """A slot whose lease has run out: its worker was killed, or does not reach the database.
-
-    Attributes:
-        worker: its holder; host and device are None if that reported nothing.
-        epoch: the last recorded one; None if the worker's last report was about another slot.
-        since_s: the time since its lease ended.
-        taken_over_after_s: how long a worker must see the lease unchanged before it takes the slot over.
-    """
-
-    worker: str
-    host: str | None
-    device: str | None
-    stage: str
-    slot: int
-    trial_number: int | None
-    epoch: int | None
-    since_s: float
-    taken_over_after_s: float
 
 
 @dataclass(frozen=True)
@@ -166,7 +125,7 @@ def summary(storage: Storage, study: Study, slots: StudySlots, best: BestTrial |
     """Return what `of_study` does, from the slots of the study and the best of them."""
     states = Counter(slot.outcome.state for slot in slots.search if slot.outcome)
     n_trivial = sum(map(selection.is_trivial, slots.search))
-    workers, abandoned = _holders(storage, study, [slot for stage in Stage for slot in slots.of(stage)])
+    workers, abandoned = holders.of_slots(storage, study, [slot for stage in Stage for slot in slots.of(stage)])
     openings = openings_of_images(storage, study)
     return Status(
         study=study.name,
@@ -246,42 +205,6 @@ def code_versions(storage: Storage, study: Study) -> list[str]:
     first = study.settings.get(CODE_VERSION)
     others = [event.detail["code_version"] for event in events(storage, study, kind=VERSION)]
     return list(dict.fromkeys([first, *others] if first else others))
-
-
-def _holders(
-    storage: Storage, study: Study, slots: Sequence[AnySlot]
-) -> tuple[list[WorkerStatus], list[AbandonedSlot]]:
-    """Return the workers whose lease has not run out, and the slots of the others."""
-    now, lease_s = storage.now(), study.definition.lease_s
-    report_of = {worker["worker"]: worker for worker in load_workers(storage, study)}
-    statuses, abandoned = [], []
-    for slot in slots:
-        if slot.state != SlotState.LEASED or slot.expires_at is None:
-            continue
-        name = (slot.owner or "").rpartition(":")[0]
-        last = report_of.get(name, {})
-        is_this_slot = (last.get("stage"), last.get("slot")) == (slot.stage, slot.slot)
-        common: dict[str, Any] = {
-            "worker": name,
-            "host": last.get("host"),
-            "device": last.get("device"),
-            "stage": slot.stage,
-            "slot": slot.slot,
-            "trial_number": slot.trial_number,
-            "epoch": last.get("epoch") if is_this_slot else None,
-        }
-        if slot.expires_at < now:
-            abandoned.append(AbandonedSlot(**common, since_s=now - slot.expires_at, taken_over_after_s=lease_s))
-            continue
-        statuses.append(
-            WorkerStatus(
-                **common,
-                images_per_s=last.get("images_per_s"),
-                memory_bytes=last.get("memory_bytes"),
-                lease_age_s=max(0.0, now + lease_s - slot.expires_at),
-            )
-        )
-    return statuses, abandoned
 
 
 def _time_left_s(
