@@ -169,7 +169,12 @@ def compute(code: Path, folder: Path) -> dict[str, Any]:
         run("create-study", f"{name}.toml", "--data", "images")
         run("worker", name, *WORK)
     reports = {}
-    for name, more in {"promoted": (), "table": ("--trial", "0", "--again", "a table of the same images")}.items():
+    # The trial is named: two finalists have the same confirmed F1, and which of them is chosen is defined anew since.
+    retrained = {
+        "promoted": ("--trial", "2"),
+        "table": ("--trial", "0", "--again", "a table of the same images"),
+    }
+    for name, more in retrained.items():
         run("retrain", name, "--n-seeds", "2", *more, *WORK)
         report = json.loads(run("report", name, "--json"))
         reports[name] = {key: report[key] for key in REPORTED}
