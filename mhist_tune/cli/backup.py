@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from mhist_tune.cli.options import storage_option
+from mhist_tune.cli.options import LocalPath, storage_option
 
 
 @click.command("backup")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=LocalPath())
 @storage_option
 def backup_command(file: Path, storage_url: str) -> None:
     """Copy the SQLite storage to FILE while workers use it. A copy with `cp` can be damaged or lack the newest epochs.

@@ -117,7 +117,7 @@ def weights_option(command: Command) -> Command:
     return click.option(
         "--weights",
         multiple=True,
-        type=click.Path(path_type=Path),
+        type=LocalPath(),
         metavar="FILE",
         help="Where the study's weight file is on this machine; found by its content. Repeatable.",
     )(command)
