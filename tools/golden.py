@@ -130,6 +130,7 @@ NOT_COMPARED = (
     "peak_memory_bytes",
     "val_mean_f1",  # later than the first release
     "val_mean_f1_standard_error",
+    "val_auroc_standard_error",
 )
 
 

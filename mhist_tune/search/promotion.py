@@ -24,6 +24,7 @@ class Rung:
         waiting: the arrived slots that were neither promoted nor pruned.
         n_promoted: number of promoted slots.
         trivial: the arrived slots whose model calls all validation images one class.
+        tie_breaks: the second score of each arrived slot, in a study by AUROC.
     """
 
     epoch: int
@@ -31,10 +32,13 @@ class Rung:
     waiting: set[int] = field(default_factory=set)
     n_promoted: int = 0
     trivial: set[int] = field(default_factory=set)
+    tie_breaks: dict[int, float] = field(default_factory=dict)
 
-    def take(self, slot: int, decision: Decision, *, is_trivial: bool = False) -> None:
-        """Apply a decision about `slot`, made when it arrived (only then with `is_trivial`) or later."""
+    def take(self, slot: int, decision: Decision, *, is_trivial: bool = False, tie_break: float | None = None) -> None:
+        """Apply a decision about `slot`, made when it arrived (only then with the other arguments) or later."""
         self.values[slot] = decision.value
+        if tie_break is not None:
+            self.tie_breaks[slot] = tie_break
         if is_trivial:
             self.trivial.add(slot)
         self.waiting.discard(slot)
@@ -45,12 +49,22 @@ class Rung:
                 self.n_promoted += 1
 
     def ranked(self) -> list[int]:
-        """Return the arrived slots, the highest value first; of equal ones trivial ones last, then by number."""
-        return sorted(self.values, key=lambda slot: (-self.values[slot], slot in self.trivial, slot))
+        """Return the arrived slots, the highest value first; of equal ones trivial ones last, then by second score."""
+        return sorted(
+            self.values,
+            key=lambda slot: (-self.values[slot], slot in self.trivial, -self.tie_breaks.get(slot, 0.0), slot),
+        )
 
 
 def arrive(
-    rung: Rung, slot: int, value: float, *, reduction_factor: int, n_slots: int, is_trivial: bool = False
+    rung: Rung,
+    slot: int,
+    value: float,
+    *,
+    reduction_factor: int,
+    n_slots: int,
+    is_trivial: bool = False,
+    tie_break: float | None = None,
 ) -> dict[int, Decision]:
     """Return the decisions that follow from the arrival of `slot` at a rung. `rung` is not changed.
 
@@ -64,12 +78,14 @@ def arrive(
         reduction_factor: one in this many trials goes on.
         n_slots: number of slots of the search, so at most this many can arrive.
         is_trivial: whether its model calls all validation images one class.
+        tie_break: its second score at the rung's epoch, in a study by AUROC.
 
     Returns:
         The decision for each affected slot, that of the arriving slot first.
     """
     trivial = {*rung.trivial, slot} if is_trivial else rung.trivial
-    after = Rung(rung.epoch, {**rung.values, slot: value}, {*rung.waiting, slot}, rung.n_promoted, trivial)
+    tie_breaks = rung.tie_breaks if tie_break is None else {**rung.tie_breaks, slot: tie_break}
+    after = Rung(rung.epoch, {**rung.values, slot: value}, {*rung.waiting, slot}, rung.n_promoted, trivial, tie_breaks)
     ranked = after.ranked()
     n_best, n_ever = len(ranked) // reduction_factor, max(1, n_slots // reduction_factor)
     decisions = {slot: _waits(after, ranked, slot, n_best)}

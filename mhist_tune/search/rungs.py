@@ -9,8 +9,9 @@ The slot of a waiting trial is `waiting`, with the outcome that it gets unless i
 checkpoints.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy
@@ -87,6 +88,7 @@ class RungBook:
                 reduction_factor=self._study.definition.pruner["reduction_factor"],
                 n_slots=n_slots,
                 is_trivial=is_trivial,
+                tie_break=if_not_promoted.tie_break,
             )
             if is_audited(self._study.definition.pruner, claim.slot):
                 decisions = {claim.slot: decisions[claim.slot].for_audit()}
@@ -98,8 +100,10 @@ class RungBook:
                     "if_not_promoted": _with_reason(if_not_promoted, own),
                 }
                 connection.execute(sqlalchemy.update(tables.slots).where(is_held(claim)).values(waits))
-            trivial = {claim.slot} if is_trivial else frozenset[int]()
-            self._write(connection, decisions, trivial, arrived=claim.slot, n_slots=n_slots)
+            facts: dict[str, Any] = {"is_trivial": True} if is_trivial else {}
+            if if_not_promoted.tie_break is not None:
+                facts["tie_break"] = if_not_promoted.tie_break
+            self._write(connection, decisions, {claim.slot: facts}, arrived=claim.slot, n_slots=n_slots)
             return own
 
         return self._storage.transaction(work)
@@ -201,7 +205,7 @@ class RungBook:
                 decision = Decision.from_json(detail)
             if not is_audited(self._study.definition.pruner, slot):
                 rung = self._rungs.setdefault(decision.epoch, Rung(decision.epoch))
-                rung.take(slot, decision, is_trivial=detail.get("is_trivial", False))
+                rung.take(slot, decision, is_trivial=detail.get("is_trivial", False), tie_break=detail.get("tie_break"))
             self._latest[slot, decision.epoch] = decision
             self._last_event = event
 
@@ -209,12 +213,12 @@ class RungBook:
         self,
         connection: Connection,
         decisions: Mapping[int, Decision],
-        trivial: Set[int] = frozenset(),
+        facts: Mapping[int, Mapping[str, Any]] = MappingProxyType({}),
         **cause: int,
     ) -> None:
         """Record decisions, and free the waiting slots that are promoted or pruned.
 
-        `trivial` holds the arriving slot if its model is trivial.
+        `facts` is what else is recorded of the arriving slot: that its model is trivial, and its second score.
         """
         epochs, slots = tables.epochs, tables.slots
         for slot, decision in decisions.items():
@@ -225,7 +229,7 @@ class RungBook:
                 epochs.c.epoch == decision.epoch,
             )
             event = {"study": self._study.uuid, "stage": self._stage, "slot": slot, "at": self._storage.clock}
-            detail = {**decision.to_json(), **cause, **({"is_trivial": True} if slot in trivial else {})}
+            detail = {**decision.to_json(), **cause, **facts.get(slot, {})}
             connection.execute(sqlalchemy.insert(tables.events).values(**event, kind=KIND, detail=detail))
             connection.execute(sqlalchemy.update(epochs).where(is_epoch).values(decision=decision))
             if decision.verdict is Verdict.WAIT:

@@ -78,11 +78,12 @@ def best(study: Study, slots: Sequence[SearchSlot]) -> SearchSlot | None:
 def ranked(study: Study, slots: Sequence[SearchSlot]) -> list[SearchSlot]:
     """Return the complete slots, the highest value first, of equal ones the lowest number.
 
-    Trivial models come after all others, if the study sets them apart (see `scores.sets_trivial_apart`).
+    Trivial models come after all others, if the study sets them apart (see `scores.sets_trivial_apart`). In a study by
+    AUROC the second score decides between equal values before the number does.
     """
     apart = sets_trivial_apart(study.definition.score, study.definition.at)
     done = [slot for slot in slots if is_complete(slot)]
-    return sorted(done, key=lambda slot: (apart and is_trivial(slot), -value_of(slot), slot.slot))
+    return sorted(done, key=lambda slot: (apart and is_trivial(slot), -value_of(slot), -_tie_break(slot), slot.slot))
 
 
 def is_trivial(slot: AnySlot) -> bool:
@@ -100,6 +101,10 @@ def ties(best: SearchSlot, slots: Sequence[SearchSlot]) -> list[SearchSlot]:
         return []
     lowest = value_of(best) - best.outcome.standard_error
     return [slot for slot in slots if is_complete(slot) and slot.slot != best.slot and value_of(slot) >= lowest]
+
+
+def _tie_break(slot: AnySlot) -> float:
+    return (slot.outcome and slot.outcome.tie_break) or 0.0
 
 
 def unfinished(slots: Sequence[AnySlot]) -> list[AnySlot]:

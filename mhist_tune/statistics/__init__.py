@@ -1,5 +1,6 @@
 """Arrays in, numbers out. No torch, no database.
 
+- `auroc`: The standard error of one AUROC.
 - `binary_metrics`: Metrics of binary classifiers, from labels and stored probabilities.
 - `by_votes`: Misclassified images: error rates by the agreement of the pathologists, and the most confident mistakes.
 - `calibration`: Decision threshold and recalibration of probabilities.

@@ -35,6 +35,7 @@ class Outcome:
         reason: why it ended early or failed.
         decision: the decision that pruned it.
         params: its hyperparameters by name.
+        tie_break: the second score at `best_epoch`, in a study by AUROC, see `out_of_fold.second_score`.
         is_trivial: True if the model of `best_epoch` calls all validation images one class, otherwise None.
         sampling: which training images its epochs were drawn from; the record that `fit` gives to `on_sampling`.
     """
@@ -50,6 +51,7 @@ class Outcome:
     params: dict[str, Any] | None = None
     sampling: dict[str, Any] | None = None
     is_trivial: bool | None = None
+    tie_break: float | None = None
 
     @property
     def is_complete(self) -> bool:

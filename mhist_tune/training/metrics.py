@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from mhist_tune.mhist import THRESHOLD
+from mhist_tune.statistics import auroc
 from mhist_tune.statistics.mean_f1 import mean_f1
 
 
 def binary_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return mean_f1, f1, both standard errors, precision, recall, specificity, accuracy and auroc, each 0..1.
+    """Return mean_f1, f1 and auroc with their standard errors, precision, recall, specificity and accuracy, each 0..1.
 
     A probability above `THRESHOLD` (0.5) is called positive, except in auroc, which has no threshold, and in mean_f1
     (see `statistics.mean_f1`), which has nine. A ratio with a denominator of 0 is 0. auroc is exact (no binning), and
-    NaN if only one class is present. A standard error is NaN if its F1 is 0 or 1.
+    NaN if only one class is present. A standard error is NaN if its score is 0 or 1.
 
     Args:
         probabilities: float [n] in 0..1, of label 1.
@@ -56,6 +57,7 @@ def binary_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
         metrics["auroc"] = float(functional.binary_auroc(probabilities, targets, thresholds=None))
     else:
         metrics["auroc"] = math.nan
+    metrics["auroc_standard_error"] = auroc.standard_error(targets.cpu().numpy(), probabilities.cpu().numpy())
     return metrics
 
 

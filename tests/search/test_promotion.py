@@ -55,6 +55,18 @@ def test_of_equal_values_the_lower_slot_is_ahead() -> None:
     assert rung.waiting == {1, 2}
 
 
+def test_the_second_score_decides_between_equal_values() -> None:
+    """Of three equal values the one with the highest second score goes on, though its slot is the last."""
+    rung = Rung(2)
+    for slot, second in enumerate([0.3, 0.4, 0.5]):
+        found = arrive(rung, slot, 0.6, reduction_factor=FACTOR, n_slots=100, tie_break=second)
+        for other, decision in found.items():
+            rung.take(other, decision, tie_break=second if other == slot else None)
+
+    assert rung.ranked() == [2, 1, 0]
+    assert rung.waiting == {0, 1}
+
+
 def test_a_trial_that_cannot_be_promoted_is_pruned() -> None:
     """With six slots at most two can go on, so the third best is pruned as soon as it is third."""
     rung, log = play([0.5, 0.6, 0.7, 0.4], n_slots=6)

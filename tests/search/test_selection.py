@@ -124,6 +124,16 @@ def test_trials_within_the_standard_error_of_the_best_are_ties(storage: Storage)
     )
 
 
+def test_equal_values_are_ranked_by_the_second_score(storage: Storage) -> None:
+    """A study by AUROC records it; without it the lower number is ahead."""
+    text = '[study]\nname = "s"\nn_trials = 3\nscore = "auroc"\n'
+    text += "[space]\nlearning_rate = { low = 1e-5, high = 1e-1, log = true }"
+    equal = complete(0.8)
+    study = finish(storage, text, {0: equal, 1: {**equal, "tie_break": 0.6}, 2: {**equal, "tie_break": 0.7}})
+
+    assert [slot.slot for slot in selection.ranked(study, ledger.slots(storage, study, "search"))] == [2, 1, 0]
+
+
 def test_a_trivial_model_is_never_called_best_beside_another(storage: Storage) -> None:
     """It is ranked after every model that has learned, whatever its value, and status names it and its F1."""
     text = '[study]\nname = "s"\nn_trials = 3\nscore = "mean_f1"\n'

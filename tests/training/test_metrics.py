@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from mhist_tune.statistics import auroc
 from mhist_tune.statistics.mean_f1 import mean_f1
 from mhist_tune.training.metrics import binary_metrics, f1_standard_error
 
@@ -35,6 +36,16 @@ def test_mean_f1_is_that_of_the_stored_probabilities() -> None:
 
     expected = mean_f1(labels, probabilities)
     assert (metrics["mean_f1"], metrics["mean_f1_standard_error"]) == (expected.value, expected.standard_error)
+
+
+def test_auroc_has_the_standard_error_of_delong() -> None:
+    """It is the one that the statistics compute from the same probabilities."""
+    rng = np.random.default_rng(0)
+    labels, probabilities = rng.integers(0, 2, 50), rng.random(50)
+
+    metrics = binary_metrics(torch.from_numpy(probabilities), torch.from_numpy(labels))
+
+    assert metrics["auroc_standard_error"] == auroc.standard_error(labels, probabilities)
 
 
 def test_auroc_is_exact_and_not_the_mean_of_recall_and_specificity() -> None:
@@ -92,5 +103,5 @@ def test_one_class_alone_has_no_auroc(label: int) -> None:
     metrics = binary_metrics(torch.tensor([0.2, 0.8, 0.6]), torch.full((3,), label))
 
     assert math.isnan(metrics.pop("auroc"))
-    del metrics["f1_standard_error"], metrics["mean_f1_standard_error"]
+    del metrics["f1_standard_error"], metrics["mean_f1_standard_error"], metrics["auroc_standard_error"]
     assert all(math.isfinite(value) for value in metrics.values())

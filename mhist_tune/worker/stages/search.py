@@ -4,13 +4,16 @@ The params come from the row of a table, or from the sampler. In Optuna's tables
 user attributes of its trial.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from mhist_tune.definition import space
+from mhist_tune.definition.scores import Score
 from mhist_tune.search import suggestions, veto
 from mhist_tune.search.pruning import decide, rungs
 from mhist_tune.search.values import is_trivial, objective
 from mhist_tune.seeds import derive_seed
+from mhist_tune.statistics import out_of_fold
 from mhist_tune.storage import studies
 from mhist_tune.storage.decision import Decision, Verdict
 from mhist_tune.storage.leases import Claim
@@ -63,6 +66,7 @@ def run(run: SlotRun) -> Outcome:
             stopped_epoch=result.epoch,
             params=params,
             is_trivial=is_trivial(result.metrics) or None,
+            tie_break=_tie_break(definition.score, result.metrics),
         )
         book = session.rungs(Stage.SEARCH)
         return book.arrive(claim, epoch=result.epoch, value=value, if_not_promoted=if_not_promoted)
@@ -88,7 +92,13 @@ def run(run: SlotRun) -> Outcome:
         params=params,
         sampling=run.sampling,
         is_trivial=is_trivial(best.metrics) or None,
+        tie_break=_tie_break(definition.score, best.metrics),
     )
+
+
+def _tie_break(score: Score, metrics: Mapping[str, float | None]) -> float | None:
+    """Return the second score of an epoch in a study by AUROC; None in others, which keep the order of their slots."""
+    return metrics.get(f"val_{out_of_fold.second_score(score)}") if score == "auroc" else None
 
 
 def _suggest(session: Session, claim: Claim, payload: SearchPayload, trial_id: int) -> dict[str, Any]:
