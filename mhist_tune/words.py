@@ -127,6 +127,7 @@ def markdown_table(rows: Rows, *, is_aligned: bool = False) -> list[str]:
         rows: the head first.
         is_aligned: whether cells are padded, so that the table can be read as plain text.
     """
+    rows = [[cell.replace("|", r"\|") for cell in row] for row in rows]
     cells = _padded(rows) if is_aligned else rows
     first, *others = (max(3, len(cell)) if is_aligned else 3 for cell in cells[0])
     rule = ["-" * first, *("-" * (width - 1) + ":" if is_aligned else "---:" for width in others)]

@@ -15,7 +15,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from mhist_tune.events import Emit, StopRequest
-from mhist_tune.report import build, evidence
+from mhist_tune.report import about, build, evidence
 from mhist_tune.report.evidence import Evidence
 from mhist_tune.statistics import binary_metrics
 from mhist_tune.storage import event_log
@@ -83,9 +83,10 @@ def of_records(storage: Storage, study_name: str, folder: Path) -> list[Comparis
         UsageError: no retraining has finished.
     """
     reported = evidence.load(storage, study_name)
-    again = asdict(build.build(storage, study_name))
+    written = _read(folder / "report.json")
+    again = asdict(build.build(storage, study_name, about.given_for(written or {})))
     return [
-        _written(folder / "report.json", again),
+        _written(folder / "report.json", written, again),
         _predictions(folder / "predictions.csv", reported),
         _aurocs(reported),
     ]
@@ -178,11 +179,18 @@ def to_text(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(line.removesuffix(": ") for line in lines)
 
 
-def _written(path: Path, again: Mapping[str, Any]) -> Comparison:
-    what = "numbers of the written report"
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return the report that was written at `path`; None if there is none."""
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
+        return None
+    return document
+
+
+def _written(path: Path, written: Mapping[str, Any] | None, again: Mapping[str, Any]) -> Comparison:
+    what = "numbers of the written report"
+    if written is None:
         detail = f"there is no {path}; mhist-tune report {again['study']} writes it"
         return Comparison(what, "not compared", None, detail)
     keys = [key for key in written if key in again and key not in _NOT_COMPARED]

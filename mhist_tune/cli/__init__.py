@@ -13,7 +13,8 @@ set the environment variables of options, for Slurm, Kubernetes and Compose.
 - `next_step`: Names the command that comes next for a study.
 - `options`: Options that several commands share, and their defaults.
 - `progress`: Shows the events of workers: bars on a terminal, key=value lines otherwise.
-- `show`: Commands that show what a storage holds, such as `report` and `status`.
+- `results`: Commands that report on what was retrained: `report`, `compare`, `ensemble`.
+- `show`: Commands that show what a storage holds, such as `status`.
 - `streams`: Standard streams that cope with being closed, full, or of another encoding.
 - `studies`: Commands that create, change and delete studies.
 - `work`: Commands that train: `worker`, `run`, `retrain`, `verify`, `demo`.
@@ -37,9 +38,9 @@ COMMANDS = {
     "worker": "work",
     "run": "work",
     "retrain": "work",
-    "report": "show",
-    "compare": "show",
-    "ensemble": "show",
+    "report": "results",
+    "compare": "results",
+    "ensemble": "results",
     "status": "show",
     "studies": "show",
     "best-trial": "show",

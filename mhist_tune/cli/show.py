@@ -10,119 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mhist_tune.cli.options import PATH, follow_up, follow_up_file, json_option, storage_option
+from mhist_tune.cli.options import PATH, follow_up, json_option, storage_option
 from mhist_tune.errors import NoStorageError
 
 if TYPE_CHECKING:
     from mhist_tune.storage.database import Storage
 
 _WATCH_S = 2.0
-
-
-@click.command("report")
-@click.argument("name")
-@click.option(
-    "--output",
-    type=PATH,
-    metavar="DIR",
-    help="Folder for the files.  [default: below the storage folder]",
-)
-@click.option(
-    "--against",
-    type=click.Choice(["method-report"]),
-    help="Print a table's validation results beside the numbers that the method report gives for its rows.",
-)
-@json_option
-@storage_option
-def report_command(name: str, output: Path | None, against: str | None, as_json: bool, storage_url: str) -> None:
-    """Recompute every number from the stored predictions, print the table and write the files.
-
-    \b
-    Example:
-      mhist-tune report vit --output vit-report
-      mhist-tune report report-augmentation --against method-report
-    """
-    if against:
-        _print_against(storage_url, name, output=output, as_json=as_json)
-    else:
-        print_report(storage_url, name, output=output, as_json=as_json)
-
-
-def print_report(storage_url: str, name: str, *, output: Path | None, as_json: bool) -> None:
-    """Write a study's report and print it, as a table or as JSON."""
-    from mhist_tune.report import files, report_text
-    from mhist_tune.report.document import to_json
-    from mhist_tune.storage.database import open_storage
-
-    with open_storage(storage_url, create=False) as storage:
-        folder = output or storage.root / "reports" / name
-        result = files.write(storage, name, folder)
-    click.echo(to_json(result) if as_json else report_text.to_table(result))
-    follow_up_file(folder / "report.html")
-
-
-def _print_against(storage_url: str, name: str, *, output: Path | None, as_json: bool) -> None:
-    from mhist_tune.report import against
-    from mhist_tune.report.document import to_json
-    from mhist_tune.storage.database import open_storage
-
-    with open_storage(storage_url, create=False) as storage:
-        folder = output or storage.root / "reports" / name
-        document = against.write(storage, name, folder)
-    click.echo(to_json(document) if as_json else against.to_text(document))
-    follow_up_file(folder / "reported.md")
-
-
-@click.command("ensemble")
-@click.argument("names", nargs=-1, required=True, metavar="NAME NAME...")
-@json_option
-@storage_option
-def ensemble_command(names: tuple[str, ...], as_json: bool, storage_url: str) -> None:
-    """Average the retrained models of two or more studies and report the result.
-
-    \b
-    Example:
-      mhist-tune ensemble vit resnet18
-    """
-    from mhist_tune.report import ensemble
-    from mhist_tune.report.document import to_json
-    from mhist_tune.storage.database import open_storage
-
-    with open_storage(storage_url, create=False) as storage:
-        document = ensemble.build(storage, names)
-    click.echo(to_json(document) if as_json else ensemble.to_text(document))
-    follow_up("compare", *names)
-
-
-@click.command("compare")
-@click.argument("names", nargs=-1, required=True, metavar="NAME NAME...")
-@click.option(
-    "--output",
-    type=PATH,
-    metavar="DIR",
-    help="Also write HTML with figures, Markdown and JSON.",
-)
-@json_option
-@storage_option
-def compare_command(names: tuple[str, ...], output: Path | None, as_json: bool, storage_url: str) -> None:
-    """Compare the retrained models of two or more studies on the same test images.
-
-    \b
-    Example:
-      mhist-tune compare vit resnet18
-      mhist-tune compare vit resnet18 --output vit-resnet18
-    """
-    from mhist_tune.report import compare, compare_text
-    from mhist_tune.report.document import to_json
-    from mhist_tune.storage.database import open_storage
-
-    with open_storage(storage_url, create=False) as storage:
-        document = compare.write(storage, names, output) if output else compare.build(storage, names)
-    click.echo(to_json(document) if as_json else compare_text.to_text(document))
-    if output:
-        follow_up_file(output / "compare.html")
-    else:
-        follow_up("compare", *names, "--output", "-".join(names))
 
 
 @click.command("status")

@@ -253,7 +253,7 @@ def demo_command(devices: str, storage_url: str) -> None:
 def _run_all(storage_url: str, name: str, root: Path, *, again: str | None, **work: Unpack[WorkOptions]) -> None:
     """Search, confirm, retrain the final choice with ten seeds, and print the report."""
     from mhist_tune.actions.open_test import open_test
-    from mhist_tune.cli.show import print_report
+    from mhist_tune.cli.results import print_report
 
     _work(storage_url, root, name, stages=(Stage.SEARCH, Stage.CONFIRM), **work)
     with _opened(storage_url, name) as (storage, study):

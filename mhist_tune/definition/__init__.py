@@ -1,5 +1,6 @@
 """What a study file says: tables, search space, hyperparameters. Standard library only. Every package may import it.
 
+- `about`: Facts that only the author of a study or of a data set has.
 - `advice`: Advice on settings that have no effect.
 - `changes`: Overrides of the command line and absolute paths of weight files, in the tables as read.
 - `field_checks`: The checks of weights, dropout placement, frozen layers and model options.

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from mhist_tune.definition import about, table_rows
 from mhist_tune.definition import space as spaces
-from mhist_tune.definition import table_rows
 from mhist_tune.definition.hyperparameters import FIELDS, check
 from mhist_tune.definition.rungs import LEFT_OUT
 from mhist_tune.definition.scores import SCORE_NAMES, At
@@ -29,7 +29,7 @@ _LONGEST_NAME = 100
 _LONGEST_LABEL = 200
 _MOST_ENTRIES = 1000
 _MOST_KEYS = 1000
-_TABLES = ("study", "fixed", "space", "start", "row", "confirm")
+_TABLES = ("study", "fixed", "space", "start", "row", "confirm", "about")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,7 @@ class Content:
         start: the `[[start]]` entries.
         rows: the `[[row]]` entries.
         confirm: `[confirm]` with its defaults; None if the definition has no such table.
+        about: `[about]`, see `about`.
     """
 
     study: dict[str, Any]
@@ -123,6 +124,7 @@ class Content:
     start: list[dict[str, Any]]
     rows: list[TableRow]
     confirm: dict[str, Any] | None
+    about: dict[str, Any]
 
 
 def read(tables: Mapping[str, Any]) -> tuple[Content, list[str]]:
@@ -145,7 +147,9 @@ def read(tables: Mapping[str, Any]) -> tuple[Content, list[str]]:
     elif not rows and not written and study["n_trials"] not in (None, 1):
         problems.append("[space] is empty, so all trials would be the same: add fields to search, or [[row]] entries")
     confirm = _confirm(tables, bool(rows), bool(start), problems)
-    return Content(study, fixed, space, start, rows, confirm), problems
+    facts = _table(tables, "about", problems)
+    problems += about.problems(facts)
+    return Content(study, fixed, space, start, rows, confirm, facts), problems
 
 
 def creation_problems(content: Content) -> list[str]:

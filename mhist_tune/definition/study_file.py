@@ -4,6 +4,7 @@
 trials, `[space]` those that are searched. The `[[start]]` entries are tried first, and the first one is the study's
 default. `[confirm]` gives how the best trials and the default are trained again before one of them is chosen. A table
 has `[[row]]` entries instead of `[space]`. Each row is trained with `n_seeds` seeds, and the first row is the default.
+`[about]` says what only the author knows of the study.
 
 All defaults are filled in when a definition is read. A stored definition therefore keeps its meaning when a later
 version changes a default.
@@ -58,8 +59,9 @@ class StudyDefinition:
         rows: the rows of a table, all with the same fields; empty for a search.
         confirm: `top` (number of best trials to train again) and `n_folds`; None if the best trial of the search is
             chosen without that.
+        about: facts that only the author has, see `definition.about`; empty if there are none.
         text: the file, verbatim, without the changes by the command line.
-        sha256: SHA-256 (hex) of the canonical JSON of `resolved()` at creation.
+        sha256: SHA-256 (hex) of the canonical JSON of `resolved()` at creation, without `about`.
     """
 
     name: str
@@ -79,6 +81,7 @@ class StudyDefinition:
     start: tuple[Mapping[str, Any], ...]
     rows: tuple[TableRow, ...]
     confirm: Mapping[str, int] | None
+    about: Mapping[str, Any]
     text: str
     sha256: str
 
@@ -131,6 +134,8 @@ class StudyDefinition:
             tables["start"] = [dict(entry) for entry in self.start]
         if self.confirm is not None:
             tables["confirm"] = dict(self.confirm)
+        if self.about:
+            tables["about"] = dict(self.about)
         return tables
 
     def to_json(self) -> str:
@@ -160,6 +165,7 @@ class StudyDefinition:
             start=tuple(content.start),
             rows=tuple(content.rows),
             confirm=content.confirm,
+            about=content.about,
             text=text,
             sha256=sha256,
         )
@@ -255,6 +261,7 @@ def _build(tables: Mapping[str, Any], text: str, source: str) -> StudyDefinition
         start=start,
         rows=rows,
         confirm=content.confirm,
+        about=content.about,
         text=text,
         sha256="",
     )
@@ -262,7 +269,8 @@ def _build(tables: Mapping[str, Any], text: str, source: str) -> StudyDefinition
 
 
 def _hashed(definition: StudyDefinition) -> StudyDefinition:
-    canonical = json.dumps(definition.resolved(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    identity = {name: table for name, table in definition.resolved().items() if name != "about"}
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return replace(definition, sha256=hashlib.sha256(canonical.encode()).hexdigest())
 
 

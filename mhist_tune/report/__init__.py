@@ -2,6 +2,7 @@
 
 `actions`, `dashboard` and `cli` may import it. Begin at `document`, whose fields are the keys of the JSON.
 
+- `about`: What the author says of a study and of its data, and what is missing.
 - `against`: A table's results beside the numbers that its definition reports from elsewhere.
 - `build`: The report of a study: every number, recomputed from stored probabilities.
 - `compare`: The comparison of studies on the same test images.

@@ -5,13 +5,13 @@ Every number is recomputed from the test probabilities that the retraining store
 
 import dataclasses
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mhist_tune import __version__
-from mhist_tune.report import confirmation, data_set, evidence, gain, inherited, sampling, sentences, threshold
+from mhist_tune.report import about, confirmation, data_set, evidence, gain, inherited, sampling, sentences, threshold
 from mhist_tune.report.document import Cost, Opening, Report, ReportedTrial, Search, SearchedTrial
 from mhist_tune.report.evidence import Evidence
 from mhist_tune.report.parts import Failures, attempt
@@ -35,26 +35,35 @@ from mhist_tune.words import utc
 _PACKAGES = ("torch", "timm", "optuna", "numpy", "scipy", "scikit-learn")
 
 
-def build(storage: Storage, study_name: str) -> Report:
+def build(storage: Storage, study_name: str, facts: Mapping[str, Any] | None = None) -> Report:
     """Return the report of the newest opening of the test partition that has a finished seed.
+
+    Args:
+        storage: where the study is.
+        study_name: its name.
+        facts: what the author says beside what was recorded, as from `about.read`.
 
     Raises:
         StudyNotFoundError: no such study.
         UsageError: no retraining has finished.
     """
     results = evidence.load(storage, study_name)
-    return of_evidence(storage, results, trials.ended(storage, results.study))
+    return of_evidence(storage, results, trials.ended(storage, results.study), facts)
 
 
-def of_evidence(storage: Storage, results: Evidence, searched: Sequence[Trial]) -> Report:
+def of_evidence(
+    storage: Storage, results: Evidence, searched: Sequence[Trial], facts: Mapping[str, Any] | None = None
+) -> Report:
     """Return the report of an opening's results.
 
     Args:
         storage: where the study is.
         results: the stored probabilities of the opening.
         searched: the ended trials of the study's search.
+        facts: as in `build`.
     """
     study, images, payload = results.study, results.images, results.payload
+    of_author = about.document(study, facts or {})
     confirmed = finalists.load(storage, study)
     failures = Failures()
     n_ssa = int(images.labels.sum())
@@ -88,7 +97,8 @@ def of_evidence(storage: Storage, results: Evidence, searched: Sequence[Trial]) 
         share_ssa=n_ssa / len(images.names),
         is_mhist=is_mhist,
         inherited_choices=inherited.choices(study.definition) if is_mhist else {},
-        data=data_set.document(storage, results),
+        data=data_set.document(storage, results, of_author),
+        about=of_author,
         number_format=data_set.number_format(results),
         resampled_by="image" if images.groups is None else "group",
         sampling=sampling.document(images.labels, results.probabilities, images.groups, metrics),

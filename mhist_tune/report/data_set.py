@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from mhist_tune.mhist import N_ANNOTATORS, N_TEST_IMAGES, N_TEST_SSA
+from mhist_tune.report import about
+from mhist_tune.report.about import About
 from mhist_tune.report.document import DataDescription
 from mhist_tune.report.evidence import Evidence
 from mhist_tune.storage.database import Storage
@@ -15,13 +17,20 @@ def is_mhist(images: ImageRows) -> bool:
     return (len(images.names), int(images.labels.sum())) == (N_TEST_IMAGES, N_TEST_SSA)
 
 
-def document(storage: Storage, evidence: Evidence) -> DataDescription:
-    """Return what is known of the data set of a study. MHIST's votes are real unless its user says otherwise."""
+def document(storage: Storage, evidence: Evidence, of_author: About | None = None) -> DataDescription:
+    """Return what is known of the data set of a study. MHIST's votes are real unless its user says otherwise.
+
+    Args:
+        storage: where the study is.
+        evidence: its test images.
+        of_author: what the author says; None for what was recorded.
+    """
     known = evidence.study.dataset.get("description") or {}
+    of_author = of_author or about.document(evidence.study, {})
     of_mhist = is_mhist(evidence.images)
     return DataDescription(
-        description=known.get("description"),
-        source=known.get("source"),
+        description=of_author.text("description"),
+        source=of_author.text("source"),
         votes=known.get("votes", "real" if of_mhist else None),
         n_annotators=known.get("n_annotators", N_ANNOTATORS if of_mhist else None),
         n_groups_on_both_sides=_on_both_sides(storage, evidence),

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mhist_tune.definition.scores import At, Score
+from mhist_tune.report.about import About
 from mhist_tune.report.confirmation import Confirmed
 from mhist_tune.report.gain import Gain
 from mhist_tune.report.references import Reference
@@ -151,6 +152,7 @@ class Report:
         is_mhist: whether the references apply.
         inherited_choices: on MHIST, how the study has each choice that the method report took from test results.
         data: what is known of the data set.
+        about: what the author says of study and data.
         number_format: that the models were trained in; None if it is not recorded.
         resampled_by: image or group.
         sampling: groups, and how the intervals depend on images that are alike.
@@ -192,6 +194,7 @@ class Report:
     is_mhist: bool
     inherited_choices: dict[str, str]
     data: DataDescription
+    about: About
     number_format: str | None
     resampled_by: str
     sampling: Sampling

@@ -3,8 +3,9 @@
 import contextlib
 import csv
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mhist_tune.arrays import FloatArray
 from mhist_tune.definition import study_file
@@ -39,10 +40,16 @@ def render(storage: Storage, study_name: str) -> str:
     return _page(storage, results, report, figures.draw(figures.sources(storage, report, results, searched)))
 
 
-def write(storage: Storage, study_name: str, folder: Path) -> Report:
+def write(storage: Storage, study_name: str, folder: Path, facts: Mapping[str, Any] | None = None) -> Report:
     """Write report.html, .md, .json, metrics.csv, predictions.csv, study.toml and the figures; return the report.
 
     Where the study's default was retrained too, its predictions are in predictions-default.csv.
+
+    Args:
+        storage: where the study is.
+        study_name: its name.
+        folder: for the files.
+        facts: what the author says beside what was recorded, as from `about.read`.
 
     Raises:
         StudyNotFoundError: no such study.
@@ -50,7 +57,7 @@ def write(storage: Storage, study_name: str, folder: Path) -> Report:
     """
     results = evidence.load(storage, study_name)
     searched = trials.ended(storage, results.study)
-    report = build.of_evidence(storage, results, searched)
+    report = build.of_evidence(storage, results, searched, facts)
     report = dataclasses.replace(report, predictions=str(folder / "predictions.csv"))
     sources = figures.sources(storage, report, results, searched)
     drawn = figures.draw(sources)

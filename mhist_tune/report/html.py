@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mhist_tune.report import compare_text, report_tables, report_text
+from mhist_tune.report import about, compare_text, report_tables, report_text
 from mhist_tune.report.document import Comparison, Report
 from mhist_tune.report.figures import ReportFigure
 from mhist_tune.statistics.by_votes import Mistake
@@ -20,9 +20,11 @@ _N_OF_EACH = 16
 @functools.cache
 def environment() -> Environment:
     """Return the templates of the documents; values are escaped."""
-    return Environment(
+    documents = Environment(
         loader=PackageLoader("mhist_tune.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    documents.filters["anchor"] = report_text.anchor
+    return documents
 
 
 def style_sheet() -> str:
@@ -51,7 +53,7 @@ def render(
             report=report,
             headline=report_text.headline(report),
             tables=tables,
-            words=tables[0][0],
+            styles={report_tables.REFERENCES_TITLE: "words lead", about.TITLE: "words"},
             figures=figures,
             thumbnails=_shown(report.mistakes, thumbnails, N_THUMBNAILS),
             failures=failures,

@@ -2,7 +2,7 @@
 
 from mhist_tune.definition.scores import SCORE_NAMES
 from mhist_tune.mhist import N_ANNOTATORS, THRESHOLD
-from mhist_tune.report import confirmation, sampling
+from mhist_tune.report import about, confirmation, sampling
 from mhist_tune.report.confirmation import Confirmed
 from mhist_tune.report.document import Report
 from mhist_tune.report.threshold import FixedThreshold
@@ -20,13 +20,14 @@ TABLE_COLUMNS = (
     ("Accuracy", "accuracy"),
     ("AUROC", "auroc"),
 )
+REFERENCES_TITLE = "Beside published results"
 _METRIC_NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "brier": "Brier score", "ece": "calibration error"}
 
 
 def tables(report: Report) -> list[tuple[str, Rows]]:
     """Return the report's tables with their titles; the first row of each is its head."""
     titled = [
-        ("Beside published results", reference_rows(report)),
+        (REFERENCES_TITLE, reference_rows(report)),
         ("Metrics on the test partition", metric_rows(report)),
     ]
     if table := sampling.rows(report.sampling, report.metrics):
@@ -44,7 +45,12 @@ def tables(report: Report) -> list[tuple[str, Rows]]:
         titled.append(("Calibration", calibration_rows(report.held_out)))
     if report.confirm:
         titled.append(("Finalists of the search, out of fold", confirm_rows(report.confirm)))
-    return [*titled, ("Error rates by votes", vote_rows(report)), (f"Each seed, at {THRESHOLD}", seed_rows(report))]
+    return [
+        *titled,
+        ("Error rates by votes", vote_rows(report)),
+        (f"Each seed, at {THRESHOLD}", seed_rows(report)),
+        (about.TITLE, about.rows(report.about)),
+    ]
 
 
 def seed_rows(report: Report) -> Rows:

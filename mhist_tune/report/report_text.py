@@ -1,5 +1,6 @@
 """A report as text for a terminal and as Markdown."""
 
+import re
 from collections.abc import Sequence
 
 from mhist_tune.definition.scores import SCORE_NAMES
@@ -19,23 +20,32 @@ def to_table(report: Report) -> str:
 def to_markdown(report: Report, figures: Sequence[ReportFigure]) -> str:
     """Return a report as Markdown with links to the figures' files beside it."""
     parts = [f"# {headline(report)}", report.result]
-    for title, rows in report_tables.tables(report):
-        parts += [f"## {title}", "\n".join(markdown_table(rows))]
-    parts += [f"## {figure.title}\n\n![{figure.title}]({figure.name}.png)\n\n{figure.caption}" for figure in figures]
-    parts += [
-        "## Search",
-        "\n".join(f"- {line}" for line in search_lines(report)),
-        "## What limits these numbers",
-        "\n".join(f"- {caveat}" for caveat in report.caveats),
-        "## Openings of the test partition",
-        "\n".join(opening_lines(report)),
-        "## Methods",
-        report.methods,
-        "## To repeat it",
-        "```\n" + "\n".join(report.commands) + "\n```",
-        "\n".join(f"- {name}: {fact}" for name, fact in facts(report).items()),
-    ]
+    parts += [f"## {title}\n\n{text}" for title, text in sections(report, figures)]
     return "\n\n".join(parts) + "\n"
+
+
+def sections(report: Report, figures: Sequence[ReportFigure]) -> list[tuple[str, str]]:
+    """Return the sections of a report in their order: the title, which the page has too, and the text as Markdown."""
+    repeat = "```\n" + "\n".join(report.commands) + "\n```"
+    identity = "\n".join(f"- {name}: {fact}" for name, fact in facts(report).items())
+    return [
+        *((title, "\n".join(markdown_table(rows))) for title, rows in report_tables.tables(report)),
+        *((figure.title, f"![{figure.title}]({figure.name}.png)\n\n{figure.caption}") for figure in figures),
+        ("Search", "\n".join(f"- {line}" for line in search_lines(report))),
+        ("What limits these numbers", "\n".join(f"- {caveat}" for caveat in report.caveats)),
+        ("Openings of the test partition", "\n".join(opening_lines(report))),
+        ("Methods", report.methods),
+        ("To repeat it", f"{repeat}\n\n{identity}"),
+    ]
+
+
+def anchor(title: str) -> str:
+    """Return the anchor of a section, as GitHub makes it of a heading.
+
+    >>> anchor("Calibration slope, at 0.5")
+    'calibration-slope-at-05'
+    """
+    return re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-")
 
 
 def to_note(report: Report) -> str:

@@ -146,7 +146,15 @@ def test_the_page_needs_nothing_beside_it(storage, tmp_path):
 
     assert json.loads((tmp_path / "page" / "compare.json").read_text()) == json.loads(to_json(document))
     assert not re.search(r"(src|href)=\"(?!data:|#)|url\((?!#)|<script|@import", page)
-    assert [figure in page for figure in ('id="roc"', 'id="auroc"', 'id="differences"', 'id="votes"')] == [True] * 4
+    assert [
+        figure in page
+        for figure in (
+            'id="roc-on-the-test-partition"',
+            'id="auroc-of-every-seed"',
+            'id="differences-of-auroc"',
+            'id="error-rate-by-agreement-of-the-annotators"',
+        )
+    ] == [True] * 4
     assert page.index("good has the higher AUROC") < page.index("<table")
     shown = re.findall(r'<img src="data:image/jpeg;base64,[^"]+" alt="([^"]+)">', page)
     assert shown == [one.image_name for one in document.members[1].mistakes][:16]
