@@ -12,6 +12,7 @@
 - `paired`: The primary test of a comparison: the difference of models on the same test images.
 - `power`: Power of the primary test before anything is trained.
 - `proportions`: Intervals of proportions near 0 or 1, where few errors are counted.
+- `racing`: The race of the finalists: which of them are clearly behind before all folds are trained.
 - `resampling`: Resamples of images, groups and seeds, and the crossed bootstrap.
 - `roc`: ROC curves of several seeds: each one's, and their mean with its band, as plain arrays.
 - `summaries`: Metrics over the seeds with their 95% intervals, and how these depend on images that are alike.

@@ -90,7 +90,7 @@ def scores(labels: npt.ArrayLike, folds: npt.NDArray[np.int64], probabilities: n
     positive, table = checked(labels, np.asarray(probabilities, dtype=np.float64)[None])
     ones = np.ones((1, positive.size))
     return OutOfFold(
-        **{name: float(_weighted(name, positive, folds, table, ones)[0, 0]) for name in ("auroc", *_POOLED)}
+        **{name: float(weighted(name, positive, folds, table, ones)[0, 0]) for name in ("auroc", *_POOLED)}
     )
 
 
@@ -132,13 +132,13 @@ def selection(
     rng = np.random.default_rng(seed)
     shares, inside, outside, aurocs, n_left_out = [], [], [], [], []
     for drawn in image_draws(rng, n_boot, positive.size, groups):
-        auroc = _weighted("auroc", positive, folds, table, drawn)
-        score_of = auroc if name == "auroc" else _weighted(name, positive, folds, table, drawn)
-        second = auroc if second_score(name) == "auroc" else _weighted("mean_f1", positive, folds, table, drawn)
+        auroc = weighted("auroc", positive, folds, table, drawn)
+        score_of = auroc if name == "auroc" else weighted(name, positive, folds, table, drawn)
+        second = auroc if second_score(name) == "auroc" else weighted("mean_f1", positive, folds, table, drawn)
         left_out = (drawn == 0).astype(np.float64)
         is_scored = ((left_out @ positive > 0) & (left_out @ ~positive > 0))[:, None]
         # Nothing is weighted where nothing was left out, so those resamples are scored on all images and not counted.
-        scored = _weighted(name, positive, folds, table, np.where(is_scored, left_out, 1.0))
+        scored = weighted(name, positive, folds, table, np.where(is_scored, left_out, 1.0))
         shares.append(_choice(score_of, second))
         inside.append(score_of)
         outside.append(np.where(is_scored, scored, np.nan))
@@ -172,13 +172,13 @@ def _intervals(
 
     A score of 0 or 1 does not vary in resamples. It has Wilson's interval of the images of the rarer class.
     """
-    observed = _weighted(name, positive, folds, table, np.ones((1, positive.size)))[0]
+    observed = weighted(name, positive, folds, table, np.ones((1, positive.size)))[0]
     units = grouped.units_of(positive, groups)
     n_rarer = min(int(positive.sum()), int((~positive).sum()))
     if units.are_groups and units.n_rarer < MIN_GROUPS:
         return [None for _ in observed]
     if units.are_groups:
-        per_unit = grouped.influences(lambda rows: {name: _weighted(name, positive, folds, table, rows)}, units)[name]
+        per_unit = grouped.influences(lambda rows: {name: weighted(name, positive, folds, table, rows)}, units)[name]
     found: list[tuple[float, float] | None] = []
     for place, value in enumerate(observed.tolist()):
         if value in (0.0, 1.0):
@@ -230,7 +230,7 @@ def _deviation(values: FloatArray) -> float:
     return float(known.std()) if known.size else 0.0
 
 
-def _weighted(
+def weighted(
     name: str,
     positive: Mask,
     folds: npt.NDArray[np.int64],
