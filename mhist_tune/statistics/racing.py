@@ -170,7 +170,9 @@ def race(
             n_folds=n_folds,
             n_finalists=len(table),
             level=level,
-            groups=None if groups is None else [group for group, is_inside in zip(groups, inside, strict=True) if is_inside],
+            groups=None
+            if groups is None
+            else [group for group, is_inside in zip(groups, inside, strict=True) if is_inside],
         )
         behind = {racing[one.place] for one in found.against if one.is_behind}.difference(kept)
         stopped |= dict.fromkeys(sorted(behind), n_trained)
