@@ -18,12 +18,10 @@ from mhist_tune.definition.hyperparameters import Hyperparameters
 from mhist_tune.definition.space import Categorical, Int, Value
 from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.errors import UsageError
-from mhist_tune.search import selection
 from mhist_tune.search.finalists import fold_set, inner_set
 from mhist_tune.seeds import derive_seed
-from mhist_tune.storage import ledger, studies
+from mhist_tune.storage import studies
 from mhist_tune.storage.database import Storage
-from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
 from mhist_tune.training import models, weight_files
 from mhist_tune.training.subsets import training_indices
@@ -34,9 +32,6 @@ _OF_THE_MODEL = (
 )
 _OF_THE_SUBSET = ("exclude_votes", "n_per_class", "subset_seed")
 """The hyperparameters that decide whether a model can be built, and which images are trained on."""
-
-N_WARM = 3
-"""The number of another study's trials that a warm start tries first."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +105,17 @@ def create(storage: Storage, definition: StudyDefinition, data_root: Path) -> St
     return checked(definition, data_root)(storage)
 
 
-def checked(definition: StudyDefinition, data_root: Path) -> Callable[[Storage], Study]:
+def checked(
+    definition: StudyDefinition, data_root: Path, settings: Mapping[str, Any] | None = None
+) -> Callable[[Storage], Study]:
     """Do all of `create` that needs no storage, and return a function that stores the study.
 
     A storage that does not exist yet is thus made after everything was checked.
+
+    Args:
+        definition: of the study.
+        data_root: its images.
+        settings: that the study has from the beginning, JSON.
 
     Raises:
         UsageError: as in `prepare`.
@@ -129,30 +131,13 @@ def checked(definition: StudyDefinition, data_root: Path) -> Callable[[Storage],
         "warnings": prepared.warnings,
         "description": description.read(data_root),
     }
-    return partial(studies.create_study, definition=definition, dataset=dataset, image_sets=prepared.image_sets)
-
-
-def warm_start(storage: Storage, name: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the params of the `N_WARM` best trials of a study, and a JSON-safe record of their origin.
-
-    Raises:
-        UsageError: none of its trials is complete, or it is a table.
-        StudyNotFoundError: there is no such study.
-    """
-    study = studies.load_study(storage, name)
-    best = selection.ranked(study, ledger.slots(storage, study, Stage.SEARCH))[:N_WARM]
-    if not best or study.definition.rows:
-        raise UsageError(
-            f"{name} has no complete trial of a search to start from", hint=f"see mhist-tune status {name}"
-        )
-    return [selection.params_of(slot) for slot in best], {
-        "study": study.name,
-        "uuid": study.uuid,
-        "definition_sha256": study.definition.sha256,
-        "dataset_fingerprint": study.dataset["fingerprint"],
-        "trials": [slot.trial_number for slot in best],
-        "values": [selection.value_of(slot) for slot in best],
-    }
+    return partial(
+        studies.create_study,
+        definition=definition,
+        dataset=dataset,
+        image_sets=prepared.image_sets,
+        settings=settings or {},
+    )
 
 
 def _distinct(corners: Sequence[Hyperparameters], names: Sequence[str]) -> list[Hyperparameters]:

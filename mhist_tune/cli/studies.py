@@ -2,7 +2,7 @@
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,10 @@ from mhist_tune.cli.options import (
 from mhist_tune.errors import UsageError
 from mhist_tune.storage.stages import StudyState
 
+if TYPE_CHECKING:
+    from mhist_tune.definition.study_file import StudyDefinition
+    from mhist_tune.storage.database import Storage
+
 _BY = "the command line"
 
 
@@ -28,7 +32,13 @@ _BY = "the command line"
     "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Hold a hyperparameter fixed; repeatable."
 )
 @click.option("--weights", metavar="FILE", help="Local safetensors file instead of the definition's weights.")
-@click.option("--from", "other", metavar="STUDY", help="Try the best trials of this study first.")
+@click.option(
+    "--from",
+    "others",
+    multiple=True,
+    metavar="STUDY|all",
+    help="Try first what did best in this finished study of the same space; repeatable. all: in every such study.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the estimated cost and power; write nothing.")
 @storage_option
 @data_option
@@ -37,7 +47,7 @@ def create_study_command(
     n_trials: int | None,
     settings: tuple[str, ...],
     weights: str | None,
-    other: str | None,
+    others: tuple[str, ...],
     dry_run: bool,
     storage_url: str,
     data_root: Path | None,
@@ -48,28 +58,26 @@ def create_study_command(
     Example:
       mhist-tune create-study vit --data MHIST --n-trials 40
       mhist-tune create-study vit --data MHIST --set epochs=20 --set image_size=112 --dry-run
+      mhist-tune create-study second.toml --data MHIST --from resnet18 --from efficientnet
     """
     from mhist_tune.actions import create
     from mhist_tune.definition import study_file
     from mhist_tune.report import confirmation
-    from mhist_tune.storage import studies
     from mhist_tune.storage.database import open_storage
 
     root = required_data(data_root)
     changes: dict[str, Any] = {"n_trials": n_trials, "overrides": parse_settings(settings), "weights": weights}
     if dry_run:
-        _dry_run(name_or_file, changes, other, storage_url, root)
+        _dry_run(name_or_file, changes, others, storage_url, root)
         return
-    definition, source = study_file.load(name_or_file, **changes), None
-    if other:
+    definition = study_file.load(name_or_file, **changes)
+    origin: dict[str, Any] = {}
+    if others:
         with open_storage(storage_url, create=False) as storage:
-            start, source = create.warm_start(storage, other)
-        definition = study_file.load(name_or_file, **changes, start=start)
-    store = create.checked(definition, root)  # an error ends the command before a storage is made
+            definition, origin = _started(storage, others, definition, name_or_file, changes, root)
+    store = create.checked(definition, root, origin)  # an error ends the command before a storage is made
     with open_storage(storage_url) as storage:
         study = store(storage)
-        if source:
-            study = studies.set_setting(storage, study, "warm_start", source)
         click.echo(study_file.render(study.definition))
         show_advice(study.definition, study.dataset.get("warnings", ()))
         if study.definition.confirm:
@@ -77,7 +85,26 @@ def create_study_command(
         follow_up("worker", study.name)
 
 
-def _dry_run(name_or_file: str, changes: dict[str, Any], other: str | None, storage_url: str, root: Path) -> None:
+def _started(
+    storage: "Storage",
+    others: tuple[str, ...],
+    definition: "StudyDefinition",
+    name_or_file: str,
+    changes: dict[str, Any],
+    root: Path,
+) -> tuple["StudyDefinition", dict[str, Any]]:
+    """Return the definition with configurations of other studies, and the setting with their origin; say it."""
+    from mhist_tune.actions.start_from import start_from
+    from mhist_tune.definition import study_file
+    from mhist_tune.report import transferred
+
+    start, record = start_from(storage, others, definition, root)
+    for line in transferred.announced(record):
+        click.echo(line, err=True)
+    return study_file.load(name_or_file, **changes, start=start), transferred.to_setting(record)
+
+
+def _dry_run(name_or_file: str, changes: dict[str, Any], others: tuple[str, ...], storage_url: str, root: Path) -> None:
     """Print the complete definition, and its estimated cost on stderr."""
     import torch
 
@@ -90,11 +117,12 @@ def _dry_run(name_or_file: str, changes: dict[str, Any], other: str | None, stor
         try:
             storage = stack.enter_context(open_storage(storage_url, create=False))
         except NoStorageError:
-            if other:
+            if others:
                 raise
             storage = None
-        start, _ = create.warm_start(storage, other) if storage and other else ((), None)
-        definition = study_file.load(name_or_file, **changes, start=start)
+        definition = study_file.load(name_or_file, **changes)
+        if storage and others:
+            definition, _ = _started(storage, others, definition, name_or_file, changes, root)
         prepared = create.prepare(definition, root)
         sets = prepared.image_sets
         sizes = [number for name in ("train", "val") for number in (len(sets[name]), sum(row[1] for row in sets[name]))]

@@ -39,5 +39,14 @@ def test_pin(root: Path) -> PartitionPin | None:
     return PartitionPin(_sha256(rows), sizes, missing)
 
 
+def test_names(root: Path) -> frozenset[str]:
+    """Return the names of the test images from the table alone.
+
+    Raises:
+        DataError: the annotations cannot be read.
+    """
+    return frozenset(row.name for row in read_rows(root) if row.partition == "test")
+
+
 def _sha256(document: list[object] | list[list[object]] | list[int]) -> str:
     return hashlib.sha256(json.dumps(document).encode()).hexdigest()

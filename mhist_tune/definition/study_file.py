@@ -190,8 +190,7 @@ def load(
             added to `[fixed]` and removed from `[space]`, the start entries and the rows.
         weights: `pretrained`, `random` or a safetensors file. A path is made absolute, because workers may start in
             other folders. Rows with random weights are not changed.
-        start: params of another study's trials, tried after the definition's own start entries. Only fields that are
-            searched here are used, moved to the nearest value in their space.
+        start: params in this space, tried after the definition's own start entries.
 
     Raises:
         UsageError: the definition or file does not exist or cannot be read.
@@ -275,16 +274,12 @@ def _hashed(definition: StudyDefinition) -> StudyDefinition:
 
 
 def _started_from(definition: StudyDefinition, params_of_trials: Sequence[Mapping[str, Any]]) -> StudyDefinition:
-    """Return the definition with additional start entries. Equal entries are added once."""
+    """Return the definition with additional start entries."""
     if not params_of_trials:
         return definition
     start = list(definition.start) or [definition.default_params()]  # the first entry remains the default
-    for params in params_of_trials:
-        entry = {name: params[name] for name in definition.space if name in params}
-        in_space = {name: definition.space[name].nearest(value) for name, value in entry.items()}
-        start.append(_complete(in_space, definition.space))
-    unique = [entry for number, entry in enumerate(start) if entry not in start[:number]]
-    return _hashed(replace(definition, start=tuple(unique)))
+    start += [_complete(params, definition.space) for params in params_of_trials]
+    return _hashed(replace(definition, start=tuple(start)))
 
 
 def _complete(entry: Mapping[str, Any], space: Mapping[str, Dimension]) -> dict[str, Any]:

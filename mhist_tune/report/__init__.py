@@ -30,4 +30,5 @@
 - `status`: The state of a study: slots, trials, workers, best trial.
 - `status_text`: The state of a study and its best trial as text for a terminal.
 - `threshold`: The decision threshold and recalibration, fixed on held-out images, with their test results.
+- `transferred`: Where a study took its first configurations from, in sentences.
 """

@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from mhist_tune import __version__
-from mhist_tune.report import about, confirmation, data_set, evidence, gain, inherited, sampling, sentences, threshold
+from mhist_tune.report import (
+    about,
+    confirmation,
+    data_set,
+    evidence,
+    gain,
+    inherited,
+    sampling,
+    sentences,
+    threshold,
+    transferred,
+)
 from mhist_tune.report.document import Cost, Opening, Report, ReportedTrial, Search, SearchedTrial
 from mhist_tune.report.evidence import Evidence
 from mhist_tune.report.parts import Failures, attempt
@@ -68,6 +79,7 @@ def of_evidence(
     failures = Failures()
     n_ssa = int(images.labels.sum())
     is_mhist = data_set.is_mhist(images)
+    transfer = transferred.of_study(study)
     weight_files = {Path(name).name: sha256 for name, sha256 in study.dataset.get("weight_files", {}).items()}
     metrics = summaries.summary(images.labels, results.probabilities, groups=images.groups)
     report = Report(
@@ -96,7 +108,8 @@ def of_evidence(
         n_images=len(images.names),
         share_ssa=n_ssa / len(images.names),
         is_mhist=is_mhist,
-        inherited_choices=inherited.choices(study.definition) if is_mhist else {},
+        inherited_choices=inherited.choices(study.definition, transfer.params if transfer else ()) if is_mhist else {},
+        transfer=transfer,
         data=data_set.document(storage, results, of_author),
         about=of_author,
         number_format=data_set.number_format(results),

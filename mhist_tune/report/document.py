@@ -11,6 +11,7 @@ from mhist_tune.report.gain import Gain
 from mhist_tune.report.references import Reference
 from mhist_tune.report.sampling import Groups, Sampling
 from mhist_tune.report.threshold import FixedThreshold
+from mhist_tune.report.transferred import Transfer
 from mhist_tune.search.audit import Audit
 from mhist_tune.search.trials import Importance
 from mhist_tune.statistics.by_votes import Mistake, VoteRate
@@ -151,6 +152,7 @@ class Report:
         n_images: of the test partition, as is `share_ssa`.
         is_mhist: whether the references apply.
         inherited_choices: on MHIST, how the study has each choice that the method report took from test results.
+        transfer: the configurations that were taken from other studies; None if none were.
         data: what is known of the data set.
         about: what the author says of study and data.
         number_format: that the models were trained in; None if it is not recorded.
@@ -193,6 +195,7 @@ class Report:
     share_ssa: float
     is_mhist: bool
     inherited_choices: dict[str, str]
+    transfer: Transfer | None
     data: DataDescription
     about: About
     number_format: str | None

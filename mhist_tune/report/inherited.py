@@ -5,7 +5,7 @@ rotation (2.1.1) and over-sampled the rarer class (2.1.3.1) because its results 
 the same images that builds on such a choice is too good by an unknown amount.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mhist_tune.definition.study_file import StudyDefinition
@@ -18,14 +18,19 @@ CHOICES: Mapping[str, tuple[Any, str]] = {
 """By hyperparameter: the value that the method report chose by test results, and its name."""
 
 
-def choices(definition: StudyDefinition) -> dict[str, str]:
-    """Return how a study has each of these choices, by the choice's name: fixed for all trials, or tried first."""
+def choices(definition: StudyDefinition, taken: Collection[Mapping[str, Any]] = ()) -> dict[str, str]:
+    """Return how a study has each of these choices, by the choice's name: fixed for all trials, or tried first.
+
+    Args:
+        definition: of the study.
+        taken: the start entries that come from searches of other studies. Those chose on train images.
+    """
     found = {}
     for field, (value, name) in CHOICES.items():
         if field in definition.fixed:
             if _is(definition.fixed[field], value):
                 found[name] = "fixed"
-        elif any(_is(entry.get(field), value) for entry in definition.start):
+        elif any(_is(entry.get(field), value) for entry in definition.start if entry not in taken):
             found[name] = "tried first"
     return found
 

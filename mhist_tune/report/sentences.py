@@ -6,7 +6,7 @@ from typing import Any
 from mhist_tune.definition.hyperparameters import Hyperparameters
 from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.mhist import N_SLIDES, N_TEST_IMAGES, N_TEST_SSA
-from mhist_tune.report import confirmation, data_set, gain, inherited, sampling, threshold
+from mhist_tune.report import confirmation, data_set, gain, inherited, sampling, threshold, transferred
 from mhist_tune.report.confirmation import Confirmed
 from mhist_tune.report.document import Report
 from mhist_tune.statistics.summaries import MetricSummary
@@ -79,6 +79,8 @@ def caveats(report: Report) -> list[str]:
         )
     if report.inherited_choices:
         sentences.append(inherited.sentence(report.inherited_choices))
+    if report.is_mhist and report.transfer and report.transfer.inherited:
+        sentences.append(transferred.inherited_sentence(report.transfer))
     if not report.is_mhist:
         sentences.append(
             f"This test partition is not MHIST's ({N_TEST_IMAGES} images, {N_TEST_SSA} SSA), so published results are "
@@ -162,6 +164,7 @@ def paragraph(report: Report, study: Study) -> str:
         f"Images were {hp.image_size} px wide; augmentation was {_augmentation(hp)}.",
         f"Models were trained in the number format {report.number_format}." if report.number_format else "",
         _compared(study) if definition.rows else _searched(report, study, hp),
+        *(transferred.sentences(report.transfer, study.dataset.get("test_rows_sha256")) if report.transfer else ()),
         _confirmed(report),
         f"Trial {trial.number} was chosen {_chosen_by(report)}"
         + (f" ({chosen})" if chosen else "")

@@ -36,6 +36,10 @@ def to_text(status: Status) -> str:
     lines = [f"{status.study}  {status.state}"]
     if probed := status.settings.get("probed"):
         lines.append(f"  settings: {words.settings(probed)}")
+    if "transfer" in status.settings:
+        from mhist_tune.report import transferred  # with NumPy
+
+        lines.append(f"  started from {transferred.taken(transferred.of_settings(status.settings))}")
     if len(status.code_versions) > 1:
         lines.append(f"  Warning: trained by different versions of the code: {', '.join(status.code_versions)}")
     for stage, counts in status.stages.items():

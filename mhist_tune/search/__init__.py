@@ -11,7 +11,9 @@ No decision uses the test partition. `worker`, `report` and the packages above t
 - `rungs`: Applies `promotion` in the database: arrivals, promotions, waiting slots.
 - `sampler_storage`: Optuna's cached storage for the sampler, in which waiting trials count as pruned.
 - `selection`: Ranks trials and table rows; the best one.
+- `standings`: How well each configuration of a search did among the others.
 - `suggestions`: Samples the params of a slot and records them.
+- `transfer`: Configurations of finished studies that another study tries first.
 - `trials`: Ended trials, the importance of hyperparameters, values at the end of their range.
 - `values`: A trial's value made of its epochs' scores, and the values of its competitors.
 - `veto`: Records a person's veto, which prunes a running trial.

@@ -10,6 +10,7 @@
 - `mean_f1`: F1 averaged over nine thresholds, with its standard error.
 - `out_of_fold`: Scores of configurations from out-of-fold predictions, and the stability of the choice among them.
 - `paired`: The primary test of a comparison: the difference of models on the same test images.
+- `portfolio`: A greedy portfolio: few configurations of which one does well, on whatever task.
 - `power`: Power of the primary test before anything is trained.
 - `proportions`: Intervals of proportions near 0 or 1, where few errors are counted.
 - `racing`: The race of the finalists: which of them are clearly behind before all folds are trained.

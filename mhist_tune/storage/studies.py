@@ -36,7 +36,8 @@ class Study:
         dataset: what identifies the data at its creation: `fingerprint` (of the train partition), `test_rows_sha256`
             and `test_sizes_sha256` (of the table's test rows and of the sizes of the test images; missing in studies of
             older versions), `weight_files` (the hash of each), and the `warnings` of the check of the data set.
-        settings: settings that the first worker measured, for all workers, and the version of its code.
+        settings: settings that the first worker measured, for all workers, the version of its code, and where the first
+            configurations come from.
         state: see `StudyState`.
         created_at: epoch seconds.
     """
@@ -61,6 +62,7 @@ def create_study(
     *,
     dataset: dict[str, Any],
     image_sets: Mapping[str, Sequence[Sequence[Any]]],
+    settings: Mapping[str, Any] | None = None,
 ) -> Study:
     """Store a study with its images and its search slots, and return it. Repeating the call changes nothing.
 
@@ -72,6 +74,7 @@ def create_study(
         dataset: JSON, see `Study`; a repeated call must have the same `fingerprint`, `test_rows_sha256` and
             `weight_files`.
         image_sets: by name, the rows [name, label, votes, group or None] in the order of later probabilities.
+        settings: that a new study has, JSON; those of an existing one stay.
 
     Raises:
         StudyExistsError: the name is taken by another definition, or by an Optuna study that is not ours.
@@ -86,7 +89,7 @@ def create_study(
             "definition": definition.to_json(),
             "sha256": definition.sha256,
             "dataset": dataset,
-            "settings": {},
+            "settings": dict(settings or {}),
             "state": StudyState.ACTIVE,
             "created_at": storage.clock,
         }

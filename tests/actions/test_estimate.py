@@ -1,4 +1,4 @@
-"""The estimate before a study is created, and the trials that it takes over from another one."""
+"""The estimate before a study is created."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,25 +8,8 @@ import pytest
 
 from mhist_tune.actions import estimate
 from mhist_tune.definition import study_file
-from mhist_tune.storage import ledger, studies
-from mhist_tune.storage.database import Storage, open_storage
-from mhist_tune.storage.leases import LeaseObserver
-from mhist_tune.storage.outcome import EndState, Outcome
-from mhist_tune.storage.studies import Study
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-def finish(storage: Storage, study: Study, *values: float) -> None:
-    """Complete a trial with each value, in the order of the slots."""
-    for number, value in enumerate(values):
-        claim = ledger.claim(storage, study, ["search"], worker="w", observer=LeaseObserver())
-        assert claim is not None
-        ledger.attach_trial(storage, claim, number, number)
-        params = {"learning_rate": 10.0 ** (-number - 1)}
-        outcome = Outcome(state=EndState.COMPLETE, value=value, best_epoch=1, params=params)
-        ledger.decide(storage, claim, outcome)
-        ledger.finish(storage, claim)
 
 
 def test_the_smallest_difference_is_that_of_simulated_trials() -> None:
@@ -65,26 +48,3 @@ def test_waiting_trials_are_counted_by_rung() -> None:
     halving = {"min_resource": 3, "reduction_factor": 3}
     assert estimate._n_waiting({"name": "promotion", **halving}, 60, 30) == 20 + 6 + 2
     assert estimate._n_waiting({"name": "hyperband", **halving}, 60, 30) == 0
-
-
-def test_a_study_starts_from_another_ones_best(run: Run, storage_url_sqlite: str, generated: Path) -> None:
-    """The other study's best trials follow the start entries, moved into the space; the study records their origin."""
-    text = '[study]\nname = "{}"\nn_trials = 6\n[fixed]\nmodel = "fcnn"\nweights = "random"\nimage_size = 16\n'
-    text += "[space]\nlearning_rate = {{ low = {}, high = 0.2, log = true }}\n"
-    Path("first.toml").write_text(text.format("first", 1e-9))
-    Path("second.toml").write_text(text.format("second", 1e-3))
-    assert run("create-study", "first.toml", "--data", str(generated))[0] == 0
-    code, _, err = run("create-study", "second.toml", "--from", "first", "--data", str(generated))
-    assert (code, "no complete trial" in err) == (2, True), err
-    with open_storage(storage_url_sqlite) as storage:
-        finish(storage, studies.load_study(storage, "first"), 0.3, 0.5, 0.2, 0.4, 0.1)
-    code, _, err = run("create-study", "second.toml", "--from", "first", "--data", str(generated))
-    assert code == 0, err
-
-    with open_storage(storage_url_sqlite) as storage:
-        study = studies.load_study(storage, "second")
-        payloads = [slot.payload.params for slot in ledger.slots(storage, study, "search")]
-    default = study.definition.default_params()["learning_rate"]
-    assert [one and one["learning_rate"] for one in payloads] == [default, 1e-2, 1e-1, None, None, None]
-    source = study.settings["warm_start"]  # trial 3 had 1e-4, which moves to the default's 1e-3
-    assert (source["study"], source["trials"], source["values"]) == ("first", [1, 3, 0], [0.5, 0.4, 0.3])
