@@ -3,16 +3,18 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mhist_tune.definition import study_file
 from mhist_tune.report import status, status_text, transferred
 from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import Storage, open_storage
 from mhist_tune.storage.epochs import record_epoch
 from mhist_tune.storage.leases import LeaseObserver
 from mhist_tune.storage.outcome import EndState, Outcome
-from mhist_tune.storage.stages import Stage, StudyState
+from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
 
 Run = Callable[..., tuple[int, str, str]]
@@ -33,14 +35,14 @@ augmentation = "{augmentation}"
 {field} = {{ low = {low}, high = 0.2, log = true }}
 
 [[start]]
-{field} = 1e-2
+{field} = {start}
 """
 
 
-def write(name: str, *, n_trials: int = 8, low: float = 1e-5, field: str = "learning_rate", augmentation: str = "none") -> str:
+def write(name: str, **changes: Any) -> str:
     """Write a definition and return the name of its file."""
-    text = DEFINITION.format(name=name, n_trials=n_trials, low=low, field=field, augmentation=augmentation)
-    Path(f"{name}.toml").write_text(text)
+    values = {"n_trials": 8, "low": 1e-5, "field": "learning_rate", "start": 1e-2, "augmentation": "none", **changes}
+    Path(f"{name}.toml").write_text(DEFINITION.format(name=name, **values))
     return f"{name}.toml"
 
 
@@ -68,15 +70,13 @@ def create(run: Run, generated: Path) -> Callable[..., tuple[int, str, str]]:
     return lambda *arguments: run("create-study", *arguments, "--data", str(generated))
 
 
-def test_a_study_starts_from_a_portfolio_of_finished_ones(
-    create: Run, run: Run, storage_url_sqlite: str
-) -> None:
+def test_a_study_starts_from_a_portfolio_of_finished_ones(create: Run, run: Run, storage_url_sqlite: str) -> None:
     """Its own start entry stays the first one. A quarter of its trials follow, and their origin is on record."""
     for name in ("first", "other", "unfinished"):
         assert create(write(name))[0] == 0
     with open_storage(storage_url_sqlite) as storage:
         finish(storage, "first", RATES)
-        finish(storage, "other", RATES[:4] + (1.2e-3,) + RATES[5:])
+        finish(storage, "other", (*RATES[:4], 1.2e-3, *RATES[5:]))
         finish(storage, "unfinished", RATES[:7])
     code, out, err = create(write("second", n_trials=12), "--from", "first", "--from", "other")
     assert code == 0, err
@@ -108,7 +108,8 @@ def test_a_study_starts_from_a_portfolio_of_finished_ones(
     assert "found by first (" in err
     assert "unfinished" not in err
     code, out, err = create(write("fourth"), "--from", "all", "--dry-run")
-    assert (code, "Starting from 2 configurations" in err, out.count("[[start]]")) == (0, True, 3), err
+    assert (code, "Starting from 2 configurations" in err) == (0, True), err
+    assert len(study_file.parse(out, "stdout").start) == 3
 
 
 def test_configurations_outside_the_new_space_are_left_out(create: Run, storage_url_sqlite: str) -> None:
@@ -120,48 +121,44 @@ def test_configurations_outside_the_new_space_are_left_out(create: Run, storage_
 
     assert code == 0, err
     assert "3 of 7 configurations of first are outside this space and were left out." in err
-    assert "learning_rate = 0.0011" in out
-    assert "learning_rate = 0.0005" not in out.split("[[start]]", 1)[1]
+    assert [one["learning_rate"] for one in study_file.parse(out, "stdout").start] == [1e-2, 1.1e-3, 3e-3]
 
 
-@pytest.mark.parametrize(
-    ("names", "new", "problem"),
-    [
-        (("nothing",), {}, 'there is no study "nothing"'),
-        (("unfinished",), {}, "unfinished has not finished: 1 of its 8 trials have not ended"),
-        (("first",), {"field": "weight_decay"}, "does not search weight_decay and searches learning_rate, too"),
-        (("first",), {"low": 0.15}, "none of the 7 configurations that first compared is in the space of second"),
-        (("first", "all"), {"n_trials": 3}, "second has 3 trials, and at most a quarter come from other studies"),
-        (("all",), {"field": "weight_decay"}, "no finished study has the space of second"),
-        (("report-paper",), {}, "report-paper is a table of chosen rows"),
-        (("second",), {}, "second cannot start from itself"),
-        (("empty",), {}, "empty has no complete trial to start from"),
-    ],
-)
-def test_what_cannot_be_a_source_is_refused_in_one_line(
-    create: Run, storage_url_sqlite: str, names: tuple[str, ...], new: dict[str, object], problem: str
-) -> None:
+REFUSED: list[tuple[tuple[str, ...], dict[str, Any], str]] = [
+    (("nothing",), {}, 'there is no study "nothing"'),
+    (("unfinished",), {}, "unfinished has not finished: 1 of its 8 trials have not ended"),
+    (("first",), {"field": "weight_decay"}, "does not search weight_decay and searches learning_rate, too"),
+    (
+        ("first",),
+        {"low": 0.15, "start": 0.2},
+        "none of the 7 configurations that first compared is in the space of new",
+    ),
+    (("first", "all"), {"n_trials": 3}, "new has 3 trials, and at most a quarter come from other studies"),
+    (("all",), {"field": "weight_decay"}, "no finished study has the space of new"),
+    (("report-fcnn",), {}, "report-fcnn is a table of chosen rows"),
+    (("empty",), {}, "empty has no complete trial to start from"),
+    (("first",), {"name": "first"}, "first cannot start from itself"),
+]
+
+
+def test_what_cannot_be_a_source_is_refused_in_one_line(create: Run, storage_url_sqlite: str) -> None:
     """Exit code 2, and no study is made."""
-    for name in ("first", "unfinished", "empty"):
-        create(write(name))
-    if names == ("report-paper",):
-        create("report-paper", "--set", "weights=random", "--set", "model=test_resnet", "--set", "image_size=32")
-    if names == ("second",):
-        create(write("second"))
+    for definition in (write("first"), write("unfinished"), write("empty"), "report-fcnn"):
+        assert create(definition)[0] == 0
     with open_storage(storage_url_sqlite) as storage:
         finish(storage, "first", RATES)
-        empty = finish(storage, "empty", ())
-        ledger.cancel_free(storage, empty)
+        ledger.cancel_free(storage, finish(storage, "empty", ()))
         finish(storage, "unfinished", RATES[:7])
-        n_before = len(studies.list_studies(storage))
-    code, out, err = create(write("second", **new), *(word for name in names for word in ("--from", name)))
-
-    assert (code, out) == (2, ""), err
-    assert problem in err
-    assert err.count("error:") == 1
-    assert len(err.splitlines()) <= 2
+    for names, new, problem in REFUSED:
+        arguments = [write(**{"name": "new", **new}), *(word for name in names for word in ("--from", name))]
+        for mode in ([], ["--dry-run"]):
+            code, out, err = create(*arguments, *mode)
+            assert (code, out) == (2, ""), err
+            assert problem in err
+            assert err.count("error:") == 1
+            assert len(err.splitlines()) <= 2
     with open_storage(storage_url_sqlite) as storage:
-        assert len(studies.list_studies(storage)) == n_before
+        assert len(studies.list_studies(storage)) == 4
 
 
 def test_choices_made_on_test_images_are_carried_on(create: Run, storage_url_sqlite: str) -> None:
