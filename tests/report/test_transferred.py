@@ -77,7 +77,8 @@ def test_a_choice_that_a_search_made_on_train_images_is_not_one_by_test(is_taken
     space = 'augmentation = "none"\n[space]\nsampling = { choices = ["none", "random_over"] }'
     plain = made_up.DEFINITION.format(name="tiny").replace("[space]", space)
     definition = replace(
-        parse(plain, "test"), start=({"learning_rate": 1e-3, "sampling": "none"}, {"learning_rate": 1e-3, "sampling": "random_over"})
+        parse(plain, "test"),
+        start=({"learning_rate": 1e-3, "sampling": "none"}, {"learning_rate": 1e-3, "sampling": "random_over"}),
     )
     found = inherited.choices(definition, definition.start[1:] if is_taken else ())
     assert ("random over-sampling" in found) is not is_taken
