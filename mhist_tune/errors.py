@@ -2,6 +2,7 @@
 
 MhistTuneError              exit 1   a run failed
 ├── DeviceError                      the device failed; a new process may be able to use it
+├── UnexpectedError                  an error that nobody foresaw; its traceback is in a file
 ├── UsageError              exit 2   the command or the study definition is wrong
 │   ├── DefinitionError              all problems of one definition at once
 │   ├── StudyNotFoundError
@@ -15,6 +16,7 @@ MhistTuneError              exit 1   a run failed
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 from mhist_tune.words import one_line
 
@@ -38,9 +40,17 @@ class MhistTuneError(Exception):
         super().__init__(one_line(message))
         self.hint = None if hint is None else one_line(hint)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a pipe carry the error whatever the parameters of its class are."""
+        return Exception.__new__, (type(self), *self.args), vars(self)
+
 
 class DeviceError(MhistTuneError):
     """The device failed or its memory ran out, whatever the trial. A new process may be able to continue."""
+
+
+class UnexpectedError(MhistTuneError):
+    """An error that nobody foresaw. `tracebacks.unexpected` makes it of any exception."""
 
 
 class UsageError(MhistTuneError):

@@ -31,6 +31,7 @@ import click
 from mhist_tune import __version__
 from mhist_tune.cli import faults, streams
 from mhist_tune.errors import MhistTuneError, UsageError, did_you_mean
+from mhist_tune.tracebacks import unexpected
 
 COMMANDS = {
     "demo": "work",
@@ -131,4 +132,4 @@ def _run(arguments: Sequence[str] | None) -> int:
         streams.discard(sys.stdout)
         return 0
     except Exception as error:
-        return faults.report_unexpected(error)
+        return faults.report(unexpected(error))

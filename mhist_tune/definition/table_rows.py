@@ -82,11 +82,11 @@ def _row(number: int, entry: dict[str, Any], problems: list[str]) -> TableRow:
             problems.append(f"{where} {name}: has one value for the whole study; put it in [fixed]")
         elif problem := check(name, value):
             problems.append(f"{where} {name}: {problem}" if name in FIELDS else f"{where} {problem}")
-    label = entry.get("label", ", ".join(f"{name} {value}" for name, value in params.items()))
+    label = entry.get("label", ", ".join(f"{name} {_text(value)}" for name, value in params.items()))
     if not isinstance(label, str) or not label:
         problems.append(f"{where} label must be text, got {quoted(label)}; a row without fields needs one")
     return TableRow(
-        str(label),
+        _text(label),
         {name: spaces.normalize(name, value) for name, value in params.items()},
         _reported(where, entry.get("reported", {}), problems),
     )
@@ -104,3 +104,10 @@ def _reported(where: str, numbers: object, problems: list[str]) -> dict[str, flo
         elif not is_number(value):
             problems.append(f"{where} reported {name}: must be a number, got {quoted(value)}")
     return numbers
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits, which is refused elsewhere
+        return quoted(value)

@@ -49,7 +49,7 @@ def quoted(value: object) -> str:
     try:
         return one_line(repr(value), _LONGEST_QUOTE)
     except (ValueError, RecursionError):  # ValueError: a whole number of thousands of digits
-        return f"a {type(value).__name__} that is too large to show"
+        return "a value that is too large to show"
 
 
 def _type_problem(kind: type, value: object) -> str | None:

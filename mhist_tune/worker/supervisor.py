@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-from mhist_tune.errors import DeviceError, MhistTuneError
+from mhist_tune.errors import DeviceError, MhistTuneError, UnexpectedError
 from mhist_tune.events import Emit, Interrupted, StopRequest
+from mhist_tune.tracebacks import unexpected
 from mhist_tune.worker.devices import n_cores
 from mhist_tune.worker.options import WorkerOptions
 
@@ -33,7 +34,8 @@ def run_workers(options: WorkerOptions, devices: Sequence[str], emit: Emit, stop
     """Run one worker process for each entry of `devices`. A single worker on the CPU runs in this process.
 
     The processes share the cores. Each has a log file below `logs/` in the storage folder. A process that crashes is
-    restarted up to `N_CRASHES` - 1 times within `CRASHES_S` seconds, and the others go on.
+    restarted up to `N_CRASHES` - 1 times within `CRASHES_S` seconds, and the others go on. An error that nobody foresaw
+    is a crash.
 
     Raises:
         Interrupted: a signal asked to stop; every slot is free.
@@ -93,14 +95,15 @@ class _Worker:
         code = self.process.exitcode
         if is_stopping or (self.fault is None and code in (0, 128 + signal.SIGTERM)):
             return False
-        if self.fault is not None and not isinstance(self.fault, DeviceError):
+        if self.fault is not None and not isinstance(self.fault, DeviceError | UnexpectedError):
             self.error = self.fault
             return False
         reason = str(self.fault) if self.fault else _exit_in_words(code)
+        hint = self.fault.hint if isinstance(self.fault, UnexpectedError) else None  # names the traceback
         now = time.monotonic()
         self.crashes = [crash for crash in self.crashes if now - crash < CRASHES_S] + [now]
         if len(self.crashes) < N_CRASHES:
-            emit("crashed", device=self.device, reason=reason)
+            emit("crashed", device=self.device, reason=reason, hint=hint)
             self.start()
             return True
         self.error = MhistTuneError(
@@ -108,7 +111,7 @@ class _Worker:
             f"the last time because it {reason}"
             if self.fault is None
             else f"{reason}, {N_CRASHES} times",
-            hint="other workers take over its slot; see the newest files in the folder logs beside the storage",
+            hint=hint or "other workers take over its slot; see the newest files in the folder logs beside the storage",
         )
         return False
 
@@ -147,8 +150,6 @@ def _listen(workers: Sequence[_Worker], emit: Emit, stop: StopRequest) -> None:
 def _child(
     options: WorkerOptions, device: str, n_threads: int, connection: multiprocessing.connection.Connection
 ) -> None:
-    from mhist_tune.worker.preload import serve  # loaded before the fork
-
     os.setsid()  # Ctrl-C then reaches only the parent, which terminates each child
     lock = threading.Lock()
     with stop_on_signals(at_once=None) as stop:
@@ -161,11 +162,15 @@ def _child(
                     stop.set(signal.SIGTERM)
 
         try:
+            from mhist_tune.worker.preload import serve  # loaded before the fork
+
             serve(options, device, n_threads, emit, stop)
         except Interrupted:
             raise SystemExit(128 + stop.signum) from None
         except MhistTuneError as error:
             emit("failed", error=error)
+        except Exception as error:
+            emit("failed", error=unexpected(error))
 
 
 @contextlib.contextmanager

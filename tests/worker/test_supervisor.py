@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from mhist_tune.errors import DefinitionError, DeviceError, MhistTuneError
+from mhist_tune.report.evidence import NothingRetrainedError
 from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import open_storage
 from mhist_tune.storage.epochs import epochs_of
@@ -42,6 +45,7 @@ drop_rate = {{ low = 0.1, high = 0.5 }}
 
 WORKER = (sys.executable, "-m", "mhist_tune", "worker", "tiny", "--devices", "cpu")
 IMPATIENT = Path(__file__).parents[1] / "support" / "impatient_worker.py"
+BROKEN = Path(__file__).parents[1] / "support" / "broken_worker.py"
 
 
 class Worker:
@@ -134,6 +138,44 @@ def test_repeated_crashes_end_with_one_line(start: Callable[..., Worker], storag
     assert code == 1
     assert "error: the worker on cpu crashed 3 times" in rest
     assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize("per_device", ["1", "2"])
+def test_an_error_that_nobody_foresaw_is_one_line(
+    start: Callable[..., Worker],
+    storage_url_sqlite: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    per_device: str,
+) -> None:
+    """In the command's own process and in a device process: exit code 1, and a file with the traceback."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    worker = start(storage_url_sqlite, "--per-device", per_device, command=(sys.executable, str(BROKEN), *WORKER[3:]))
+    code, said = worker.end()
+
+    assert code == 1
+    assert "error: unexpected KeyError: 'postgresql://***@h/d'" in said
+    assert "Traceback" not in said
+    [hint] = [line for line in said.splitlines() if line.startswith("  hint: ")]
+    traceback = Path(hint.rpartition(" is in ")[2]).read_text()
+    assert "Traceback" in traceback and "broken_worker.py" in traceback
+    assert "SECRET" not in said + traceback
+    assert said.count("event=crashed") == (0 if per_device == "1" else 4)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DefinitionError("x.toml", ["a", "b"]),
+        DeviceError("lost", hint="restart"),
+        NothingRetrainedError("nothing", hint="retrain"),
+    ],
+)
+def test_an_error_reaches_the_parent_whole(error: MhistTuneError) -> None:
+    """Device processes send their errors through a pipe: class, message and hint stay."""
+    received = pickle.loads(pickle.dumps(error))
+
+    assert (type(received), str(received), received.hint) == (type(error), str(error), error.hint)
 
 
 def test_training_goes_on_while_the_database_restarts(start: Callable[..., Worker], postgres: PostgresServer) -> None:
