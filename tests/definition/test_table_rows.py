@@ -102,7 +102,11 @@ def test_a_row_and_its_reported_numbers_are_part_of_the_hash() -> None:
         ("learning_rate = 1", 'label = "plain"', '[[row]] 2: an earlier row is "plain" too'),
         ('label = "plain"', "label = 3", "[[row]] 1: label must be text, got 3"),
         ('label = "plain"', f"label = 0x{'f' * 5000}", "[[row]] 1: label must be text, got a value that is too large"),
-        ("learning_rate = 1", f"learning_rate = 0x{'f' * 5000}", "[[row]] 2: learning_rate: must be a number of at most"),
+        (
+            "learning_rate = 1",
+            f"learning_rate = 0x{'f' * 5000}",
+            "[[row]] 2: learning_rate: must be a number of at most",
+        ),
         ('label = "plain"\n', "", "[[row]] 1: label must be text, got ''"),
         ("val_f1 = 0.593", "vl_f1 = 0.593", "[[row]] 1: reported vl_f1: a name is best_epoch, or starts with"),
         ("val_f1 = 0.593", 'val_f1 = "high"', "[[row]] 1: reported val_f1: must be a number, got 'high'"),
