@@ -7,6 +7,9 @@ import click
 
 from mhist_tune.cli.options import PATH, follow_up, follow_up_file, json_option, storage_option
 
+CHECKLISTS = ("tripod-ai", "claim", "stard-ai", "reforms")
+"""The keys of the reporting checklists, see `report.checklist`. Help must not load that module."""
+
 
 @click.command("report")
 @click.argument("name")
@@ -29,29 +32,47 @@ from mhist_tune.cli.options import PATH, follow_up, follow_up_file, json_option,
     metavar="FILE",
     help="Facts that only the author has: a TOML file with [about], or a dataset.toml. Repeatable.",
 )
+@click.option(
+    "--checklist",
+    type=click.Choice(CHECKLISTS),
+    help="Also write this reporting checklist with the answers of the report, and print it.",
+)
 @json_option
 @storage_option
 def report_command(
-    name: str, output: Path | None, against: str | None, facts: tuple[Path, ...], as_json: bool, storage_url: str
+    name: str,
+    output: Path | None,
+    against: str | None,
+    facts: tuple[Path, ...],
+    checklist: str | None,
+    as_json: bool,
+    storage_url: str,
 ) -> None:
     """Recompute every number from the stored predictions, print the table and write the files.
 
     \b
     Example:
       mhist-tune report vit --output vit-report
+      mhist-tune report vit --about study.toml --checklist tripod-ai
       mhist-tune report report-augmentation --against method-report
     """
     if against:
         _print_against(storage_url, name, output=output, as_json=as_json)
     else:
-        print_report(storage_url, name, output=output, facts=facts, as_json=as_json)
+        print_report(storage_url, name, output=output, facts=facts, checklist=checklist, as_json=as_json)
 
 
 def print_report(
-    storage_url: str, name: str, *, output: Path | None, facts: Sequence[Path] = (), as_json: bool
+    storage_url: str,
+    name: str,
+    *,
+    output: Path | None,
+    facts: Sequence[Path] = (),
+    checklist: str | None = None,
+    as_json: bool,
 ) -> None:
-    """Write a study's report and print it, as a table or as JSON."""
-    from mhist_tune.report import about, files, report_text
+    """Write a study's report and print it or, with `checklist`, that checklist, as a table or as JSON."""
+    from mhist_tune.report import about, checklist_files, files, report_text
     from mhist_tune.report.document import to_json
     from mhist_tune.storage.database import open_storage
 
@@ -59,8 +80,13 @@ def print_report(
     with open_storage(storage_url, create=False) as storage:
         folder = output or storage.root / "reports" / name
         result = files.write(storage, name, folder, of_author)
-    click.echo(to_json(result) if as_json else report_text.to_table(result))
-    follow_up_file(folder / "report.html")
+    if checklist is None:
+        click.echo(to_json(result) if as_json else report_text.to_table(result))
+        follow_up_file(folder / "report.html")
+        return
+    document = checklist_files.write(checklist, result, folder)
+    click.echo(to_json(document) if as_json else checklist_files.to_markdown(document).rstrip())
+    follow_up_file(folder / f"checklist-{checklist}.html")
 
 
 def _print_against(storage_url: str, name: str, *, output: Path | None, as_json: bool) -> None:

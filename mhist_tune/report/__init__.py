@@ -5,6 +5,8 @@
 - `about`: What the author says of a study and of its data, and what is missing.
 - `against`: A table's results beside the numbers that its definition reports from elsewhere.
 - `build`: The report of a study: every number, recomputed from stored probabilities.
+- `checklist`: Reporting checklists, and what of each a report answers.
+- `checklist_files`: A checklist with the answers of a report, as files beside it.
 - `compare`: The comparison of studies on the same test images.
 - `compare_text`: A comparison as text and Markdown: its sentences, caveats and tables.
 - `confirmation`: The confirmed finalists of a search, as a document and in sentences.
@@ -16,7 +18,7 @@
 - `files`: A report as files: page, Markdown, JSON, CSV and figures.
 - `gain`: The gain from tuning: the chosen trial against the study's default.
 - `holders`: The workers that hold leases of a study, and the slots that workers abandoned.
-- `html`: A report or a comparison as one HTML file; the texts around it are in `templates/`.
+- `html`: A report, a comparison or a checklist as one HTML file; the texts around it are in `templates/`.
 - `inherited`: Choices that the method report took from MHIST's test images, and that a study begins with.
 - `model_card`: The model card of an exported model.
 - `optuna_note`: The report as optuna-dashboard shows it: a note, figures and predictions.

@@ -1,4 +1,4 @@
-"""A report or a comparison as one self-contained HTML file without scripts, fonts or requests."""
+"""A report, a comparison or a checklist as one self-contained HTML file without scripts, fonts or requests."""
 
 import base64
 import functools
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mhist_tune.report import about, compare_text, report_tables, report_text
+from mhist_tune.report.checklist import AnsweredChecklist
 from mhist_tune.report.document import Comparison, Report
 from mhist_tune.report.figures import ReportFigure
 from mhist_tune.statistics.by_votes import Mistake
@@ -98,6 +99,13 @@ def render_comparison(
         )
     )
     return html
+
+
+def render_checklist(document: AnsweredChecklist, headline: str, notes: Sequence[str]) -> str:
+    """Return a checklist as HTML, with links to the sections of report.html beside it."""
+    template = environment().get_template("checklist.html")
+    page: str = template.render(document=document, headline=headline, notes=notes)
+    return page
 
 
 def _shown(mistakes: Sequence[Mistake], thumbnails: Mapping[str, bytes], n_most: int) -> list[tuple[Mistake, str]]:

@@ -102,7 +102,7 @@ def test_options_are_frozen() -> None:
         "worker": sorted([*work, "--wait"]),
         "run": sorted([*work, "--again"]),
         "retrain": sorted([*work, "--again", "--n-seeds", "--trial", "--with-validation"]),
-        "report": ["--about", "--against", "--json", "--output", "--storage"],
+        "report": ["--about", "--against", "--checklist", "--json", "--output", "--storage"],
         "ensemble": ["--json", "--storage"],
         "compare": ["--json", "--output", "--storage"],
         "status": ["--json", "--storage", "--watch"],
