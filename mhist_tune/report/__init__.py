@@ -9,9 +9,11 @@
 - `checklist_files`: A checklist with the answers of a report, as files beside it.
 - `compare`: The comparison of studies on the same test images.
 - `compare_text`: A comparison as text and Markdown: its sentences, caveats and tables.
+- `comparison`: The document of a comparison: the keys of `compare.json`.
 - `confirmation`: The confirmed finalists of a search, as a document and in sentences.
+- `cost`: What a study cost: hours, energy, and what follows from the author's rates.
 - `data_set`: What a report says of its data set and of the number format.
-- `document`: The documents of a report and of a comparison: the keys of `report.json` and `compare.json`.
+- `document`: The document of a report: the keys of `report.json`.
 - `ensemble`: The mean of several studies' stored test probabilities.
 - `evidence`: The stored test probabilities of one opening of the test partition.
 - `figures`: The list of the figures of a report and of a comparison, with titles and captions.
@@ -23,6 +25,7 @@
 - `model_card`: The model card of an exported model.
 - `optuna_note`: The report as optuna-dashboard shows it: a note, figures and predictions.
 - `parts`: Parts that decorate a report; a text about the failure takes the place of one that fails.
+- `provenance`: The warnings of the check of a study's data, and the versions of the code that trained it.
 - `records_csv`: The trials, epochs and predictions of a study as CSV files (`mhist-tune export`).
 - `references`: Published test results on MHIST.
 - `report_tables`: The tables of a report as rows of text: metrics, calibration, finalists, votes and seeds.

@@ -8,7 +8,8 @@ from pathlib import Path
 from mhist_tune.errors import UsageError
 from mhist_tune.mhist import MHIST_VOTES, N_TEST_IMAGES, N_TEST_SSA, THRESHOLD
 from mhist_tune.report import compare_text, data_set, evidence, figures, html, sampling
-from mhist_tune.report.document import Comparison, DescriptiveTests, Member, PrimaryTest, SeedTest, to_json
+from mhist_tune.report.comparison import Comparison, DescriptiveTests, Member, PrimaryTest, SeedTest
+from mhist_tune.report.document import to_json
 from mhist_tune.report.evidence import Evidence, NothingRetrainedError
 from mhist_tune.report.parts import Failures
 from mhist_tune.statistics import binary_metrics, by_votes, descriptive, paired, power, summaries

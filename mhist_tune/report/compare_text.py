@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mhist_tune.mhist import N_ANNOTATORS, THRESHOLD
 from mhist_tune.report import data_set, sampling
-from mhist_tune.report.document import Comparison, DescriptiveTests, Member, PrimaryTest, SeedTest
+from mhist_tune.report.comparison import Comparison, DescriptiveTests, Member, PrimaryTest, SeedTest
 from mhist_tune.statistics import by_votes
 from mhist_tune.statistics.paired import MIN_GROUPS
 from mhist_tune.words import Rows, change, counted, interval, markdown_table, number, p_value, text_table

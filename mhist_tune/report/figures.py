@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from mhist_tune.definition.scores import SCORE_NAMES
 from mhist_tune.plots import canvas, model_comparison, predictions, search
-from mhist_tune.report.document import Comparison, Report
+from mhist_tune.report.comparison import Comparison
+from mhist_tune.report.document import Report
 from mhist_tune.report.evidence import Evidence
 from mhist_tune.report.parts import attempt
 from mhist_tune.search.trials import Trial

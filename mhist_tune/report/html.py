@@ -8,7 +8,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mhist_tune.report import about, compare_text, report_tables, report_text
 from mhist_tune.report.checklist import AnsweredChecklist
-from mhist_tune.report.document import Comparison, Report
+from mhist_tune.report.comparison import Comparison
+from mhist_tune.report.document import Report
 from mhist_tune.report.figures import ReportFigure
 from mhist_tune.statistics.by_votes import Mistake
 
@@ -60,6 +61,7 @@ def render(
             failures=failures,
             search_lines=[line for line in report_text.search_lines(report) if not line.startswith("Edge of range")],
             openings=report_text.opening_lines(report),
+            noted=report_text.noted(report),
             facts=report_text.facts(report),
         )
     )

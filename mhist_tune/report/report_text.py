@@ -4,11 +4,11 @@ import re
 from collections.abc import Sequence
 
 from mhist_tune.definition.scores import SCORE_NAMES
-from mhist_tune.report import confirmation, report_tables, status_text
+from mhist_tune.report import confirmation, cost, provenance, report_tables, status_text
 from mhist_tune.report.document import Cost, Report
 from mhist_tune.report.figures import ReportFigure
 from mhist_tune.search.audit import Audit
-from mhist_tune.words import counted, duration, markdown_table, ordinal, settings, text_table
+from mhist_tune.words import Rows, counted, duration, markdown_table, ordinal, settings, text_table
 
 
 def to_table(report: Report) -> str:
@@ -34,8 +34,17 @@ def sections(report: Report, figures: Sequence[ReportFigure]) -> list[tuple[str,
         ("Search", "\n".join(f"- {line}" for line in search_lines(report))),
         ("What limits these numbers", "\n".join(f"- {caveat}" for caveat in report.caveats)),
         ("Openings of the test partition", "\n".join(opening_lines(report))),
+        *((title, _noted(rows, lines)) for title, rows, lines in noted(report)),
         ("Methods", report.methods),
         ("To repeat it", f"{repeat}\n\n{identity}"),
+    ]
+
+
+def noted(report: Report) -> list[tuple[str, Rows | None, list[str]]]:
+    """Return the sections of a table, which may be missing, and of sentences: title, table, sentences."""
+    return [
+        (provenance.TITLE, None, provenance.lines(report.provenance)),
+        (cost.TITLE, cost.rows(report.cost), cost.lines(report.cost)),
     ]
 
 
@@ -137,9 +146,9 @@ def facts(report: Report) -> dict[str, str]:
         "Epochs": f"best {trial.best_epoch}, stopped {trial.stopped_epoch}, "
         f"configured {trial.configured_epochs}; retrained for {report.stop_epoch}",
         **({"Settings": settings(report.settings)} if report.settings else {}),
-        "Training of the seeds": _cost(report.training_speed),
-        "Search": _cost(report.search_cost),
-        **({"Confirming": _cost(report.confirm_cost)} if report.confirm else {}),
+        "Training of the seeds": _spent(report.training_speed),
+        "Search": _spent(report.search_cost),
+        **({"Confirming": _spent(report.confirm_cost)} if report.confirm else {}),
         "Study definition": f"SHA-256 {report.definition_sha256}",
         "Train partition": f"SHA-256 {report.dataset_fingerprint}",
         "Test partition": f"SHA-256 {opening.test_fingerprint}",
@@ -154,7 +163,12 @@ def facts(report: Report) -> dict[str, str]:
     return facts_by_name
 
 
-def _cost(cost: Cost) -> str:
+def _noted(rows: Rows | None, lines: Sequence[str]) -> str:
+    table = [*markdown_table(rows), ""] if rows else []
+    return "\n".join([*table, *(f"- {line}" for line in lines)])
+
+
+def _spent(cost: Cost) -> str:
     text = f"{counted(cost.n_epochs, 'epoch')} in {duration(cost.elapsed_s)}"
     if cost.images_per_s is not None:
         text += f", {cost.images_per_s:.0f} images/s in training"

@@ -6,7 +6,7 @@ from typing import Any
 from mhist_tune.definition.hyperparameters import Hyperparameters
 from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.mhist import N_SLIDES, N_TEST_IMAGES, N_TEST_SSA
-from mhist_tune.report import confirmation, data_set, gain, inherited, sampling, threshold, transferred
+from mhist_tune.report import confirmation, data_set, gain, inherited, provenance, sampling, threshold, transferred
 from mhist_tune.report.confirmation import Confirmed
 from mhist_tune.report.document import Report
 from mhist_tune.statistics.summaries import MetricSummary
@@ -77,6 +77,7 @@ def caveats(report: Report) -> list[str]:
             f"This is the {ordinal(report.look)} of {len(report.looks)} looks at these test images in this storage; "
             "each look weakens the result."
         )
+    sentences += provenance.caveats(report.provenance)
     if report.inherited_choices:
         sentences.append(inherited.sentence(report.inherited_choices))
     if report.is_mhist and report.transfer and report.transfer.inherited:

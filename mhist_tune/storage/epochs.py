@@ -146,6 +146,14 @@ def elapsed_s(storage: Storage, study: Study, stage: Stage, slots: Sequence[int]
     return spent
 
 
+def metrics_of_study(storage: Storage, study: Study) -> list[tuple[Stage, int, dict[str, float | None]]]:
+    """Return stage, slot and metrics of every recorded epoch of a study, in no order."""
+    table = tables.epochs.c
+    query = sqlalchemy.select(table.stage, table.slot, table.metrics).where(table.study == study.uuid)
+    rows = storage.read(lambda connection: connection.execute(query).all())
+    return [(Stage(stage), slot, metrics) for stage, slot, metrics in rows]
+
+
 def trained_since(storage: Storage, study: Study, stage: Stage, at: float) -> set[int]:
     """Return the slots of a stage that have recorded an epoch after `at`, in epoch seconds."""
     table = tables.epochs.c

@@ -13,6 +13,7 @@
 - `metrics`: The validation metrics of an epoch: mean F1, F1, AUROC and others.
 - `models`: Models with one logit: timm's by name, or a small fully connected network.
 - `optimizer`: The optimizer, and the learning rate and weight decay of each epoch.
+- `power`: The power that a training takes, by the energy counter of a GPU.
 - `prediction`: The probabilities that a trained model predicts.
 - `probe`: The fastest precision and memory format of a device, measured by timed training steps.
 - `sampling`: The images of an epoch, balanced or not, and how they are cut into updates and micro-batches.

@@ -20,7 +20,7 @@ from mhist_tune.data.images import ImageSet
 from mhist_tune.definition.hyperparameters import FIELDS, PROBED, Hyperparameters
 from mhist_tune.definition.scores import At, Score
 from mhist_tune.mhist import N_ANNOTATORS
-from mhist_tune.training import weight_files
+from mhist_tune.training import power, weight_files
 from mhist_tune.training.augmentation import draw, normalize_
 from mhist_tune.training.checkpoints.writer import CheckpointWriter
 from mhist_tune.training.features import image_features
@@ -204,6 +204,7 @@ class _Run:
         best_score = self.history[-1].best_score if self.history else None
         best_epoch = self.history[-1].best_epoch if self.history else 0
         learning_rate = current_learning_rate(self.stepper.optimizer)
+        spent_j = power.energy_j(self.device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         n_images, train_loss = self._train_epoch(epoch, on_step)
@@ -228,9 +229,11 @@ class _Run:
                     self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         metrics["learning_rate"] = learning_rate
         metrics["effective_weight_decay"] = effective_weight_decay(self.hp, learning_rate)
-        metrics["elapsed_s"] = time.perf_counter() - started
+        metrics["elapsed_s"] = elapsed_s = time.perf_counter() - started
         metrics["images_per_s"] = n_images / trained_s
         metrics["peak_memory_bytes"] = _peak_memory_bytes(self.device)
+        if spent_j is not None:
+            metrics["power_w"] = power.mean_w(self.device, since_j=spent_j, elapsed_s=elapsed_s)
         result = EpochResult(epoch, metrics, probabilities, best_score, best_epoch)
         self.history.append(result)
         return result

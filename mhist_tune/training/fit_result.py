@@ -26,10 +26,10 @@ class EpochResult:
     Attributes:
         epoch: 1-based.
         metrics: train_loss (mean per image), learning_rate, effective_weight_decay, elapsed_s (with validation),
-            images_per_s (of training), peak_memory_bytes (of the device; of the process on a CPU) and, with
-            validation, val_loss, val_mean_f1, val_f1, val_auroc (None with one class only), the standard error of each
-            of the three (such as val_auroc_standard_error; None where the score is 0 or 1), val_precision, val_recall,
-            val_specificity, val_accuracy.
+            images_per_s (of training), peak_memory_bytes (of the device; of the process on a CPU), power_w (only of a
+            GPU whose energy is counted) and, with validation, val_loss, val_mean_f1, val_f1, val_auroc (None with one
+            class only), the standard error of each of the three (such as val_auroc_standard_error; None where the
+            score is 0 or 1), val_precision, val_recall, val_specificity, val_accuracy.
         probabilities: float64 [n_val] of this epoch if it is `best_epoch`, else None.
         best_score: the score of `best_epoch`, also if `hp.monitor` is another metric; None without validation.
         best_epoch: the epoch that the run would be judged by if it ended here. With `at` = "best" it is the one with

@@ -10,8 +10,11 @@ from mhist_tune.cli.results import CHECKLISTS
 from mhist_tune.definition.about import DATA_FACTS, STUDY_FACTS
 from mhist_tune.definition.study_file import parse
 from mhist_tune.report import about, checklist, checklist_files, files
-from mhist_tune.storage import studies
-from mhist_tune.storage.database import open_storage
+from mhist_tune.storage import ledger, studies
+from mhist_tune.storage.database import Storage, open_storage
+from mhist_tune.storage.epochs import record_epoch
+from mhist_tune.storage.leases import LeaseObserver
+from mhist_tune.storage.outcome import EndState, Outcome
 from tests.conftest import Run
 from tests.report import test_gain
 from tests.support import made_up
@@ -36,26 +39,32 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     with open_storage(f"sqlite:///{root}/storage/studies.db") as storage:
         test_gain.open_test(storage, test_gain.confirmed_study(storage), trial=1, default=0)
         grouped = made_up.create(storage, "grouped")
-        made_up.search(storage, grouped, n_trials=1)
         made_up.open_test(storage, grouped, trial=0)
         made_up.retrain(storage, grouped, n_slots=3, groups=groups)
-        wide = studies.create_study(
-            storage,
-            parse(
-                '[study]\nname = "wide"\nn_trials = 40\n[fixed]\nmodel = "fcnn"\nweights = "random"\nimage_size = 8\n'
-                "[space]\nlearning_rate = { low = 1e-5, high = 1e-2, log = true }\n"
-                "drop_rate = { low = 0.1, high = 0.6 }",
-                "wide",
-            ),
-            dataset={"fingerprint": "f"},
-            image_sets={"train": [["a.png", 0, 1, None]], "val": [["b.png", 1, 6, None]]},
-        )
-        made_up.search(storage, wide, n_trials=40)
-        made_up.open_test(storage, wide, trial=0)
-        made_up.retrain(storage, wide, n_slots=2)
+        searched_study(storage)
         for name in ("small", "grouped", "wide"):
             files.write(storage, name, root / name)
     return [root / name for name in ("small", "grouped", "wide")]
+
+
+def searched_study(storage: Storage) -> None:
+    """Store the study "wide": a retrained trial of a search whose scores follow from the learning rate."""
+    text = '[study]\nname = "wide"\nn_trials = 24\n[fixed]\nmodel = "fcnn"\nweights = "random"\nimage_size = 8\n'
+    definition = parse(f"{text}[space]\nlearning_rate = {{ low = 1e-5, high = 1e-2, log = true }}\n", "wide")
+    sets = {"train": [["a.png", 0, 1, None]], "val": [["b.png", 1, 6, None]]}
+    study = studies.create_study(storage, definition, dataset={"fingerprint": "f"}, image_sets=sets)
+    for number in range(24):
+        score = 0.2 + 0.03 * number
+        claim = ledger.claim(storage, study, ["search"], worker="w", observer=LeaseObserver())
+        assert claim is not None
+        record_epoch(storage, claim, epoch=1, score=score, value=score, metrics={"val_f1": score, "elapsed_s": 1.0})
+        ledger.attach_trial(storage, claim, 100 + claim.slot, claim.slot)
+        params = {"learning_rate": 10 ** (-5 + number / 8)}
+        end = {"value": score, "best_score": score, "best_epoch": 1, "stopped_epoch": 1}
+        ledger.decide(storage, claim, Outcome(state=EndState.COMPLETE, params=params, **end))
+        assert ledger.finish(storage, claim)
+    made_up.open_test(storage, study, trial=0)
+    made_up.retrain(storage, study, n_slots=2)
 
 
 def headings(folder: Path) -> list[str]:
@@ -96,7 +105,7 @@ def test_headings_are_anchors_of_the_page_and_unique(folders: list[Path]) -> Non
 @pytest.mark.parametrize("key", CHECKLISTS)
 def test_every_link_leads_into_the_report(key: str, run: Run, tmp_path: Path) -> None:
     """The command writes Markdown, page and JSON with the same answers, and prints the Markdown."""
-    (tmp_path / "study.toml").write_text('[about]\nfunding = "a foundation"\n')
+    (tmp_path / "study.toml").write_text('[about]\nfunding = "a foundation"\npopulation = "adults"\n')
     with open_storage(f"sqlite:///{tmp_path}/studies.db") as storage:
         study = made_up.create(storage)
         made_up.open_test(storage, study)
@@ -115,7 +124,7 @@ def test_every_link_leads_into_the_report(key: str, run: Run, tmp_path: Path) ->
     document = json.loads((folder / f"checklist-{key}.json").read_text())
     by_state = {item["number"]: item["state"] for item in document["items"]}
     assert list(by_state) == NUMBERS[key].split()
-    assert json.loads(run("report", "tiny", *options, "--json")[1])["items"] != document["items"]  # without funding
+    assert json.loads(run("report", "tiny", *options, "--json")[1])["items"] != document["items"]  # without the facts
 
 
 def test_states_follow_from_sections_and_facts() -> None:
