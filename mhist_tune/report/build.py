@@ -28,7 +28,7 @@ from mhist_tune.report import (
 from mhist_tune.report.document import Cost, Opening, Report, ReportedTrial, Search, SearchedTrial
 from mhist_tune.report.evidence import Evidence
 from mhist_tune.report.parts import Failures, attempt
-from mhist_tune.report.references import REFERENCES
+from mhist_tune.report.references import published
 from mhist_tune.search import audit, finalists, trials
 from mhist_tune.search.audit import Audit
 from mhist_tune.search.trials import Importance, Trial
@@ -130,7 +130,7 @@ def of_evidence(
         gain=failures.attempt("The comparison with the study's default", lambda: gain.document(results)),
         by_votes=by_votes.error_rates(images.votes, images.labels, results.probabilities, groups=images.groups),
         mistakes=by_votes.mistakes(images.names, images.votes, images.labels, results.probabilities),
-        references=list(REFERENCES),
+        references=list(published()) if is_mhist else [],
         search=_search(storage, results, searched),
         search_cost=_cost(storage, results, Stage.SEARCH),
         confirm_cost=_cost(storage, results, Stage.CONFIRM),

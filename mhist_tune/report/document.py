@@ -151,7 +151,7 @@ class Report:
         complete: whether every seed of it has predictions.
         n_seeds: that are reported.
         n_images: of the test partition, as is `share_ssa`.
-        is_mhist: whether the references apply.
+        is_mhist: whether the test images are MHIST's, so that published results are comparable.
         inherited_choices: on MHIST, how the study has each choice that the method report took from test results.
         transfer: the configurations that were taken from other studies; None if none were.
         data: what is known of the data set.

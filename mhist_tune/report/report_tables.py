@@ -27,7 +27,7 @@ _METRIC_NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "brier": "Brier
 def tables(report: Report) -> list[tuple[str, Rows]]:
     """Return the report's tables with their titles; the first row of each is its head."""
     titled = [
-        (REFERENCES_TITLE, reference_rows(report)),
+        *([(REFERENCES_TITLE, reference_rows(report))] if report.references else []),
         ("Metrics on the test partition", metric_rows(report)),
     ]
     if table := sampling.rows(report.sampling, report.metrics):
@@ -68,24 +68,35 @@ def seed_rows(report: Report) -> Rows:
 
 
 def reference_rows(report: Report) -> Rows:
-    """Return this study beside published results."""
+    """Return this study beside published results on the same test images."""
     metrics = report.metrics
-    auroc = metrics["auroc"]
+    auroc, balanced = metrics["auroc"], metrics["balanced_accuracy"]
+    found = number(balanced.mean) + ("" if balanced.ci95 is None else f" ({interval(balanced.ci95)})")
     rows = [
-        ["", "model", "seeds", "AUROC", "F1", "accuracy", "remark"],
+        ["", "model", "trained", "runs", "AUROC", "balanced accuracy", "F1", "accuracy", "remark"],
         [
             "this study",
             report.model,
+            "",
             str(report.n_seeds),
             _with_std(auroc.mean, auroc.std),
+            found,
             number(metrics["f1"].mean),
             number(metrics["accuracy"].mean),
-            "" if report.is_mhist else "not MHIST's test partition",
+            "balanced accuracy with its 95% interval; at 0.5",
         ],
     ]
     for other in report.references:
-        scores = [_with_std(other.auroc, other.auroc_std), number(other.f1), number(other.accuracy)]
-        rows.append([other.source, other.model, str(other.n_seeds), *scores, other.remark])
+        source = other.source if other.year is None else f"{other.source}, {other.year}"
+        scores = [
+            _with_std(other.auroc, other.auroc_std),
+            number(other.balanced_accuracy)
+            + ("" if other.balanced_accuracy_std is None else f" ± {number(other.balanced_accuracy_std)}"),
+            number(other.f1),
+            number(other.accuracy),
+        ]
+        runs = "-" if other.n_seeds is None else str(other.n_seeds)
+        rows.append([source, other.model, other.training, runs, *scores, other.remark])
     return rows
 
 

@@ -9,7 +9,7 @@ import pytest
 from mhist_tune.definition import study_file
 from mhist_tune.mhist import MHIST_VOTES
 from mhist_tune.report import build, inherited, report_text
-from mhist_tune.report.references import REFERENCES
+from mhist_tune.report.references import published
 from mhist_tune.storage.database import open_storage
 from tests.support import made_up
 
@@ -58,4 +58,4 @@ def test_a_report_on_mhist_says_so(tmp_path: Path) -> None:
 
 def test_every_row_of_the_method_report_has_a_remark() -> None:
     """No published number that rests on choices made on test stands without saying so."""
-    assert all("chosen on test" in row.remark for row in REFERENCES if row.source == "method report")
+    assert all("chosen on test" in row.remark for row in published() if row.source == "method report")
