@@ -110,7 +110,7 @@ def of_evidence(
         n_images=len(images.names),
         share_ssa=n_ssa / len(images.names),
         is_mhist=is_mhist,
-        inherited_choices=inherited.choices(study.definition, transfer.params if transfer else ()) if is_mhist else {},
+        inherited_choices=inherited.of_study(study, is_mhist=is_mhist),
         transfer=transfer,
         data=data_set.document(storage, results, of_author),
         about=of_author,

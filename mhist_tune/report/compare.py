@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mhist_tune.errors import UsageError
 from mhist_tune.mhist import MHIST_VOTES, N_TEST_IMAGES, N_TEST_SSA, THRESHOLD
-from mhist_tune.report import compare_text, data_set, evidence, figures, html, sampling
+from mhist_tune.report import compare_text, data_set, evidence, figures, html, inherited, sampling
 from mhist_tune.report.comparison import Comparison, DescriptiveTests, Member, PrimaryTest, SeedTest
 from mhist_tune.report.document import to_json
 from mhist_tune.report.evidence import Evidence, NothingRetrainedError
@@ -117,6 +117,7 @@ def _member(member: Evidence) -> Member:
         seeds=member.seeds,
         n_test_openings=sum(row.is_look for row in member.openings),
         number_format=data_set.number_format(member),
+        inherited_choices=inherited.of_study(member.study, is_mhist=data_set.is_mhist(images)),
         auroc=summaries.summary(images.labels, member.probabilities, groups=images.groups, names=("auroc",))["auroc"],
         by_votes=by_votes.error_rates(
             images.votes, images.labels, member.probabilities, threshold=THRESHOLD, groups=images.groups

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mhist_tune.mhist import N_ANNOTATORS, THRESHOLD
-from mhist_tune.report import data_set, sampling
+from mhist_tune.report import data_set, inherited, sampling
 from mhist_tune.report.comparison import Comparison, DescriptiveTests, Member, PrimaryTest, SeedTest
 from mhist_tune.statistics import by_votes
 from mhist_tune.statistics.paired import MIN_GROUPS
@@ -91,6 +91,7 @@ def caveats(comparison: Comparison) -> list[str]:
         listed = ", ".join(f"{study} in {name or 'one that is not recorded'}" for study, name in formats.items())
         sentences.append(f"The number formats of the trainings differ, which can change results: {listed}.")
     sentences += data_set.sentences(comparison.data)
+    sentences += inherited.of_members({member.study: member.inherited_choices for member in comparison.members})
     again = [member for member in comparison.members if member.n_test_openings > 1]
     sentences += [f"{member.study} opened the test partition {member.n_test_openings} times." for member in again]
     return sentences

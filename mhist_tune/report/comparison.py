@@ -15,6 +15,7 @@ class Member:
 
     Attributes:
         n_test_openings: by the study.
+        inherited_choices: on MHIST, how the study has each choice that the method report took from test results.
         auroc: over its seeds.
         by_votes: as in its report, as is `mistakes`.
     """
@@ -27,6 +28,7 @@ class Member:
     seeds: list[int]
     n_test_openings: int
     number_format: str | None
+    inherited_choices: dict[str, str]
     auroc: MetricSummary
     by_votes: list[VoteRate]
     mistakes: list[Mistake]

@@ -12,7 +12,7 @@ import numpy as np
 from mhist_tune.arrays import FloatArray
 from mhist_tune.errors import UsageError
 from mhist_tune.mhist import THRESHOLD
-from mhist_tune.report import evidence
+from mhist_tune.report import data_set, evidence, inherited
 from mhist_tune.report.evidence import Evidence
 from mhist_tune.statistics import summaries
 from mhist_tune.statistics.summaries import MetricSummary
@@ -24,12 +24,17 @@ _METRICS = ("log_loss", "precision", "recall", "specificity", "f1", "accuracy", 
 
 @dataclass(frozen=True)
 class EnsembleMember:
-    """A study in an ensemble; its metrics are over the common seeds, by name."""
+    """A study in an ensemble; its metrics are over the common seeds, by name.
+
+    Attributes:
+        inherited_choices: on MHIST, how the study has each choice that the method report took from test results.
+    """
 
     study: str
     trial: int
     opening: int
     n_test_openings: int
+    inherited_choices: dict[str, str]
     metrics: dict[str, MetricSummary]
 
 
@@ -84,6 +89,7 @@ def build(storage: Storage, names: Sequence[str]) -> Ensemble:
                 trial=member.payload.trial,
                 opening=member.opening.id,
                 n_test_openings=sum(row.is_look for row in member.openings),
+                inherited_choices=inherited.of_study(member.study, is_mhist=data_set.is_mhist(images)),
                 metrics=summary(probabilities),
             )
             for member, probabilities in zip(members, stacked, strict=True)
@@ -115,6 +121,7 @@ def to_text(ensemble: Ensemble) -> str:
             f"AUROC of the ensemble of all seeds: 95% interval {low_high[0]:.4f} to {low_high[1]:.4f} (images)."
         )
     lines.append(f"These test images were opened {counted(ensemble.n_looks, 'time')} in this storage.")
+    lines += inherited.of_members({member.study: member.inherited_choices for member in ensemble.members})
     lines.append("Members chosen after a look at their test results make this number optimistic.")
     return "\n".join(lines)
 

@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from mhist_tune.definition.study_file import StudyDefinition
+from mhist_tune.report import transferred
+from mhist_tune.storage.studies import Study
 
 CHOICES: Mapping[str, tuple[Any, str]] = {
     "exclude_votes": ((3, 4), "the exclusion of 3/7 and 4/7"),
@@ -35,18 +37,41 @@ def choices(definition: StudyDefinition, taken: Collection[Mapping[str, Any]] = 
     return found
 
 
+def of_study(study: Study, *, is_mhist: bool) -> dict[str, str]:
+    """Return how a study has each of these choices; none on other images than MHIST's."""
+    transfer = transferred.of_study(study)
+    return choices(study.definition, transfer.params if transfer else ()) if is_mhist else {}
+
+
 def sentence(how: Mapping[str, str]) -> str:
     """Return the choices of a study in one sentence.
 
     Args:
         how: as from `choices`, not empty.
     """
-    listed = ", ".join(f"{name} ({way})" for name, way in how.items())
     return (
         "The method report chose these by its results on the same test images, and this study begins with them: "
-        f"{listed}. So its test results are too good by an unknown amount; the study vit-clean makes these choices on "
-        "train images alone."
+        f"{_listed(how)}. So its test results are too good by an unknown amount; the study vit-clean makes these "
+        "choices on train images alone."
     )
+
+
+def of_members(how: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return the choices of several studies in a sentence each; none for a study without any.
+
+    Args:
+        how: by the name of the study, as from `choices`.
+    """
+    return [
+        f"{study} begins with choices that the method report made by its results on these test images: "
+        f"{_listed(choices)}. So its test results are too good by an unknown amount."
+        for study, choices in how.items()
+        if choices
+    ]
+
+
+def _listed(how: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} ({way})" for name, way in how.items())
 
 
 def _is(found: Any, value: Any) -> bool:

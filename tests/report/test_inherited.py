@@ -8,7 +8,7 @@ import pytest
 
 from mhist_tune.definition import study_file
 from mhist_tune.mhist import MHIST_VOTES
-from mhist_tune.report import build, inherited, report_text
+from mhist_tune.report import build, compare, compare_text, ensemble, inherited, report_text
 from mhist_tune.report.references import published
 from mhist_tune.storage.database import open_storage
 from tests.support import made_up
@@ -54,6 +54,23 @@ def test_a_report_on_mhist_says_so(tmp_path: Path) -> None:
     assert "begins with them: flips with rotation (fixed)." in report_text.to_table(on_mhist)
     assert elsewhere.inherited_choices == {}
     assert "chose these by its results" not in report_text.to_table(elsewhere)
+
+
+def test_comparisons_and_ensembles_on_mhist_say_so(tmp_path: Path) -> None:
+    """Each study that begins with such choices is named on MHIST's test images, and none on others."""
+    votes = np.repeat(np.arange(8), MHIST_VOTES["test"])
+    for name, of_images in (("on-mhist", votes), ("elsewhere", made_up.VOTES)):
+        with open_storage(f"sqlite:///{tmp_path}/{name}.db") as storage:
+            for member in ("first", "second"):
+                study = made_up.create(storage, member)
+                made_up.open_test(storage, study, seeds=(0,))
+                made_up.retrain(storage, study, n_slots=1, votes=of_images)
+            compared = compare_text.to_text(compare.build(storage, ["first", "second"]))
+            averaged = ensemble.to_text(ensemble.build(storage, ["first", "second"]))
+        for text in (compared, averaged):
+            for member in ("first", "second"):
+                said = f"{member} begins with choices that the method report made" in text
+                assert said == (name == "on-mhist")
 
 
 def test_every_row_of_the_method_report_has_a_remark() -> None:
