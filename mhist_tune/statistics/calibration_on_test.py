@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+from scipy import optimize, special
 
 from mhist_tune.arrays import FloatArray
 from mhist_tune.statistics import groups as grouped
@@ -78,7 +78,7 @@ def ece_floor(probabilities: npt.ArrayLike, *, seed: int = 0) -> float:
 def _regression(target: FloatArray, logits: FloatArray, units: Units) -> tuple[float, FloatArray] | None:
     """Return the slope and each unit's influence on it, [G]; None where no slope fits best."""
     design = np.stack([np.ones_like(logits), logits], axis=1)
-    coefficients = np.array([0.0, 1.0])
+    coefficients = np.zeros(2)
     for _ in range(_N_STEPS):
         fitted = special.expit(design @ coefficients)
         weights = fitted * (1 - fitted)
@@ -86,7 +86,10 @@ def _regression(target: FloatArray, logits: FloatArray, units: Units) -> tuple[f
         if np.linalg.cond(information) > 1e12:
             return None
         step = np.linalg.solve(information, design.T @ (target - fitted))
-        step *= min(1.0, 5 / max(np.abs(step).max(), 1e-300))
+        # A whole step may lead farther from the maximum, and then from side to side of it.
+        reached = _log_likelihood(target, design @ coefficients)
+        while _log_likelihood(target, design @ (coefficients + step)) < reached and np.abs(step).max() > _TOLERANCE:
+            step = step / 2
         coefficients = coefficients + step
         if abs(coefficients[1]) > _STEEPEST:
             return None
@@ -97,15 +100,18 @@ def _regression(target: FloatArray, logits: FloatArray, units: Units) -> tuple[f
     return float(coefficients[1]), _sums(of_images, units)
 
 
+def _log_likelihood(target: FloatArray, logits: FloatArray) -> float:
+    return float((target * logits - np.logaddexp(0.0, logits)).sum())
+
+
 def _intercept(target: FloatArray, logits: FloatArray, units: Units) -> tuple[float, FloatArray]:
     """Return the intercept of a logistic regression with the slope 1, and each unit's influence on it, [G]."""
-    intercept = 0.0
-    for _ in range(_N_STEPS):
-        fitted = special.expit(intercept + logits)
-        step = (target - fitted).sum() / (fitted * (1 - fitted)).sum()
-        intercept += float(np.clip(step, -5, 5))
-        if abs(step) < _TOLERANCE:
-            break
+    farthest = float(np.abs(logits).max()) + 50
+    intercept = float(
+        optimize.brentq(
+            lambda level: (target - special.expit(level + logits)).sum(), -farthest, farthest, xtol=_TOLERANCE
+        )
+    )
     fitted = special.expit(intercept + logits)
     return intercept, _sums((target - fitted) / (fitted * (1 - fitted)).sum(), units)
 

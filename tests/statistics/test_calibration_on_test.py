@@ -35,6 +35,20 @@ def test_slope_and_intercept_are_those_of_statsmodels():
             assert np.ptp(one.ci95) == pytest.approx(2 * 1.97 * se, rel=0.05)
 
 
+@pytest.mark.parametrize("shift", [-8, -5, -3, -1, 2, 4, 6, 9])
+@pytest.mark.parametrize("spread", [0.3, 2.5, 6.0])
+def test_probabilities_that_are_far_off_have_the_slope_and_intercept_of_statsmodels(shift, spread):
+    """Logits that lie on one side of 0, or far apart, lead the regression to the same maximum."""
+    rng = np.random.default_rng(abs(shift))
+    labels = np.repeat([0, 1], [32, 18])
+    logits = np.clip(spread * (rng.normal(size=50) + labels) + shift, -15, 15)
+    found = calibration_on_test(labels, special.expit(logits)[None])
+    expected = sm.GLM(labels, sm.add_constant(logits), family=sm.families.Binomial()).fit(tol=1e-12, maxiter=200)
+    assert found.slope.mean == pytest.approx(expected.params[1], abs=1e-5)
+    large = special.expit(found.intercept.mean + logits).sum()
+    assert large == pytest.approx(18, abs=1e-6)
+
+
 def test_intervals_hold_the_truth_of_grouped_images():
     """Over 300 studies of 40 groups about 95% of intervals hold the slope and the intercept.
 
