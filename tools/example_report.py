@@ -1,8 +1,10 @@
-"""Write `docs/results/example-report/`: `python tools/example_report.py sqlite:///PATH STUDY STUDY [STUDY...]`.
+"""Write `docs/results/example-report/`: `python tools/example_report.py [sqlite:///PATH STUDY STUDY [STUDY...]]`.
 
+Without arguments it writes `generated/` alone.
 The studies are retrained ones of one SQLite storage. The script first copies the database to a folder without
 thumbnails, since images of a data set must not get into a repository. `generated/` is the report of `mhist-tune demo`,
-whose images are generated. Figures are in the pages alone, so no figure is stored twice.
+whose images are generated, with the records that `python -m tests.recompute` derives its numbers from. Figures are in
+the pages alone, so no figure is stored twice.
 """
 
 import contextlib
@@ -17,7 +19,7 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-from mhist_tune.report import compare, files, report_text
+from mhist_tune.report import build, compare, files, report_text
 from mhist_tune.storage.database import open_storage
 
 FOLDER = Path(__file__).parents[1] / "docs" / "results" / "example-report"
@@ -47,18 +49,26 @@ def write_studies(storage_url: str, names: list[str], folder: Path) -> None:
 
 
 def write_generated(folder: Path) -> None:
-    """Run `mhist-tune demo`, and keep the page of its report."""
+    """Run `mhist-tune demo`, and keep its report with the records of the study."""
     with tempfile.TemporaryDirectory() as alone:
         environment = {**os.environ, "MHIST_TUNE_STORAGE": f"sqlite:///{alone}/storage/studies.db"}
-        command = [sys.executable, "-m", "mhist_tune", "demo", "--devices", "cpu"]
-        subprocess.run(command, env=environment, cwd=alone, check=True)
-        (folder / "generated").mkdir(exist_ok=True)
-        shutil.copy(Path(alone) / "storage" / "reports" / "demo" / "report.html", folder / "generated")
+        generated = folder / "generated"
+        shutil.rmtree(generated, ignore_errors=True)
+        for command in (["demo", "--devices", "cpu"], ["export", "demo", str(generated / "records")]):
+            subprocess.run([sys.executable, "-m", "mhist_tune", *command], env=environment, cwd=alone, check=True)
+        written = Path(alone) / "storage" / "reports" / "demo"
+        for path in written.iterdir():
+            if path.suffix != ".png":
+                shutil.copy(path, generated)
+        with open_storage(environment["MHIST_TUNE_STORAGE"], create=False) as storage:
+            text = report_text.to_markdown(build.build(storage, "demo"), figures=())
+        (generated / "report.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 4 or not sys.argv[1].startswith("sqlite:///"):
+    if len(sys.argv) > 1 and (len(sys.argv) < 4 or not sys.argv[1].startswith("sqlite:///")):
         sys.exit(__doc__)
-    url = make_url(sys.argv[1])
-    write_studies(f"sqlite:///{Path(url.database or '').resolve()}", sys.argv[2:], FOLDER)
+    if len(sys.argv) > 1:
+        url = make_url(sys.argv[1])
+        write_studies(f"sqlite:///{Path(url.database or '').resolve()}", sys.argv[2:], FOLDER)
     write_generated(FOLDER)
