@@ -18,10 +18,10 @@ from mhist_tune.definition.hyperparameters import Hyperparameters
 from mhist_tune.definition.space import Categorical, Int, Value
 from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.errors import UsageError
-from mhist_tune.search.finalists import fold_set, inner_set
 from mhist_tune.seeds import derive_seed
 from mhist_tune.storage import studies
 from mhist_tune.storage.database import Storage
+from mhist_tune.storage.payloads import fold_set, inner_set
 from mhist_tune.storage.studies import Study
 from mhist_tune.training import models, weight_files
 from mhist_tune.training.subsets import training_indices

@@ -68,7 +68,12 @@ STUDY_OPTIONS = {
 }
 N_SEEDS = _Option(int, 3, low=1, high=1000)
 # The best `top` trials and the study's default are trained again with cross-validation, before one of them is chosen.
-CONFIRM_OPTIONS = {"top": _Option(int, 3, low=1, high=20), "n_folds": _Option(int, 5, low=2, high=20)}
+# `race_level` bounds the probability that the race drops the best of them; with 0 all are trained on all folds.
+CONFIRM_OPTIONS = {
+    "top": _Option(int, 3, low=1, high=20),
+    "n_folds": _Option(int, 5, low=2, high=20),
+    "race_level": _Option(float, 0.0, low=0, high=0.5),
+}
 _SAMPLERS = {
     "tpe": {"n_startup_trials": _Option(int, 10, low=1), "n_ei_candidates": _Option(int, 24, low=1)},
     "random": {},

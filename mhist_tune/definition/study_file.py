@@ -57,8 +57,9 @@ class StudyDefinition:
         space: the searched hyperparameters.
         start: complete params of the trials that are tried first.
         rows: the rows of a table, all with the same fields; empty for a search.
-        confirm: `top` (number of best trials to train again) and `n_folds`; None if the best trial of the search is
-            chosen without that.
+        confirm: `top` (number of best trials to train again), `n_folds`, and `race_level` (0 if all of them are trained
+            on all folds, else the level of `statistics.racing`); None if the best trial of the search is chosen without
+            that.
         about: facts that only the author has, see `definition.about`; empty if there are none.
         text: the file, verbatim, without the changes by the command line.
         sha256: SHA-256 (hex) of the canonical JSON of `resolved()` at creation, without `about`.
@@ -80,7 +81,7 @@ class StudyDefinition:
     space: Mapping[str, Dimension]
     start: tuple[Mapping[str, Any], ...]
     rows: tuple[TableRow, ...]
-    confirm: Mapping[str, int] | None
+    confirm: Mapping[str, Any] | None
     about: Mapping[str, Any]
     text: str
     sha256: str
@@ -92,6 +93,11 @@ class StudyDefinition:
             ValueError: `fixed` and `params` together are not legal hyperparameters.
         """
         return Hyperparameters.from_dict({**self.fixed, **params})
+
+    @property
+    def races(self) -> bool:
+        """Whether finalists that are clearly behind stop before they are trained on all folds."""
+        return self.confirm is not None and self.confirm["race_level"] > 0
 
     @property
     def score_name(self) -> str:

@@ -7,6 +7,7 @@ No decision uses the test partition. `worker`, `report` and the packages above t
 - `finalists`: The finalists of a search and the final choice among them.
 - `promotion`: The rule of the pruner `promotion`: which trials go on from a rung, wait or are pruned.
 - `pruning`: The rules of the other pruners (median, percentile, halving, Hyperband), and which one applies.
+- `race`: The race of the finalists in the database: looks, dropped finalists and their slots.
 - `replay`: Derives every recorded suggestion again and compares it with the trial.
 - `rungs`: Applies `promotion` in the database: arrivals, promotions, waiting slots.
 - `sampler_storage`: Optuna's cached storage for the sampler, in which waiting trials count as pruned.

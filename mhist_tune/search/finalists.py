@@ -24,7 +24,7 @@ from mhist_tune.statistics.out_of_fold import OutOfFold
 from mhist_tune.storage import ledger
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.epochs import epochs_of
-from mhist_tune.storage.payloads import INNER, OUTER
+from mhist_tune.storage.payloads import INNER, OUTER, fold_set
 from mhist_tune.storage.predictions import image_rows, predictions_of
 from mhist_tune.storage.slot_rows import ConfirmSlot, SearchSlot
 from mhist_tune.storage.stages import SlotState, Stage
@@ -105,16 +105,6 @@ class Confirmation:
     def of_trial(self, trial: int) -> Finalist | None:
         """Return the finalist of the search trial with that number; None if there is none."""
         return next((finalist for finalist in self.finalists if finalist.candidate.trial == trial), None)
-
-
-def fold_set(fold: int) -> str:
-    """Return the name of the image set of a fold."""
-    return f"fold{fold}"
-
-
-def inner_set(fold: int) -> str:
-    """Return the name of the image set outside a fold that validates the number of epochs."""
-    return f"fold{fold}.inner"
 
 
 def candidates(study: Study, searched: Sequence[SearchSlot]) -> list[Candidate]:

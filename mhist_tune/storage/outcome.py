@@ -15,7 +15,8 @@ class EndState(StrEnum):
     """It was trained to its end."""
 
     PRUNED = "PRUNED"
-    """A search trial ended before its last epoch: it was pruned or vetoed, or it diverged."""
+    """A search trial ended before its last epoch: it was pruned or vetoed, or it diverged. Or the race dropped the
+    finalist of a training, which had not begun or was ended."""
 
     FAIL = "FAIL"
     """It has no result: an error ended it, or it diverged outside the search."""

@@ -13,6 +13,16 @@ of them.
 """
 
 
+def fold_set(fold: int) -> str:
+    """Return the name of the image set of a fold."""
+    return f"fold{fold}"
+
+
+def inner_set(fold: int) -> str:
+    """Return the name of the image set outside a fold that validates the number of epochs."""
+    return f"fold{fold}.inner"
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchPayload:
     """A trial of a search, or one seed of a table's row.

@@ -35,7 +35,7 @@ class SlotState(StrEnum):
     """Its outcome is decided, and Optuna has it too."""
 
     CANCELLED = "cancelled"
-    """The study was stopped before a worker had begun it."""
+    """The study was stopped, or the race dropped its finalist, before a worker had begun it."""
 
 
 OPEN = (SlotState.FREE, SlotState.LEASED, SlotState.WAITING)

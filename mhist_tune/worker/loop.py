@@ -14,6 +14,7 @@ import torch
 
 from mhist_tune.errors import StorageError
 from mhist_tune.events import Emit, StopRequest, format_event
+from mhist_tune.search import race
 from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import Storage, open_storage
 from mhist_tune.storage.leases import Claim
@@ -144,7 +145,12 @@ class _Claimer:
         return self._sessions[study.uuid]
 
     def _claim(self, session: Session) -> Claim | None:
-        """Claim a slot of a study, or return None. If none is free, decide the waiting trials and try again."""
+        """Claim a slot of a study, or return None. If none is free, decide the waiting trials and try again.
+
+        Before, the looks of the finalists' race that are due are taken, so that no dropped finalist is trained.
+        """
+        if Stage.CONFIRM in self._stages:
+            race.advance(self._storage, session.study)
         claim = self._claim_free(session)
         if claim is None and Stage.SEARCH in self._stages and session.study.definition.pruner["name"] == "promotion":
             session.rungs(Stage.SEARCH).close()  # promotes or prunes them, which frees their slots

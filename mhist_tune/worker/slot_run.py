@@ -105,6 +105,7 @@ class SlotRun:
         judge: Judge | None = None,
         arrive: Arrive | None = None,
         rungs: Container[int] = (),
+        after_epoch: Callable[[int], None] | None = None,
         image_set: str = "val",
     ) -> FitResult:
         """Train, report every epoch under the lease, and return the result.
@@ -121,6 +122,7 @@ class SlotRun:
             judge: decides after every epoch.
             arrive: decides after the epochs in `rungs`. Their state is saved before.
             rungs: epochs at which `arrive` decides.
+            after_epoch: called with the number of each recorded epoch. It ends the training by raising `EndedEarly`.
             image_set: the name under which the images of `val` are stored.
 
         Raises:
@@ -138,7 +140,13 @@ class SlotRun:
             while True:
                 try:
                     report = partial(
-                        self._report, n_epochs=n_epochs, judge=judge, arrive=arrive, rungs=rungs, image_set=image_set
+                        self._report,
+                        n_epochs=n_epochs,
+                        judge=judge,
+                        arrive=arrive,
+                        rungs=rungs,
+                        after_epoch=after_epoch,
+                        image_set=image_set,
                     )
                     with Outbox[EpochResult](report) as outbox:
                         fitted = fit(
@@ -253,6 +261,7 @@ class SlotRun:
         judge: Judge | None,
         arrive: Arrive | None,
         rungs: Container[int],
+        after_epoch: Callable[[int], None] | None,
         image_set: str,
     ) -> None:
         session = self.session
@@ -301,6 +310,8 @@ class SlotRun:
                 raise Waits(at_rung)
             if at_rung.verdict is Verdict.PRUNE:
                 raise _Pruned(at_rung)
+        if after_epoch is not None:
+            after_epoch(result.epoch)
 
     def _heartbeat(self, epoch: int, metrics: Mapping[str, float | None]) -> Executable:
         return heartbeat(

@@ -13,7 +13,7 @@ from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.leases import Claim, LeaseObserver
 from mhist_tune.storage.outcome import Outcome
-from mhist_tune.storage.payloads import SearchPayload
+from mhist_tune.storage.payloads import SearchPayload, fold_set
 from mhist_tune.storage.predictions import record_predictions
 from mhist_tune.storage.studies import Study
 from mhist_tune.worker.stages import confirm
@@ -59,7 +59,7 @@ def finish(storage: Storage, study: Study, stage: str, outcome_of: Callable[[Cla
         ledger.attach_trial(storage, claim, number, number)
         outcome = dict(outcome_of(claim))
         if "predictions" in outcome:
-            image_set = finalists.fold_set(claim.payload.fold)
+            image_set = fold_set(claim.payload.fold)
             record_predictions(storage, claim, image_set, outcome.pop("predictions"))
         assert ledger.decide(storage, claim, Outcome.from_json(outcome))
         assert ledger.finish(storage, claim)
