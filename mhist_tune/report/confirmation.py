@@ -1,7 +1,7 @@
 """The confirmation of the finalists of a search as a document and in sentences, and its cost."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from mhist_tune.arrays import FloatArray
 from mhist_tune.definition.scores import SCORE_NAMES, Score
 from mhist_tune.mhist import NEGATIVE_CLASS, POSITIVE_CLASS, THRESHOLD
 from mhist_tune.search.finalists import Confirmation
+from mhist_tune.search.race import Dropped
 from mhist_tune.statistics import out_of_fold
 from mhist_tune.statistics.out_of_fold import Corrected, Selection
 from mhist_tune.storage.studies import Study
@@ -50,6 +51,13 @@ class ConfirmedTrial:
 
 
 @dataclass(frozen=True)
+class DroppedTrial(Dropped):
+    """A finalist that the race dropped; `reason` says so in words."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Fall:
     """A metric of one trial in the search and out of fold, the first minus the second, and the standard error."""
 
@@ -87,6 +95,7 @@ class Confirmed:
         n_images: that every finalist predicted out of fold.
         n_open: as of `finalists.Confirmation`.
         n_failed: candidates without a result.
+        dropped: those that the race dropped.
         chosen: the trial that leads; final where nothing is open.
         finalists: the best first.
         corrected: the score of the chosen one, corrected for being the highest; None with one finalist, or where the
@@ -99,6 +108,7 @@ class Confirmed:
     n_images: int
     n_open: int
     n_failed: int
+    dropped: list[DroppedTrial]
     chosen: int
     finalists: list[ConfirmedTrial]
     search_best: SearchBest
@@ -126,6 +136,7 @@ def document(confirmation: Confirmation) -> Confirmed:
         n_images=len(confirmation.labels),
         n_open=confirmation.n_open,
         n_failed=confirmation.n_failed,
+        dropped=[DroppedTrial(**asdict(one), reason=one.in_words(SCORE_NAMES[score])) for one in confirmation.dropped],
         chosen=confirmed[0].candidate.trial,
         finalists=[
             ConfirmedTrial(
@@ -185,6 +196,7 @@ def sentences(confirmed: Confirmed) -> list[str]:
         second = {"mean_f1": "mean F1", "auroc": "AUROC"}[out_of_fold.second_score(confirmed.score)]
         listed = ", ".join(map(str, sorted(tied)))
         lines.append(f"trials {listed} have the same {score}, so the higher {second} decides, in each resample, too")
+    lines += [f"trial {one.trial} {one.reason}" for one in confirmed.dropped]
     lines += [_never_called(finalist) for finalist in confirmed.finalists if finalist.never_calls]
     if confirmed.corrected:
         text = (

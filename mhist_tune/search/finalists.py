@@ -18,7 +18,8 @@ import numpy.typing as npt
 from mhist_tune.arrays import FloatArray
 from mhist_tune.definition.scores import Score
 from mhist_tune.definition.study_file import StudyDefinition
-from mhist_tune.search import selection
+from mhist_tune.search import race, selection
+from mhist_tune.search.race import Dropped
 from mhist_tune.statistics import out_of_fold
 from mhist_tune.statistics.out_of_fold import OutOfFold
 from mhist_tune.storage import ledger
@@ -75,8 +76,11 @@ class Confirmation:
             `out_of_fold.second_score`.
         search_best: the candidate with the highest value in the search.
         search_auroc: the validation AUROC of `search_best` in the epoch of its value; None if it is not recorded.
-        n_open: number of candidates with unfinished trainings, plus one while the search is unfinished.
+        n_open: number of candidates with unfinished trainings, plus one while the search is unfinished, and one while
+            a look of the race is due.
         n_failed: number of candidates that are not confirmed because a training failed.
+        dropped: the candidates that the race dropped, in that order. They are never chosen, even if other workers
+            trained them on more folds before the race dropped them.
         labels: 0 or 1 for each image, fold by fold, [n] int64.
         folds: the fold of each image, [n] int64.
         groups: the patient or slide of each image, [n]; None if they are not known.
@@ -88,6 +92,7 @@ class Confirmation:
     search_auroc: float | None
     n_open: int
     n_failed: int
+    dropped: tuple[Dropped, ...]
     labels: npt.NDArray[np.int64]
     folds: npt.NDArray[np.int64]
     groups: tuple[str, ...] | None
@@ -197,8 +202,13 @@ def of_slots(
         for slot in slots
         if slot.payload.fit == OUTER and slot.payload.fold == 0
     ]
-    by_trial = {candidate.trial: candidate for candidate in [*earlier, *current]}
+    looks = race.recorded(storage, study)
+    dropped = race.dropped(looks)
+    out = {one.trial for one in dropped}
+    by_trial = {one.trial: one for one in [*earlier, *current] if one.trial not in out}
     finalists, n_open, n_failed = [], int(is_searching), 0
+    if race.is_due(study, slots, looks):  # nothing is final before it is taken
+        n_open += 1
     for candidate in by_trial.values():
         trainings = [slot for slot in slots if slot.payload.trial == candidate.trial]
         outer = sorted((slot for slot in trainings if slot.payload.fit == OUTER), key=lambda slot: slot.payload.fold)
@@ -226,6 +236,7 @@ def of_slots(
         search_auroc=_search_auroc(storage, study, searched, current[0]),
         n_open=n_open,
         n_failed=n_failed,
+        dropped=tuple(dropped),
         labels=labels,
         folds=folds,
         groups=tuple(groups) or None,

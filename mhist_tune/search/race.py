@@ -115,8 +115,8 @@ class Dropped:
     standard_error: float
     allowed: float
 
-    def reason(self, score_name: str) -> str:
-        """Return in words why it stopped."""
+    def in_words(self, score_name: str) -> str:
+        """Return when and why it stopped."""
         return (
             f"stopped after {self.n_trained} of {self.n_folds} folds: clearly behind trial {self.leader}, by "
             f"{number(self.difference)} in {score_name} (standard error {number(self.standard_error)}; up to "
@@ -337,7 +337,7 @@ def _recorded(connection: Connection, study: Study) -> list[Look]:
 
 
 def _outcome(study: Study, one: Dropped) -> Outcome:
-    return Outcome(state=EndState.PRUNED, reason=f"trial {one.trial} {one.reason(study.definition.score_name)}")
+    return Outcome(state=EndState.PRUNED, reason=f"trial {one.trial} {one.in_words(study.definition.score_name)}")
 
 
 def _differences(look: Look, again: Look) -> list[str]:
