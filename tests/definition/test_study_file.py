@@ -115,7 +115,9 @@ def test_confirm_is_completed_stored_and_part_of_the_hash() -> None:
 
     assert without.confirm is None
     assert "confirm" not in without.resolved()
-    assert study.confirm == {"top": 4, "n_folds": 5}
+    assert study.confirm == {"top": 4, "n_folds": 5, "race_level": 0.0}
+    assert not study.races
+    assert definitions.parse(GOOD + "[confirm]\nrace_level = 0.1\n", "vit.toml").races
     assert StudyDefinition.from_json(study.to_json()) == study
     assert study.sha256 != without.sha256
     assert definitions.parse(definitions.render(study), "shown").sha256 == study.sha256
