@@ -63,6 +63,8 @@ def write_generated(folder: Path) -> None:
         with open_storage(environment["MHIST_TUNE_STORAGE"], create=False) as storage:
             text = report_text.to_markdown(build.build(storage, "demo"), figures=())
         (generated / "report.md").write_text(text, encoding="utf-8")
+        document = (generated / "report.json").read_text("utf-8")
+        (generated / "report.json").write_text(document.replace(f"{written}/", "generated/"), encoding="utf-8")
 
 
 if __name__ == "__main__":
