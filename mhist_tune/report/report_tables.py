@@ -27,7 +27,6 @@ _METRIC_NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "brier": "Brier
 def tables(report: Report) -> list[tuple[str, Rows]]:
     """Return the report's tables with their titles; the first row of each is its head."""
     titled = [
-        *([(REFERENCES_TITLE, reference_rows(report))] if report.references else []),
         ("Metrics on the test partition", metric_rows(report)),
     ]
     if table := sampling.rows(report.sampling, report.metrics):
@@ -49,6 +48,7 @@ def tables(report: Report) -> list[tuple[str, Rows]]:
         *titled,
         ("Error rates by votes", vote_rows(report)),
         (f"Each seed, at {THRESHOLD}", seed_rows(report)),
+        *([(REFERENCES_TITLE, reference_rows(report))] if report.references else []),
         (about.TITLE, about.rows(report.about)),
     ]
 
