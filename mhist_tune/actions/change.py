@@ -12,6 +12,7 @@ from mhist_tune.definition import schema
 from mhist_tune.definition import space as spaces
 from mhist_tune.definition.space import Categorical, Dimension, normalize
 from mhist_tune.errors import UsageError, did_you_mean
+from mhist_tune.search import budget
 from mhist_tune.search.rungs import RungBook
 from mhist_tune.storage import event_log, ledger, studies
 from mhist_tune.storage.database import Storage
@@ -44,9 +45,12 @@ def extend(storage: Storage, study: Study, n_trials: int, *, by: str) -> int:
     """Add `n_trials` search slots, and return the number of all search slots.
 
     Raises:
-        UsageError: the study is a table of rows, or would have too many trials.
+        UsageError: the study is a table of rows, would have too many trials, or its budget of hours is reached.
     """
     _refuse_table(study)
+    if not n_trials:
+        return sum(ledger.counts(storage, study, Stage.SEARCH).values())
+    _refuse_reached(storage, study)
     most, n_now = schema.MOST_TRIALS, sum(ledger.counts(storage, study, Stage.SEARCH).values())
     if n_now + n_trials > most:
         raise UsageError(f"{study.name} has {n_now:,} trials, and a study has at most {most:,}", hint="add fewer")
@@ -104,6 +108,7 @@ def enqueue(storage: Storage, study: Study, params: Mapping[str, Any], *, by: st
         UsageError: a field is not searched, or its value lies outside its range; the message names all such fields.
     """
     _refuse_table(study)
+    _refuse_reached(storage, study)
     space = study.definition.space
     given = {name: normalize(name, value) for name, value in params.items()}
     problems = [f"{name} is not searched{did_you_mean(name, space)}" for name in given if name not in space]
@@ -134,6 +139,7 @@ def retry(storage: Storage, study: Study, number: int, *, by: str) -> int:
         UsageError: there is no such trial, it has not ended, it waits at a rung, or it is complete.
     """
     _refuse_table(study)
+    _refuse_reached(storage, study)
     slot = ledger.of_trial(storage, study, number)
     if slot.state is SlotState.WAITING:
         raise UsageError(
@@ -183,6 +189,15 @@ def _optuna_params(storage: Storage, slot: SearchSlot) -> dict[str, Any]:
 def _refuse_table(study: Study) -> None:
     if study.definition.rows:
         raise UsageError(f"{study.name} is a table of rows, which has nothing to search", hint="write another table")
+
+
+def _refuse_reached(storage: Storage, study: Study) -> None:
+    if budget.reached(storage, study):
+        hours = f"{study.definition.max_hours:.3g}"
+        raise UsageError(
+            f"{study.name} has used its budget of {hours} device hours, and no further trial may begin",
+            hint=f"raise it, to more than {hours}: mhist-tune extend {study.name} --max-hours H",
+        )
 
 
 def _number(text: str) -> int | float:

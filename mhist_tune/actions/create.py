@@ -121,7 +121,20 @@ def checked(
         UsageError: as in `prepare`.
         DataError: the data set is missing or damaged.
     """
-    prepared = prepare(definition, data_root)
+    return store(definition, data_root, prepare(definition, data_root), settings)
+
+
+def store(
+    definition: StudyDefinition,
+    data_root: Path,
+    prepared: PreparedStudy,
+    settings: Mapping[str, Any] | None = None,
+) -> Callable[[Storage], Study]:
+    """Return a function that stores a prepared study; arguments as of `checked`.
+
+    Raises:
+        DataError: the data set is missing or damaged.
+    """
     test = test_pin(data_root)
     dataset = {
         "fingerprint": cache.fingerprint(data_root),

@@ -23,6 +23,7 @@ from mhist_tune.code_version import code_version
 from mhist_tune.data.pin import test_pin
 from mhist_tune.errors import DataError, UsageError
 from mhist_tune.search import finalists, selection
+from mhist_tune.search.costs import N_SEEDS
 from mhist_tune.search.finalists import Confirmation
 from mhist_tune.storage import ledger, openings
 from mhist_tune.storage.database import Storage
@@ -31,8 +32,6 @@ from mhist_tune.storage.payloads import DescriptivePayload, RetrainPayload
 from mhist_tune.storage.slot_rows import SearchSlot
 from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
-
-N_SEEDS = 10
 
 Announce = Callable[[OpeningRow, list[OpeningRow]], None]
 """Is called with an opening and all openings of the same images, after it is recorded and before an image is read."""

@@ -44,7 +44,7 @@ def progress() -> Iterator[Emit]:
                 if key in tasks:
                     bars.remove_task(tasks.pop(key))
                 console.print(_end_line(event, fields), highlight=False, markup=False)
-            elif event in ("setting", "hardware", "left", "blocked", "trivial", "crashed"):
+            elif event in ("setting", "hardware", "left", "blocked", "trivial", "budget", "crashed"):
                 console.print(format_event(event, fields), highlight=False, markup=False)
 
         yield draw

@@ -224,5 +224,5 @@ def replay_command(name: str, as_json: bool, storage_url: str) -> None:
         document = replay.replay(storage, studies.load_study(storage, name))
     click.echo(json.dumps(asdict(document), indent=2) if as_json else replay.to_text(document))
     follow_up("status", name)
-    if document.differing:
+    if document.differing or document.budget:
         sys.exit(1)

@@ -1,6 +1,7 @@
 """Commands that create, change and delete studies."""
 
 import contextlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,12 @@ _BY = "the command line"
 @click.argument("name_or_file", metavar="NAME|FILE.toml")
 @click.option("--n-trials", type=click.IntRange(min=1), help="Budget of the search instead of the definition's.")
 @click.option(
+    "--max-hours",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="H",
+    help="Budget in device hours of search, confirmation and retraining; the search ends in time for these.",
+)
+@click.option(
     "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Hold a hyperparameter fixed; repeatable."
 )
 @click.option("--weights", metavar="FILE", help="Local safetensors file instead of the definition's weights.")
@@ -40,15 +47,18 @@ _BY = "the command line"
     help="Try first what did best in this finished study of the same space; repeatable. all: in every such study.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the estimated cost and power; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: print the estimate as one JSON document.")
 @storage_option
 @data_option
 def create_study_command(
     name_or_file: str,
     n_trials: int | None,
+    max_hours: float | None,
     settings: tuple[str, ...],
     weights: str | None,
     others: tuple[str, ...],
     dry_run: bool,
+    as_json: bool,
     storage_url: str,
     data_root: Path | None,
 ) -> None:
@@ -57,31 +67,46 @@ def create_study_command(
     \b
     Example:
       mhist-tune create-study vit --data MHIST --n-trials 40
+      mhist-tune create-study vit --data MHIST --max-hours 12
       mhist-tune create-study vit --data MHIST --set epochs=20 --set image_size=112 --dry-run
       mhist-tune create-study second.toml --data MHIST --from resnet18 --from efficientnet
     """
-    from mhist_tune.actions import create
+    from mhist_tune.actions import create, estimate
     from mhist_tune.definition import study_file
     from mhist_tune.report import confirmation
     from mhist_tune.storage.database import open_storage
 
     root = required_data(data_root)
-    changes: dict[str, Any] = {"n_trials": n_trials, "overrides": parse_settings(settings), "weights": weights}
+    changes: dict[str, Any] = {
+        "n_trials": n_trials,
+        "max_hours": max_hours,
+        "overrides": parse_settings(settings),
+        "weights": weights,
+    }
     if dry_run:
-        _dry_run(name_or_file, changes, others, storage_url, root)
+        _dry_run(name_or_file, changes, others, storage_url, root, as_json=as_json)
         return
+    if as_json:
+        raise UsageError("--json is for --dry-run", hint="mhist-tune show-definition NAME prints the definition")
     definition = study_file.load(name_or_file, **changes)
     origin: dict[str, Any] = {}
     if others:
         with open_storage(storage_url, create=False) as storage:
             definition, origin = _started(storage, others, definition, name_or_file, changes, root)
-    store = create.checked(definition, root, origin)  # an error ends the command before a storage is made
+    prepared = create.prepare(definition, root)  # an error ends the command before a storage is made
+    store = create.store(definition, root, prepared, origin)
     with open_storage(storage_url) as storage:
         study = store(storage)
         click.echo(study_file.render(study.definition))
         show_advice(study.definition, study.dataset.get("warnings", ()))
         if study.definition.confirm:
             click.echo(f"Cost: {confirmation.cost(study)}", err=True)
+        if study.definition.max_hours is not None:
+            counts = estimate.counts_of(prepared.image_sets, prepared.n_test)
+            click.echo(
+                f"Budget: {estimate.budget_text(study.definition, counts, storage, estimate.default_device())}",
+                err=True,
+            )
         follow_up("worker", study.name)
 
 
@@ -104,10 +129,16 @@ def _started(
     return study_file.load(name_or_file, **changes, start=start), transferred.to_setting(record)
 
 
-def _dry_run(name_or_file: str, changes: dict[str, Any], others: tuple[str, ...], storage_url: str, root: Path) -> None:
-    """Print the complete definition, and its estimated cost on stderr."""
-    import torch
-
+def _dry_run(
+    name_or_file: str,
+    changes: dict[str, Any],
+    others: tuple[str, ...],
+    storage_url: str,
+    root: Path,
+    *,
+    as_json: bool,
+) -> None:
+    """Print the complete definition, and its estimated cost on stderr; with `as_json` the cost alone, as JSON."""
     from mhist_tune.actions import create, estimate
     from mhist_tune.definition import study_file
     from mhist_tune.errors import NoStorageError
@@ -124,13 +155,11 @@ def _dry_run(name_or_file: str, changes: dict[str, Any], others: tuple[str, ...]
         if storage and others:
             definition, _ = _started(storage, others, definition, name_or_file, changes, root)
         prepared = create.prepare(definition, root)
-        sets = prepared.image_sets
-        sizes = [number for name in ("train", "val") for number in (len(sets[name]), sum(row[1] for row in sets[name]))]
-        sizes += prepared.n_test
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        document = estimate.estimate(definition, estimate.Counts(*sizes), storage, device)
-    click.echo(study_file.render(definition))
-    click.echo(estimate.to_text(document), err=True)
+        counts = estimate.counts_of(prepared.image_sets, prepared.n_test)
+        document = estimate.estimate(definition, counts, storage, estimate.default_device())
+    click.echo(json.dumps(document, indent=2) if as_json else study_file.render(definition))
+    if not as_json:
+        click.echo(estimate.to_text(document), err=True)
     show_advice(definition, prepared.warnings)
     follow_up("create-study", name_or_file)
 
@@ -149,26 +178,40 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
 
 @click.command("extend")
 @click.argument("name")
-@click.option("--n-trials", required=True, type=click.IntRange(min=1), metavar="N", help="Number of trials to add.")
+@click.option("--n-trials", type=click.IntRange(min=1), metavar="N", help="Number of trials to add.")
+@click.option(
+    "--max-hours",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="H",
+    help="The new budget in device hours, of all that the study has done and will do. Trials that did not fit begin.",
+)
 @click.option("--widen", metavar="FIELD=LOW..HIGH", help="Search a wider range from now on. Earlier trials stay valid.")
 @storage_option
-def extend_command(name: str, n_trials: int, widen: str | None, storage_url: str) -> None:
-    """Add search slots to a study.
+def extend_command(
+    name: str, n_trials: int | None, max_hours: float | None, widen: str | None, storage_url: str
+) -> None:
+    """Add search slots to a study, or raise its budget of device hours.
 
     \b
     Example:
       mhist-tune extend vit --n-trials 20
       mhist-tune extend vit --n-trials 20 --widen learning_rate=1e-7..1e-2
+      mhist-tune extend vit --max-hours 24
     """
     from mhist_tune.actions import change
+    from mhist_tune.search import budget
     from mhist_tune.storage import studies
     from mhist_tune.storage.database import open_storage
 
     with open_storage(storage_url, create=False) as storage:
         study = studies.load_study(storage, name)
+        if n_trials is None and max_hours is None:
+            raise UsageError("nothing is added", hint="name a number with --n-trials or --max-hours")
         if widen:
             study = change.widen(storage, study, widen)
-        n_slots = change.extend(storage, study, n_trials, by=_BY)
+        if max_hours is not None:
+            study = budget.raise_to(storage, study, max_hours, by=_BY)
+        n_slots = change.extend(storage, study, n_trials or 0, by=_BY)
     click.echo(f"{name} has {n_slots} search slots")
     follow_up("worker", name)
 

@@ -143,7 +143,8 @@ def retrain_command(
       mhist-tune retrain vit --data MHIST
       mhist-tune retrain report-augmentation --with-validation --data MHIST
     """
-    from mhist_tune.actions.open_test import N_SEEDS, open_rows, open_test
+    from mhist_tune.actions.open_test import open_rows, open_test
+    from mhist_tune.search.costs import N_SEEDS
     from mhist_tune.worker import mixed_versions
 
     root = required_data(data_root)

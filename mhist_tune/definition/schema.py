@@ -66,6 +66,9 @@ STUDY_OPTIONS = {
     "smoothing": _Option(int, 1, low=1, high=100),
     "lease_s": _Option(float, 60.0, low=0.1, high=3600),
 }
+# Keys of a search that may be left out; they are None then. `max_hours` bounds the device hours of search, confirm and
+# retraining; to fit them, the number of epochs may be lowered as far as `min_epochs`.
+BUDGET_OPTIONS = {"max_hours": _Option(float, None, low=1e-6, high=1e6), "min_epochs": _Option(int, None, low=1)}
 N_SEEDS = _Option(int, 3, low=1, high=1000)
 # The best `top` trials and the study's default are trained again with cross-validation, before one of them is chosen.
 # `race_level` bounds the probability that the race drops the best of them; with 0 all are trained on all folds.
@@ -192,9 +195,14 @@ def _table(tables: Mapping[str, Any], name: str, problems: list[str]) -> dict[st
 
 
 def _study(table: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    budget = _own(table, BUDGET_OPTIONS)
+    if "min_epochs" in budget and "max_hours" not in budget:
+        problems.append("[study] min_epochs is how far max_hours may lower the number of epochs: add max_hours")
     return {
-        **_named(table, {**STUDY_OPTIONS, "sampler": None, "pruner": None}, problems),
+        **_named(table, {**STUDY_OPTIONS, **BUDGET_OPTIONS, "sampler": None, "pruner": None}, problems),
         **_options(_own(table, STUDY_OPTIONS), STUDY_OPTIONS, "[study]", problems),
+        **dict.fromkeys(BUDGET_OPTIONS),
+        **_options(budget, {key: BUDGET_OPTIONS[key] for key in budget}, "[study]", problems),
         "n_seeds": 1,
         "sampler": _choice(table.get("sampler", {"name": "tpe"}), "sampler", _SAMPLERS, _SEED, problems),
         "pruner": _choice(table.get("pruner", {"name": "promotion"}), "pruner", _PRUNERS, {}, problems),
@@ -205,7 +213,7 @@ def _study_of_rows(table: dict[str, Any], n_rows: int, problems: list[str]) -> d
     """Read `[study]` of a table. Its budget is one slot for each row and seed, or `n_trials` if that is lower."""
     problems += [
         f"[study] {key} is for a search, and the definition has [[row]] entries: remove it"
-        for key in ("sampler", "pruner")
+        for key in ("sampler", "pruner", *BUDGET_OPTIONS)
         if key in table
     ]
     known = {**STUDY_OPTIONS, "n_seeds": N_SEEDS}
@@ -216,8 +224,9 @@ def _study_of_rows(table: dict[str, Any], n_rows: int, problems: list[str]) -> d
     if values["n_trials"] > n_slots:
         problems.append(f"[study] n_trials {values['n_trials']} is above {n_rows} rows x {n_seeds} seeds")
     return {
-        **_named(table, {**known, "sampler": None, "pruner": None}, problems),
+        **_named(table, {**known, **BUDGET_OPTIONS, "sampler": None, "pruner": None}, problems),
         **values,
+        **dict.fromkeys(BUDGET_OPTIONS),
         "sampler": {},
         "pruner": {"name": "none"},
     }

@@ -40,6 +40,8 @@ class StudyDefinition:
         name: letters, digits, `_` and `-`.
         comparison: the name of the comparison that the study belongs to; None if it belongs to none. The studies of
             one comparison may each open the same test images.
+        max_hours: the budget of a search, its confirmation and its retraining, in device hours; None for no limit.
+        min_epochs: `max_hours` may lower the number of epochs as far as this; None to keep it.
         n_trials: budget in trials, start entries included; for a table at most one for each row and seed.
         n_seeds: trainings of each row of a table; 1 in a search.
         sampler: `name` (tpe, random, qmc, gp), `seed` and all options of that sampler; empty for a table.
@@ -67,6 +69,8 @@ class StudyDefinition:
 
     name: str
     comparison: str | None
+    max_hours: float | None
+    min_epochs: int | None
     n_trials: int
     n_seeds: int
     sampler: Mapping[str, Any]
@@ -128,8 +132,8 @@ class StudyDefinition:
     def resolved(self) -> dict[str, Any]:
         """Return the whole definition as JSON-safe tables, with every default filled in."""
         study: dict[str, Any] = {key: getattr(self, key) for key in ("name", *schema.STUDY_OPTIONS)}
-        if self.comparison is not None:
-            study["comparison"] = self.comparison
+        optional = ("comparison", *schema.BUDGET_OPTIONS)
+        study |= {key: value for key in optional if (value := getattr(self, key)) is not None}
         tables: dict[str, Any] = {"study": study, "fixed": dict(self.fixed)}
         if self.rows:
             study["n_seeds"] = self.n_seeds
@@ -181,6 +185,7 @@ def load(
     name_or_path: str | Path,
     *,
     n_trials: int | None = None,
+    max_hours: float | None = None,
     overrides: Mapping[str, str] | None = None,
     weights: str | Path | None = None,
     start: Sequence[Mapping[str, Any]] = (),
@@ -191,7 +196,8 @@ def load(
 
     Args:
         name_or_path: name of a packaged definition, such as `vit`, or the path of a `.toml` file.
-        n_trials: replaces the file's budget.
+        n_trials: replaces the file's budget in trials.
+        max_hours: replaces the file's budget in device hours.
         overrides: hyperparameters to fix. The values are written as in TOML; a bare word is a string. Each one is
             added to `[fixed]` and removed from `[space]`, the start entries and the rows.
         weights: `pretrained`, `random` or a safetensors file. A path is made absolute, because workers may start in
@@ -214,8 +220,9 @@ def load(
         if not changes.replace_in_rows(tables, source):
             fixed["weights"] = source
     changes.fix(tables, fixed)
-    if n_trials is not None and isinstance(tables.get("study"), dict):
-        tables["study"]["n_trials"] = n_trials
+    budget = {"n_trials": n_trials, "max_hours": max_hours}
+    if isinstance(tables.get("study"), dict):
+        tables["study"] |= {key: value for key, value in budget.items() if value is not None}
     return _started_from(_build(tables, text, str(path)), start)
 
 
@@ -258,6 +265,8 @@ def _build(tables: Mapping[str, Any], text: str, source: str) -> StudyDefinition
             fixed = {name: value for name, value in complete.items() if name not in content.space}
     except ValueError as error:
         raise DefinitionError(source, str(error).splitlines()) from error
+    if problems := _min_epochs_problems(content.study["min_epochs"], fixed, content.space):
+        raise DefinitionError(source, problems)
     pruner = rungs.complete(content.study["pruner"], fixed, content.space)
     definition = StudyDefinition(
         **{**content.study, "pruner": pruner},
@@ -271,6 +280,29 @@ def _build(tables: Mapping[str, Any], text: str, source: str) -> StudyDefinition
         sha256="",
     )
     return _hashed(definition)
+
+
+def _min_epochs_problems(min_epochs: int | None, fixed: Mapping[str, Any], space: Mapping[str, Dimension]) -> list[str]:
+    if min_epochs is None:
+        return []
+    if "epochs" in space:
+        return ["[study] min_epochs is for a fixed number of epochs, and epochs is in [space]: remove it"]
+    if min_epochs > fixed["epochs"]:
+        return [f"[study] min_epochs {min_epochs} is above the {fixed['epochs']} epochs of a training"]
+    return []
+
+
+def with_epochs(definition: StudyDefinition, n_epochs: int) -> StudyDefinition:
+    """Return the definition with another fixed number of epochs. Its hash and its text are kept.
+
+    Rungs that are the defaults for the old number become those for the new one; rungs that the file gives are kept.
+    """
+    fixed = {**definition.fixed, "epochs": n_epochs}
+    left_out = {"min_resource": rungs.LEFT_OUT, "max_resource": rungs.LEFT_OUT}
+    pruner = {**definition.pruner, **(left_out if definition.pruner["name"] == "promotion" else {})}
+    if rungs.complete(pruner, definition.fixed, definition.space) != definition.pruner:
+        return replace(definition, fixed=fixed)
+    return replace(definition, fixed=fixed, pruner=rungs.complete(pruner, fixed, definition.space))
 
 
 def _hashed(definition: StudyDefinition) -> StudyDefinition:

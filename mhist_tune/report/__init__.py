@@ -32,6 +32,7 @@
 - `report_text`: A report as text and Markdown: its headline, search, openings and facts.
 - `sampling`: Groups of the test images, their design effects, and intervals for unknown groups.
 - `sentences`: The sentences of a report: result, caveats, methods paragraph.
+- `stage_costs`: What a study costs: epochs and device hours of its stages, expected, at most and spent.
 - `status`: The state of a study: slots, trials, workers, best trial.
 - `status_text`: The state of a study and its best trial as text for a terminal.
 - `threshold`: The decision threshold and recalibration, fixed on held-out images, with their test results.

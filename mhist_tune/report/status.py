@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from mhist_tune import words
 from mhist_tune.definition.scores import Score
-from mhist_tune.report import holders
+from mhist_tune.report import holders, stage_costs
 from mhist_tune.report.holders import AbandonedSlot, WorkerStatus
+from mhist_tune.report.stage_costs import Budget, Cost
 from mhist_tune.search import selection
 from mhist_tune.storage import ledger
 from mhist_tune.storage.database import Storage
@@ -96,6 +97,8 @@ class Status:
         time_left_s: for the rest of the search; None if no worker is active, or nothing is known.
         test_openings: how often the study opened the test partition.
         code_versions: the versions of the code that trained it, the first worker's first.
+        cost: planned and spent; None where it is not asked for.
+        budget: of a study with `max_hours`; None for others.
         openings: of the same test images by all studies, deleted ones too, in their order.
     """
 
@@ -113,16 +116,20 @@ class Status:
     test_openings: int
     code_versions: list[str]
     openings: list[OpeningOfImages]
+    budget: Budget | None = None
+    cost: Cost | None = None
 
 
 def of_study(storage: Storage, study: Study) -> Status:
-    """Return the state of a study."""
+    """Return the state of a study, with its cost."""
     slots = ledger.all_slots(storage, study)
-    return summary(storage, study, slots, best(storage, study, slots))
+    found = summary(storage, study, slots, best(storage, study, slots))
+    n_workers = sorted({len(found.workers) or 1, *stage_costs.N_WORKERS})
+    return replace(found, cost=stage_costs.of_study(storage, study, slots, n_workers))
 
 
 def summary(storage: Storage, study: Study, slots: StudySlots, best: BestTrial | None) -> Status:
-    """Return what `of_study` does, from the slots of the study and the best of them."""
+    """Return what `of_study` does but the cost, from the slots of the study and the best of them."""
     states = Counter(slot.outcome.state for slot in slots.search if slot.outcome)
     n_trivial = sum(map(selection.is_trivial, slots.search))
     workers, abandoned = holders.of_slots(storage, study, [slot for stage in Stage for slot in slots.of(stage)])
@@ -147,6 +154,7 @@ def summary(storage: Storage, study: Study, slots: StudySlots, best: BestTrial |
             OpeningOfImages(row.id, row.study_name, words.utc(row.opened_at), row.reason, row.failed)
             for row in openings
         ],
+        budget=stage_costs.budget_of(storage, study, slots),
     )
 
 

@@ -2,6 +2,7 @@
 
 from mhist_tune import words
 from mhist_tune.definition.scores import SCORE_NAMES
+from mhist_tune.report import stage_costs
 from mhist_tune.report.status import STATE_KEYS, BestOfSearch, BestOfTable, BestTrial, Status
 
 _WORDS = {key: state for state, key in STATE_KEYS.items()}
@@ -69,6 +70,10 @@ def to_text(status: Status) -> str:
             f"{words.rough_duration(slot.since_s)} ago; "
             f"the next worker that has watched the lease for {slot.taken_over_after_s:g} s takes it over"
         )
+    if status.budget is not None:
+        lines.append(f"  budget: {stage_costs.budget_text(status.budget)}")
+    if status.cost is not None:
+        lines += [f"  {line}".rstrip() for line in stage_costs.to_lines(status.cost)]
     if (left_s := status.time_left_s) is not None:
         lines.append(f"  time left: about {words.rough_duration(left_s)}")
     n_looks = sum(opening.failed is None for opening in status.openings)

@@ -4,6 +4,8 @@ No decision uses the test partition. `worker`, `report` and the packages above t
 `storage`. Nothing here imports torch.
 
 - `audit`: Estimates what the pruner saved and lost, from trials that ignore it.
+- `budget`: Keeps a search within its budget of device hours.
+- `costs`: The epochs and the device hours of each stage, expected and at most.
 - `finalists`: The finalists of a search and the final choice among them.
 - `promotion`: The rule of the pruner `promotion`: which trials go on from a rung, wait or are pruned.
 - `pruning`: The rules of the other pruners (median, percentile, halving, Hyperband), and which one applies.

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from mhist_tune.arrays import FloatArray
 from mhist_tune.definition.scores import Score
-from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.search import race, selection
 from mhist_tune.search.race import Dropped
 from mhist_tune.statistics import out_of_fold
@@ -249,15 +248,6 @@ def _search_auroc(storage: Storage, study: Study, searched: Sequence[SearchSlot]
     epochs = epochs_of(storage, study, Stage.SEARCH, slot.slot)
     valued = next((row for row in epochs if row.epoch == selection.best_epoch_of(slot)), None)
     return valued.metrics.get("val_auroc") if valued else None
-
-
-def n_trainings(definition: StudyDefinition) -> int:
-    """Return the largest number of trainings in the confirm stage; 0 without one.
-
-    There is one for each candidate and fold, and one more for its inner split in a study with `at = "best"`.
-    """
-    n_each = 2 if definition.at == "best" else 1
-    return n_each * definition.confirm["n_folds"] * (definition.confirm["top"] + 1) if definition.confirm else 0
 
 
 def _rank(finalist: Finalist, score: Score) -> tuple[float, float, float, int]:

@@ -12,8 +12,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from mhist_tune.storage.decision import Decision, Verdict
 
 
@@ -96,6 +94,8 @@ def _against_percentile(pruner: Mapping[str, Any], epoch: int, value: float, oth
 
     With 50 it is the median rule of Golovin et al. 2017, section 3.2.
     """
+    import numpy as np  # here, because `status` needs the rungs of a pruner, and no NumPy
+
     percentile = 50.0 if pruner["name"] == "median" else float(pruner["percentile"])
     if len(others) < max(1, int(pruner["n_startup_trials"])):
         reason = "too few competitors at this epoch"

@@ -10,7 +10,7 @@ from typing import Any
 
 from mhist_tune.definition import space
 from mhist_tune.errors import UsageError
-from mhist_tune.search import selection, suggestions
+from mhist_tune.search import budget, selection, suggestions
 from mhist_tune.search.values import objective
 from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import Storage
@@ -48,6 +48,7 @@ class Replay:
         differing: number of slots with a problem.
         unrecorded: number of slots without a recorded suggestion.
         slots: a verdict on each slot with a trial.
+        budget: what is wrong with the record of a search that its budget of hours ended.
     """
 
     study: str
@@ -55,6 +56,7 @@ class Replay:
     differing: int
     unrecorded: int
     slots: list[Verdict]
+    budget: list[str]
 
 
 def replay(storage: Storage, study: Study) -> Replay:
@@ -93,6 +95,7 @@ def replay(storage: Storage, study: Study) -> Replay:
         differing=sum(bool(verdict.problems) for verdict in verdicts),
         unrecorded=sum(verdict.source == "unrecorded" for verdict in verdicts),
         slots=verdicts,
+        budget=budget.problems(storage, study),
     )
 
 
@@ -103,7 +106,7 @@ def to_text(document: Replay) -> str:
     lines = [f"{document.study}: {', '.join(shown) or 'no trial yet'}"]
     for verdict in document.slots:
         lines += [f"  trial {verdict.trial} (slot {verdict.slot}): {problem}" for problem in verdict.problems]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"  {problem}" for problem in document.budget)])
 
 
 class _History:

@@ -3,7 +3,7 @@
 Every write about a slot is fenced: it fails unless the writer still holds the slot's lease (`leases.fence`). The
 packages above import this one; `training` does not. Nothing here imports torch.
 
-SQL is built here, in `search.rungs`, `search.values`, `search.suggestions`, `dashboard.slot_cache` and
+SQL is built here, in `search.budget`, `search.rungs`, `search.values`, `search.suggestions`, `dashboard.slot_cache` and
 `actions.doctor`. `worker.slot_run` only passes on statements that `heartbeats` builds.
 
 - `damage`: Says in one line that a record cannot be read.
@@ -29,7 +29,9 @@ SQL is built here, in `search.rungs`, `search.values`, `search.suggestions`, `da
 - `predictions`: Stores predicted probabilities and the image sets that they belong to.
 - `retries`: Tries again while the database is unreachable, locked, or on a full disk.
 - `revisions`: Creates our tables and upgrades old ones.
+- `slot_queries`: The queries that select slots, and the order in which they are claimed.
 - `slot_rows`: A slot as it is stored, and the slots of a study by stage.
+- `spent`: The epochs and the device seconds of each slot, added up in the database.
 - `stages`: The stages, the states of a slot and the states of a study.
 - `studies`: Creates, loads, changes and deletes studies.
 - `tables`: The columns of our tables.

@@ -6,7 +6,7 @@ slot's token. Every later write names the token and is refused if the slot has a
 
 import json
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, overload
 
 import sqlalchemy
@@ -18,6 +18,7 @@ from mhist_tune.storage.database import Storage
 from mhist_tune.storage.leases import Claim, LeaseObserver, SlotKey, is_claimed, is_held
 from mhist_tune.storage.outcome import Outcome
 from mhist_tune.storage.payloads import Payload
+from mhist_tune.storage.slot_queries import in_order, is_free_among, is_one_of, next_free, of_stages
 from mhist_tune.storage.slot_rows import (
     AnySlot,
     ConfirmSlot,
@@ -42,6 +43,7 @@ def claim(
     observer: LeaseObserver,
     excluding: Collection[SlotKey] = (),
     among: Collection[SlotKey] | None = None,
+    may_begin: Callable[[Connection], bool] | None = None,
 ) -> Claim | None:
     """Take over a slot that its holder abandoned, or claim a free one.
 
@@ -57,12 +59,14 @@ def claim(
         observer: that of this process, the same in every call.
         excluding: slots that this worker leaves to others.
         among: the only slots that may be claimed; None for all.
+        may_begin: decides, under the lock of the study, whether a free search slot without a trial may be claimed; None
+            if it always may.
 
     Returns:
         The claim; None if there is nothing to claim now.
     """
-    is_free = _is_free(excluding, among)
-    is_any_free, leases, abandoned = _observe(storage, study, stages, observer, is_free)
+    is_free = is_free_among(excluding, among)
+    is_any_free, leases, abandoned = _observe(storage, study, stages, observer, is_free, may_begin)
     abandoned = [key for key in abandoned if key not in excluding and (among is None or key in among)]
     if not is_any_free and not abandoned:
         return None
@@ -70,15 +74,17 @@ def claim(
     n_interruptions = storage.n_interruptions
 
     def work(connection: Connection) -> Claim | None:
+        if may_begin is not None:
+            studies.lock_study(connection, study)
         # if the answer to the commit was lost and this runs again, the nonce finds the claim of the first run
-        claimed = connection.execute(_slots(study, stages).where(tables.slots.c.owner == nonce)).first()
+        claimed = connection.execute(in_order(study, stages).where(tables.slots.c.owner == nonce)).first()
         if claimed is not None:
             return Claim.from_row(claimed)
         # after an outage the holders need time to renew
         is_current = storage.n_interruptions == n_interruptions
         for stage, slot in abandoned if is_current else ():
             token, expires_at = leases[stage, slot]
-            same = _slots(study, [stage]).where(
+            same = in_order(study, [stage]).where(
                 tables.slots.c.slot == slot,
                 tables.slots.c.state == SlotState.LEASED,
                 tables.slots.c.token == token,
@@ -87,7 +93,7 @@ def claim(
             row = connection.execute(same.with_for_update(skip_locked=True)).first()
             if row is not None:
                 return _take(storage, connection, study, row, nonce)
-        row = connection.execute(_next(study, stages, is_free).with_for_update(skip_locked=True)).first()
+        row = next_free(connection, study, stages, is_free, may_begin, lock=True)
         return None if row is None else _take(storage, connection, study, row, nonce)
 
     return storage.transaction(work)
@@ -95,7 +101,7 @@ def claim(
 
 def watch(storage: Storage, study: Study, stages: Sequence[Stage], observer: LeaseObserver) -> None:
     """Observe the leases of a study's stages once, without a second try, for a later `claim` from the same stages."""
-    _observe(storage, study, stages, observer, _is_free((), None), retry_s=0.0)
+    _observe(storage, study, stages, observer, is_free_among((), None), retry_s=0.0)
 
 
 def release(storage: Storage, claim: Claim, *, retry_s: float | None = None) -> bool:
@@ -174,7 +180,7 @@ def add_slots(
 
 def cancel_free(storage: Storage, study: Study, stage: Stage | None = None) -> int:
     """Cancel the free slots of a stage, or of all stages, that have no trial yet, and return their number."""
-    condition = _of(study, None if stage is None else [stage])
+    condition = of_stages(study, None if stage is None else [stage])
     is_new = sqlalchemy.and_(tables.slots.c.state == SlotState.FREE, tables.slots.c.trial_number.is_(None))
     update = sqlalchemy.update(tables.slots).where(condition, is_new)
     return storage.transaction(lambda connection: connection.execute(update.values(state=SlotState.CANCELLED)).rowcount)
@@ -184,7 +190,7 @@ def counts(storage: Storage, study: Study, stage: Stage) -> dict[SlotState, int]
     """Return the number of slots of a stage in each state. States without slots are left out."""
     state = tables.slots.c.state
     n_slots = sqlalchemy.func.count().label("n_slots")
-    query = sqlalchemy.select(state, n_slots).where(_of(study, [stage])).group_by(state)
+    query = sqlalchemy.select(state, n_slots).where(of_stages(study, [stage])).group_by(state)
     rows = storage.read(lambda connection: connection.execute(query).all())
     return {row.state: row.n_slots for row in rows}
 
@@ -211,7 +217,7 @@ def slots(storage: Storage, study: Study, stage: Stage) -> list[AnySlot]: ...
 
 def slots(storage: Storage, study: Study, stage: Stage) -> Sequence[AnySlot]:
     """Return all slots of a stage in the order of their numbers."""
-    rows = storage.read(lambda connection: connection.execute(_slots(study, [stage])).all())
+    rows = storage.read(lambda connection: connection.execute(in_order(study, [stage])).all())
     rows = sorted(rows, key=lambda row: row.slot)
     return [read_slot(row) for row in rows]
 
@@ -223,7 +229,7 @@ def of_trial(storage: Storage, study: Study, number: int) -> SearchSlot:
         UsageError: there is no such trial.
     """
     table = tables.slots
-    is_trial = sqlalchemy.and_(_of(study, [Stage.SEARCH]), table.c.trial_number == number)
+    is_trial = sqlalchemy.and_(of_stages(study, [Stage.SEARCH]), table.c.trial_number == number)
     row = storage.read(lambda connection: connection.execute(sqlalchemy.select(table).where(is_trial)).first())
     if row is None:
         raise UsageError(f"study {study.name} has no trial {number}")
@@ -243,8 +249,8 @@ def all_slots(storage: Storage, study: Study) -> StudySlots:
 def outcomes(storage: Storage, study: Study, keys: Collection[SlotKey]) -> dict[SlotKey, Outcome]:
     """Return the outcomes of some slots. Undecided and waiting slots are left out."""
     table = tables.slots
-    query = sqlalchemy.select(table.c.stage, table.c.slot, table.c.outcome).where(_of(study, None), _is_one_of(keys))
-    decided = query.where(table.c.outcome.is_not(None))
+    query = sqlalchemy.select(table.c.stage, table.c.slot, table.c.outcome)
+    decided = query.where(of_stages(study, None), is_one_of(keys), table.c.outcome.is_not(None))
     rows = storage.read(lambda connection: connection.execute(decided).all())
     return {(row.stage, row.slot): row.outcome for row in rows}
 
@@ -255,11 +261,14 @@ def _observe(
     stages: Sequence[Stage],
     observer: LeaseObserver,
     is_free: ColumnElement[bool],
+    may_begin: Callable[[Connection], bool] | None = None,
     retry_s: float | None = None,
 ) -> tuple[bool, dict[SlotKey, tuple[int, float | None]], list[SlotKey]]:
     """Return whether a slot is free, (token, expires_at) of each leased slot, and the slots that are abandoned."""
     queried_at = observer.clock()
-    is_any_free, leases = storage.read(lambda connection: _survey(connection, study, stages, is_free), retry_s=retry_s)
+    is_any_free, leases = storage.read(
+        lambda connection: _survey(connection, study, stages, is_free, may_begin), retry_s=retry_s
+    )
     abandoned = observer.abandoned(
         study.uuid,
         leases,
@@ -271,22 +280,26 @@ def _observe(
 
 
 def _survey(
-    connection: Connection, study: Study, stages: Sequence[Stage], is_free: ColumnElement[bool]
+    connection: Connection,
+    study: Study,
+    stages: Sequence[Stage],
+    is_free: ColumnElement[bool],
+    may_begin: Callable[[Connection], bool] | None,
 ) -> tuple[bool, dict[SlotKey, tuple[int, float | None]]]:
     state = connection.execute(
         sqlalchemy.select(tables.studies.c.state).where(tables.studies.c.uuid == study.uuid)
     ).scalar()
     if state == StudyState.PAUSED:
         return False, {}
-    free = connection.execute(_next(study, stages, is_free)).first()
-    leased = connection.execute(_slots(study, stages).where(tables.slots.c.state == SlotState.LEASED)).all()
+    free = next_free(connection, study, stages, is_free, may_begin)
+    leased = connection.execute(in_order(study, stages).where(tables.slots.c.state == SlotState.LEASED)).all()
     return free is not None, {(row.stage, row.slot): (row.token, row.expires_at) for row in leased}
 
 
 def _take(storage: Storage, connection: Connection, study: Study, row: Row[Any], nonce: str) -> Claim | None:
     """Claim the slot of `row`; None if it has changed since it was read."""
     table = tables.slots
-    same = sqlalchemy.and_(_of(study, [row.stage]), table.c.slot == row.slot, table.c.token == row.token)
+    same = sqlalchemy.and_(of_stages(study, [row.stage]), table.c.slot == row.slot, table.c.token == row.token)
     values = {
         "token": row.token + 1,
         "state": SlotState.LEASED,
@@ -301,7 +314,7 @@ def _take(storage: Storage, connection: Connection, study: Study, row: Row[Any],
     update = sqlalchemy.update(table).where(same, is_unchanged).values(values)
     if connection.execute(update).rowcount != 1:
         return None
-    return Claim.from_row(connection.execute(_slots(study, [row.stage]).where(table.c.owner == nonce)).one())
+    return Claim.from_row(connection.execute(in_order(study, [row.stage]).where(table.c.owner == nonce)).one())
 
 
 def _end(storage: Storage, claim: Claim, state: SlotState, retry_s: float | None) -> bool:
@@ -311,29 +324,3 @@ def _end(storage: Storage, claim: Claim, state: SlotState, retry_s: float | None
     )
     update = sqlalchemy.update(table).where(can_end).values(state=state, expires_at=None)
     return storage.transaction(lambda connection: connection.execute(update).rowcount == 1, retry_s=retry_s)
-
-
-def _of(study: Study, stages: Sequence[Stage] | None) -> ColumnElement[bool]:
-    condition = tables.slots.c.study == study.uuid
-    return condition if stages is None else sqlalchemy.and_(condition, tables.slots.c.stage.in_(stages))
-
-
-def _slots(study: Study, stages: Sequence[Stage]) -> sqlalchemy.Select[Any]:
-    """Return the query for slots in the order in which they are claimed."""
-    table = tables.slots
-    rank = sqlalchemy.case({stage: index for index, stage in enumerate(stages)}, value=table.c.stage)
-    return sqlalchemy.select(table).where(_of(study, stages)).order_by(rank, table.c.priority.desc(), table.c.slot)
-
-
-def _next(study: Study, stages: Sequence[Stage], is_free: ColumnElement[bool]) -> sqlalchemy.Select[Any]:
-    """Return the query for the free slot that comes next."""
-    return _slots(study, stages).where(is_free).limit(1)
-
-
-def _is_free(excluding: Collection[SlotKey], among: Collection[SlotKey] | None) -> ColumnElement[bool]:
-    condition = sqlalchemy.and_(tables.slots.c.state == SlotState.FREE, ~_is_one_of(excluding))
-    return condition if among is None else sqlalchemy.and_(condition, _is_one_of(among))
-
-
-def _is_one_of(keys: Collection[SlotKey]) -> ColumnElement[bool]:
-    return sqlalchemy.tuple_(tables.slots.c.stage, tables.slots.c.slot).in_(list(keys))

@@ -184,6 +184,26 @@ def lock_study(connection: Connection, study: Study) -> Row[Any]:
     return row
 
 
+def current(connection: Connection, study: Study) -> Study:
+    """Return the study as the database has it now.
+
+    Raises:
+        StudyNotFoundError: the study was deleted meanwhile.
+    """
+    row = connection.execute(sqlalchemy.select(tables.studies).where(tables.studies.c.uuid == study.uuid)).first()
+    if row is None:
+        raise StudyNotFoundError(f'study "{study.name}" was deleted')
+    return _study(row)
+
+
+def n_images(connection: Connection, study: Study) -> tuple[int, int]:
+    """Return the numbers of training and of validation images of a study."""
+    table = tables.image_sets.c
+    query = sqlalchemy.select(table.image_set, table.n_images).where(table.study == study.uuid)
+    numbers = {row.image_set: row.n_images for row in connection.execute(query)}
+    return numbers["train"], numbers["val"]
+
+
 def load_study(storage: Storage, name: str) -> Study:
     """Return the study `name`.
 
@@ -245,7 +265,7 @@ def set_setting(storage: Storage, study: Study, key: str, value: Any) -> Study:
     def work(connection: Connection) -> Study:
         row = lock_study(connection, study)
         if key not in row.settings:
-            _update(connection, study, settings={**row.settings, key: value})
+            update(connection, study, settings={**row.settings, key: value})
         return _study(lock_study(connection, study))
 
     return storage.transaction(work)
@@ -256,7 +276,7 @@ def redefine(storage: Storage, study: Study, definition: StudyDefinition) -> Stu
 
     def work(connection: Connection) -> Study:
         lock_study(connection, study)
-        _update(connection, study, definition=definition.to_json())
+        update(connection, study, definition=definition.to_json())
         return _study(lock_study(connection, study))
 
     return storage.transaction(work)
@@ -264,7 +284,7 @@ def redefine(storage: Storage, study: Study, definition: StudyDefinition) -> Stu
 
 def set_state(storage: Storage, study: Study, state: StudyState) -> None:
     """Make a study active, paused or stopped. No slot of a paused study is claimed."""
-    storage.transaction(lambda connection: _update(connection, study, state=state))
+    storage.transaction(lambda connection: update(connection, study, state=state))
 
 
 def optuna_name(study: Study | str, stage: Stage) -> str:
@@ -305,5 +325,6 @@ def _definition(record: str) -> StudyDefinition:
         return StudyDefinition.from_json(record)
 
 
-def _update(connection: Connection, study: Study, **values: Any) -> None:
+def update(connection: Connection, study: Study, **values: Any) -> None:
+    """Set columns of the study's row."""
     connection.execute(sqlalchemy.update(tables.studies).where(tables.studies.c.uuid == study.uuid).values(values))

@@ -4,6 +4,7 @@
 
 - `augmentation`: The augmentation of an epoch: one warp of each image, then one change of its stain.
 - `checkpoints`: Training states, written to files and read back.
+- `epoch_time`: The seconds of an epoch on a device, measured before a study is trained.
 - `features`: Features of images, for the nearest neighbours of adasyn and tomek.
 - `fit`: The training of one model, epoch by epoch.
 - `fit_result`: The result of an epoch and of a run, and `Diverged`.

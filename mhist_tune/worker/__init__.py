@@ -12,6 +12,7 @@ Only `actions` and `cli` start workers. `deploy/` has files that start them with
 - `mixed_versions`: Versions of the code that train one study: the first is recorded, another one is said or refused.
 - `optuna_trial`: The Optuna trial of a claimed slot.
 - `outbox`: A thread that writes epochs to the database in order while training goes on.
+- `plan`: Measures what the budget of a study pays for, once, on the device of its first worker.
 - `preload`: Imports everything that a worker needs, without garbage collection.
 - `session`: A worker's data, device and records of one study.
 - `slot_run`: One claimed slot, from its trial to its final state.

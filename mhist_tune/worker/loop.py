@@ -14,7 +14,7 @@ import torch
 
 from mhist_tune.errors import StorageError
 from mhist_tune.events import Emit, StopRequest, format_event
-from mhist_tune.search import race
+from mhist_tune.search import budget, race
 from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import Storage, open_storage
 from mhist_tune.storage.leases import Claim
@@ -145,14 +145,20 @@ class _Claimer:
         return self._sessions[study.uuid]
 
     def _claim(self, session: Session) -> Claim | None:
-        """Claim a slot of a study, or return None. If none is free, decide the waiting trials and try again.
+        """Claim a slot of a study, or return None.
 
-        Before, the looks of the finalists' race that are due are taken, so that no dropped finalist is trained.
+        Before, the looks of the finalists' race that are due are taken, so that no dropped finalist is trained. If no
+        slot is free, close a search whose budget is reached, decide the waiting trials and try again.
         """
         if Stage.CONFIRM in self._stages:
             race.advance(self._storage, session.study)
         claim = self._claim_free(session)
-        if claim is None and Stage.SEARCH in self._stages and session.study.definition.pruner["name"] == "promotion":
+        if claim is not None or Stage.SEARCH not in self._stages:
+            return claim
+        definition = session.study.definition
+        if definition.max_hours is not None and (reached := budget.close_if_reached(self._storage, session.study)):
+            self._emit("budget", study=definition.name, reason=budget.reached_text(reached))
+        if definition.pruner["name"] == "promotion":
             session.rungs(Stage.SEARCH).close()  # promotes or prunes them, which frees their slots
             claim = self._claim_free(session)
         return claim
@@ -160,7 +166,13 @@ class _Claimer:
     def _claim_free(self, session: Session) -> Claim | None:
         """Claim an abandoned or a free slot. A skipped slot comes last, and only from its `again_at` on."""
         claim_slot = partial(
-            ledger.claim, self._storage, session.study, self._stages, worker=self._worker, observer=session.observer
+            ledger.claim,
+            self._storage,
+            session.study,
+            self._stages,
+            worker=self._worker,
+            observer=session.observer,
+            may_begin=budget.gate(self._storage, session.study),
         )
         claim = claim_slot(excluding=session.skipped)
         if claim is None and session.skipped:

@@ -26,7 +26,7 @@ from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
 from mhist_tune.training import memory, probe, weight_files
 from mhist_tune.training.checkpoints.store import CheckpointStore
-from mhist_tune.worker import weight_lookup
+from mhist_tune.worker import plan, weight_lookup
 from mhist_tune.worker.checkpoint_places import open_checkpoints
 
 
@@ -163,6 +163,7 @@ def open_session(
     hp = study.definition.hyperparameters(study.definition.default_params())
     torch_device = torch.device(device)
     study, micro_batch_size = _measured_settings(storage, study, hp, torch_device, emit)
+    study = plan.ensure(storage, study, torch_device, emit)
     cache_dir = storage.root / "cache"
     return Session(
         storage=storage,

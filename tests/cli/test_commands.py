@@ -98,7 +98,17 @@ def test_options_are_frozen() -> None:
     work += ["--mix-versions", "--weights"]
     assert found == {
         "demo": ["--devices", "--storage"],
-        "create-study": ["--data", "--dry-run", "--from", "--n-trials", "--set", "--storage", "--weights"],
+        "create-study": [
+            "--data",
+            "--dry-run",
+            "--from",
+            "--json",
+            "--max-hours",
+            "--n-trials",
+            "--set",
+            "--storage",
+            "--weights",
+        ],
         "worker": sorted([*work, "--wait"]),
         "run": sorted([*work, "--again"]),
         "retrain": sorted([*work, "--again", "--n-seeds", "--trial", "--with-validation"]),
@@ -113,7 +123,7 @@ def test_options_are_frozen() -> None:
         "verify": ["--data", "--devices", "--json", "--per-device", "--storage", "--weights"],
         "export": ["--storage"],
         "predict": ["--json"],
-        "extend": ["--n-trials", "--storage", "--widen"],
+        "extend": ["--max-hours", "--n-trials", "--storage", "--widen"],
         "pause": ["--storage"],
         "continue": ["--storage"],
         "stop": ["--storage"],

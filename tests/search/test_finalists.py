@@ -8,7 +8,7 @@ import pytest
 
 from mhist_tune.definition import study_file
 from mhist_tune.report import confirmation
-from mhist_tune.search import finalists
+from mhist_tune.search import costs, finalists
 from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.leases import Claim, LeaseObserver
@@ -281,7 +281,7 @@ def test_at_the_last_epoch_there_are_no_inner_splits(storage: Storage) -> None:
     assert (open_ones.n_open, open_ones.chosen) == (3, None)
     assert kinds(claims) == [("fold", trial, fold) for trial in (1, 3, 0) for fold in (0, 1)]
     assert {claim.payload.stop_epoch for claim in claims} == {7}
-    assert len(claims) == finalists.n_trainings(definition)
+    assert len(claims) == costs.n_trainings(definition)
     assert confirmed is not None
     assert confirmed.chosen is not None
     assert confirmed.chosen.candidate.trial == 1
