@@ -6,7 +6,7 @@ All numbers are those of the report.
 from collections.abc import Mapping
 from typing import Any
 
-from mhist_tune.report import data_set, report_tables, report_text
+from mhist_tune.report import about, data_set, report_tables, report_text
 from mhist_tune.report.document import Report
 from mhist_tune.words import counted, markdown_table, number
 
@@ -40,6 +40,8 @@ def render(report: Report, model: Mapping[str, Any]) -> str:
         "gives one logit, whose sigmoid is the probability.",
         "## Data",
         _data(report),
+        f"## {about.TITLE}",
+        _table(about.rows(report.about)),
         "## Metrics",
         f"On the test partition, over {counted(report.n_seeds, 'seed')}:",
         _table(report_tables.metric_rows(report)),

@@ -92,6 +92,7 @@ def test_only_real_votes_are_called_those_of_pathologists(
     assert "The data set is described as: oral tissue." in report.methods
     card = model_card.render(report, MODEL)
     assert "Oral tissue. Source: Zenodo." in card
+    assert "| source | Zenodo |" in card
     assert labels in card
     assert ("pathologists" in report.methods) == (votes == "real")
     assert any("simulated, so no rate" in caveat for caveat in report.caveats) == (votes == "simulated")

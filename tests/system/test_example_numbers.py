@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import runpy
 import shutil
 from html import unescape
 from pathlib import Path
@@ -68,3 +69,12 @@ def test_nothing_of_the_package_is_used() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not any(name.startswith("mhist_tune") for name in names), path
+
+
+@pytest.mark.slow
+def test_every_number_of_a_new_demonstration_is_recomputed(tmp_path: Path) -> None:
+    """What `mhist-tune demo` prints today is recomputed too, whatever its search has chosen."""
+    runpy.run_path(str(ROOT / "tools" / "example_report.py"))["write_generated"](tmp_path)
+    check = recompute(tmp_path / "generated")
+    assert check.problems == []
+    assert check.n_checked > 400
