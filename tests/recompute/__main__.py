@@ -12,7 +12,9 @@ import re
 import sys
 from pathlib import Path
 
+from tests.recompute.ceiling import CEILING
 from tests.recompute.checks import Check
+from tests.recompute.operating import OPERATING
 from tests.recompute.records import table
 from tests.recompute.sentences import HEAD, SENTENCES
 from tests.recompute.tables import TABLES
@@ -26,13 +28,13 @@ def recompute(folder: Path) -> Check:
     for section in sections:
         title, _, text = section.partition("\n")
         if rows := table(text):
-            if title in TABLES:
-                TABLES[title](check, rows)
+            if rule := (TABLES | OPERATING | CEILING).get(title):
+                rule(check, rows)
             else:
                 check.problems.append(f"{title}: the table is not recomputed")
         lines = [line for line in text.splitlines() if not line.startswith("|")]
-        if title == "Methods":
-            lines = re.split(r"(?<=\.) (?=[A-Z])", " ".join(lines))
+        if title == "Methods" or title in OPERATING | CEILING:
+            lines = re.split(r"(?<=\.) (?=[A-Z\d])", " ".join(lines))
         check.sentences(title, lines, SENTENCES)
     return check
 

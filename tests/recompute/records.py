@@ -59,7 +59,8 @@ class Records:
             ]
             y = np.array([row["label"] == "1" for row in of_trial])
             p = np.array([float(row["probability"]) for row in of_trial])
-        self.held_out_labels, self.threshold = y, fitted_threshold(y, p)
+        self.held_out_labels, self.held_out_probabilities = y, p
+        self.threshold = fitted_threshold(y, p)
         slope, intercept = platt(y, p)
         mapped = special.expit(slope * logit(self.test.p) + intercept)
         share, there = y.mean(), self.test.y.mean()

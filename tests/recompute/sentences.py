@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from tests.recompute.ceiling import K, agreement, fit, reached
 from tests.recompute.checks import Check, Expected, Rule
 from tests.recompute.models import Model, difference
 from tests.recompute.tables import floor
@@ -204,11 +205,33 @@ _RESULT = (
     rf".* \(trial {N}\) reaches a test AUROC of {N} ± {N} \(standard deviation\) over {N} seeds, 95% interval {ENDS}, "
     rf"on {N} images\."
 )
+_GAINED = (
+    rf"Against the study's default \(trial {N}\), tuning changed test AUROC by {N}, 95% interval {ENDS}"
+    rf"(?:, so no gain is shown \(smallest difference found with 80% power here: {N}\))?\."
+)
+_REACHED = (
+    rf"Of what the labels of {N} .* allow above chance \(AUROC {N} by a beta-binomial model of the votes, {ENDS} by "
+    rf"any that fits\), {N} has been reached \(95% interval {ENDS}\); {ENDS} over that range\."
+)
+_NO_GAIN = r"The study's default was the best [^\d]*\."
+
+
+def with_ceiling(first: Rule) -> Rule:
+    """Return a rule of a result that goes on with the part of the ceiling that was reached."""
+
+    def rule(check: Check, found: re.Match[str]) -> Iterable[Expected]:
+        yield from first(check, found)
+        yield from reached(check)
+
+    return rule
+
+
 HEAD: dict[str, Rule] = {
     rf"# .*, trial {N}: {N} test images, {N} seeds": headline,
-    rf"{_RESULT}(?: The study's default was the best [^\d]*)?": result,
-    rf"{_RESULT} Against the study's default \(trial {N}\), tuning changed test AUROC by {N}, 95% interval {ENDS}"
-    rf"(?:, so no gain is shown \(smallest difference found with 80% power here: {N}\))?\.": result_and_gain,
+    rf"{_RESULT}(?: {_NO_GAIN})?": result,
+    rf"{_RESULT}(?: {_NO_GAIN})? {_REACHED}": with_ceiling(result),
+    rf"{_RESULT} {_GAINED}": result_and_gain,
+    rf"{_RESULT} {_GAINED} {_REACHED}": with_ceiling(result_and_gain),
 }
 SENTENCES: dict[str, Rule] = {
     # Search
@@ -241,6 +264,8 @@ SENTENCES: dict[str, Rule] = {
     r"Trained by mhist-tune (.+)\.": recorded("provenance.code_versions.0"),
     # Figures
     r"!\[.*\]\(.*\.png\)": literally,
+    r"Net benefit of a true SSA image found; .* 95% intervals\.": literally,
+    r"Images with a probability near 0\.5 are deferred first; .* 95% intervals\.": literally,
     r"Bars with 95% intervals: share of misclassified images at 0\.5\..*": literally,
     # Methods
     rf"The train partition was split into {N} images for training and {N} images for "
@@ -276,6 +301,20 @@ SENTENCES: dict[str, Rule] = {
     r"images have the SHA-256 (\w+)\.": recorded(
         "versions.mhist-tune", "versions.torch", "versions.timm", "dataset_fingerprint"
     ),
+    # A model in use, and the ceiling
+    rf"{K} votes do not show .*": literally,
+    rf"The ceiling is what a model .* would reach on average against a panel of {K}: .*": literally,
+    rf"Fit of the beta-binomial: G² = {N} with {N} degrees of freedom, p = {N}\.": fit,
+    rf"Accuracy against the majority of the others is {N} \(95% interval {ENDS}\)\.": agreement("acc_out"),
+    rf"Fleiss' kappa is {N} \(95% interval {ENDS}\)\.": agreement("kappa"),
+    r"Numbers of test images, mean over seeds, with 95% intervals for the given numbers of SSA and HP\.": literally,
+    rf"One model averages the probabilities of {N} seeds, image by image\.": lambda check, found: [len(check.seeds)],
+    r"Columns there have one that was fixed on .* trial (\d+) predicted out of fold: .*": (
+        lambda check, found: [check.chosen]
+    ),
+    rf"At the threshold {N}, from the test images' sensitivity and .*": lambda check, found: [check.threshold],
+    r"A true SSA image counts 1, and a false one t / \(1 - t\) .*\(Vickers and Elkin, 2006\)\.": literally,
+    r"The images with a probability nearest to 0\.5 are deferred, .*": literally,
     # To repeat it
     rf"mhist-tune retrain \S+ --trial {N} --n-seeds {N} --data DIR": lambda check, found: [
         check.chosen,
