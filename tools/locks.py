@@ -19,10 +19,11 @@ GPU = re.compile(r"torch|torchvision|triton|nvidia-.*|cuda-.*")
 def main() -> None:
     """Run uv for each file."""
     more = sys.argv[1:]
-    compile_lock("pyproject.toml", "--extra", "s3", *more, to="cuda.txt")
+    extras = ["--extra", "s3", "--extra", "power"]
+    compile_lock("pyproject.toml", *extras, *more, to="cuda.txt")
     names = re.findall(r"^([a-z0-9-]+)==", (LOCKS / "cuda.txt").read_text(), re.MULTILINE)
     left_out = [option for name in names if GPU.fullmatch(name) for option in ("--no-emit-package", name)]
-    compile_lock("pyproject.toml", "--extra", "s3", *more, *left_out, "--constraint", "locks/cuda.txt", to="cpu.txt")
+    compile_lock("pyproject.toml", *extras, *more, *left_out, "--constraint", "locks/cuda.txt", to="cpu.txt")
     compile_lock("locks/build.in", *more, to="build.txt")
 
 

@@ -21,9 +21,10 @@ def locked(name: str) -> dict[str, str]:
 
 
 def requirements() -> list[Requirement]:
-    """Return what the image installs: the dependencies and those of the extra `s3`."""
+    """Return what the image installs: the dependencies and those of the extras `s3` and `power`."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [Requirement(text) for text in (*project["dependencies"], *project["optional-dependencies"]["s3"])]
+    extras = [text for extra in ("s3", "power") for text in project["optional-dependencies"][extra]]
+    return [Requirement(text) for text in (*project["dependencies"], *extras)]
 
 
 @pytest.mark.parametrize("requirement", requirements(), ids=lambda one: one.name)
