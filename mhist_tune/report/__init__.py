@@ -23,6 +23,7 @@
 - `html`: A report, a comparison or a checklist as one HTML file; the texts around it are in `templates/`.
 - `inherited`: Choices that the method report took from MHIST's test images, and that a study begins with.
 - `model_card`: The model card of an exported model.
+- `more_trials`: Advice on more trials: what twenty more are expected to bring.
 - `optuna_note`: The report as optuna-dashboard shows it: a note, figures and predictions.
 - `parts`: Parts that decorate a report; a text about the failure takes the place of one that fails.
 - `provenance`: The warnings of the check of a study's data, and the versions of the code that trained it.

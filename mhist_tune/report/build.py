@@ -19,6 +19,7 @@ from mhist_tune.report import (
     evidence,
     gain,
     inherited,
+    more_trials,
     provenance,
     sampling,
     sentences,
@@ -185,6 +186,7 @@ def _search(storage: Storage, results: Evidence, searched: Sequence[Trial]) -> S
             lambda: audit.audit(searched, results.study.definition.pruner), lambda reason: Audit(0, 0, missing=reason)
         ),
         edges=trials.edges(results.payload.params, space),
+        more_trials=more_trials.of_slots(storage, results.study, ledger.all_slots(storage, results.study)),
     )
 
 

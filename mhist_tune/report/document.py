@@ -9,6 +9,7 @@ from mhist_tune.report.about import About
 from mhist_tune.report.confirmation import Confirmed
 from mhist_tune.report.cost import StudyCost
 from mhist_tune.report.gain import Gain
+from mhist_tune.report.more_trials import MoreTrials
 from mhist_tune.report.provenance import Provenance
 from mhist_tune.report.references import Reference
 from mhist_tune.report.sampling import Sampling
@@ -60,6 +61,7 @@ class Search:
         history: every trial that recorded an epoch, by number.
         audit: of the pruner.
         edges: an alarm for each value at the end of its range.
+        more_trials: what more trials are expected to bring; None for a table.
     """
 
     n_trials: dict[str, int]
@@ -68,6 +70,7 @@ class Search:
     importance: Importance
     audit: Audit
     edges: list[str]
+    more_trials: MoreTrials | None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from mhist_tune.storage.studies import CODE_VERSION, Study
 
 if TYPE_CHECKING:
     from mhist_tune.report.confirmation import Confirmed
+    from mhist_tune.report.more_trials import MoreTrials
 
 _N_TIMED = 20  # finished trials, whose mean time estimates the time of the rest
 STATE_KEYS = {SlotState.WAITING: "paused"}  # the key that programs know
@@ -100,6 +101,7 @@ class Status:
         cost: planned and spent; None where it is not asked for.
         budget: of a study with `max_hours`; None for others.
         openings: of the same test images by all studies, deleted ones too, in their order.
+        more_trials: what more trials are expected to bring; None for a table, and on pages that are refreshed.
     """
 
     study: str
@@ -118,6 +120,7 @@ class Status:
     openings: list[OpeningOfImages]
     budget: Budget | None = None
     cost: Cost | None = None
+    more_trials: "MoreTrials | None" = None
 
 
 def of_study(storage: Storage, study: Study) -> Status:
@@ -125,7 +128,13 @@ def of_study(storage: Storage, study: Study) -> Status:
     slots = ledger.all_slots(storage, study)
     found = summary(storage, study, slots, best(storage, study, slots))
     n_workers = sorted({len(found.workers) or 1, *stage_costs.N_WORKERS})
-    return replace(found, cost=stage_costs.of_study(storage, study, slots, n_workers))
+    found = replace(found, cost=stage_costs.of_study(storage, study, slots, n_workers))
+    if study.definition.rows or not any(found.trials.values()):
+        return found
+
+    from mhist_tune.report import more_trials  # with NumPy
+
+    return replace(found, more_trials=more_trials.of_slots(storage, study, slots))
 
 
 def summary(storage: Storage, study: Study, slots: StudySlots, best: BestTrial | None) -> Status:

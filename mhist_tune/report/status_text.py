@@ -54,6 +54,11 @@ def to_text(status: Status) -> str:
         lines.append(f"  {trivial_text(status.n_trivial, status.trivial_f1)}")
     if top := status.best:
         lines.append(f"  best: {best_text(top)}")
+    if status.more_trials is not None:
+        from mhist_tune.report import more_trials  # with NumPy
+
+        if advice := more_trials.sentence(status.more_trials):
+            lines.append(f"  {advice}")
     for worker in status.workers:
         progress = "" if worker.epoch is None else f", epoch {worker.epoch}"
         speed = f", {worker.images_per_s:.0f} images/s" if worker.images_per_s else ""

@@ -9,6 +9,7 @@
 - `estimates`: Any statistic of weighted images, with its interval over images or groups, and seeds.
 - `groups`: Variances and intervals for images that are alike within a group, such as a patient or a slide.
 - `mean_f1`: F1 averaged over nine thresholds, with its standard error.
+- `more_trials`: What more trials are expected to bring, and the difference that the images can show.
 - `net_benefit`: Net benefit at each threshold probability: the decision curve.
 - `operating_points`: Sensitivity at a fixed specificity and the reverse, and predictive values at any prevalence.
 - `out_of_fold`: Scores of configurations from out-of-fold predictions, and the stability of the choice among them.
