@@ -55,9 +55,15 @@ class BestTrial:
 
 @dataclass(frozen=True)
 class BestOfSearch(BestTrial):
-    """The best trial of a search; `n_ties` others lie within the standard error of its value."""
+    """The best trial of a search.
+
+    Attributes:
+        n_ties: number of others that lie within the standard error of its value.
+        is_trivial: whether its model calls all validation images one class; texts do not call it the best then.
+    """
 
     n_ties: int
+    is_trivial: bool
 
 
 @dataclass(frozen=True)
@@ -214,7 +220,7 @@ def best(storage: Storage, study: Study, slots: StudySlots | None = None) -> Bes
     }
     if row is not None:
         return BestOfTable(**common, label=row.label, n_seeds=len(row.slots))
-    return BestOfSearch(**common, n_ties=len(selection.ties(slot, searched)))
+    return BestOfSearch(**common, n_ties=len(selection.ties(slot, searched)), is_trivial=selection.is_trivial(slot))
 
 
 def code_versions(storage: Storage, study: Study) -> list[str]:

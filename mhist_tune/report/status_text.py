@@ -29,6 +29,8 @@ def best_text(best: BestTrial) -> str:
     text = f"trial {best.number}, {value}{error} at epoch {best.best_epoch}"
     if isinstance(best, BestOfSearch) and best.n_ties:
         text += f"; {best.n_ties} more within this standard error"
+    if isinstance(best, BestOfSearch) and best.is_trivial:
+        text += "; no trial that is complete has learned more than to call all validation images one class"
     return text
 
 
@@ -53,7 +55,8 @@ def to_text(status: Status) -> str:
     if status.n_trivial:
         lines.append(f"  {trivial_text(status.n_trivial, status.trivial_f1)}")
     if top := status.best:
-        lines.append(f"  best: {best_text(top)}")
+        is_trivial = isinstance(top, BestOfSearch) and top.is_trivial and top.confirm is None
+        lines.append(f"  {'leading' if is_trivial else 'best'}: {best_text(top)}")
     if status.more_trials is not None:
         from mhist_tune.report import more_trials  # with NumPy
 

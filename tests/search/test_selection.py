@@ -149,3 +149,18 @@ def test_a_trivial_model_is_never_called_best_beside_another(storage: Storage) -
     share = sum(labels) / len(labels)
     assert (found.n_trivial, found.trivial_f1) == (2, pytest.approx(2 * share / (1 + share)))
     assert "2 trials call all validation images one class (calling all SSA has an F1 of" in status_text.to_text(found)
+    assert "  best: trial 1," in status_text.to_text(found)
+
+
+@pytest.mark.parametrize("tables", ['score = "mean_f1"\n', ""])
+def test_a_search_of_trivial_models_has_none_that_is_called_best(storage: Storage, tables: str) -> None:
+    """Status says which one leads, and that no model has learned anything; so too with F1 at the best epoch."""
+    text = f'[study]\nname = "s"\nn_trials = 2\n{tables}'
+    text += "[space]\nlearning_rate = { low = 1e-5, high = 1e-1, log = true }"
+    study = finish(storage, text, {0: {**complete(0.9), "is_trivial": True}})
+
+    shown = status_text.to_text(status.of_study(storage, study))
+
+    assert "best:" not in shown
+    assert "  leading: trial 0," in shown
+    assert "no trial that is complete has learned more" in shown
