@@ -6,51 +6,56 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.trial import TrialState, create_trial
-from scipy.stats import spearmanr
 from sklearn.ensemble import RandomForestRegressor
 
-from bench.search.simulation import Curves, Params, Trial
+from bench.search.curves import SCORES, Curves, Params
+from bench.search.simulation import Curve, Trial
 from mhist_tune.definition import space
 from mhist_tune.search import suggestions
 
-_N_TREES = 60
+_N_TREES = 40
 
 
 def suggest(
-    sampler: Mapping[str, Any], seed: int, slot: int, dimensions: Mapping[str, space.Dimension], trials: Sequence[Trial]
+    sampler: Mapping[str, Any],
+    seed: int,
+    slot: int,
+    dimensions: Mapping[str, space.Dimension],
+    trials: Sequence[Trial],
 ) -> Params:
     """Ask a sampler as a worker does. It sees waiting trials as pruned.
 
-    `start = "qmc"` begins with a Sobol sequence. For a field in `ordered` the sampler suggests a place among the
-    choices, a whole number, so that it knows which choices are neighbours.
+    With `matched` it sees only values of the same epoch, as BOHB does (Falkner et al. 2018): the highest epoch that
+    at least `n_startup_trials` trials have reached, and its values as if they were complete.
     """
-    options = {key: value for key, value in sampler.items() if key not in ("start", "ordered")}
-    if sampler.get("start") == "qmc" and slot < sampler["n_startup_trials"]:
-        options = {"name": "qmc", "scramble": True}
-    choices = {
-        name: dimension.choices
-        for name, dimension in dimensions.items()
-        if name in sampler.get("ordered", ()) and isinstance(dimension, space.Categorical)
-    }
-    asked = {**dimensions, **{name: space.Int(0, len(found) - 1) for name, found in choices.items()}}
-    distributions = {name: dimension.distribution() for name, dimension in asked.items()}
-    seen = [
-        _frozen(trial, {name: found.index(trial.params[name]) for name, found in choices.items()}, distributions)
-        for trial in trials
-    ]
-    params = suggestions.suggest({**options, "seed": seed}, slot, asked, seen)
-    return {**params, **{name: found[params[name]] for name, found in choices.items()}}
+    options = {key: value for key, value in sampler.items() if key != "matched"}
+    distributions = {name: dimension.distribution() for name, dimension in dimensions.items()}
+    if sampler.get("matched"):
+        reached = sorted((trial.n_epochs for trial in trials), reverse=True)
+        n_needed = int(sampler["n_startup_trials"])
+        epoch = reached[n_needed - 1] if len(reached) >= n_needed else 0
+        seen = [_at(trial, epoch, distributions) for trial in trials if epoch and trial.n_epochs >= epoch]
+    else:
+        seen = [_frozen(trial, distributions) for trial in trials]
+    return suggestions.suggest({**options, "seed": seed}, slot, dimensions, seen)
 
 
-def _frozen(trial: Trial, places: Mapping[str, int], distributions: Mapping[str, Any]) -> optuna.trial.FrozenTrial:
-    state = {"complete": TrialState.COMPLETE, "running": TrialState.RUNNING}.get(trial.state, TrialState.PRUNED)
-    seen = trial.curve[: trial.n_epochs].tolist()
-    value = {TrialState.COMPLETE: trial.best if seen else None, TrialState.PRUNED: seen[-1] if seen else None}.get(
-        state
+def _at(trial: Trial, epoch: int, distributions: Mapping[str, Any]) -> optuna.trial.FrozenTrial:
+    return create_trial(
+        state=TrialState.COMPLETE,
+        params=dict(trial.curve.params),
+        distributions=dict(distributions),
+        value=float(trial.values[epoch - 1]),
     )
+
+
+def _frozen(trial: Trial, distributions: Mapping[str, Any]) -> optuna.trial.FrozenTrial:
+    state = {"complete": TrialState.COMPLETE, "running": TrialState.RUNNING}.get(trial.state, TrialState.PRUNED)
+    seen = trial.values[: trial.n_epochs].tolist()
+    value = seen[-1] if seen and state is not TrialState.RUNNING else None
     return create_trial(
         state=state,
-        params={**trial.params, **places},
+        params=dict(trial.curve.params),
         distributions=dict(distributions),
         intermediate_values=dict(enumerate(seen, 1)),
         value=value,
@@ -58,31 +63,44 @@ def _frozen(trial: Trial, places: Mapping[str, int], distributions: Mapping[str,
 
 
 class Surrogate:
-    """A random forest from hyperparameters to the curve of one seed.
+    """A random forest from hyperparameters to the curves of one seed, and to the truth of the others.
 
     Args:
         curves: the recording.
-        seed: 0 or 1, whose curves.
+        seed: the one whose validation scores are predicted.
         drawn: the configurations to fit, with repetitions, [n].
     """
 
     def __init__(self, curves: Curves, seed: int, drawn: np.ndarray) -> None:
-        self._space = curves.space
-        self._curves, self._seconds = curves.f1[seed], curves.seconds[seed]
+        self._space, self._seconds = curves.space, curves.seconds[seed]
+        self._trivial = curves.is_trivial[seed]
         features = np.array([self._features(params) for params in curves.params])
+        val = np.stack([curves.val[name][seed] for name in SCORES], axis=1)
+        truth = np.stack([curves.truth[name][curves.others(seed)].mean(axis=0) for name in SCORES], axis=1)
+        targets = np.stack([val, truth], axis=1)  # [C, 2, scores, E]
+        self._shape = targets.shape[1:]
         self._forest = RandomForestRegressor(_N_TREES, min_samples_leaf=2, random_state=0)
-        self._forest.fit(features[drawn], self._curves[drawn])
-        self._residuals = self._curves - self._forest.predict(features)
+        self._forest.fit(features[drawn], targets.reshape(len(features), -1)[drawn])
+        predicted = self._forest.predict(features).reshape(targets.shape)
+        self._residuals = (targets - predicted)[:, 0]
+        left = (targets[:, 1, 2, -1], predicted[:, 1, 2, -1])
+        unseen = np.setdiff1d(np.arange(len(features)), drawn)
+        self.rank_error = left[0][unseen], left[1][unseen]
 
-    def mean(self, params: Params) -> np.ndarray:
-        """Return the expected curve, [epochs]."""
+    def curve(self, params: Params, which: int) -> Curve:
+        """Return the expected validation curves plus the residuals of the recorded configuration `which`."""
+        scores = np.clip(self._predict(params)[0] + self._residuals[which], 0.0, 1.0)
+        by_name = dict(zip(SCORES, scores, strict=True))
+        return Curve(params, by_name, np.zeros(scores.shape[1], dtype=bool), self._seconds[which])
+
+    def truth(self, params: Params) -> Mapping[str, np.ndarray]:
+        """Return each expected score on the images of the other seeds, by epoch."""
+        return dict(zip(SCORES, self._predict(params)[1], strict=True))
+
+    def _predict(self, params: Params) -> np.ndarray:
         features = np.array([self._features(params)], dtype=np.float32)
         # as the forest's own `predict`, which prepares threads for each call and is thirty times slower
-        return np.mean([tree.tree_.predict(features) for tree in self._forest.estimators_], axis=0).reshape(-1)
-
-    def noisy(self, params: Params, which: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the expected curve plus the residual of a recorded configuration, and the seconds of its epochs."""
-        return np.clip(self.mean(params) + self._residuals[which], 0.0, 1.0), self._seconds[which]
+        return np.mean([tree.tree_.predict(features) for tree in self._forest.estimators_], axis=0).reshape(self._shape)
 
     def _features(self, params: Params) -> list[float]:
         found = []
@@ -92,24 +110,3 @@ class Surrogate:
             else:
                 found.append(float(np.log(params[name]) if dimension.log else params[name]))
         return found
-
-
-def quality(curves: Curves) -> dict[str, float]:
-    """Return how well the surrogate predicts left-out configurations, and how well the seeds predict each other.
-
-    `r2` and `rank_correlation`: five-fold predictions of the mean curve of both seeds, their best value, against the
-    recorded one. `seeds`: Spearman's rank correlation of the best values of both seeds, the limit of any prediction.
-    """
-    n = len(curves.params)
-    best = curves.f1.mean(axis=0).max(axis=1)
-    predicted = np.zeros(n)
-    folds = np.random.default_rng(0).permutation(n) % 5
-    for fold in range(5):
-        surrogates = [Surrogate(curves, seed, np.flatnonzero(folds != fold)) for seed in (0, 1)]
-        for index in np.flatnonzero(folds == fold):
-            predicted[index] = np.mean([one.mean(curves.params[index]) for one in surrogates], axis=0).max()
-    return {
-        "r2": float(1 - ((best - predicted) ** 2).sum() / ((best - best.mean()) ** 2).sum()),
-        "rank_correlation": float(spearmanr(best, predicted).statistic),
-        "seeds": float(spearmanr(curves.f1[0].max(axis=1), curves.f1[1].max(axis=1)).statistic),
-    }
