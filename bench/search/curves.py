@@ -2,9 +2,10 @@
 
 A file is an npz of one recording. With C configurations, E epochs and, for each seed s, its own images:
 
-- `header`: JSON text: the space, the fixed hyperparameters, the params of each configuration, the fingerprint of the data
+- `header`: JSON text: the space, the fixed hyperparameters, the params of each configuration, the data's fingerprint
 - `labels`, `votes`, `groups`: of each image of the train partition, [N]
-- `fit_images_s`, `val_images_s`, `truth_images_s`: positions of the images that seed s trained on, validated and held back
+- `fit_images_s`, `val_images_s`, `truth_images_s`: positions of the images that seed s trained on, validated on and
+  was scored on
 - `val_s`, `truth_s`: float16 log odds of SSA after each epoch, [C, E, images]; NaN after an epoch that diverged
 - `train_loss_s`, `seconds_s`: of each epoch, [C, E]
 """
@@ -18,11 +19,10 @@ from typing import Any
 import numpy as np
 
 from mhist_tune.definition import space
-from mhist_tune.definition.scores import Score
 from mhist_tune.statistics.binary_metrics import weighted_auroc
 from mhist_tune.statistics.mean_f1 import THRESHOLDS
 
-SCORES: tuple[Score, ...] = ("f1", "mean_f1", "auroc")
+SCORES: tuple[str, ...] = ("f1", "mean_f1", "auroc")
 
 Params = Mapping[str, Any]
 Scores = Mapping[str, np.ndarray]

@@ -1,10 +1,11 @@
-"""Compare the search of a shipped definition with random search, live, for the same device seconds.
+"""Compare the shipped search with the earlier default, live, for the same number of epochs.
 
-Each repeat has its own validation split, folds and seeds, which both searches share. The shipped search goes first.
-Random search gets as many trials of full length as the same seconds pay for; both include the definition's `[[start]]`
-entries. The best trial of each is confirmed out of fold on the whole train partition (`[confirm]`, one finalist).
-`ours` and `random` are those F1, and `ratio` is their difference, which should not be below zero. The last row has the
-means; its `spread` is the standard deviation of the difference over the repeats.
+The earlier default searched by F1 at 0.5 and took the best epoch, stopped trials by patience, let TPE suggest, and had
+rungs up to the last epoch. Each repeat has its own validation split, folds and seeds, which both searches share. The
+earlier default goes first. The shipped search gets as many trials as its epochs pay for. Both include the definition's
+`[[start]]` entries. The best trial of each is confirmed out of fold on the whole train partition.
+`ratio` is the difference of the confirmed AUROC, ours less theirs. The last row has the means and, as `spread`, the
+standard deviation of the difference.
 
 After a stop or a kill, the same command resumes.
 
@@ -12,6 +13,7 @@ After a stop or a kill, the same command resumes.
 """
 
 import argparse
+import itertools
 import os
 import statistics
 import sys
@@ -27,6 +29,7 @@ from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.errors import MhistTuneError
 from mhist_tune.events import Interrupted
 from mhist_tune.search import finalists
+from mhist_tune.search.pruning import rungs
 from mhist_tune.storage import ledger
 from mhist_tune.storage.database import Storage, open_storage
 from mhist_tune.storage.epochs import epochs_of
@@ -35,20 +38,19 @@ from mhist_tune.worker.devices import parse_devices
 from mhist_tune.worker.options import WorkerOptions
 from mhist_tune.worker.supervisor import run_workers, stop_on_signals
 
-SETTINGS = {"model": "tf_efficientnet_lite0", "image_size": "48"}
-"""What of the definition is changed: the network and size of the recorded curves, which two CPU cores can train."""
-
-
-def shortened(shipped: StudyDefinition, n_epochs: int) -> dict[str, Any]:
-    """Return a definition's pruner for trials of fewer epochs, with its rungs at the same shares of the epochs."""
-    pruner = dict(shipped.pruner)
-    for name in pruner.keys() & {"min_resource", "max_resource"}:
-        pruner[name] = max(1, round(pruner[name] * n_epochs / shipped.fixed["epochs"]))
-    return pruner
+SETTINGS = {
+    "model": "tf_efficientnet_lite0",
+    "image_size": "40",
+    "freeze": "first5",
+    "precision": "fp32",
+    "memory_format": "channels_last",
+}
+"""What of the definition is changed: the network, size and frozen weights of the recorded curves."""
 
 
 def arms(base: StudyDefinition, repeat: int, n_trials: int, n_folds: int) -> tuple[StudyDefinition, StudyDefinition]:
-    """Return one repeat of the shipped search and of random search, whose number of trials is set later."""
+    """Return one repeat of the shipped search, whose number of trials is set later, and of the earlier default."""
+    n_epochs = int(base.fixed["epochs"])
     ours = replace(
         base,
         name=f"live-{repeat}-ours",
@@ -57,31 +59,45 @@ def arms(base: StudyDefinition, repeat: int, n_trials: int, n_folds: int) -> tup
         split_seed=repeat,
         confirm={"top": 1, "n_folds": n_folds},
     )
-    random = replace(
-        ours, name=f"live-{repeat}-random", sampler={"name": "random", "seed": repeat}, pruner={"name": "none"}
+    earlier = replace(
+        ours,
+        name=f"live-{repeat}-earlier",
+        score="f1",
+        at="best",
+        fixed={**base.fixed, "patience": max(1, round(n_epochs / 3))},
+        sampler={"name": "tpe", "seed": repeat},
+        pruner={"name": "promotion", "min_resource": max(1, round(n_epochs / 10)), "max_resource": n_epochs},
     )
-    return ours, random
+    return ours, earlier
 
 
-def spent(storage: Storage, study: Study) -> tuple[float, float]:
-    """Return the device seconds of a search, and those of one trial of full length."""
+def expected_epochs(definition: StudyDefinition, n_trials: int) -> int:
+    """Return the epochs of a search whose rungs promote their share and none stops early."""
+    n_epochs, factor = int(definition.fixed["epochs"]), int(definition.pruner["reduction_factor"])
+    stages = [0, *rungs(definition.pruner, n_epochs), n_epochs]
+    return sum(
+        n_trials // factor**place * (end - begin) for place, (begin, end) in enumerate(itertools.pairwise(stages))
+    )
+
+
+def spent(storage: Storage, study: Study) -> tuple[int, float]:
+    """Return the epochs and the device seconds of a search."""
     seconds = [
         epoch.metrics["elapsed_s"] or 0.0
         for slot in ledger.slots(storage, study, "search")
         for epoch in epochs_of(storage, study, "search", slot.slot)
     ]
-    hp = study.definition.hyperparameters(study.definition.default_params())
-    return sum(seconds), statistics.mean(seconds) * hp.epochs
+    return len(seconds), sum(seconds)
 
 
 def confirmed(storage: Storage, study: Study) -> dict[str, Any]:
-    """Return `search_value` and `f1`: the score of a search's best trial, and its F1 out of fold."""
+    """Return the AUROC and F1 out of fold of a search's best trial."""
     found = finalists.load(storage, study)
     assert found is not None
     best = found.of_trial(found.search_best.trial)
     if best is None:
         raise SystemExit(f"error: the best trial of {study.name} is not confirmed")
-    return {"search_value": found.search_best.search_value, "f1": best.scores.f1}
+    return {"auroc": best.scores.auroc, "f1": best.scores.f1, "mean_f1": best.scores.mean_f1}
 
 
 def main() -> None:
@@ -92,7 +108,6 @@ def main() -> None:
     url = f"sqlite:///{arguments.storage}/studies.db"
     overrides = {**SETTINGS, "epochs": str(arguments.n_epochs), **dict(one.split("=", 1) for one in arguments.set)}
     base = study_file.load(arguments.study, overrides=overrides, weights=arguments.weights)
-    base = replace(base, pruner=shortened(study_file.load(arguments.study), arguments.n_epochs))
     with open_storage(url) as storage, stop_on_signals() as stop, progress() as emit:
 
         def search(one: StudyDefinition) -> Study:
@@ -102,27 +117,28 @@ def main() -> None:
             return study
 
         for repeat in range(arguments.n_repeats):
-            ours, random = arms(base, repeat, arguments.n_trials, arguments.n_folds)
-            studies = [search(ours)]
-            seconds, full_s = spent(storage, studies[0])
-            studies.append(search(replace(random, n_trials=max(len(base.start), round(seconds / full_s)))))
-            mine, theirs = (confirmed(storage, study) for study in studies)
-            rows.append(
-                {
-                    "model": f"repeat {repeat}",
-                    "ours": mine["f1"],
-                    "random": theirs["f1"],
-                    "unit": "F1",
-                    "ratio": mine["f1"] - theirs["f1"],
-                    "goal": 0.0,
-                    "searched_ours": mine["search_value"],
-                    "searched_random": theirs["search_value"],
-                    "seconds_ours": seconds,
-                    "seconds_random": spent(storage, studies[1])[0],
-                    "n_trials_ours": studies[0].definition.n_trials,
-                    "n_trials_random": studies[1].definition.n_trials,
-                }
+            ours, earlier = (
+                study_file.parse(study_file.render(one), __file__)
+                for one in arms(base, repeat, arguments.n_trials, arguments.n_folds)
             )
+            studies = [search(earlier)]
+            n_epochs, _ = spent(storage, studies[0])
+            n_trials = len(base.start)
+            while expected_epochs(ours, n_trials + 1) <= n_epochs:
+                n_trials += 1
+            studies.insert(0, search(replace(ours, n_trials=n_trials)))
+            row: dict[str, Any] = {"model": f"repeat {repeat}", "unit": "AUROC", "goal": 0.0}
+            for name, study in zip(("ours", "earlier"), studies, strict=True):
+                epochs, seconds = spent(storage, study)
+                scores = confirmed(storage, study)
+                row |= {f"{score}_{name}": value for score, value in scores.items()}
+                row |= {
+                    f"n_trials_{name}": study.definition.n_trials,
+                    f"n_epochs_{name}": epochs,
+                    f"seconds_{name}": seconds,
+                }
+            row["ratio"] = row["auroc_ours"] - row["auroc_earlier"]
+            rows.append(row)
     means = {
         name: statistics.mean(row[name] for row in rows)
         for name, value in rows[0].items()
@@ -130,7 +146,7 @@ def main() -> None:
     }
     differences = [row["ratio"] for row in rows]
     spread = statistics.stdev(differences) if len(rows) > 1 else None
-    show(here, [*rows, {"model": "mean", "unit": "F1", **means, "spread": spread}], as_json=arguments.json)
+    show(here, [*rows, {"model": "mean", "unit": "AUROC", **means, "spread": spread}], as_json=arguments.json)
 
 
 def _arguments() -> argparse.Namespace:
@@ -141,7 +157,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="a data set in MHIST's layout")
     parser.add_argument("--weights", metavar="FILE", help=".safetensors file to start from")
-    parser.add_argument("--n-trials", type=int, default=24, help="trials of the shipped search (default: 24)")
+    parser.add_argument("--n-trials", type=int, default=10, help="trials of the earlier default (default: 10)")
     parser.add_argument("--n-epochs", type=int, default=6, help="most epochs of a trial (default: 6)")
     parser.add_argument("--n-repeats", type=int, default=3, help="(default: 3)")
     parser.add_argument("--n-folds", type=int, default=2, help="folds to confirm a search's best trial on (default: 2)")

@@ -10,7 +10,8 @@ no choice depends on.
     python -m bench.search.record_curves digits
     python -m bench.search.record_curves oscc --data DIR --weights tf_efficientnet_lite0.safetensors
 
-After a stop or a kill the same command resumes. When all trainings are done, it writes one file, see `bench.search.curves`.
+After a stop or a kill the same command resumes. When all trainings are done, it writes one file,
+see `bench.search.curves`.
 """
 
 import argparse
@@ -81,7 +82,10 @@ RECORDINGS = {
             "precision": "fp32",
             "memory_format": "channels_last",
         },
-        6, 1, 1, 2,
+        6,
+        1,
+        1,
+        2,
     ),
     "generated": Recording(
         "demo", {"image_size": "32", "precision": "fp32", "memory_format": "contiguous"}, 9, 1, 2, 2

@@ -126,7 +126,9 @@ def worth(curves: Curves, which: int, seed: int, rules: Rules) -> dict[str, floa
     others = curves.others(seed)
     epochs = [stopping(curves.val[rules.score][other, which], rules)[0] - 1 for other in others]
     return {
-        name: float(np.mean([curves.truth[name][other, which, epoch] for other, epoch in zip(others, epochs)]))
+        name: float(
+            np.mean([curves.truth[name][other, which, epoch] for other, epoch in zip(others, epochs, strict=True)])
+        )
         for name in ("auroc", "f1")
     }
 
@@ -158,9 +160,19 @@ def replay_searches(curves: Curves, bootstrap: int) -> list[Found]:
                 curves.params[which], scores, curves.is_trivial[seed, which], curves.seconds[seed, which], which
             )
 
-        def add(table: str, label: str, n_trials: int, n_epochs: int, scores: Mapping[str, float]) -> None:
+        def add(
+            table: str,
+            label: str,
+            n_trials: int,
+            n_epochs: int,
+            scores: Mapping[str, float],
+            best: float = best,
+            seed: int = seed,
+        ) -> None:
             regret = best - scores["auroc"]
-            found.append(Found(table, label, n_trials, bootstrap, seed, n_epochs, scores["auroc"], scores["f1"], regret))
+            found.append(
+                Found(table, label, n_trials, bootstrap, seed, n_epochs, scores["auroc"], scores["f1"], regret)
+            )
 
         searched: dict[str, Search] = {}
         for label, rules in SEARCHES.items():
@@ -190,7 +202,13 @@ def replay_samplers(curves: Curves, bootstrap: int) -> list[Found]:
         best = max(float(surrogate.truth(params)["auroc"][-1]) for params in curves.params)
         for label, (sampler, rules) in SAMPLERS.items():
 
-            def begin(trials: Sequence[Trial], sampler: Mapping[str, Any] = sampler) -> Curve:
+            def begin(
+                trials: Sequence[Trial],
+                sampler: Mapping[str, Any] = sampler,
+                surrogate: Surrogate = surrogate,
+                luck: np.ndarray = luck,
+                seed: int = seed,
+            ) -> Curve:
                 slot = len(trials)
                 params = suggest(sampler, 100 * bootstrap + seed, slot, curves.space, trials)
                 return surrogate.curve(params, int(luck[slot]))
@@ -202,7 +220,15 @@ def replay_samplers(curves: Curves, bootstrap: int) -> list[Found]:
             regret = best - truth["auroc"]
             found.append(
                 Found(
-                    "samplers", label, SHIPPED_TRIALS, bootstrap, seed, search.n_epochs, truth["auroc"], truth["f1"], regret
+                    "samplers",
+                    label,
+                    SHIPPED_TRIALS,
+                    bootstrap,
+                    seed,
+                    search.n_epochs,
+                    truth["auroc"],
+                    truth["f1"],
+                    regret,
                 )
             )
     return found
@@ -215,7 +241,9 @@ def correlations(curves: Curves) -> list[dict[str, Any]]:
         truths = [curves.truth[target][curves.others(seed), :, -1].mean(axis=0) for seed in range(curves.n_seeds)]
         by_epoch = {
             epoch: float(
-                np.mean([spearmanr(curves.val[name][seed, :, epoch - 1], one).statistic for seed, one in enumerate(truths)])
+                np.mean(
+                    [spearmanr(curves.val[name][seed, :, epoch - 1], one).statistic for seed, one in enumerate(truths)]
+                )
             )
             for epoch in (1, 3, 6, 9, 12)
             if epoch <= curves.n_epochs
@@ -339,8 +367,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     folder = Path(__file__).parent / "curves"
     parser.add_argument("curves", nargs="*", type=Path, help="recordings (default: all of bench/search/curves)")
-    parser.add_argument("--n-bootstraps", type=int, default=40, help="for searches (default: 40)")
-    parser.add_argument("--n-sampler-bootstraps", type=int, default=12, help="for samplers (default: 12)")
+    parser.add_argument("--n-bootstraps", type=int, default=24, help="for searches (default: 24)")
+    parser.add_argument("--n-sampler-bootstraps", type=int, default=6, help="for samplers (default: 6)")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw a figure of each recording there")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()

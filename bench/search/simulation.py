@@ -1,7 +1,7 @@
 """Whole searches and their confirm stage, simulated on curves, for `bench.search.replay`.
 
 Simulated workers take the time of the recorded epochs and call the functions that real workers call: those of
-`mhist_tune.search.pruning`, `mhist_tune.search.promotion` and `mhist_tune.statistics.race`.
+`mhist_tune.search.pruning`, `mhist_tune.search.promotion` and `mhist_tune.statistics.racing`.
 """
 
 import heapq
@@ -16,13 +16,13 @@ from bench.search.curves import Curves, Params
 from mhist_tune.definition.scores import At, Score, sets_trivial_apart
 from mhist_tune.search import pruning, values
 from mhist_tune.search.promotion import Rung, arrive, close
-from mhist_tune.statistics import out_of_fold, race
+from mhist_tune.statistics import out_of_fold, racing
 from mhist_tune.storage.decision import Decision, Verdict
 
 PROMOTION = "promotion"
 N_FOLDS = 5
 LEVEL = 0.05
-"""The level of the race, as `statistics.race.look` has it."""
+"""The level of the race, as `statistics.racing.look` has it."""
 
 
 @dataclass(frozen=True)
@@ -213,9 +213,7 @@ class Simulation:
             extra["is_trivial"] = bool(trial.curve.is_trivial[rung.epoch - 1])
         if self._rules.score == "auroc":
             extra["tie_break"] = float(trial.curve.scores["mean_f1"][rung.epoch - 1])
-        found = arrive(
-            rung, trial.slot, trial.value, reduction_factor=self._factor, n_slots=self._n_slots, **extra
-        )
+        found = arrive(rung, trial.slot, trial.value, reduction_factor=self._factor, n_slots=self._n_slots, **extra)
         for slot, decision in found.items():
             self._take(slot, decision, **(extra if slot == trial.slot else {}))
 
@@ -225,7 +223,12 @@ class Simulation:
         if self._rules.is_capped and decision.verdict is Verdict.GO_ON and rung.n_promoted >= share:
             if slot in rung.values:
                 return  # it goes on waiting
-            decision = Decision(verdict=Verdict.WAIT, epoch=decision.epoch, value=decision.value)
+            decision = Decision(
+                verdict=Verdict.WAIT,
+                epoch=decision.epoch,
+                value=decision.value,
+                reason="its rung has promoted its share",
+            )
         rung.take(slot, decision, **extra)
         if decision.verdict is not Verdict.GO_ON:
             trial.state = "pruned" if decision.verdict is Verdict.PRUNE else "waiting"
@@ -277,13 +280,18 @@ def confirm(curves: Curves, search: Search, seed: int, *, top: int, is_race: boo
     else:
         observed = np.array(
             [
-                np.mean([curves.val[rules.score][fold, one, best - 1] for fold, (best, _) in zip(folds, epochs[one])])
+                np.mean(
+                    [
+                        curves.val[rules.score][fold, one, best - 1]
+                        for fold, (best, _) in zip(folds, epochs[one], strict=True)
+                    ]
+                )
                 for one in chosen
             ]
         )
     n_trained = dict.fromkeys(chosen, N_FOLDS)
     if is_race and len(chosen) > 1:
-        seen = race.look(
+        seen = racing.look(
             rules.score,
             labels,
             of_image,

@@ -73,7 +73,6 @@ class Surrogate:
 
     def __init__(self, curves: Curves, seed: int, drawn: np.ndarray) -> None:
         self._space, self._seconds = curves.space, curves.seconds[seed]
-        self._trivial = curves.is_trivial[seed]
         features = np.array([self._features(params) for params in curves.params])
         val = np.stack([curves.val[name][seed] for name in SCORES], axis=1)
         truth = np.stack([curves.truth[name][curves.others(seed)].mean(axis=0) for name in SCORES], axis=1)
@@ -83,9 +82,6 @@ class Surrogate:
         self._forest.fit(features[drawn], targets.reshape(len(features), -1)[drawn])
         predicted = self._forest.predict(features).reshape(targets.shape)
         self._residuals = (targets - predicted)[:, 0]
-        left = (targets[:, 1, 2, -1], predicted[:, 1, 2, -1])
-        unseen = np.setdiff1d(np.arange(len(features)), drawn)
-        self.rank_error = left[0][unseen], left[1][unseen]
 
     def curve(self, params: Params, which: int) -> Curve:
         """Return the expected validation curves plus the residuals of the recorded configuration `which`."""

@@ -3,9 +3,8 @@
 import importlib
 import itertools
 import json
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from bench.search import simulation
 from bench.speed import against_recipe, equivalence, memory
 from mhist_tune.data.synthesize import synthesize
 from mhist_tune.definition import study_file
@@ -109,36 +107,6 @@ def test_storage_prints_one_document(document: Document) -> None:
         assert row["ratio"] > 0
         if not row["model"].endswith("growth"):
             assert row["ratio"] == pytest.approx(row["ledger_ms"] / 5000)
-
-
-@pytest.mark.slow
-def test_curves_are_recorded_once(tmp_path: Path) -> None:
-    """Each configuration is trained with both seeds on two splits; the same command again trains nothing."""
-    command = [
-        sys.executable,
-        "-m",
-        "bench.search.record_curves",
-        "generated",
-        "--n-configurations",
-        "1",
-        "--epochs",
-        "1",
-    ]
-    command += ["--devices", "cpu", "--per-device", "2", "--storage", tmp_path / "storage", "--output", tmp_path]
-    written = []
-    for n_trained in (2, 0):
-        result = subprocess.run(command, cwd=BENCH.parent, text=True, capture_output=True, timeout=300)
-        assert result.returncode == 0, result.stderr
-        assert result.stderr.count("event=epoch") == n_trained
-        written.append((tmp_path / "generated.jsonl").read_text())
-
-    head, *lines = [json.loads(line) for line in written[0].splitlines()]
-    assert written[1] == written[0]
-    assert head["space"].keys() == lines[0]["params"].keys()
-    assert [line["seed"] for line in lines] == [1, 2]
-    assert lines[0]["params"] == lines[1]["params"]
-    assert lines[0]["train_loss"] != lines[1]["train_loss"]
-    assert all(len(line[name]) == 1 for line in lines for name in ("val_f1", "val_auroc", "elapsed_s"))
 
 
 def test_freezing_is_measured_setting_by_setting(document: Document) -> None:
@@ -274,19 +242,6 @@ def test_a_measured_study_is_what_its_file_is_called(path: Path) -> None:
         assert any(row.reported for row in study.rows)
 
 
-@pytest.mark.slow
-def test_searches_are_compared_live(document: Document, generated: Path, tmp_path: Path) -> None:
-    """The shipped search and a random one as long, each with its best trial confirmed; again, nothing is trained."""
-    options = ("--study", "demo", "--data", str(generated), "--storage", str(tmp_path / "live"), "--devices", "cpu")
-    changes = ("--set", "model=test_resnet", "--set", "image_size=32", "--n-trials", "3", "--n-epochs", "2")
-    found = [document("search.live_search", *options, *changes, "--n-repeats", "1", "--n-folds", "2") for _ in range(2)]
-    repeat, mean = found[0]["results"]
-    assert repeat["ratio"] == repeat["ours"] - repeat["random"] == mean["ratio"]
-    assert 1 <= repeat["n_trials_random"] <= 3
-    assert repeat["seconds_ours"] > 0
-    assert found[1]["results"] == found[0]["results"]
-
-
 @pytest.fixture
 def made_up_curves(tmp_path: Path) -> Path:
     """A recording of twelve configurations that learn the faster the better they end; the last one diverges."""
@@ -307,36 +262,3 @@ def made_up_curves(tmp_path: Path) -> Path:
     path = tmp_path / "made-up.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
-
-
-@pytest.mark.parametrize("n_workers", [1, 4])
-def test_a_simulated_search_prunes_as_a_real_one(made_up_curves: Path, n_workers: int) -> None:
-    """Without pruning every epoch is spent; promotion spends half or less, repeats none and finds the best."""
-    curves = simulation.read(made_up_curves)
-
-    def begin(trials: Sequence[Any]) -> Any:
-        which = (3 + 7 * len(trials)) % 12
-        arrays = curves.f1[0, which], curves.seconds[0, which], curves.f1[1, which]
-        return simulation.Trial(len(trials), curves.params[which], *arrays)
-
-    def search(name: str) -> Any:
-        pruner = {"name": name, "min_resource": 1, "reduction_factor": 3}
-        return simulation.Simulation(begin, 12, pruner, n_workers=n_workers).run()
-
-    whole, promoted = search("none"), search("promotion")
-    assert (whole.n_epochs, whole.wall_s) == (108, 108 / n_workers)
-    assert whole.best().params == curves.params[10]
-    assert promoted.n_epochs == sum(trial.n_epochs for trial in promoted.trials) <= 54
-    assert {trial.state for trial in promoted.trials} == {"complete", "pruned"}
-    assert promoted.best().params == whole.best().params
-    assert promoted.best().worth == pytest.approx(promoted.best().best + 0.01)
-
-
-@pytest.mark.slow
-def test_a_replay_prints_one_document(document: Document, made_up_curves: Path) -> None:
-    """Each variant has a row with its share of the epochs and the goal; search without pruning is its own reference."""
-    options = (str(made_up_curves), "--n-replicates", "2", "--n-sampler-replicates", "1")
-    rows = document("search.replay", *options)["results"]
-    assert {row["goal"] for row in rows} == {0.25}
-    whole = [row for row in rows if row["model"] == "none"]
-    assert [(row["n_workers"], row["ratio"], row["difference"]) for row in whole] == [(1, 1, 0), (4, 1, 0), (16, 1, 0)]
