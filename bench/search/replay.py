@@ -106,6 +106,9 @@ SAMPLERS: dict[str, tuple[Mapping[str, Any], Rules]] = {
 }
 
 
+Key = tuple[int, int]  # a bootstrap and a seed
+
+
 @dataclass(frozen=True)
 class Found:
     """The result of one replayed search."""
@@ -119,6 +122,10 @@ class Found:
     auroc: float
     f1: float
     regret: float
+
+
+Keys = Sequence[Key]
+Cells = Mapping[Key, list[Found]]
 
 
 def worth(curves: Curves, which: int, seed: int, rules: Rules) -> dict[str, float]:
@@ -267,14 +274,11 @@ def summarize(found: Sequence[Found], *, reference: str) -> list[dict[str, Any]]
         other = cells[reference, n_trials if (reference, n_trials) in cells else SHIPPED_TRIALS]
         keys = sorted(by_cell)
 
-        def per_cell(name: str, of: Mapping[tuple[int, int], list[Found]]) -> dict[tuple[int, int], float]:
-            return {key: float(np.mean([getattr(one, name) for one in of[key]])) for key in keys}
-
-        def minus(name: str) -> dict[tuple[int, int], float]:
-            mine, theirs = per_cell(name, by_cell), per_cell(name, other)
+        def minus(name: str, keys: Keys = keys, by_cell: Cells = by_cell, other: Cells = other) -> dict[Key, float]:
+            mine, theirs = _per_cell(name, by_cell, keys), _per_cell(name, other, keys)
             return {key: mine[key] - theirs[key] for key in keys}
 
-        spent, base = per_cell("n_epochs", by_cell), per_cell("n_epochs", other)
+        spent, base = _per_cell("n_epochs", by_cell, keys), _per_cell("n_epochs", other, keys)
         row = {
             "label": label,
             "n_trials": n_trials,
@@ -282,9 +286,9 @@ def summarize(found: Sequence[Found], *, reference: str) -> list[dict[str, Any]]
             "share": sum(spent.values()) / sum(base.values()),
         }
         for name, by_key in {
-            "auroc": per_cell("auroc", by_cell),
-            "f1": per_cell("f1", by_cell),
-            "regret": per_cell("regret", by_cell),
+            "auroc": _per_cell("auroc", by_cell, keys),
+            "f1": _per_cell("f1", by_cell, keys),
+            "regret": _per_cell("regret", by_cell, keys),
             "auroc_difference": minus("auroc"),
             "f1_difference": minus("f1"),
         }.items():
@@ -292,6 +296,10 @@ def summarize(found: Sequence[Found], *, reference: str) -> list[dict[str, Any]]
             row[f"{name}_interval"] = interval(by_key)
         rows.append(row)
     return rows
+
+
+def _per_cell(name: str, of: Cells, keys: Keys) -> dict[Key, float]:
+    return {key: float(np.mean([getattr(one, name) for one in of[key]])) for key in keys}
 
 
 def interval(by_key: Mapping[tuple[int, int], float]) -> tuple[float, float]:
