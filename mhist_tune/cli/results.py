@@ -37,6 +37,14 @@ CHECKLISTS = ("tripod-ai", "claim", "stard-ai", "reforms")
     type=click.Choice(CHECKLISTS),
     help="Also write this reporting checklist with the answers of the report, and print it.",
 )
+@click.option(
+    "--prevalence",
+    "prevalences",
+    multiple=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Share of SSA that predictive values are given for. Repeatable.  [default: the test partition's]",
+)
 @json_option
 @storage_option
 def report_command(
@@ -45,6 +53,7 @@ def report_command(
     against: str | None,
     facts: tuple[Path, ...],
     checklist: str | None,
+    prevalences: tuple[float, ...],
     as_json: bool,
     storage_url: str,
 ) -> None:
@@ -52,14 +61,22 @@ def report_command(
 
     \b
     Example:
-      mhist-tune report vit --output vit-report
+      mhist-tune report vit --output vit-report --prevalence 0.1 --prevalence 0.3
       mhist-tune report vit --about study.toml --checklist tripod-ai
       mhist-tune report report-augmentation --against method-report
     """
     if against:
         _print_against(storage_url, name, output=output, as_json=as_json)
     else:
-        print_report(storage_url, name, output=output, facts=facts, checklist=checklist, as_json=as_json)
+        print_report(
+            storage_url,
+            name,
+            output=output,
+            facts=facts,
+            prevalences=prevalences,
+            checklist=checklist,
+            as_json=as_json,
+        )
 
 
 def print_report(
@@ -68,6 +85,7 @@ def print_report(
     *,
     output: Path | None,
     facts: Sequence[Path] = (),
+    prevalences: Sequence[float] = (),
     checklist: str | None = None,
     as_json: bool,
 ) -> None:
@@ -79,7 +97,7 @@ def print_report(
     of_author = about.read(facts)
     with open_storage(storage_url, create=False) as storage:
         folder = output or storage.root / "reports" / name
-        result = files.write(storage, name, folder, of_author)
+        result = files.write(storage, name, folder, of_author, list(dict.fromkeys(prevalences)))
     if checklist is None:
         click.echo(to_json(result) if as_json else report_text.to_table(result))
         follow_up_file(folder / "report.html")

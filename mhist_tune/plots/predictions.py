@@ -10,15 +10,25 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve
 
 from mhist_tune.mhist import MIN_POSITIVE_VOTES, N_ANNOTATORS, POSITIVE_CLASS
-from mhist_tune.plots.canvas import BLUE, GREY, INK, ORANGE, new_figure
+from mhist_tune.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE, new_figure
 from mhist_tune.statistics import by_votes
 from mhist_tune.statistics.by_votes import VoteRate
 from mhist_tune.statistics.calibration import ReliabilityBin
 from mhist_tune.statistics.roc import RocBand
 
 
-def roc(band: RocBand) -> Figure:
-    """Draw the mean ROC curve in the band between the lowest and the highest seed, and each seed as a thin line."""
+def roc(
+    band: RocBand,
+    ceiling: tuple[Sequence[float], Sequence[float]] | None = None,
+    readers: Mapping[str, tuple[float, float]] | None = None,
+) -> Figure:
+    """Draw the mean ROC curve in the band between the lowest and the highest seed, and each seed as a thin line.
+
+    Args:
+        band: of the seeds.
+        ceiling: false positive rates and sensitivities of the curve that the votes allow.
+        readers: false positive rate and sensitivity of single annotators, by their description.
+    """
     figure, (axes,) = new_figure(width=5.0, height=5.0)
     for fpr, tpr in band.seeds:
         axes.plot(fpr, tpr, color=BLUE, linewidth=0.6, alpha=0.45)
@@ -26,6 +36,10 @@ def roc(band: RocBand) -> Figure:
     # Interpolation at 0 meets the vertical start of the curves at its upper end; a mean ROC starts at (0, 0) too.
     axes.plot([0, *band.fpr], [0, *band.mean], color=ORANGE, linewidth=2.2, label="mean")
     axes.plot([], [], color=BLUE, linewidth=0.7, label=_seeds(len(band.seeds)))
+    if ceiling is not None:
+        axes.plot(*ceiling, color=INK, linewidth=1.3, linestyle="--", label="ceiling from the votes")
+    for (name, point), fill in zip((readers or {}).items(), ("white", GREEN), strict=False):
+        axes.plot(*point, color=GREEN, marker="D", markersize=7, linestyle="", markerfacecolor=fill, label=name)
     finish_roc(axes)
     return figure
 

@@ -5,10 +5,11 @@
 - `about`: What the author says of a study and of its data, and what is missing.
 - `against`: A table's results beside the numbers that its definition reports from elsewhere.
 - `build`: The report of a study: every number, recomputed from stored probabilities.
-- `checklist`: Reporting checklists, and what of each a report answers.
+- `ceiling`: The ceiling that the votes set, one annotator beside it, and which part of it has been reached.
 - `checklist_files`: A checklist with the answers of a report, as files beside it.
-- `compare`: The comparison of studies on the same test images.
+- `checklist`: Reporting checklists, and what of each a report answers.
 - `compare_text`: A comparison as text and Markdown: its sentences, caveats and tables.
+- `compare`: The comparison of studies on the same test images.
 - `comparison`: The document of a comparison: the keys of `compare.json`.
 - `confirmation`: The confirmed finalists of a search, as a document and in sentences.
 - `cost`: What a study cost: hours, energy, and what follows from the author's rates.
@@ -24,6 +25,9 @@
 - `inherited`: Choices that the method report took from MHIST's test images, and that a study begins with.
 - `model_card`: The model card of an exported model.
 - `more_trials`: Advice on more trials: what twenty more are expected to bring.
+- `one_model`: The seeds of a study as one model: the mean of their probabilities, beside single seeds.
+- `operating_tables`: The tables of a model in use, and how to read them.
+- `operating`: Numbers that a pathologist uses: confusion matrix, operating points, net benefit, deferral.
 - `optuna_note`: The report as optuna-dashboard shows it: a note, figures and predictions.
 - `parts`: Parts that decorate a report; a text about the failure takes the place of one that fails.
 - `provenance`: The warnings of the check of a study's data, and the versions of the code that trained it.
@@ -34,8 +38,8 @@
 - `sampling`: Groups of the test images, their design effects, and intervals for unknown groups.
 - `sentences`: The sentences of a report: result, caveats, methods paragraph.
 - `stage_costs`: What a study costs: epochs and device hours of its stages, expected, at most and spent.
-- `status`: The state of a study: slots, trials, workers, best trial.
 - `status_text`: The state of a study and its best trial as text for a terminal.
+- `status`: The state of a study: slots, trials, workers, best trial.
 - `threshold`: The decision threshold and recalibration, fixed on held-out images, with their test results.
 - `transferred`: Where a study took its first configurations from, in sentences.
 """

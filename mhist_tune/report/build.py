@@ -13,6 +13,7 @@ from typing import Any
 from mhist_tune import __version__
 from mhist_tune.report import (
     about,
+    ceiling,
     confirmation,
     cost,
     data_set,
@@ -20,6 +21,8 @@ from mhist_tune.report import (
     gain,
     inherited,
     more_trials,
+    one_model,
+    operating,
     provenance,
     sampling,
     sentences,
@@ -49,24 +52,34 @@ from mhist_tune.words import utc
 _PACKAGES = ("torch", "timm", "optuna", "numpy", "scipy", "scikit-learn")
 
 
-def build(storage: Storage, study_name: str, facts: Mapping[str, Any] | None = None) -> Report:
+def build(
+    storage: Storage,
+    study_name: str,
+    facts: Mapping[str, Any] | None = None,
+    prevalences: Sequence[float] = (),
+) -> Report:
     """Return the report of the newest opening of the test partition that has a finished seed.
 
     Args:
         storage: where the study is.
         study_name: its name.
         facts: what the author says beside what was recorded, as from `about.read`.
+        prevalences: of SSA, for the predictive values; the test partition's if there is none.
 
     Raises:
         StudyNotFoundError: no such study.
         UsageError: no retraining has finished.
     """
     results = evidence.load(storage, study_name)
-    return of_evidence(storage, results, trials.ended(storage, results.study), facts)
+    return of_evidence(storage, results, trials.ended(storage, results.study), facts, prevalences)
 
 
 def of_evidence(
-    storage: Storage, results: Evidence, searched: Sequence[Trial], facts: Mapping[str, Any] | None = None
+    storage: Storage,
+    results: Evidence,
+    searched: Sequence[Trial],
+    facts: Mapping[str, Any] | None = None,
+    prevalences: Sequence[float] = (),
 ) -> Report:
     """Return the report of an opening's results.
 
@@ -75,6 +88,7 @@ def of_evidence(
         results: the stored probabilities of the opening.
         searched: the ended trials of the study's search.
         facts: as in `build`.
+        prevalences: likewise.
     """
     study, images, payload = results.study, results.images, results.payload
     of_author = about.document(study, facts or {})
@@ -85,6 +99,11 @@ def of_evidence(
     transfer = transferred.of_study(study)
     weight_files = {Path(name).name: sha256 for name, sha256 in study.dataset.get("weight_files", {}).items()}
     metrics = summaries.summary(images.labels, results.probabilities, groups=images.groups)
+    alike = sampling.document(images.labels, results.probabilities, images.groups, metrics)
+    predicted = threshold.predicted(storage, results, confirmed)
+    held_out = failures.attempt(
+        "The threshold and the recalibration", lambda: threshold.document(storage, results, confirmed)
+    )
     report = Report(
         study=study.name,
         model=study.definition.hyperparameters(payload.params).model,
@@ -117,7 +136,7 @@ def of_evidence(
         about=of_author,
         number_format=data_set.number_format(results),
         resampled_by="image" if images.groups is None else "group",
-        sampling=sampling.document(images.labels, results.probabilities, images.groups, metrics),
+        sampling=alike,
         metrics=metrics,
         confirm=failures.attempt("The table of the finalists", lambda: confirmation.document(confirmed))
         if confirmed and confirmed.finalists
@@ -125,10 +144,14 @@ def of_evidence(
         calibration=calibration_on_test(images.labels, results.probabilities, groups=images.groups)
         if 0 < n_ssa < len(images.names)
         else None,
-        held_out=failures.attempt(
-            "The threshold and the recalibration", lambda: threshold.document(storage, results, confirmed)
-        ),
+        held_out=held_out,
         gain=failures.attempt("The comparison with the study's default", lambda: gain.document(results)),
+        operating=failures.attempt(
+            "The table of a model in use",
+            lambda: operating.document(results, metrics, alike, held_out, predicted, prevalences),
+        ),
+        one_model=failures.attempt("The model of all seeds", lambda: one_model.document(results)),
+        ceiling=failures.attempt("The ceiling from the votes", lambda: ceiling.document(results)),
         by_votes=by_votes.error_rates(images.votes, images.labels, results.probabilities, groups=images.groups),
         mistakes=by_votes.mistakes(images.names, images.votes, images.labels, results.probabilities),
         references=list(published()) if is_mhist else [],

@@ -10,6 +10,8 @@ from mhist_tune.report.confirmation import Confirmed
 from mhist_tune.report.cost import StudyCost
 from mhist_tune.report.gain import Gain
 from mhist_tune.report.more_trials import MoreTrials
+from mhist_tune.report.one_model import OneModel
+from mhist_tune.report.operating import Operating
 from mhist_tune.report.provenance import Provenance
 from mhist_tune.report.references import Reference
 from mhist_tune.report.sampling import Sampling
@@ -20,6 +22,7 @@ from mhist_tune.search.trials import Importance
 from mhist_tune.statistics.by_votes import Mistake, VoteRate
 from mhist_tune.statistics.calibration_on_test import CalibrationOnTest
 from mhist_tune.statistics.summaries import MetricSummary
+from mhist_tune.statistics.vote_ceiling import Ceiling
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -165,8 +168,9 @@ class Report:
         metrics: at 0.5, by name.
         confirm: None where nothing is confirmed.
         calibration: of the raw probabilities on the test images; None where these are of one class.
-        held_out: None without held-out predictions.
-        gain: None where the opening names no default.
+        held_out: None without held-out predictions; `gain` where the opening names no default.
+        operating: None where the test images are of one class, `one_model` for a single seed, and `ceiling` where the
+            votes show no disagreement.
         mistakes: the most confident one first.
         cost: of the whole study.
         provenance: of data and code.
@@ -212,6 +216,9 @@ class Report:
     calibration: CalibrationOnTest | None
     held_out: FixedThreshold | None
     gain: Gain | None
+    operating: Operating | None
+    one_model: OneModel | None
+    ceiling: Ceiling | None
     by_votes: list[VoteRate]
     mistakes: list[Mistake]
     references: list[Reference]

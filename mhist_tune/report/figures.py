@@ -8,7 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from mhist_tune.definition.scores import SCORE_NAMES
-from mhist_tune.plots import canvas, model_comparison, predictions, search
+from mhist_tune.plots import canvas, decisions, model_comparison, predictions, search
+from mhist_tune.report import ceiling
 from mhist_tune.report.comparison import Comparison
 from mhist_tune.report.document import Report
 from mhist_tune.report.evidence import Evidence
@@ -114,7 +115,18 @@ def _drawn(name: str, title: str, caption: str, draw: Callable[[], Figure]) -> R
 
 def _roc(inputs: Sources) -> Figure:
     assert inputs.roc is not None
-    return predictions.roc(inputs.roc)
+    of_votes = inputs.report.ceiling
+    return predictions.roc(inputs.roc, of_votes.curve if of_votes else None, ceiling.points(inputs.report))
+
+
+def _decision_curve(inputs: Sources) -> Figure:
+    assert inputs.report.operating is not None
+    return decisions.decision_curve(inputs.report.operating.net_benefit)
+
+
+def _risk_coverage(inputs: Sources) -> Figure:
+    assert inputs.report.operating is not None
+    return decisions.risk_coverage(inputs.report.operating.risk_coverage)
 
 
 def _calibration(inputs: Sources) -> Figure:
@@ -149,7 +161,8 @@ _FIGURES = (
     _Entry(
         "roc",
         "ROC on the test partition",
-        "Mean over seeds, with a band from the lowest to the highest seed.",
+        "Mean over seeds, with a band from the lowest to the highest seed. Where votes disagree: the curve of a model "
+        "that knew each image's true share of annotators (beta-binomial), and one annotator as a point.",
         _roc,
         needs=lambda inputs: inputs.roc is not None,
     ),
@@ -167,6 +180,21 @@ _FIGURES = (
         "prior-corrected uses the test partition's own share of SSA, which is not known in practice.",
         _calibration,
         needs=lambda inputs: inputs.report.held_out is not None,
+    ),
+    _Entry(
+        "net-benefit",
+        "Decision curve on the test partition",
+        "Net benefit of a true SSA image found; false ones cost t / (1 - t) at the threshold probability t. Of use "
+        "where it is above calling all SSA and none. 95% intervals.",
+        _decision_curve,
+        needs=lambda inputs: inputs.report.operating is not None,
+    ),
+    _Entry(
+        "risk-coverage",
+        "Risk against coverage on the test partition",
+        "Images with a probability near 0.5 are deferred first; the error rate is that of the others. 95% intervals.",
+        _risk_coverage,
+        needs=lambda inputs: inputs.report.operating is not None,
     ),
     _Entry(
         "votes",

@@ -40,7 +40,13 @@ def render(storage: Storage, study_name: str) -> str:
     return _page(storage, results, report, figures.draw(figures.sources(storage, report, results, searched)))
 
 
-def write(storage: Storage, study_name: str, folder: Path, facts: Mapping[str, Any] | None = None) -> Report:
+def write(
+    storage: Storage,
+    study_name: str,
+    folder: Path,
+    facts: Mapping[str, Any] | None = None,
+    prevalences: Sequence[float] = (),
+) -> Report:
     """Write report.html, .md, .json, metrics.csv, predictions.csv, study.toml and the figures; return the report.
 
     Where the study's default was retrained too, its predictions are in predictions-default.csv.
@@ -50,6 +56,7 @@ def write(storage: Storage, study_name: str, folder: Path, facts: Mapping[str, A
         study_name: its name.
         folder: for the files.
         facts: what the author says beside what was recorded, as from `about.read`.
+        prevalences: of SSA, for the predictive values; the test partition's if there is none.
 
     Raises:
         StudyNotFoundError: no such study.
@@ -57,7 +64,7 @@ def write(storage: Storage, study_name: str, folder: Path, facts: Mapping[str, A
     """
     results = evidence.load(storage, study_name)
     searched = trials.ended(storage, results.study)
-    report = build.of_evidence(storage, results, searched, facts)
+    report = build.of_evidence(storage, results, searched, facts, prevalences)
     report = dataclasses.replace(report, predictions=str(folder / "predictions.csv"))
     sources = figures.sources(storage, report, results, searched)
     drawn = figures.draw(sources)

@@ -55,6 +55,7 @@ def render(
             report=report,
             headline=report_text.headline(report),
             tables=tables,
+            notes=report_tables.notes(report),
             styles={report_tables.REFERENCES_TITLE: "words lead", about.TITLE: "words"},
             figures=figures,
             thumbnails=_shown(report.mistakes, thumbnails, N_THUMBNAILS),

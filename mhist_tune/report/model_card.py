@@ -6,7 +6,7 @@ All numbers are those of the report.
 from collections.abc import Mapping
 from typing import Any
 
-from mhist_tune.report import about, data_set, report_tables, report_text
+from mhist_tune.report import about, data_set, one_model, report_tables, report_text
 from mhist_tune.report.document import Report
 from mhist_tune.words import counted, markdown_table, number
 
@@ -27,6 +27,7 @@ def render(report: Report, model: Mapping[str, Any]) -> str:
         report.result,
         f"This folder holds one of these {counted(report.n_seeds, 'model')}: seed {model['seed']}, the first one, "
         f"which is not chosen by its score. Its own test AUROC is {number(own, 4)}.",
+        *([together] if (together := one_model.sentence(report.one_model)) else []),
         "## Intended use",
         f"Research on distinguishing {positive} from {negative} in H&E images like those that it was trained on: of "
         "the same stain, scanner, magnification and preparation. It is no medical device. Its performance on images of "

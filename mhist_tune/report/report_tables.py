@@ -2,7 +2,7 @@
 
 from mhist_tune.definition.scores import SCORE_NAMES
 from mhist_tune.mhist import N_ANNOTATORS, THRESHOLD
-from mhist_tune.report import about, confirmation, sampling
+from mhist_tune.report import about, ceiling, confirmation, one_model, operating_tables, sampling
 from mhist_tune.report.confirmation import Confirmed
 from mhist_tune.report.document import Report
 from mhist_tune.report.threshold import FixedThreshold
@@ -31,6 +31,14 @@ def tables(report: Report) -> list[tuple[str, Rows]]:
     ]
     if table := sampling.rows(report.sampling, report.metrics):
         titled.append(table)
+    if report.ceiling:
+        titled.append((ceiling.TITLE, ceiling.rows(report.ceiling)))
+        titled.append((ceiling.READER_TITLE, ceiling.reader_rows(report.ceiling)))
+    if report.one_model:
+        titles = {name: _title(name) for name in report.metrics}
+        titled.append((one_model.TITLE, one_model.rows(report.one_model, report.metrics, titles)))
+    if report.operating:
+        titled += operating_tables.tables(report.operating)
     if report.gain and report.gain.difference:
         titled.append(("Against the study's default", gain_rows(report)))
     if report.calibration:
@@ -51,6 +59,17 @@ def tables(report: Report) -> list[tuple[str, Rows]]:
         *([(REFERENCES_TITLE, reference_rows(report))] if report.references else []),
         (about.TITLE, about.rows(report.about)),
     ]
+
+
+def notes(report: Report) -> dict[str, list[str]]:
+    """Return how to read the tables that need it, in sentences by the table's title."""
+    found = dict(operating_tables.notes(report.operating)) if report.operating else {}
+    if report.ceiling:
+        found[ceiling.TITLE] = ceiling.notes(report.ceiling)
+        found[ceiling.READER_TITLE] = ceiling.reader_notes(report.ceiling)
+    if report.one_model:
+        found[one_model.TITLE] = one_model.notes(report.one_model)
+    return found
 
 
 def seed_rows(report: Report) -> Rows:

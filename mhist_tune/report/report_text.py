@@ -27,9 +27,10 @@ def to_markdown(report: Report, figures: Sequence[ReportFigure]) -> str:
 def sections(report: Report, figures: Sequence[ReportFigure]) -> list[tuple[str, str]]:
     """Return the sections of a report in their order: the title, which the page has too, and the text as Markdown."""
     repeat = "```\n" + "\n".join(report.commands) + "\n```"
+    notes = report_tables.notes(report)
     identity = "\n".join(f"- {name}: {fact}" for name, fact in facts(report).items())
     return [
-        *((title, "\n".join(markdown_table(rows))) for title, rows in report_tables.tables(report)),
+        *((title, _with_notes(rows, notes.get(title, ()))) for title, rows in report_tables.tables(report)),
         *((figure.title, f"![{figure.title}]({figure.name}.png)\n\n{figure.caption}") for figure in figures),
         ("Search", "\n".join(f"- {line}" for line in search_lines(report))),
         ("What limits these numbers", "\n".join(f"- {caveat}" for caveat in report.caveats)),
@@ -46,6 +47,10 @@ def noted(report: Report) -> list[tuple[str, Rows | None, list[str]]]:
         (provenance.TITLE, None, provenance.lines(report.provenance)),
         (cost.TITLE, cost.rows(report.cost), cost.lines(report.cost)),
     ]
+
+
+def _with_notes(rows: Rows, notes: Sequence[str]) -> str:
+    return "\n".join(markdown_table(rows)) + (f"\n\n{' '.join(notes)}" if notes else "")
 
 
 def anchor(title: str) -> str:

@@ -6,7 +6,17 @@ from typing import Any
 from mhist_tune.definition.hyperparameters import Hyperparameters
 from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.mhist import N_SLIDES, N_TEST_IMAGES, N_TEST_SSA
-from mhist_tune.report import confirmation, data_set, gain, inherited, provenance, sampling, threshold, transferred
+from mhist_tune.report import (
+    ceiling,
+    confirmation,
+    data_set,
+    gain,
+    inherited,
+    provenance,
+    sampling,
+    threshold,
+    transferred,
+)
 from mhist_tune.report.confirmation import Confirmed
 from mhist_tune.report.document import Report
 from mhist_tune.statistics.summaries import MetricSummary
@@ -46,7 +56,8 @@ def result(report: Report) -> str:
         f"{what} reaches a test AUROC of {auroc.mean:.4f}{std} over {counted(report.n_seeds, 'seed')}, "
         f"{_interval(auroc)}, on {counted(report.n_images, 'image')}."
     )
-    return f"{text} {gained}" if gained else text
+    reached = ceiling.sentence(report.ceiling, report.data) if report.ceiling else None
+    return " ".join(part for part in (text, gained, reached) if part)
 
 
 def caveats(report: Report) -> list[str]:

@@ -26,7 +26,7 @@ _OF_THRESHOLD = ("f1", "precision", "recall", "specificity", "accuracy", "balanc
 
 
 @dataclass(frozen=True)
-class _Predicted:
+class Predicted:
     """Held-out images: a description of their source, their labels [n] and their probabilities of SSA [n]."""
 
     source: str
@@ -63,7 +63,7 @@ class FixedThreshold:
 def document(storage: Storage, evidence: Evidence, confirmation: Confirmation | None) -> FixedThreshold | None:
     """Return the threshold, the recalibration and their results; None without held-out predictions of both classes."""
     images = evidence.images
-    held_out = _predicted(storage, evidence, confirmation)
+    held_out = predicted(storage, evidence, confirmation)
     if held_out is None or not 0 < held_out.labels.sum() < held_out.labels.size:
         return None
     threshold = calibration.f1_threshold(held_out.labels, held_out.probabilities)
@@ -115,18 +115,17 @@ def sentences(held_out: FixedThreshold) -> list[str]:
     return found
 
 
-def _predicted(storage: Storage, evidence: Evidence, confirmation: Confirmation | None) -> _Predicted | None:
+def predicted(storage: Storage, evidence: Evidence, confirmation: Confirmation | None) -> Predicted | None:
+    """Return the held-out images with predictions of the reported trial; None without any."""
     study, trial = evidence.study, evidence.payload.trial
     finalist = confirmation.of_trial(trial) if confirmation else None
     if confirmation and finalist:
         source = f"train images that search trial {trial} predicted out of fold"
-        return _Predicted(source, confirmation.labels, finalist.probabilities)
+        return Predicted(source, confirmation.labels, finalist.probabilities)
     stored = predictions_of(storage, study, Stage.SEARCH, "val")
     slots = ledger.slots(storage, study, Stage.SEARCH)
     slots_of_trial = [slot.slot for slot in slots if slot.trial_number == trial and slot.slot in stored]
     if not slots_of_trial:
         return None
     labels = image_rows(storage, study, "val").labels
-    return _Predicted(
-        f"validation images of search trial {trial}, at its best epoch", labels, stored[slots_of_trial[0]]
-    )
+    return Predicted(f"validation images of search trial {trial}, at its best epoch", labels, stored[slots_of_trial[0]])

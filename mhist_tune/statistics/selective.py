@@ -31,26 +31,27 @@ class RiskCoverage:
         coverage: share of the images that is kept, ascending.
         risk: mean over seeds, at each.
         area: under the curve, over all coverages; lower is better.
-        deferred: the smallest share to defer so that the rest errs in at most a rate, by this rate; chosen for each
-            seed on these very images.
     """
 
     coverage: list[float]
     risk: Band
     area: MetricSummary
-    deferred: dict[float, MetricSummary]
 
 
-def risk_coverage(sample: Sample, probabilities: FloatArray) -> RiskCoverage:
-    """Return the curve of models on the sample's images, and what to defer; probabilities are [S, n]."""
+def risk_coverage(sample: Sample, probabilities: FloatArray) -> tuple[RiskCoverage, dict[float, MetricSummary]]:
+    """Return the curve of models on the sample's images, and what to defer so that the rest errs in at most a rate.
+
+    Args:
+        sample: the images.
+        probabilities: [S, n].
+
+    Returns:
+        The curve, and by each of `RISKS` the smallest share to defer, chosen for each seed on these very images.
+    """
     drawn = sample.resample(lambda weights: risks(sample.positive, probabilities, weights))
     n_images = float(sample.positive.size)
-    return RiskCoverage(
-        coverage=COVERAGES.tolist(),
-        risk=drawn.band("risk"),
-        area=drawn.summary("area", is_share=False),
-        deferred={risk: drawn.summary(f"deferred {risk}", n_trials=n_images) for risk in RISKS},
-    )
+    curve = RiskCoverage(COVERAGES.tolist(), drawn.band("risk"), drawn.summary("area", is_share=False))
+    return curve, {risk: drawn.summary(f"deferred {risk}", n_trials=n_images) for risk in RISKS}
 
 
 def risks(positive: npt.NDArray[np.bool_], probabilities: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:

@@ -390,7 +390,7 @@ def test_the_page_needs_nothing_beside_it(storage, study, tmp_path):
     html = (tmp_path / "report" / "report.html").read_text()
     loads = re.findall(r"""(?:src|href)=["']([^"'#]*)|url\(([^)#]*)|@import|<script""", html)
     assert {(one or other)[:5] for one, other in loads} <= {"data:", ""}
-    assert html.count('<svg role="img"') == 6
+    assert html.count('<svg role="img"') == 8
     assert html.count("data:image/jpeg") == len(document.mistakes) > 0
     assert document.mistakes[0].image_name in html
     assert "&lt;first&gt; look" in html

@@ -103,8 +103,8 @@ def found_in(labels, table, groups, n_boot):
     }
     values = operating_points.predictive_values(sample, table, threshold=0.5, prevalences=[0.1])
     found |= {"PPV at 10%": values[0.1][0], "NPV at 10%": values[0.1][1]}
-    curve = selective.risk_coverage(sample, table)
-    found |= {"area under risk-coverage": curve.area, "deferred for 5%": curve.deferred[0.05]}
+    curve, to_defer = selective.risk_coverage(sample, table)
+    found |= {"area under risk-coverage": curve.area, "deferred for 5%": to_defer[0.05]}
     kept, risk = selective.kept_and_wrong(sample, table, 0.25)
     found |= {"deferred at a certainty": kept, "risk at a certainty": risk}
     named = {name: (one.mean, one.ci95) for name, one in found.items()}
