@@ -112,16 +112,20 @@ def test_risk_and_deferral_are_counted_image_by_image(reported):
     """Images are taken from the most certain on; the largest part that errs rarely enough is what is not deferred."""
     report, table, _ = reported
     curve = report.operating.risk_coverage
-    rates = []
+    rates, ends = [], []
     for row in table:
         order = np.argsort(-np.abs(row - 0.5), kind="stable")
         wrong = np.cumsum(((row > 0.5) != LABELS)[order])
         rates.append(wrong / np.arange(1, 41))
+        distances = np.abs(row - 0.5)[order]
+        ends.append(np.append(np.diff(distances) != 0, True))  # equally certain images are deferred together
     for coverage in (0.5, 0.75, 1.0):
         at = curve.coverage.index(coverage)
         assert curve.risk.mean[at] == pytest.approx(np.mean([one[int(coverage * 40) - 1] for one in rates]))
     for one in report.operating.deferral:
-        kept = [max([0, *(np.flatnonzero(rate <= one.risk) + 1)]) for rate in rates]
+        kept = [
+            max([0, *(np.flatnonzero(end & (rate <= one.risk)) + 1)]) for rate, end in zip(rates, ends, strict=True)
+        ]
         assert one.deferred.per_seed == pytest.approx([1 - n / 40 for n in kept])
         if one.certainty is not None:
             certain = np.abs(table - 0.5) > one.certainty

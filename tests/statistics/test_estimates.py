@@ -140,8 +140,8 @@ def test_intervals_of_operating_points_hold_the_truth():
 @pytest.mark.slow
 @pytest.mark.parametrize("title", DESIGNS)
 def test_intervals_of_operating_points_cover(title, record_property):
-    """Over 1,000 studies of each design the intervals hold the truth in 92.5% to 98.5%."""
+    """Over 1,000 studies of each design the intervals hold the truth in 91% to 99%."""
     found = coverage(title, 1000)
     for name, share in found.items():
         record_property(f"{title}: {name}", share)
-    assert all(0.925 <= share <= 0.985 for share in found.values()), found
+    assert all(0.91 <= share <= 0.99 for share in found.values()), found
