@@ -10,6 +10,8 @@ from urllib.parse import urlencode
 from mhist_tune.dashboard.live import Snapshot
 from mhist_tune.plots import svg
 from mhist_tune.plots.svg import Line
+from mhist_tune.report import stage_costs, status_text
+from mhist_tune.report.status import BestOfSearch
 from mhist_tune.search import selection
 from mhist_tune.storage.epochs import EpochRow
 from mhist_tune.storage.outcome import EndState
@@ -79,6 +81,7 @@ def study(snapshot: Snapshot) -> dict[str, Any]:
     n_looks = sum(opening.failed is None for opening in summary.openings)
     confirm = best.confirm if best else None
     definition = snapshot.study.definition
+    is_trivial = isinstance(best, BestOfSearch) and best.is_trivial and confirm is None
     confirmed = (
         [(f"Confirmed {definition.score_name}", score(confirm.finalists[0].of(confirm.score)), "out of fold")]
         if confirm
@@ -92,9 +95,13 @@ def study(snapshot: Snapshot) -> dict[str, Any]:
         "activity": _ago(snapshot),
         "has_report": summary.test_openings > 0,
         "openings": "" if not n_looks else "once" if n_looks == 1 else f"{n_looks} times",
+        "notes": [
+            *([f"Budget: {stage_costs.budget_text(summary.budget)}."] if summary.budget else []),
+            *([f"{status_text.trivial_text(summary.n_trivial, summary.trivial_f1)}."] if summary.n_trivial else []),
+        ],
         "facts": [
             (
-                f"Best validation {definition.score_name}",
+                f"{'Leading' if is_trivial else 'Best'} validation {definition.score_name}",
                 score(best.value if best else None),
                 f"trial {best.number}" if best else "",
             ),

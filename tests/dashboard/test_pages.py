@@ -1,5 +1,6 @@
 """The dashboard's own pages on both databases: what they show, and what their forms do."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,23 @@ def test_the_overview_sums_up_each_study(user: Client, shown: Study, make_study:
     for text in ("shown", "other", "0.6123", "1 complete, 1 pruned, 1 failed, 1 running, 1 free", "33%", "321"):
         assert text in page
     assert "active now" in page
+
+
+def test_the_study_page_names_trivial_models_and_the_budget(
+    user: Client, storage: Storage, make_study: MakeStudy
+) -> None:
+    """A trivial trial is leading and not the best; the budget says how many trials have begun."""
+    study = make_study("trivial", n_trials=3)
+    only = claim(storage, study, 0)
+    train(storage, only, 0.5)
+    end(storage, only, state=EndState.COMPLETE, value=0.5, best_epoch=1, stopped_epoch=1, is_trivial=True)
+    studies.redefine(storage, study, dataclasses.replace(study.definition, max_hours=2.0))
+
+    page = user.get("/study/trivial").body
+
+    assert "Leading validation F1" in page
+    assert "1 trial calls all validation images one class" in page
+    assert "Budget: 1 of 3 trials begun; the budget is 2 device hours" in page
 
 
 def test_an_empty_storage_says_how_to_begin(user: Client) -> None:
