@@ -1,6 +1,7 @@
 """Commands that train: `worker`, `run`, `retrain`, `verify`, `demo`."""
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ import click
 
 from mhist_tune.cli.next_step import follow_up_study
 from mhist_tune.cli.options import (
+    Finite,
     WorkOptions,
     data_option,
     devices_options,
@@ -26,12 +28,13 @@ from mhist_tune.cli.options import (
 from mhist_tune.errors import MhistTuneError, UsageError
 from mhist_tune.events import Emit, Interrupted
 from mhist_tune.storage.stages import Stage
-from mhist_tune.words import counted
+from mhist_tune.words import counted, rough_duration
 
 if TYPE_CHECKING:
     from mhist_tune.storage.database import Storage
     from mhist_tune.storage.openings import OpeningRow
     from mhist_tune.storage.studies import Study
+    from mhist_tune.worker.options import Limits
 
 
 _again_option = click.option(
@@ -44,19 +47,54 @@ _again_option = click.option(
 @click.command("worker")
 @click.argument("name", required=False)
 @click.option("--wait", is_flag=True, help="Wait for further slots when none is left.")
+@click.option(
+    "--max-idle",
+    type=Finite(),
+    envvar="MHIST_TUNE_MAX_IDLE",
+    metavar="MINUTES",
+    help="Leave after so long without a slot (or MHIST_TUNE_MAX_IDLE).  [default: no limit]",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Leave after N slots. A trial that goes on after a rung is another slot.",
+)
+@click.option(
+    "--max-outage",
+    type=click.FloatRange(min=0),
+    envvar="MHIST_TUNE_MAX_OUTAGE",
+    default=10.0,
+    show_default=True,
+    metavar="MINUTES",
+    help="Wait so long for an unreachable database, then exit with 4 (or MHIST_TUNE_MAX_OUTAGE).",
+)
 @work_options
 @storage_option
 @data_option
 def worker_command(
-    name: str | None, wait: bool, storage_url: str, data_root: Path | None, **work: Unpack[WorkOptions]
+    name: str | None,
+    wait: bool,
+    max_idle: float | None,
+    count: int | None,
+    max_outage: float,
+    storage_url: str,
+    data_root: Path | None,
+    **work: Unpack[WorkOptions],
 ) -> None:
     """Work on one study, or on every study that has slots, until no slot is left.
 
     \b
     Example:
       mhist-tune worker vit --data MHIST --devices 0,1
+      mhist-tune worker vit --data MHIST --wait --max-idle 30
     """
-    _work(storage_url, required_data(data_root), name, wait=wait, **work)
+    from mhist_tune.worker.options import Limits
+
+    limits = Limits(
+        max_idle_s=None if max_idle is None else 60 * max_idle, count=count, max_outage_s=60 * min(max_outage, 1e6)
+    )
+    _work(storage_url, required_data(data_root), name, wait=wait, limits=limits, **work)
     if name:
         follow_up_study(name, storage_url)
 
@@ -287,6 +325,7 @@ def _work(
     *,
     stages: tuple[Stage, ...] | None = None,
     wait: bool = False,
+    limits: "Limits | None" = None,
     **work: Unpack[WorkOptions],
 ) -> None:
     """Run workers until no slot is left. A signal that stops them ends the command with 128 + its number."""
@@ -296,13 +335,18 @@ def _work(
     from mhist_tune.storage.studies import load_study
     from mhist_tune.worker.checkpoint_places import open_files, require_answer
     from mhist_tune.worker.devices import parse_devices
-    from mhist_tune.worker.options import WorkerOptions
+    from mhist_tune.worker.options import Limits, WorkerOptions
     from mhist_tune.worker.supervisor import run_workers, stop_on_signals
 
     checkpoints, checkpoints_gb = work["checkpoints"], work["checkpoints_gb"]
     devices = parse_devices(work["devices"], work["per_device"])
     # A wrong name or place ends the command before workers start. A worker that waits makes a storage to wait for.
-    waiting = Waiting(on_blocked=lambda error: click.echo(f"waiting: {error}; {error.hint}", err=True))
+    limits = limits or Limits()
+    at_most = f"for {rough_duration(limits.max_outage_s)} at most"
+    waiting = Waiting(
+        on_blocked=lambda error: click.echo(f"waiting {at_most}: {error}; {error.hint}", err=True),
+        retry_s=limits.max_outage_s,
+    )
     with open_storage(storage_url, create=name is None and wait, waiting=waiting) as storage:
         if name:
             load_study(storage, name)
@@ -317,6 +361,8 @@ def _work(
         checkpoints_gb=checkpoints_gb,
         weights=work["weights"],
         mix_versions=work["mix_versions"],
+        limits=limits,
+        job=_job(),
     )
     ended: list[Mapping[str, Any]] = []
     try:
@@ -332,6 +378,14 @@ def _work(
             f"all {counted(len(ended), 'training')} of this worker failed, the last: {ended[-1].get('reason')}",
             hint=f"mhist-tune status {ended[-1]['study']} shows what is left",
         )
+
+
+def _job() -> str | None:
+    """Return the Slurm job that this process belongs to, as in the name of a worker; None outside Slurm."""
+    environment = os.environ
+    if task := environment.get("SLURM_ARRAY_TASK_ID"):
+        return f"slurm{environment.get('SLURM_ARRAY_JOB_ID')}_{task}"
+    return f"slurm{environment['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in environment else None
 
 
 def _recording(emit: Emit, ended: list[Mapping[str, Any]]) -> Emit:

@@ -22,7 +22,7 @@ from mhist_tune.errors import UsageError
 from mhist_tune.search import promotion
 from mhist_tune.search.promotion import Rung
 from mhist_tune.search.pruning import is_audited
-from mhist_tune.storage import damage, studies, tables
+from mhist_tune.storage import announcements, damage, studies, tables
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.decision import Decision, Verdict
 from mhist_tune.storage.leases import Claim, fence, is_held
@@ -103,7 +103,9 @@ class RungBook:
             facts: dict[str, Any] = {"is_trivial": True} if is_trivial else {}
             if if_not_promoted.tie_break is not None:
                 facts["tie_break"] = if_not_promoted.tie_break
-            self._write(connection, decisions, {claim.slot: facts}, arrived=claim.slot, n_slots=n_slots)
+            n_freed = self._write(connection, decisions, {claim.slot: facts}, arrived=claim.slot, n_slots=n_slots)
+            if n_freed > (own.verdict is Verdict.WAIT):  # the worker of a trial that waits claims one itself
+                announcements.announce(connection, self._study.uuid)
             return own
 
         return self._storage.transaction(work)
@@ -123,6 +125,7 @@ class RungBook:
             self._write(
                 connection, promotion.close(rungs, reduction_factor=self._study.definition.pruner["reduction_factor"])
             )
+            announcements.announce(connection, self._study.uuid)
 
         self._storage.transaction(work)
 
@@ -150,6 +153,7 @@ class RungBook:
                 reason="continued by hand",
             )
             self._write(connection, {row.slot: decision})
+            announcements.announce(connection, self._study.uuid)
             return decision
 
         return self._storage.transaction(work)
@@ -215,12 +219,13 @@ class RungBook:
         decisions: Mapping[int, Decision],
         facts: Mapping[int, Mapping[str, Any]] = MappingProxyType({}),
         **cause: int,
-    ) -> None:
-        """Record decisions, and free the waiting slots that are promoted or pruned.
+    ) -> int:
+        """Record decisions, free the waiting slots that are promoted or pruned, and return the number of these.
 
         `facts` is what else is recorded of the arriving slot: that its model is trivial, and its second score.
         """
         epochs, slots = tables.epochs, tables.slots
+        n_freed = 0
         for slot, decision in decisions.items():
             is_epoch = sqlalchemy.and_(
                 epochs.c.study == self._study.uuid,
@@ -241,7 +246,8 @@ class RungBook:
             moved: dict[str, Any] = {"state": SlotState.FREE, "if_not_promoted": None, "priority": decision.epoch}
             if decision.verdict is Verdict.PRUNE:
                 moved |= {"outcome": _with_reason(outcome, decision), "priority": _CLOSING}
-            connection.execute(sqlalchemy.update(slots).where(waits).values(moved))
+            n_freed += connection.execute(sqlalchemy.update(slots).where(waits).values(moved)).rowcount
+        return n_freed
 
 
 def waiting(storage: Storage, study: Study, stage: Stage) -> dict[int, int]:

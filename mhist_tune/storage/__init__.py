@@ -6,6 +6,7 @@ packages above import this one; `training` does not. Nothing here imports torch.
 SQL is built here, in `search.budget`, `search.rungs`, `search.values`, `search.suggestions`, `dashboard.slot_cache` and
 `actions.doctor`. `worker.slot_run` only passes on statements that `heartbeats` builds.
 
+- `announcements`: Announces new work to idle workers: NOTIFY and LISTEN of PostgreSQL.
 - `damage`: Says in one line that a record cannot be read.
 - `database`: Opens an SQLite or PostgreSQL database and runs transactions.
 - `database_url`: Parses the URL of a database and sets the options of its connections.
@@ -34,6 +35,7 @@ SQL is built here, in `search.budget`, `search.rungs`, `search.values`, `search.
 - `spent`: The epochs and the device seconds of each slot, added up in the database.
 - `stages`: The stages, the states of a slot and the states of a study.
 - `studies`: Creates, loads, changes and deletes studies.
+- `surveys`: What a worker could claim of a study now: free and abandoned slots.
 - `tables`: The columns of our tables.
 - `thumbnails`: Small copies of test images, for a report's contact sheet.
 """

@@ -29,6 +29,7 @@ from mhist_tune.storage.faults import (
     is_no_such_name,
     is_read_only,
     is_transient,
+    is_unreachable,
     lacks_right,
 )
 from mhist_tune.storage.retries import Retries, Waiting
@@ -65,7 +66,7 @@ class Storage:
         self.root = Path(url.database or "").parent if self.dialect == "sqlite" else Path("storage").resolve()
         self.clock = sqlalchemy.literal_column(_CLOCKS[self.dialect], sqlalchemy.Double)
         self._retries = Retries(waiting, self._error, lambda: self.engine.pool.dispose())
-        self._open_s = _OPEN_RETRY_S if waiting.on_blocked is None else None
+        self._waits_to_open = waiting.on_blocked is not None
         self.engine: Engine = sqlalchemy.create_engine(url, **database_url.engine_options(url))
         sqlalchemy.event.listen(self.engine, "begin", database_url.limit_times)
 
@@ -214,21 +215,27 @@ class Storage:
 
     def _open(self, create: bool) -> None:
         """Create missing tables and upgrade old ones. Several processes may do so at the same time."""
-        version = self._retries.call(lambda: self._run("BEGIN", revisions.stored), self._open_s, is_contention)
+        version = self._opening(lambda: self._run("BEGIN", revisions.stored))
         if version is None:
-            self._retries.call(lambda: self._run("BEGIN", self._refuse_foreign_tables), self._open_s, is_contention)
+            self._opening(lambda: self._run("BEGIN", self._refuse_foreign_tables))
             if not create:
                 raise NoStorageError(
                     f"there are no studies in {self.url_safe}", hint="mhist-tune create-study makes the first one"
                 )
-            self._retries.call(self._make_tables, self._open_s, is_contention)
+            self._opening(self._make_tables)
         elif version > tables.SCHEMA_VERSION:
             raise StorageError(
                 f"{self.url_safe} has tables of version {version}, this mhist-tune knows {tables.SCHEMA_VERSION}",
                 hint="use the version of mhist-tune that made it, or another storage",
             )
         elif version < tables.SCHEMA_VERSION:
-            self._retries.call(lambda: self._run("BEGIN IMMEDIATE", self._upgrade), self._open_s, is_contention)
+            self._opening(lambda: self._run("BEGIN IMMEDIATE", self._upgrade))
+
+    def _opening(self, action: Callable[[], T]) -> T:
+        """Call `action` until it succeeds. Only a process with `Waiting.on_blocked` waits for an unreachable server."""
+        if self._waits_to_open:
+            return self._retries.call(action, None, lambda error: is_contention(error) or is_unreachable(error))
+        return self._retries.call(action, _OPEN_RETRY_S, is_contention)
 
     def _refuse_foreign_tables(self, connection: Connection) -> None:
         problem = foreign_tables.problem(connection, lambda: self._url.render_as_string(hide_password=False))

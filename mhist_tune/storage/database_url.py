@@ -107,8 +107,13 @@ def limit_times(connection: Connection) -> None:
 
     A pooler refuses them at start-up, and what is set for a session would reach other programs.
     """
-    if connection.info.get(_IS_POOLED):
+    if is_pooled(connection):
         connection.exec_driver_sql("; ".join(f"SET LOCAL {setting}" for setting in _POSTGRESQL_TIMEOUTS))
+
+
+def is_pooled(connection: Connection) -> bool:
+    """Return whether a pooler such as PgBouncer is between this process and the PostgreSQL server."""
+    return bool(connection.info.get(_IS_POOLED))
 
 
 def _is_escaped(rest: str) -> bool:

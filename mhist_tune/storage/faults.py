@@ -18,6 +18,13 @@ _SQLSTATE_NO_RIGHT = "42501"
 _SQLSTATE_NO_SCHEMA = "3F000"
 _REFUSED = (_SQLSTATE_NO_RIGHT, _SQLSTATE_READ_ONLY, _SQLSTATE_NO_SCHEMA)
 _NO_SUCH_NAME = ("42703", "42P01")  # column, table
+_NO_LOGIN = (  # of psycopg, which knows no state while a connection is made
+    "authentication failed",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "no password supplied",
+    "not permitted to log in",
+)
 _UNREACHABLE = ("08", "53", "57", "25P03")  # connection, resources, operator intervention, idle in a transaction
 
 
@@ -40,6 +47,19 @@ def is_transient(error: DBAPIError) -> bool:
     if state is None:  # psycopg: the server refused the connection, or it broke without a message
         return isinstance(error, (OperationalError, InterfaceError))
     return state in _CONTENTION or state.startswith(_UNREACHABLE)
+
+
+def is_unreachable(error: DBAPIError) -> bool:
+    """Return whether the server does not answer, is starting or is shutting down; it may answer later."""
+    if error.connection_invalidated:
+        return True
+    if isinstance(error.orig, sqlite3.Error):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:
+        is_refused = any(words in str(error.orig) for words in _NO_LOGIN)
+        return isinstance(error, (OperationalError, InterfaceError)) and not is_refused
+    return str(state).startswith(("08", "57P"))
 
 
 def is_full(error: DBAPIError) -> bool:

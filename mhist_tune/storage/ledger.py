@@ -13,12 +13,12 @@ import sqlalchemy
 from sqlalchemy import ColumnElement, Connection, Row
 
 from mhist_tune.errors import UsageError
-from mhist_tune.storage import studies, tables
+from mhist_tune.storage import announcements, studies, surveys, tables
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.leases import Claim, LeaseObserver, SlotKey, is_claimed, is_held
 from mhist_tune.storage.outcome import Outcome
 from mhist_tune.storage.payloads import Payload
-from mhist_tune.storage.slot_queries import in_order, is_free_among, is_one_of, next_free, of_stages
+from mhist_tune.storage.slot_queries import in_order, is_one_of, of_stages
 from mhist_tune.storage.slot_rows import (
     AnySlot,
     ConfirmSlot,
@@ -28,8 +28,9 @@ from mhist_tune.storage.slot_rows import (
     StudySlots,
     read_slot,
 )
-from mhist_tune.storage.stages import SlotState, Stage, StudyState
+from mhist_tune.storage.stages import SlotState, Stage
 from mhist_tune.storage.studies import Study
+from mhist_tune.storage.surveys import Survey
 
 _ADDED = "slots_added"
 
@@ -65,26 +66,41 @@ def claim(
     Returns:
         The claim; None if there is nothing to claim now.
     """
-    is_free = is_free_among(excluding, among)
-    is_any_free, leases, abandoned = _observe(storage, study, stages, observer, is_free, may_begin)
-    abandoned = [key for key in abandoned if key not in excluding and (among is None or key in among)]
-    if not is_any_free and not abandoned:
+    found = surveys.survey(storage, study, stages, observer, excluding=excluding, among=among)
+    return take(storage, study, found, worker=worker, excluding=excluding, among=among, may_begin=may_begin)
+
+
+def take(
+    storage: Storage,
+    study: Study,
+    found: Survey,
+    *,
+    worker: str,
+    excluding: Collection[SlotKey] = (),
+    among: Collection[SlotKey] | None = None,
+    may_begin: Callable[[Connection], bool] | None = None,
+) -> Claim | None:
+    """Claim one of the slots that a survey found, if one is still there. The other arguments are those of `claim`."""
+    if not found.is_claimable:
         return None
     nonce = f"{worker}:{uuid.uuid4().hex}"
-    n_interruptions = storage.n_interruptions
+    is_repeated = False
 
     def work(connection: Connection) -> Claim | None:
+        nonlocal is_repeated
         if may_begin is not None:
             studies.lock_study(connection, study)
-        # if the answer to the commit was lost and this runs again, the nonce finds the claim of the first run
-        claimed = connection.execute(in_order(study, stages).where(tables.slots.c.owner == nonce)).first()
-        if claimed is not None:
-            return Claim.from_row(claimed)
+        if is_repeated:  # if the answer to the commit was lost, the nonce finds the claim of the first run
+            claimed = connection.execute(_held_by(study, nonce)).first()
+            if claimed is not None:
+                return Claim.from_row(claimed)
+        is_repeated = True
         # after an outage the holders need time to renew
-        is_current = storage.n_interruptions == n_interruptions
-        for stage, slot in abandoned if is_current else ():
-            token, expires_at = leases[stage, slot]
-            same = in_order(study, [stage]).where(
+        is_current = storage.n_interruptions == found.n_interruptions
+        for stage, slot in found.abandoned if is_current else ():
+            token, expires_at = found.leases[stage, slot]
+            same = sqlalchemy.select(tables.slots).where(
+                of_stages(study, [stage]),
                 tables.slots.c.slot == slot,
                 tables.slots.c.state == SlotState.LEASED,
                 tables.slots.c.token == token,
@@ -93,7 +109,7 @@ def claim(
             row = connection.execute(same.with_for_update(skip_locked=True)).first()
             if row is not None:
                 return _take(storage, connection, study, row, nonce)
-        row = next_free(connection, study, stages, is_free, may_begin, lock=True)
+        row = surveys.next_free(connection, study, found.free, surveys.is_free(excluding, among), may_begin)
         return None if row is None else _take(storage, connection, study, row, nonce)
 
     return storage.transaction(work)
@@ -101,7 +117,7 @@ def claim(
 
 def watch(storage: Storage, study: Study, stages: Sequence[Stage], observer: LeaseObserver) -> None:
     """Observe the leases of a study's stages once, without a second try, for a later `claim` from the same stages."""
-    _observe(storage, study, stages, observer, is_free_among((), None), retry_s=0.0)
+    surveys.survey(storage, study, stages, observer, retry_s=0.0)
 
 
 def release(storage: Storage, claim: Claim, *, retry_s: float | None = None) -> bool:
@@ -255,47 +271,6 @@ def outcomes(storage: Storage, study: Study, keys: Collection[SlotKey]) -> dict[
     return {(row.stage, row.slot): row.outcome for row in rows}
 
 
-def _observe(
-    storage: Storage,
-    study: Study,
-    stages: Sequence[Stage],
-    observer: LeaseObserver,
-    is_free: ColumnElement[bool],
-    may_begin: Callable[[Connection], bool] | None = None,
-    retry_s: float | None = None,
-) -> tuple[bool, dict[SlotKey, tuple[int, float | None]], list[SlotKey]]:
-    """Return whether a slot is free, (token, expires_at) of each leased slot, and the slots that are abandoned."""
-    queried_at = observer.clock()
-    is_any_free, leases = storage.read(
-        lambda connection: _survey(connection, study, stages, is_free, may_begin), retry_s=retry_s
-    )
-    abandoned = observer.abandoned(
-        study.uuid,
-        leases,
-        lease_s=study.definition.lease_s,
-        queried_at=queried_at,
-        n_interruptions=storage.n_interruptions,
-    )
-    return is_any_free, leases, abandoned
-
-
-def _survey(
-    connection: Connection,
-    study: Study,
-    stages: Sequence[Stage],
-    is_free: ColumnElement[bool],
-    may_begin: Callable[[Connection], bool] | None,
-) -> tuple[bool, dict[SlotKey, tuple[int, float | None]]]:
-    state = connection.execute(
-        sqlalchemy.select(tables.studies.c.state).where(tables.studies.c.uuid == study.uuid)
-    ).scalar()
-    if state == StudyState.PAUSED:
-        return False, {}
-    free = next_free(connection, study, stages, is_free, may_begin)
-    leased = connection.execute(in_order(study, stages).where(tables.slots.c.state == SlotState.LEASED)).all()
-    return free is not None, {(row.stage, row.slot): (row.token, row.expires_at) for row in leased}
-
-
 def _take(storage: Storage, connection: Connection, study: Study, row: Row[Any], nonce: str) -> Claim | None:
     """Claim the slot of `row`; None if it has changed since it was read."""
     table = tables.slots
@@ -314,7 +289,7 @@ def _take(storage: Storage, connection: Connection, study: Study, row: Row[Any],
     update = sqlalchemy.update(table).where(same, is_unchanged).values(values)
     if connection.execute(update).rowcount != 1:
         return None
-    return Claim.from_row(connection.execute(in_order(study, [row.stage]).where(table.c.owner == nonce)).one())
+    return Claim.from_row(connection.execute(_held_by(study, nonce)).one())
 
 
 def _end(storage: Storage, claim: Claim, state: SlotState, retry_s: float | None) -> bool:
@@ -323,4 +298,16 @@ def _end(storage: Storage, claim: Claim, state: SlotState, retry_s: float | None
         is_claimed(table, claim), table.c.token == claim.token, table.c.state.in_((SlotState.LEASED, state))
     )
     update = sqlalchemy.update(table).where(can_end).values(state=state, expires_at=None)
-    return storage.transaction(lambda connection: connection.execute(update).rowcount == 1, retry_s=retry_s)
+
+    def work(connection: Connection) -> bool:
+        has_ended = connection.execute(update).rowcount == 1
+        if has_ended and state is SlotState.FREE:
+            announcements.announce(connection, claim.study_uuid)
+        return has_ended
+
+    return storage.transaction(work, retry_s=retry_s)
+
+
+def _held_by(study: Study, nonce: str) -> sqlalchemy.Select[Any]:
+    table = tables.slots
+    return sqlalchemy.select(table).where(of_stages(study, None), table.c.state == SlotState.LEASED, table.c.owner == nonce)

@@ -9,7 +9,7 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError, SQLAlchemyError
 
 from mhist_tune.errors import StorageError
-from mhist_tune.storage.faults import is_blocked, is_full, is_read_only, is_refusal
+from mhist_tune.storage.faults import is_blocked, is_full, is_read_only, is_refusal, is_unreachable
 
 T = TypeVar("T")
 
@@ -27,7 +27,8 @@ class Waiting:
     Attributes:
         interrupt: called while an operation waits; it may raise to end the waiting.
         on_blocked: called once each time that the database's disk becomes full, that it accepts no further connection
-            or no writes. The operation then waits, on a full disk without a limit. Without it this is an error at once.
+            or no writes, or that it is unreachable for some seconds. The operation then waits, on a full disk without a
+            limit. Without it an operation waits for an unreachable database only, and not when it is opened.
         retry_s: seconds for which an operation is tried again, unless the caller gives a time.
     """
 
@@ -98,6 +99,9 @@ class Retries:
                 if is_endless:
                     started = time.monotonic()  # the limit counts from the end of the full disk
                 waited_s = time.monotonic() - started
+                if waited_s >= _UNINTERRUPTED_S and is_unreachable(cause):
+                    was_blocked = True
+                    self._report_blocked(cause)
                 if waited_s + delay_s > limit_s and not is_endless:
                     raise self._explain(cause) from error
                 if waited_s >= _UNINTERRUPTED_S or is_endless:

@@ -26,37 +26,6 @@ def in_order(study: Study, stages: Sequence[Stage]) -> sqlalchemy.Select[Any]:
     return query.order_by(rank, table.c.priority.desc(), table.c.slot)
 
 
-def next_free(
-    connection: Connection,
-    study: Study,
-    stages: Sequence[Stage],
-    is_free: ColumnElement[bool],
-    may_begin: Callable[[Connection], bool] | None,
-    *,
-    lock: bool = False,
-) -> Row[Any] | None:
-    """Return the free slot that comes next, with `lock` locked; None if there is none."""
-    query = in_order(study, stages).where(is_free).limit(1)
-    if lock:
-        query = query.with_for_update(skip_locked=True)
-    row = connection.execute(query).first()
-    if row is None or may_begin is None or not _is_new(row) or may_begin(connection):
-        return row
-    table = tables.slots.c
-    is_begun = sqlalchemy.or_(table.stage != Stage.SEARCH, table.trial_number.is_not(None))
-    return connection.execute(query.where(is_begun)).first()
-
-
-def _is_new(row: Row[Any]) -> bool:
-    return bool(row.stage == Stage.SEARCH and row.trial_number is None)
-
-
-def is_free_among(excluding: Collection[SlotKey], among: Collection[SlotKey] | None) -> ColumnElement[bool]:
-    """Return the condition that selects free slots, without `excluding`; with `among`, only those of it."""
-    condition = sqlalchemy.and_(tables.slots.c.state == SlotState.FREE, ~is_one_of(excluding))
-    return condition if among is None else sqlalchemy.and_(condition, is_one_of(among))
-
-
 def is_one_of(keys: Collection[SlotKey]) -> ColumnElement[bool]:
     """Return the condition that selects some slots of a study."""
     return sqlalchemy.tuple_(tables.slots.c.stage, tables.slots.c.slot).in_(list(keys))

@@ -16,7 +16,7 @@ from mhist_tune.definition.hyperparameters import PROBED, Hyperparameters
 from mhist_tune.definition.schema import NAME
 from mhist_tune.definition.study_file import StudyDefinition
 from mhist_tune.errors import DataError, StudyExistsError, StudyNotFoundError, did_you_mean
-from mhist_tune.storage import damage, optuna_mirror, tables
+from mhist_tune.storage import announcements, damage, optuna_mirror, tables
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.payloads import Payload, SearchPayload, to_json
 from mhist_tune.storage.stages import SlotState, Stage, StudyState
@@ -168,6 +168,7 @@ def insert_slots(
     ]
     if rows:
         connection.execute(sqlalchemy.insert(slots), rows)
+        announcements.announce(connection, study_uuid)
     return [first + index for index in range(len(rows))]
 
 
@@ -284,7 +285,12 @@ def redefine(storage: Storage, study: Study, definition: StudyDefinition) -> Stu
 
 def set_state(storage: Storage, study: Study, state: StudyState) -> None:
     """Make a study active, paused or stopped. No slot of a paused study is claimed."""
-    storage.transaction(lambda connection: update(connection, study, state=state))
+
+    def work(connection: Connection) -> None:
+        update(connection, study, state=state)
+        announcements.announce(connection, study.uuid)
+
+    storage.transaction(work)
 
 
 def optuna_name(study: Study | str, stage: Stage) -> str:

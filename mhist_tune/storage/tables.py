@@ -28,7 +28,7 @@ from mhist_tune.storage.decision import Decision
 from mhist_tune.storage.outcome import Outcome
 from mhist_tune.storage.stages import SlotState, Stage, StudyState
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """The version of the tables. A change of a table raises it by one and needs a new file in `migrations/versions`."""
 
 
@@ -166,6 +166,8 @@ slots = Table(
     Column("outcome", Record(Outcome)),
     Column("if_not_promoted", Record(Outcome)),  # of a waiting slot: the outcome it has unless it is promoted
 )
+# Finds the next free slot and the leases without reading other slots. A renewal changes no column of it.
+Index("mhist_slots_by_state", slots.c.study, slots.c.state, slots.c.stage, slots.c.priority.desc(), slots.c.slot)
 
 epochs = Table(
     "mhist_epochs",

@@ -6,8 +6,10 @@ Only `actions` and `cli` start workers. `deploy/` has files that start them with
 - `checkpoint_keys`: The keys of checkpoints in a store: one for each slot of a study.
 - `checkpoint_places`: Opens the place of the checkpoints: a folder, or a bucket of an S3-compatible store.
 - `checkpoint_room`: Makes room for a trial's first checkpoint where the disk or the budget is full.
+- `claimer`: Claims the slots of one worker, and waits while there is none.
 - `devices`: Names of devices, and the cores and memory of this machine.
-- `loop`: One worker process: claims slots until none is left, writes its log, waits while the database's disk is full.
+- `idle`: How an idle worker waits: ever less often, and woken by announcements.
+- `loop`: One worker process: runs the slots that it claims until none is left, and writes its log.
 - `options`: The options of a worker.
 - `mixed_versions`: Versions of the code that train one study: the first is recorded, another one is said or refused.
 - `optuna_trial`: The Optuna trial of a claimed slot.

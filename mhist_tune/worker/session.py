@@ -135,6 +135,7 @@ def open_session(
     checkpoints: CheckpointStore | None = None,
     stages: Sequence[Stage] = (),
     weights: Sequence[Path] = (),
+    observer: LeaseObserver | None = None,
 ) -> Session:
     """Check the data and the weight files against the study, measure its settings if none are stored, load the images.
 
@@ -149,6 +150,7 @@ def open_session(
         checkpoints: the store of checkpoints; None for the one in the storage folder.
         stages: the stages from which the worker claims slots.
         weights: weight files of this machine, see `weight_lookup.find`.
+        observer: that of this process; None for a new one.
 
     Raises:
         DataError: the images or a weight file differ from those of the study.
@@ -179,6 +181,7 @@ def open_session(
         micro_batch_size=micro_batch_size,
         stages=stages,
         weight_files=found_weights,
+        observer=observer or LeaseObserver(),
     )
 
 

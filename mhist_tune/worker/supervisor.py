@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
@@ -47,7 +47,12 @@ def run_workers(options: WorkerOptions, devices: Sequence[str], emit: Emit, stop
 
         serve(options, "cpu", n_threads, emit, stop)
         return
-    workers = [_Worker(options, device, n_threads) for device in devices]
+    shares = _shares(options.limits.count, len(devices))
+    workers = [
+        _Worker(_limited(options, share), device, n_threads)
+        for device, share in zip(devices, shares, strict=True)
+        if share != 0
+    ]
     for worker in workers:
         worker.start()
     try:
@@ -62,6 +67,17 @@ def run_workers(options: WorkerOptions, devices: Sequence[str], emit: Emit, stop
             raise worker.error
 
 
+def _shares(count: int | None, n_workers: int) -> Sequence[int | None]:
+    """Return how many of `count` slots each worker begins."""
+    if count is None:
+        return [None] * n_workers
+    return [(count + index) // n_workers for index in range(n_workers)][::-1]
+
+
+def _limited(options: WorkerOptions, count: int | None) -> WorkerOptions:
+    return replace(options, limits=replace(options.limits, count=count))
+
+
 @dataclass(eq=False)
 class _Worker:
     """One device and its worker process.
@@ -70,6 +86,7 @@ class _Worker:
         error: the error that ended the work on this device; None while it goes on.
         fault: the error that the process reported before it ended; None if it reported none.
         crashes: the times of its crashes, in seconds of the monotonic clock.
+        n_begun: the number of slots that its processes have begun.
     """
 
     options: WorkerOptions
@@ -78,12 +95,15 @@ class _Worker:
     error: MhistTuneError | None = None
     fault: MhistTuneError | None = None
     crashes: list[float] = field(default_factory=list)
+    n_begun: int = 0
 
     def start(self) -> None:
         self.fault = None
+        count = self.options.limits.count
+        options = self.options if count is None else _limited(self.options, count - self.n_begun)
         self.connection, child_end = _SERVER.Pipe(duplex=False)
         self.process: ForkServerProcess = _SERVER.Process(
-            target=_child, args=(self.options, self.device, self.n_threads, child_end)
+            target=_child, args=(options, self.device, self.n_threads, child_end)
         )
         self.process.start()
         child_end.close()
@@ -144,6 +164,7 @@ def _listen(workers: Sequence[_Worker], emit: Emit, stop: StopRequest) -> None:
             if event == "failed":
                 worker.fault = fields["error"]
             else:
+                worker.n_begun += event == "trial"
                 emit(event, **fields)
 
 

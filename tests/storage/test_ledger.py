@@ -52,8 +52,15 @@ def must_take(storage: Storage, study: Study, observer: LeaseObserver | None = N
     return claim
 
 
+def lapse(storage: Storage, expires_at: float = 1.0) -> None:
+    """Let every lease end long ago by the database's clock."""
+    held = sqlalchemy.update(tables.slots).where(tables.slots.c.state == "leased")
+    storage.transaction(lambda connection: connection.execute(held.values(expires_at=expires_at)))
+
+
 def take_over(storage: Storage, study: Study) -> Claim:
     """Take over the only slot, after having seen its lease unchanged for long enough."""
+    lapse(storage)
     clock = Clock()
     observer = LeaseObserver(clock)
     for _ in range(3):
@@ -200,8 +207,7 @@ def test_a_lease_is_taken_over_only_after_it_was_seen_for_its_full_length(
     """Not at first sight, however old it is; not a moment too early; not after a renewal."""
     study = make_study(n_trials=1, lease_s=0.3)
     old = must_take(storage, study)
-    expired = sqlalchemy.update(tables.slots).values(expires_at=1.0)
-    storage.transaction(lambda connection: connection.execute(expired))
+    lapse(storage)
     clock = Clock()
     observer = LeaseObserver(clock)
 
@@ -211,6 +217,7 @@ def test_a_lease_is_taken_over_only_after_it_was_seen_for_its_full_length(
     clock.now_s = 0.28
     assert take(storage, study, observer) is None
     assert renew(storage, old, 0.3)
+    lapse(storage, 2.0)
     clock.now_s = 0.42
     assert take(storage, study, observer) is None
     clock.now_s = 0.56
@@ -229,6 +236,7 @@ def test_an_abandoned_slot_comes_before_free_ones(storage: Storage, make_study: 
     """A worker that watched while it trained takes over the killed worker's slot, and only then begins a free one."""
     study = make_study(n_trials=4, lease_s=10.0)
     assert must_take(storage, study).slot == 0  # its holder is killed
+    lapse(storage)
     clock = Clock()
     observer = LeaseObserver(clock)
     own = must_take(storage, study, observer)
@@ -264,8 +272,10 @@ def test_a_renewal_between_observation_and_takeover_wins(storage: Storage, make_
     class Renewing(LeaseObserver):
         def abandoned(self, study_uuid, leases, **options):  # type: ignore[no-untyped-def]
             assert renew(storage, old, 60.0)
+            assert leases
             return list(leases)
 
+    lapse(storage)
     assert take(storage, study, Renewing()) is None
     assert row_of(storage, study).token == 1
     assert ledger.finish(storage, old)
@@ -490,6 +500,7 @@ def test_a_fenced_transaction_cannot_be_overtaken(postgres: PostgresServer, requ
     with open_storage(url) as storage, open_storage(url) as other:
         study = studies.create_study(storage, make_definition(n_trials=1), dataset={}, image_sets={})
         claim = must_take(storage, study)
+        lapse(storage)
 
         class Sure(LeaseObserver):
             def abandoned(self, study_uuid, leases, **options):  # type: ignore[no-untyped-def]
