@@ -8,7 +8,7 @@ from mhist_tune.search import budget, race
 from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.leases import Claim, LeaseObserver, SlotKey
-from mhist_tune.storage.stages import OPEN, SlotState, Stage, StudyState
+from mhist_tune.storage.stages import OPEN, Stage, StudyState
 from mhist_tune.storage.studies import Study
 from mhist_tune.storage.surveys import Survey, survey
 from mhist_tune.words import counted, rough_duration
@@ -99,9 +99,9 @@ class Claimer:
 
     def _paused(self, study: Study) -> str:
         counts = [ledger.counts(self._storage, study, stage) for stage in self._stages]
-        n_free = sum(count.get(SlotState.FREE, 0) for count in counts)
-        n_open = sum(count.get(state, 0) for count in counts for state in OPEN)
-        return f"{study.name} is paused: {counted(n_free, 'slot')} free, {n_open - n_free} more not done"
+        n_free, n_held, n_waiting = (sum(count.get(state, 0) for count in counts) for state in OPEN)
+        more = [f"{n_held} held by others"] * bool(n_held) + [f"{n_waiting} waiting"] * bool(n_waiting)
+        return f"{study.name} is paused: " + ", ".join([f"{counted(n_free, 'slot')} free", *more])
 
     def _studies(self) -> list[Study]:
         name = self._options.study

@@ -154,7 +154,7 @@ def test_a_paused_study_is_said_to_be_paused(run: Run, definition: str, generate
 
     assert code == 0
     assert "event=left" in err
-    assert 'reason="tiny: paused"' in err
+    assert 'reason="tiny is paused: 2 slots free"' in err
     assert next_of(err) == ["mhist-tune", "continue", "tiny"]
 
 

@@ -70,6 +70,10 @@ class PostgresServer:
         """Stop the server at once, whatever is going on; its data stay."""
         self._run("pg_ctl", "stop", "--pgdata", self._data, "--mode", "immediate", "-w")
 
+    def log(self) -> str:
+        """Return the server's log."""
+        return (self._folder / "log").read_text(errors="replace")
+
     def remove(self) -> None:
         """Stop the server and remove its data."""
         self.crash()
