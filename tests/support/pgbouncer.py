@@ -1,5 +1,6 @@
 """A PgBouncer before the tests' PostgreSQL server, from Debian's package: its own process, port and files."""
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -7,10 +8,13 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 import sqlalchemy
+
+_START_S = 30.0
 
 
 class PgBouncer:
@@ -46,7 +50,16 @@ class PgBouncer:
             for path in (self._folder, *self._folder.iterdir()):
                 os.chown(path, nobody.pw_uid, nobody.pw_gid)
         subprocess.run([binary, "--daemon", "pgbouncer.ini"], cwd=self._folder, check=True, **identity)
+        self._await(port)
         self.url = server.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
+
+    def _await(self, port: int) -> None:
+        """Return when it listens: the command returns before that."""
+        deadline = time.monotonic() + _START_S
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=_START_S):
+                return
+            assert time.monotonic() < deadline, (self._folder / "log").read_text()
 
     def remove(self) -> None:
         """Stop it and remove its files."""
