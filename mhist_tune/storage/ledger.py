@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, overload
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, Connection, Row
+from sqlalchemy import Connection, Row
 
 from mhist_tune.errors import UsageError
 from mhist_tune.storage import announcements, studies, surveys, tables
@@ -310,4 +310,6 @@ def _end(storage: Storage, claim: Claim, state: SlotState, retry_s: float | None
 
 def _held_by(study: Study, nonce: str) -> sqlalchemy.Select[Any]:
     table = tables.slots
-    return sqlalchemy.select(table).where(of_stages(study, None), table.c.state == SlotState.LEASED, table.c.owner == nonce)
+    return sqlalchemy.select(table).where(
+        of_stages(study, None), table.c.state == SlotState.LEASED, table.c.owner == nonce
+    )

@@ -1,14 +1,14 @@
 """The queries that select slots, and the order in which they are claimed."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, Connection, Row
+from sqlalchemy import ColumnElement
 
 from mhist_tune.storage import tables
 from mhist_tune.storage.leases import SlotKey
-from mhist_tune.storage.stages import SlotState, Stage
+from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
 
 

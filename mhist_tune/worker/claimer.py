@@ -171,9 +171,7 @@ class Claimer:
 
     def _take(self, study: Study, found: Survey, excluding: Collection[SlotKey]) -> Claim | None:
         may_begin = budget.gate(self._storage, study)
-        return ledger.take(
-            self._storage, study, found, worker=self._worker, excluding=excluding, may_begin=may_begin
-        )
+        return ledger.take(self._storage, study, found, worker=self._worker, excluding=excluding, may_begin=may_begin)
 
 
 def _may_close(found: Survey) -> bool:
