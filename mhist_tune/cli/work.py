@@ -160,6 +160,7 @@ def run_command(
     is_flag=True,
     help="Describe a table's rows on the test partition, with models stopped early on validation images.",
 )
+@click.option("--enqueue", is_flag=True, help="Open the test partition and leave the trainings to other workers.")
 @work_options
 @storage_option
 @data_option
@@ -169,6 +170,7 @@ def retrain_command(
     n_seeds: int | None,
     again: str | None,
     with_validation: bool,
+    enqueue: bool,
     storage_url: str,
     data_root: Path | None,
     **work: Unpack[WorkOptions],
@@ -179,6 +181,7 @@ def retrain_command(
     \b
     Example:
       mhist-tune retrain vit --data MHIST
+      mhist-tune retrain vit --data MHIST --enqueue
       mhist-tune retrain report-augmentation --with-validation --data MHIST
     """
     from mhist_tune.actions.open_test import open_rows, open_test
@@ -192,6 +195,9 @@ def retrain_command(
             open_rows(
                 storage, study, data_root=root, trials=trials, n_seeds=n_seeds, again=again, announce=_print_receipt
             )
+        if enqueue:
+            follow_up("worker", name)
+            return
         _work(storage_url, root, name, stages=(Stage.DESCRIPTIVE,), **work)
         follow_up("report", name, "--against", "method-report")
         return
@@ -209,6 +215,9 @@ def retrain_command(
             again=again,
             announce=_print_receipt,
         )
+    if enqueue:
+        follow_up("worker", name)
+        return
     _work(storage_url, root, name, stages=(Stage.RETRAIN,), **work)
     follow_up("report", name)
 

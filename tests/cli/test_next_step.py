@@ -197,3 +197,16 @@ def test_a_bucket_without_keys_ends_a_worker_at_once(
     assert run("worker", "tiny", *data, *CPU, "--checkpoints", "s3://no%20bucket/x")[0] == 4
     monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
     assert run("worker", "tiny", *data, *CPU, "--checkpoints", "s3://bucket/x")[0] == 2
+
+
+def test_retraining_can_be_left_to_other_workers(run: Run, definition: str, generated: Path) -> None:
+    """`retrain --enqueue` prints the receipt, adds the slots and trains nothing; any worker then trains them."""
+    data = ("--data", str(generated))
+    run("create-study", definition, *data)
+    run("worker", "tiny", *data, *CPU)
+    code, out, err = run("retrain", "tiny", "--n-seeds", "2", "--enqueue", *data)
+
+    assert code == 0, err
+    assert "Opening 1 of the test partition" in out and "event=" not in err
+    assert next_of(err)[:3] == ["mhist-tune", "worker", "tiny"]
+    assert run("worker", "tiny", *data, *CPU)[2].count("event=done") == 2

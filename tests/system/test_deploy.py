@@ -125,7 +125,7 @@ def test_every_shell_script_and_the_dockerfile_are_checked(tmp_path: Path) -> No
 def sbatch(folder: Path, code: int, *arguments: str, **environment: str) -> tuple[int, str, str]:
     """Run the script with stand-ins for Slurm's commands; return its exit code, their arguments, and stderr."""
     said = folder / "said"
-    for name, end in (("srun", code), ("scontrol", 0)):
+    for name, end in (("srun", code), ("scontrol", 0), ("mhist-tune", 0)):
         command = folder / name
         command.write_text(f'#!/bin/sh\necho {name} "$@" >> {said}\nexit {end}\n')
         command.chmod(0o755)
@@ -149,11 +149,14 @@ SET = {
 
 
 @pytest.mark.parametrize(
-    ("code", "more"), [(0, ""), (1, ""), (4, ""), (143, "scontrol requeue 9_3\n")], ids=["left", "1", "4", "stopped"]
+    ("code", "n_restarts", "is_requeued"),
+    [(0, "0", False), (1, "0", False), (143, "99", True), (4, "0", True), (4, "9", True), (4, "10", False)],
 )
-def test_a_stopped_task_queues_up_again(tmp_path: Path, code: int, more: str) -> None:
-    """The task has the worker's exit code. Only a task that was stopped to save is queued again, under its own id."""
-    assert sbatch(tmp_path, code, "vit", **SET)[:2] == (code, f"srun mhist-tune worker vit\n{more}")
+def test_a_stopped_task_queues_up_again(tmp_path: Path, code: int, n_restarts: str, is_requeued: bool) -> None:
+    """A task that was stopped to save is queued again, and one that found no database up to ten times."""
+    more = "scontrol requeue 9_3\n" if is_requeued else ""
+    said = sbatch(tmp_path, code, "vit", **SET, SLURM_RESTART_COUNT=n_restarts)
+    assert said[:2] == (code, f"srun mhist-tune worker vit\n{more}")
 
 
 @pytest.mark.parametrize("missing", ["study", "MHIST_TUNE_STORAGE", "MHIST_TUNE_DATA", "MHIST_TUNE_CHECKPOINTS"])
