@@ -243,6 +243,12 @@ class Storage:
             raise StorageError(
                 f"cannot make tables in {self.url_safe}: {problem}", hint="create an empty database for mhist-tune"
             )
+        schema = foreign_tables.schema_without_right(connection)
+        if schema is not None:
+            raise StorageError(
+                f"cannot make tables in {self.url_safe}: permission denied for schema {schema}",
+                hint=f"its owner must allow it: GRANT USAGE, CREATE ON SCHEMA {schema} TO {self._url.username}",
+            )
 
     def _make_tables(self) -> None:
         if self.dialect == "sqlite":

@@ -36,6 +36,15 @@ def problem(connection: Connection, url: Callable[[], str]) -> str | None:
     return _of_optuna(revision, url())
 
 
+def schema_without_right(connection: Connection) -> str | None:
+    """Return the PostgreSQL schema in which tables would be made, if this user may not make any there."""
+    if connection.dialect.name != "postgresql":
+        return None
+    query = "SELECT current_schema() AS name, has_schema_privilege(current_schema(), 'CREATE') AS may_create"
+    schema = connection.exec_driver_sql(query).one()
+    return None if schema.may_create is not False else str(schema.name)  # NULL: there is no such schema
+
+
 def _of_optuna(revision: str, url: str) -> str | None:
     import optuna
     from optuna.storages import RDBStorage

@@ -102,6 +102,9 @@ def test_a_role_without_rights(
     """It makes no tables; it may read those of others and not write to them, and `doctor` says so."""
     assert_one_line(*create(role), "permission denied", "GRANT")
     assert execute(N_TABLES) == [(0,)]
+    code, out, _ = run("doctor", "--storage", role)
+    assert code == 1
+    assert "fail  database: cannot make tables" in out
 
     assert create(url)[0] == 0
     execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
