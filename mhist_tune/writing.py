@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and folders that a user chose for output."""
 
 import contextlib
+import itertools
 import os
 import uuid
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ PARTIAL = ".partial"
 
 
 @contextlib.contextmanager
-def replaced(path: Path, *, is_only_writer: bool = False, is_private: bool = False) -> Iterator[Path]:
+def replaced(
+    path: Path, *, is_only_writer: bool = False, is_private: bool = False, is_for_group: bool = False
+) -> Iterator[Path]:
     """Yield the path of a file to write; when the block ends, that file replaces `path`.
 
     A reader sees the old file or the new one, never a part, and a crash of the machine leaves one of them: the file
@@ -25,19 +28,20 @@ def replaced(path: Path, *, is_only_writer: bool = False, is_private: bool = Fal
         is_only_writer: whether nobody else writes this file at the same time. The unfinished file then has one fixed
             name, so that the next writer overwrites what a killed one left.
         is_private: whether only this user may read the file, and its folder where that is created here.
+        is_for_group: whether the user's group may too, as far as the umask allows it; with `is_private`.
 
     Raises:
         OSError: the file cannot be written.
     """
     if is_private:
-        private_folder(path.parent)
+        private_folder(path.parent, is_for_group=is_for_group)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ("" if is_only_writer else f".{uuid.uuid4().hex}") + PARTIAL)
     try:
         if is_private:
             partial.unlink(missing_ok=True)  # a killed writer's, which others may be able to read
-            private_file(partial)
+            private_file(partial, is_for_group=is_for_group)
         yield partial
         _sync(partial)
         partial.replace(path)
@@ -48,22 +52,32 @@ def replaced(path: Path, *, is_only_writer: bool = False, is_private: bool = Fal
         partial.unlink(missing_ok=True)
 
 
-def private_folder(folder: Path) -> None:
+def private_folder(folder: Path, *, is_for_group: bool = False) -> None:
     """Create a folder that only this user may enter. An existing one keeps its mode.
 
+    Args:
+        folder: its parents are created too, with the same mode.
+        is_for_group: whether the user's group may enter it too, as far as the umask allows it.
+
     Raises:
         OSError: it cannot be created.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    missing = list(itertools.takewhile(lambda parent: not parent.exists(), folder.parents))
+    for one in (*reversed(missing), folder):
+        one.mkdir(mode=0o770 if is_for_group else 0o700, exist_ok=True)
 
 
-def private_file(path: Path) -> None:
+def private_file(path: Path, *, is_for_group: bool = False) -> None:
     """Create an empty file that only this user may read or write. An existing one keeps its content and its mode.
 
+    Args:
+        path: its folder must exist.
+        is_for_group: whether the user's group may too, as far as the umask allows it.
+
     Raises:
         OSError: it cannot be created.
     """
-    os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o660 if is_for_group else 0o600))
 
 
 @contextlib.contextmanager

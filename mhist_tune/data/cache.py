@@ -83,7 +83,7 @@ def decode_cached(annotations: Annotations, *, image_size: int, cache_dir: Path)
         path = cache_dir / f"{key[:32]}-{image_size}px-v{DECODER_VERSION}.npy"
         pixels = _open_cache(path, shape)
         if pixels is None:
-            with FileLock(path.with_suffix(".lock")):
+            with FileLock(path.with_suffix(".lock"), mode=0o600):
                 # Another worker may have written the file while this one waited for the lock.
                 pixels = _open_cache(path, shape)
                 if pixels is None:

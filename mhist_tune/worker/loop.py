@@ -25,6 +25,7 @@ from mhist_tune.worker.claimer import Claimer
 from mhist_tune.worker.options import WorkerOptions
 from mhist_tune.worker.slot_run import SlotRun
 from mhist_tune.worker.stages import confirm, retrain, search
+from mhist_tune.writing import private_file, private_folder
 
 WORK: Mapping[Stage, Callable[[SlotRun], Outcome]] = {
     Stage.SEARCH: search.run,
@@ -81,7 +82,8 @@ def _logged(emit: Emit, log_path: Path) -> Iterator[Emit]:
 
     On a full disk the line is dropped, so that no trial fails because of its log.
     """
-    log_path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(log_path.parent, is_for_group=True)
+    private_file(log_path, is_for_group=True)
     with log_path.open("ab", buffering=0) as log:
 
         def tee(event: str, /, **fields: Any) -> None:

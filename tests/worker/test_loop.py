@@ -1,5 +1,6 @@
 """One worker process: what it reads for each slot, and what it reads once."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,3 +74,23 @@ def test_a_definition_is_parsed_once_until_its_row_changes(
     assert n_parsed() == 1
     with open_storage(storage_url_sqlite) as storage:
         assert [slot.state for slot in ledger.slots(storage, study, "search")] == ["done"] * 3
+
+
+@pytest.mark.parametrize(("umask", "mode_of_checkpoints"), [(0o000, 0o660), (0o022, 0o640), (0o077, 0o600)])
+def test_others_cannot_read_what_a_worker_writes(
+    run: Run, generated: Path, tmp_path: Path, umask: int, mode_of_checkpoints: int
+) -> None:
+    """Not the database, cache, checkpoints or logs, whatever the umask; it decides about the group alone."""
+    (tmp_path / "small.toml").write_text(DEFINITION.replace("n_trials = 2", "n_trials = 1"))
+    before = os.umask(umask)
+    try:
+        assert run("create-study", "small.toml", "--data", str(generated))[0] == 0
+        assert run("worker", "small", "--data", str(generated), "--devices", "cpu", "--per-device", "1")[0] == 0
+    finally:
+        os.umask(before)
+
+    written = [tmp_path / "storage", *(tmp_path / "storage").rglob("*")]
+    assert [path for path in written if path.stat().st_mode & 0o007] == []
+    checkpoints = [path for path in written if path.suffix == ".safetensors"]
+    assert checkpoints and {path.stat().st_mode & 0o777 for path in checkpoints} == {mode_of_checkpoints}
+    assert {path.suffix for path in written} >= {".db", ".log", ".safetensors", ".npy"}

@@ -69,7 +69,10 @@ class Folder:
         """Write a file durably."""
         path = self.path / name
         try:
-            with replaced(path, is_only_writer=True) as partial, partial.open("wb") as file:
+            with (
+                replaced(path, is_only_writer=True, is_private=True, is_for_group=True) as partial,
+                partial.open("wb") as file,
+            ):
                 shutil.copyfileobj(body, file, _CHUNK_BYTES)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
