@@ -29,8 +29,8 @@ test: setup check ## run make check and the tests: no network, no GPU, no data s
 fuzz: setup ## run the command line with 3,000 bad inputs
 	MHIST_TUNE_FUZZ_CASES=3000 MHIST_TUNE_FUZZ_SEED=$${MHIST_TUNE_FUZZ_SEED:-1} $(PYTEST) tests/system/test_bad_inputs.py
 
-chaos: setup ## run the long form of the chaos test: six workers, 40 trials of each study, many accidents
-	MHIST_TUNE_CHAOS_TRIALS=40 $(PYTEST) tests/system/test_chaos.py --durations=0
+chaos: setup ## run the long form of the chaos test: both databases, little room, two versions, a hundred kills
+	MHIST_TUNE_CHAOS_TRIALS=40 $(PYTEST) tests/system/test_chaos.py --durations=0 -rP
 
 test-browser: setup ## test the dashboard in Chromium, on both databases, while workers train; screenshots in build/
 	$(PIP) install -e '.[browser]'

@@ -84,7 +84,7 @@ class TrialCheckpoints:
         session, store, own = self._session, self.writer.store, (self._claim.stage, self._claim.slot)
         while True:
             try:
-                present = slots_in(session) | {own}
+                present = slots_in(store, session.study) | {own}
                 outcomes = ledger.outcomes(session.storage, session.study, present)
                 best = _best(session.study, outcomes)
                 if own == best:

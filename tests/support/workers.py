@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,9 @@ class Worker:
         may_find_no_database: whether it was starting when the database became unreachable.
     """
 
-    def __init__(self, index: int, environment: dict[str, str], folder: Path, command: tuple[str, ...]) -> None:
+    def __init__(
+        self, index: int, environment: dict[str, str], folder: Path, command: tuple[str, ...], root: Path
+    ) -> None:
         self.index = index
         self.lines: list[str] = []
         self.signals: set[int] = set()
@@ -41,7 +43,7 @@ class Worker:
         cores = sorted(os.sched_getaffinity(0))
         self.process = subprocess.Popen(
             [sys.executable, *command, "worker", "--devices", "cpu", "--per-device", "1"],
-            env={**os.environ, **environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, **environment, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
             cwd=folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -76,8 +78,11 @@ class Worker:
 class Supervisor:
     """Keeps `n_workers` workers of the program `command` going until they leave by themselves.
 
+    The workers take turns with the versions of the package in `roots`.
+
     Attributes:
         workers: those that have not left.
+        past: those that were ever started.
         epochs: how often each (study, slot, epoch) was said to be recorded.
         overtaken: workers whose slot somebody else took while they were paused.
         unexpected: how workers ended that nobody had told to, other than by leaving, with their last words.
@@ -90,12 +95,14 @@ class Supervisor:
         environment: dict[str, str],
         folder: Path,
         command: tuple[str, ...] = ("-m", "mhist_tune"),
+        roots: Sequence[Path] = (ROOT,),
     ) -> None:
         self.epochs: Counter[tuple[str, int, int]] = Counter()
         self.overtaken: list[Worker] = []
         self.unexpected: list[str] = []
         self.n_restarts = 0
-        self._environment, self._folder, self._command = environment, folder, command
+        self.past: list[Worker] = []
+        self._environment, self._folder, self._command, self._roots = environment, folder, command, roots
         self._events: queue.Queue[tuple[Worker, str | None]] = queue.Queue()
         self._threads: list[threading.Thread] = []
         self.workers = [self._start(index) for index in range(n_workers)]
@@ -135,7 +142,9 @@ class Supervisor:
         return None
 
     def _start(self, index: int) -> Worker:
-        worker = Worker(index, self._environment, self._folder, self._command)
+        root = self._roots[index % len(self._roots)]
+        worker = Worker(index, self._environment, self._folder, self._command, root)
+        self.past.append(worker)
         self._threads.append(threading.Thread(target=self._read, args=(worker,)))
         self._threads[-1].start()
         return worker

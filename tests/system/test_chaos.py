@@ -1,13 +1,20 @@
 """Six real workers on two studies at once, while a seeded schedule kills, pauses and stops them and the database.
 
+Every second worker has another version of the code. The two studies share room for fewer checkpoints than there are
+workers: a budget, in the long form also a small disk.
+
 One study is searched at random and prunes nothing, so its results must be bitwise those of a worker that nobody
 disturbs; the other has TPE and the median rule. MHIST_TUNE_CHAOS_TRIALS and MHIST_TUNE_CHAOS_SEED choose the length
-(trials of each study) and the schedule; `make chaos` runs the long form.
+(trials of each study) and the schedule; `make chaos` runs the long form, with a hundred kills.
 """
 
 import os
 import random
+import re
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,8 +25,10 @@ import numpy as np
 import optuna
 import pytest
 
+import mhist_tune
 from mhist_tune.arrays import FloatArray
 from mhist_tune.cli import main
+from mhist_tune.report.status import code_versions
 from mhist_tune.storage import event_log, ledger, studies
 from mhist_tune.storage.database import Storage, open_storage
 from mhist_tune.storage.decision import Verdict
@@ -34,6 +43,10 @@ N_TRIALS = int(os.environ.get("MHIST_TUNE_CHAOS_TRIALS", "8"))
 SEED = int(os.environ.get("MHIST_TUNE_CHAOS_SEED", "0"))
 N_EPOCHS = 8
 N_WORKERS = 6
+N_STATES = 3.5
+"""How many checkpoints have room."""
+ROOMS = ("budget",) if N_TRIALS < 40 else ("budget", "disk")
+HASTY = (str(Path(__file__).parents[1] / "support" / "hasty_worker.py"),)
 LEASE_S = 2.0
 DOWN_S = 3.0
 N_DATABASE_RESTARTS = 3
@@ -64,6 +77,8 @@ drop_rate = {{ low = 0.1, high = 0.6 }}
 sampling = {{ choices = ["none", "random_over"] }}
 """
 
+EVENT = re.compile(r"^event=(\w+)")
+
 SEARCHES = {
     "random": ('{ name = "random", seed = 3 }', '{ name = "none" }'),
     "pruned": ('{ name = "tpe", seed = 3, n_startup_trials = 4 }', '{ name = "median", n_startup_trials = 3 }'),
@@ -83,7 +98,7 @@ class Blow:
 def schedule(n_epochs: int, dialect: str) -> list[Blow]:
     """Return the blows of a run in which at least `n_epochs` are recorded, the earliest first."""
     rng = random.Random(SEED)
-    n_kills = max(4, N_TRIALS // 3)
+    n_kills = 5 * N_TRIALS // 8
     kinds = ["kill"] * n_kills + ["pause"] * (n_kills // 2) + ["terminate"] * (n_kills // 2)
     kinds += ["restart"] * N_DATABASE_RESTARTS if dialect == "postgresql" else []
     rng.shuffle(kinds)
@@ -172,16 +187,51 @@ def undisturbed(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         yield storage
 
 
+@pytest.fixture(params=ROOMS)
+def room(request: pytest.FixtureRequest, undisturbed: Storage, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of workers that have too little room for their checkpoints."""
+    state_bytes = max(path.stat().st_size for path in undisturbed.root.rglob("*.safetensors"))
+    n_bytes = int(N_STATES * state_bytes)
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    place = {"MHIST_TUNE_CHECKPOINTS": str(folder)}
+    if request.param == "budget":
+        yield place | {"MHIST_TUNE_CHECKPOINTS_GB": f"{n_bytes / 1e9:.9f}"}
+        return
+    command = ["mount", "-t", "tmpfs", "-o", f"size={n_bytes}", "none", folder]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("this user may not mount a tmpfs")
+    yield place
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> tuple[Path, Path]:
+    """The folders of this package, and of a copy with one more comment, which is another version."""
+    root = tmp_path / "other"
+    package = Path(mhist_tune.__file__).parent
+    shutil.copytree(package, root / "mhist_tune", ignore=shutil.ignore_patterns("__pycache__"))
+    with (root / "mhist_tune" / "training" / "step.py").open("a") as file:
+        file.write("# another version\n")
+    return package.parent, root
+
+
 def test_workers_lose_nothing(
-    storage_url: str, generated: Path, tmp_path: Path, undisturbed: Storage, request: pytest.FixtureRequest
+    storage_url: str,
+    generated: Path,
+    tmp_path: Path,
+    undisturbed: Storage,
+    room: dict[str, str],
+    versions: tuple[Path, Path],
+    request: pytest.FixtureRequest,
 ) -> None:
-    """Killed, paused, stopped, the database restarted under them: every trial and epoch is there once, none is lost."""
+    """Killed, paused, stopped, without room, the database restarted: every trial and epoch is there once."""
     create_studies(storage_url, generated, tmp_path)
-    environment = {"MHIST_TUNE_STORAGE": storage_url, "MHIST_TUNE_DATA": str(generated)}
+    environment = {"MHIST_TUNE_STORAGE": storage_url, "MHIST_TUNE_DATA": str(generated), **room}
     with open_storage(storage_url) as storage:
         server = request.getfixturevalue("postgres") if storage.dialect == "postgresql" else None
         blows = schedule(2 * N_TRIALS * N_EPOCHS // 2, storage.dialect)
-        with Supervisor(N_WORKERS, environment, tmp_path) as supervisor:
+        with Supervisor(N_WORKERS, environment, tmp_path, HASTY, versions) as supervisor:
             run_all(supervisor, blows, server)
             overtake_one(supervisor, storage)
             assert supervisor.run_until(lambda *_: False) is None
@@ -194,6 +244,16 @@ def test_workers_lose_nothing(
         for name in SEARCHES:
             check_complete(storage, studies.load_study(storage, name))
         compare(storage, undisturbed, "random")
+        assert {len(code_versions(storage, studies.load_study(storage, name))) for name in SEARCHES} == {2}
+        said = Counter(kind for worker in supervisor.past for line in worker.lines for kind in EVENT.findall(line))
+        assert said["blocked"]
+        blows_by_kind = dict(Counter(blow.kind for blow in blows))
+        sys.stdout.write(
+            f"{storage.dialect}, {request.node.callspec.params['room']}: {blows_by_kind}, "
+            f"{supervisor.n_restarts} restarts, {len(supervisor.overtaken)} overtaken, "
+            f"{supervisor.epochs.total()} epochs recorded, each once; {said['blocked']} waits for room, "
+            f"{said['gives_way']} gave way, {said['gave_room']} gave room to another study\n"
+        )
 
 
 def check_complete(storage: Storage, study: Study) -> None:
