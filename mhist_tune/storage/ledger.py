@@ -125,7 +125,7 @@ def abandoned(storage: Storage, study: Study, observer: LeaseObserver) -> list[S
 
     Call it at least twice in that time, with an observer that `claim` does not use for this study.
     """
-    return _observe(storage, study, list(Stage), observer, _is_free((), None))[2]
+    return _observe(storage, study, list(Stage), observer, is_free_among((), None))[2]
 
 
 def release(storage: Storage, claim: Claim, *, retry_s: float | None = None) -> bool:
