@@ -120,14 +120,6 @@ def watch(storage: Storage, study: Study, stages: Sequence[Stage], observer: Lea
     surveys.survey(storage, study, stages, observer, retry_s=0.0)
 
 
-def abandoned(storage: Storage, study: Study, observer: LeaseObserver) -> list[SlotKey]:
-    """Return the leased slots of a study, of every stage, whose holders have not renewed them for a lease's length.
-
-    Call it at least twice in that time, with an observer that `claim` does not use for this study.
-    """
-    return _observe(storage, study, list(Stage), observer, is_free_among((), None))[2]
-
-
 def release(storage: Storage, claim: Claim, *, retry_s: float | None = None) -> bool:
     """Make the slot free for any worker. Return False if the claim no longer holds."""
     return _end(storage, claim, SlotState.FREE, retry_s)

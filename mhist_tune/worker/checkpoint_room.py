@@ -17,11 +17,11 @@ Studies of another database that uses the same place are unknown here. Their che
 from collections.abc import Collection, Mapping
 
 from mhist_tune.search.rungs import RungBook
-from mhist_tune.storage import ledger
+from mhist_tune.storage import ledger, surveys
 from mhist_tune.storage.epochs import epochs_of
 from mhist_tune.storage.leases import Claim, SlotKey
 from mhist_tune.storage.slot_rows import AnySlot
-from mhist_tune.storage.stages import OPEN, SlotState
+from mhist_tune.storage.stages import OPEN, SlotState, Stage
 from mhist_tune.storage.studies import Study, list_studies
 from mhist_tune.worker.checkpoint_keys import checkpoint_key, slots_in, slots_of_others
 from mhist_tune.worker.session import Session
@@ -95,7 +95,7 @@ def _of_other_studies(session: Session) -> tuple[list[tuple[Study, SlotKey]], bo
     for study, keys in slots_of_others(session.checkpoints, list_studies(session.storage)):
         if _is_own(session, study):
             continue
-        abandoned = ledger.abandoned(session.storage, study, session.observer)
+        abandoned = surveys.survey(session.storage, study, list(Stage), session.observer).abandoned
         for key, slot in _slots(session, study, keys).items():
             if slot.state is SlotState.LEASED and key not in abandoned:
                 is_any_held = True
