@@ -157,7 +157,8 @@ def _server(storage: Storage) -> Iterator[Check]:
     """Check what this user may do on a PostgreSQL server, and how many connections are left."""
     query = sqlalchemy.text(
         "SELECT current_schema() AS schema, current_setting('transaction_read_only') AS read_only, "
-        "current_setting('max_connections')::int - count(*) AS n_left, current_setting('max_connections') AS n_most "
+        "current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int - count(*) "
+        "AS n_left, current_setting('max_connections') AS n_most "
         "FROM pg_stat_activity WHERE backend_type = 'client backend'"
     )
     row = storage.read(lambda connection: connection.execute(query).one())
@@ -176,7 +177,7 @@ def _server(storage: Storage) -> Iterator[Check]:
     else:
         yield Check("rights", "ok", f"this user may write to all tables in the schema {row.schema}")
     hint = None if row.n_left > _N_CONNECTIONS else "raise max_connections, or put PgBouncer before the server"
-    text = f"{row.n_left} of {row.n_most} connections are left; a worker needs one, and a second one for moments"
+    text = f"{row.n_left} of {row.n_most} connections are left, for about as many more workers; each needs a second one for moments"
     yield Check("connections", "warn" if hint else "ok", text, hint)
 
 

@@ -284,6 +284,32 @@ def test_a_connection_is_waited_for() -> None:
         server.remove()
 
 
+def test_an_unreachable_server_is_waited_for() -> None:
+    """A worker that starts meanwhile says so once and opens it when it answers, or gives up; a command gives up at once."""
+    server = PostgresServer()
+    try:
+        url = server.new_database()
+        open_storage(url).close()
+        server.crash()
+        reports: list[str] = []
+
+        def start(error: StorageError) -> None:
+            reports.append(str(error))
+            server.start()
+
+        with pytest.raises(StorageError, match="refused"):
+            open_storage(url)
+        with pytest.raises(StorageError, match="refused"):
+            open_storage(url, waiting=Waiting(on_blocked=lambda _: None, retry_s=0.1))
+        open_storage(url, waiting=Waiting(on_blocked=start)).close()
+        assert len(reports) == 1 and "refused" in reports[0]
+        wrong = sqlalchemy.make_url(url).set(password="wrong").render_as_string(hide_password=False)
+        with pytest.raises(StorageError, match="authentication failed"):
+            open_storage(wrong, waiting=Waiting(on_blocked=lambda _: pytest.fail("a wrong password is not waited for")))
+    finally:
+        server.remove()
+
+
 def test_a_worker_keeps_one_connection(url: str) -> None:
     """Optuna's calls use it too. It has a name and time-outs, and a further one is closed when it is not needed."""
     here = text("SELECT application_name FROM pg_stat_activity WHERE datname = current_database()")
