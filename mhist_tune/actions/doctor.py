@@ -177,7 +177,7 @@ def _server(storage: Storage) -> Iterator[Check]:
     else:
         yield Check("rights", "ok", f"this user may write to all tables in the schema {row.schema}")
     hint = None if row.n_left > _N_CONNECTIONS else "raise max_connections, or put PgBouncer before the server"
-    text = f"{row.n_left} of {row.n_most} connections are left, for about as many more workers; each needs a second one for moments"
+    text = f"{row.n_left} of {row.n_most} connections are left; a worker needs one, and a second one for moments"
     yield Check("connections", "warn" if hint else "ok", text, hint)
 
 

@@ -285,7 +285,7 @@ def test_a_connection_is_waited_for() -> None:
 
 
 def test_an_unreachable_server_is_waited_for() -> None:
-    """A worker that starts meanwhile says so once and opens it when it answers, or gives up; a command gives up at once."""
+    """A worker that starts meanwhile says so once and goes on when it answers; a command gives up at once."""
     server = PostgresServer()
     try:
         url = server.new_database()
