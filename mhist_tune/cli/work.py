@@ -62,7 +62,7 @@ _again_option = click.option(
 )
 @click.option(
     "--max-outage",
-    type=click.FloatRange(min=0),
+    type=Finite(),
     envvar="MHIST_TUNE_MAX_OUTAGE",
     default=10.0,
     show_default=True,

@@ -49,6 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory for one case after the other, without settings from outside."""
     for name in [name for name in os.environ if name.startswith(("MHIST_TUNE_", "AWS_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("MHIST_TUNE_MAX_OUTAGE", "0.001")  # a worker does not wait for an address without a database
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # read when the library is imported, as in a process of its own
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
