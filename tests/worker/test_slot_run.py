@@ -216,11 +216,11 @@ def test_a_full_disk_of_the_database_pauses_the_trial(
             n_pages = 1
         return decide(*args, **kwargs)
 
-    def free(emit: Emit, error: StorageError) -> None:
+    def free(emit: Emit, error: StorageError, max_outage_s: float) -> None:
         nonlocal n_pages
         n_pages = 2**30
         reports.append(str(error))
-        report_blocked(emit, error)
+        report_blocked(emit, error, max_outage_s)
 
     decide, report_blocked = search.decide, loop._report_blocked
     monkeypatch.setattr(search, "decide", fill)

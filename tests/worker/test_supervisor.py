@@ -44,7 +44,6 @@ drop_rate = {{ low = 0.1, high = 0.5 }}
 """
 
 WORKER = (sys.executable, "-m", "mhist_tune", "worker", "tiny", "--devices", "cpu")
-IMPATIENT = Path(__file__).parents[1] / "support" / "impatient_worker.py"
 BROKEN = Path(__file__).parents[1] / "support" / "broken_worker.py"
 
 
@@ -197,8 +196,7 @@ def test_training_goes_on_while_the_database_restarts(start: Callable[..., Worke
 def test_a_database_that_stays_away_ends_the_worker(start: Callable[..., Worker], postgres: PostgresServer) -> None:
     """After the time for retries (here three seconds) the worker exits 4 with one line, and another one resumes."""
     url = postgres.new_database()
-    command = (sys.executable, str(IMPATIENT), *WORKER[3:])
-    worker = start(url, "--per-device", "1", command=command, epochs=60)
+    worker = start(url, "--per-device", "1", "--max-outage", "0.05", epochs=60)
     worker.wait_for("event=epoch", " epoch=3")
     postgres.crash()
     try:
