@@ -180,8 +180,8 @@ def test_a_trial_whose_checkpoint_is_elsewhere_is_left_to_others(
             os.kill(os.getpid(), signal.SIGTERM)
         return claim
 
-    claim_slot, stopped = ledger.claim, threading.Event()
-    monkeypatch.setattr(ledger, "claim", stop_waiting)
+    claim_slot, stopped = ledger.take, threading.Event()
+    monkeypatch.setattr(ledger, "take", stop_waiting)
     code, err = work(str(tmp_path / "second"))
 
     assert code == 143
