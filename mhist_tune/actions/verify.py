@@ -17,13 +17,16 @@ from sklearn.metrics import roc_auc_score
 from mhist_tune.events import Emit, StopRequest
 from mhist_tune.report import about, build, evidence
 from mhist_tune.report.evidence import Evidence
+from mhist_tune.search import race
 from mhist_tune.statistics import binary_metrics
 from mhist_tune.storage import event_log
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.epochs import epochs_of
+from mhist_tune.storage.studies import Study
 from mhist_tune.training.fit_result import EpochResult
 from mhist_tune.worker.devices import n_cores, parse_devices
 from mhist_tune.worker.session import open_session
+from mhist_tune.words import counted
 from mhist_tune.worker.stages import retrain
 
 TOLERANCE = 1e-6
@@ -89,6 +92,7 @@ def of_records(storage: Storage, study_name: str, folder: Path) -> list[Comparis
         _written(folder / "report.json", written, again),
         _predictions(folder / "predictions.csv", reported),
         _aurocs(reported),
+        *_race(storage, reported.study),
     ]
 
 
@@ -222,6 +226,15 @@ def _aurocs(reported: Evidence) -> Comparison:
         return Comparison(what, "not compared", None, "the test partition holds one class only")
     ours: list[Any] = [binary_metrics.metrics_of(labels, row)["auroc"] for row in reported.probabilities]
     return _compared(what, ours, [float(roc_auc_score(labels, row)) for row in reported.probabilities])
+
+
+def _race(storage: Storage, study: Study) -> list[Comparison]:
+    """Compare the looks of the finalists' race with the same looks taken again; empty without a race."""
+    looks = race.recorded(storage, study)
+    if not looks:
+        return []
+    what, problems = f"{counted(len(looks), 'look')} of the finalists' race", race.problems(storage, study)
+    return [Comparison(what, "differs" if problems else "within tolerance", None, "; ".join(problems))]
 
 
 def _compared(what: str, ours: Sequence[Any], others: Sequence[Any], detail: str = "") -> Comparison:

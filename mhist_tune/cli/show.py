@@ -210,7 +210,8 @@ def openings_command(is_verified: bool, as_json: bool, storage_url: str) -> None
 @json_option
 @storage_option
 def replay_command(name: str, as_json: bool, storage_url: str) -> None:
-    """Derive every suggestion of a search again from its records. Exit with 1 if one differs from what was trained.
+    """Derive every suggestion of a search, and every look of the finalists' race, again from the records. Exit with 1
+    if one differs.
 
     \b
     Example:
@@ -224,5 +225,5 @@ def replay_command(name: str, as_json: bool, storage_url: str) -> None:
         document = replay.replay(storage, studies.load_study(storage, name))
     click.echo(json.dumps(asdict(document), indent=2) if as_json else replay.to_text(document))
     follow_up("status", name)
-    if document.differing or document.budget:
+    if document.has_differences:
         sys.exit(1)

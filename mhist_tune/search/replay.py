@@ -1,4 +1,4 @@
-"""Derives every recorded suggestion of a search again and compares it with the trial.
+"""Derives every recorded suggestion of a search again and compares it with the trial. Takes the race's looks again.
 
 The input of a suggestion is read from our tables. Optuna's copy of the trials is compared with them.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from mhist_tune.definition import space
 from mhist_tune.errors import UsageError
-from mhist_tune.search import budget, selection, suggestions
+from mhist_tune.search import budget, race, selection, suggestions
 from mhist_tune.search.values import objective
 from mhist_tune.storage import ledger, studies
 from mhist_tune.storage.database import Storage
@@ -18,6 +18,7 @@ from mhist_tune.storage.epochs import EpochRow, epochs_of
 from mhist_tune.storage.slot_rows import SearchSlot
 from mhist_tune.storage.stages import Stage
 from mhist_tune.storage.studies import Study
+from mhist_tune.words import counted
 
 _TOLERANCE = 1e-9  # another machine's libraries may round the last digit differently
 
@@ -40,6 +41,14 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class RaceReplay:
+    """The looks of the race, taken again from the stored predictions: their number, and a sentence for each difference."""
+
+    looks: int
+    problems: list[str]
+
+
+@dataclass(frozen=True)
 class Replay:
     """What came of repeating a search. `asdict` is the JSON document of the command.
 
@@ -49,6 +58,7 @@ class Replay:
         unrecorded: number of slots without a recorded suggestion.
         slots: a verdict on each slot with a trial.
         budget: what is wrong with the record of a search that its budget of hours ended.
+        race: what came of repeating the race of the finalists; None where there is none.
     """
 
     study: str
@@ -57,10 +67,16 @@ class Replay:
     unrecorded: int
     slots: list[Verdict]
     budget: list[str]
+    race: RaceReplay | None
+
+    @property
+    def has_differences(self) -> bool:
+        """Whether a suggestion, the budget or a look differs from what is recorded."""
+        return bool(self.differing or self.budget or (self.race and self.race.problems))
 
 
 def replay(storage: Storage, study: Study) -> Replay:
-    """Derive every suggestion of a search again, and compare it with what was trained.
+    """Derive every suggestion of a search and every look of the race again, and compare them with the records.
 
     Raises:
         UsageError: the study is a table of rows, in which nothing is suggested.
@@ -96,6 +112,9 @@ def replay(storage: Storage, study: Study) -> Replay:
         unrecorded=sum(verdict.source == "unrecorded" for verdict in verdicts),
         slots=verdicts,
         budget=budget.problems(storage, study),
+        race=RaceReplay(len(race.recorded(storage, study)), race.problems(storage, study))
+        if study.definition.races
+        else None,
     )
 
 
@@ -106,7 +125,11 @@ def to_text(document: Replay) -> str:
     lines = [f"{document.study}: {', '.join(shown) or 'no trial yet'}"]
     for verdict in document.slots:
         lines += [f"  trial {verdict.trial} (slot {verdict.slot}): {problem}" for problem in verdict.problems]
-    return "\n".join([*lines, *(f"  {problem}" for problem in document.budget)])
+    lines += [f"  {problem}" for problem in document.budget]
+    if document.race is not None:
+        found = document.race.problems or ["as recorded"]
+        lines.append(f"race of the finalists, {counted(document.race.looks, 'look')}: {'; '.join(found)}")
+    return "\n".join(lines)
 
 
 class _History:
