@@ -24,9 +24,9 @@ from mhist_tune.storage.database import Storage
 from mhist_tune.storage.epochs import epochs_of
 from mhist_tune.storage.studies import Study
 from mhist_tune.training.fit_result import EpochResult
+from mhist_tune.words import counted
 from mhist_tune.worker.devices import n_cores, parse_devices
 from mhist_tune.worker.session import open_session
-from mhist_tune.words import counted
 from mhist_tune.worker.stages import retrain
 
 TOLERANCE = 1e-6

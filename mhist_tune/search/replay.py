@@ -42,7 +42,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class RaceReplay:
-    """The looks of the race, taken again from the stored predictions: their number, and a sentence for each difference."""
+    """The number of looks of the race, taken again from the predictions, and a sentence for each difference."""
 
     looks: int
     problems: list[str]
