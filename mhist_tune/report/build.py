@@ -33,7 +33,7 @@ from mhist_tune.report.document import Cost, Opening, Report, ReportedTrial, Sea
 from mhist_tune.report.evidence import Evidence
 from mhist_tune.report.parts import Failures, attempt
 from mhist_tune.report.references import published
-from mhist_tune.search import audit, finalists, trials
+from mhist_tune.search import audit, costs, finalists, trials
 from mhist_tune.search.audit import Audit
 from mhist_tune.search.trials import Importance, Trial
 from mhist_tune.statistics import by_votes, summaries
@@ -93,6 +93,7 @@ def of_evidence(
     study, images, payload = results.study, results.images, results.payload
     of_author = about.document(study, facts or {})
     confirmed = finalists.load(storage, study)
+    planned = costs.planned(study.definition, len(searched))
     failures = Failures()
     n_ssa = int(images.labels.sum())
     is_mhist = data_set.is_mhist(images)
@@ -158,6 +159,7 @@ def of_evidence(
         search=_search(storage, results, searched),
         search_cost=_cost(storage, results, Stage.SEARCH),
         confirm_cost=_cost(storage, results, Stage.CONFIRM),
+        epochs_at_most=sum(planned[stage].at_most for stage in (Stage.SEARCH, Stage.CONFIRM)),
         settings=study.settings.get("probed"),
         training_speed=_cost(storage, results, Stage.RETRAIN, [slot.slot for slot in results.slots]),
         cost=cost.document(storage, study, of_author),

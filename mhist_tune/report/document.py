@@ -174,6 +174,7 @@ class Report:
         mistakes: the most confident one first.
         cost: of the whole study.
         provenance: of data and code.
+        epochs_at_most: of search and confirmation, were all trials complete and all finalists trained on all folds.
         settings: what every training of the study shares, as `probe.measure` returned it.
         test_openings: every one of the study.
         other_openings: those of the same test images by other studies of the storage, deleted ones too.
@@ -225,6 +226,7 @@ class Report:
     search: Search
     search_cost: Cost
     confirm_cost: Cost
+    epochs_at_most: int
     settings: dict[str, Any] | None
     training_speed: Cost
     cost: StudyCost

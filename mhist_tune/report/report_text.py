@@ -91,6 +91,13 @@ def search_lines(report: Report) -> list[str]:
         lines.append(f"{status_text.trivial_text(search.n_trivial, None)}.")
     if search.importance.missing:
         lines.append(f"Hyperparameter importance: {search.importance.missing}.")
+    n_trained = report.search_cost.n_epochs + report.confirm_cost.n_epochs
+    if report.confirm and report.epochs_at_most:
+        lines.append(
+            f"Search and confirmation trained {report.search_cost.n_epochs:,} and {report.confirm_cost.n_epochs:,} "
+            f"epochs. With all trials complete and all finalists on all folds it were {report.epochs_at_most:,}, so "
+            f"what stopped early saved {1 - n_trained / report.epochs_at_most:.0%}."
+        )
     lines += _audit_lines(search.audit, SCORE_NAMES[report.score])
     if report.confirm:
         lines += [f"{line[0].upper()}{line[1:]}." for line in confirmation.sentences(report.confirm)]

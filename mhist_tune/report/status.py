@@ -6,7 +6,7 @@ needed only if finalists are confirmed or workers train.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mhist_tune import words
@@ -14,7 +14,7 @@ from mhist_tune.definition.scores import Score
 from mhist_tune.report import holders, stage_costs
 from mhist_tune.report.holders import AbandonedSlot, WorkerStatus
 from mhist_tune.report.stage_costs import Budget, Cost
-from mhist_tune.search import selection
+from mhist_tune.search import race, selection
 from mhist_tune.storage import ledger
 from mhist_tune.storage.database import Storage
 from mhist_tune.storage.event_log import VERSION, events
@@ -107,6 +107,7 @@ class Status:
         cost: planned and spent; None where it is not asked for.
         budget: of a study with `max_hours`; None for others.
         openings: of the same test images by all studies, deleted ones too, in their order.
+        dropped_finalists: a clause for each finalist that the race dropped.
         more_trials: what more trials are expected to bring; None for a table, and on pages that are refreshed.
     """
 
@@ -127,6 +128,7 @@ class Status:
     budget: Budget | None = None
     cost: Cost | None = None
     more_trials: "MoreTrials | None" = None
+    dropped_finalists: list[str] = field(default_factory=list)
 
 
 def of_study(storage: Storage, study: Study) -> Status:
@@ -170,6 +172,10 @@ def summary(storage: Storage, study: Study, slots: StudySlots, best: BestTrial |
             for row in openings
         ],
         budget=stage_costs.budget_of(storage, study, slots),
+        dropped_finalists=[
+            f"trial {one.trial} {one.in_words(study.definition.score_name)}"
+            for one in race.dropped(race.recorded(storage, study))
+        ],
     )
 
 

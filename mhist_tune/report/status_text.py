@@ -57,6 +57,8 @@ def to_text(status: Status) -> str:
     if top := status.best:
         is_trivial = isinstance(top, BestOfSearch) and top.is_trivial and top.confirm is None
         lines.append(f"  {'leading' if is_trivial else 'best'}: {best_text(top)}")
+    if not (status.best and status.best.confirm):  # whose sentences name them too
+        lines += [f"  {clause}" for clause in status.dropped_finalists]
     if status.more_trials is not None:
         from mhist_tune.report import more_trials  # with NumPy
 
