@@ -358,7 +358,8 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.minorticks_off()
         axes.set_ylabel(f"{'AUROC' if score == 'auroc' else 'F1'} of the choice on other images")
     panels[0].set_title(name)
-    panels[0].legend(fontsize=8)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
     panels[1].set_xlabel("trials of the search")
     write_png(figure, path)
 
