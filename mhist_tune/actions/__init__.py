@@ -10,6 +10,7 @@
 - `open_test`: Records an opening of the test partition, which comes before every result on it.
 - `opening_reason`: Why the test partition is opened, and whether a person must say so.
 - `receipt`: The receipt of an opening, which is printed before a test image is read.
+- `repeat`: Repeats a whole search on other splits and with other seeds.
 - `start_from`: Chooses what a new study takes from finished ones, and records where it comes from.
 - `verify`: Recomputes a report from the stored predictions and trains one seed once more.
 """

@@ -14,6 +14,7 @@ set the environment variables of options, for Slurm, Kubernetes and Compose.
 - `options`: Options that several commands share, and their defaults.
 - `progress`: Shows the events of workers: bars on a terminal, key=value lines otherwise.
 - `results`: Commands that report on what was retrained: `report`, `compare`, `ensemble`.
+- `repeat`: The command `repeat`.
 - `show`: Commands that show what a storage holds, such as `status`.
 - `streams`: Standard streams that cope with being closed, full, or of another encoding.
 - `studies`: Commands that create, change and delete studies.
@@ -45,6 +46,7 @@ COMMANDS = {
     "status": "show",
     "studies": "show",
     "best-trial": "show",
+    "repeat": "repeat",
     "replay": "show",
     "openings": "show",
     "verify": "work",

@@ -94,7 +94,7 @@ def worker_command(
     limits = Limits(
         max_idle_s=None if max_idle is None else 60 * max_idle, count=count, max_outage_s=60 * min(max_outage, 1e6)
     )
-    _work(storage_url, required_data(data_root), name, wait=wait, limits=limits, **work)
+    work_on(storage_url, required_data(data_root), name, wait=wait, limits=limits, **work)
     if name:
         follow_up_study(name, storage_url)
 
@@ -198,7 +198,7 @@ def retrain_command(
         if enqueue:
             follow_up("worker", name)
             return
-        _work(storage_url, root, name, stages=(Stage.DESCRIPTIVE,), **work)
+        work_on(storage_url, root, name, stages=(Stage.DESCRIPTIVE,), **work)
         follow_up("report", name, "--against", "method-report")
         return
     if len(trials) > 1:
@@ -218,7 +218,7 @@ def retrain_command(
     if enqueue:
         follow_up("worker", name)
         return
-    _work(storage_url, root, name, stages=(Stage.RETRAIN,), **work)
+    work_on(storage_url, root, name, stages=(Stage.RETRAIN,), **work)
     follow_up("report", name)
 
 
@@ -303,10 +303,10 @@ def _run_all(storage_url: str, name: str, root: Path, *, again: str | None, **wo
     from mhist_tune.actions.open_test import open_test
     from mhist_tune.cli.results import print_report
 
-    _work(storage_url, root, name, stages=(Stage.SEARCH, Stage.CONFIRM), **work)
+    work_on(storage_url, root, name, stages=(Stage.SEARCH, Stage.CONFIRM), **work)
     with _opened(storage_url, name) as (storage, study):
         open_test(storage, study, data_root=root, again=again, announce=_print_receipt)
-    _work(storage_url, root, name, stages=(Stage.RETRAIN,), **work)
+    work_on(storage_url, root, name, stages=(Stage.RETRAIN,), **work)
     print_report(storage_url, name, output=None, as_json=False)
 
 
@@ -327,7 +327,7 @@ def _opened(storage_url: str, name: str) -> Iterator[tuple["Storage", "Study"]]:
         yield storage, load_study(storage, name)
 
 
-def _work(
+def work_on(
     storage_url: str,
     root: Path,
     name: str | None,

@@ -33,6 +33,7 @@
 - `provenance`: The warnings of the check of a study's data, and the versions of the code that trained it.
 - `records_csv`: The trials, epochs and predictions of a study as CSV files (`mhist-tune export`).
 - `references`: Published test results on MHIST.
+- `repetitions`: The repetitions of a search: the gain of tuning, and how the choice varies.
 - `report_tables`: The tables of a report as rows of text: metrics, calibration, finalists, votes and seeds.
 - `report_text`: A report as text and Markdown: its headline, search, openings and facts.
 - `sampling`: Groups of the test images, their design effects, and intervals for unknown groups.

@@ -24,6 +24,7 @@ from mhist_tune.report import (
     one_model,
     operating,
     provenance,
+    repetitions,
     sampling,
     sentences,
     threshold,
@@ -212,6 +213,7 @@ def _search(storage: Storage, results: Evidence, searched: Sequence[Trial]) -> S
         ),
         edges=trials.edges(results.payload.params, space),
         more_trials=more_trials.of_slots(storage, results.study, ledger.all_slots(storage, results.study)),
+        repetitions=repetitions.load(storage, results.study),
     )
 
 

@@ -14,6 +14,7 @@ from mhist_tune.report.one_model import OneModel
 from mhist_tune.report.operating import Operating
 from mhist_tune.report.provenance import Provenance
 from mhist_tune.report.references import Reference
+from mhist_tune.report.repetitions import Repetitions
 from mhist_tune.report.sampling import Sampling
 from mhist_tune.report.threshold import FixedThreshold
 from mhist_tune.report.transferred import Transfer
@@ -65,6 +66,7 @@ class Search:
         audit: of the pruner.
         edges: an alarm for each value at the end of its range.
         more_trials: what more trials are expected to bring; None for a table.
+        repetitions: of the whole search; None if there is none.
     """
 
     n_trials: dict[str, int]
@@ -74,6 +76,7 @@ class Search:
     audit: Audit
     edges: list[str]
     more_trials: MoreTrials | None
+    repetitions: Repetitions | None
 
 
 @dataclass(frozen=True)

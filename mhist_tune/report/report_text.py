@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from mhist_tune.definition.scores import SCORE_NAMES
-from mhist_tune.report import confirmation, cost, more_trials, provenance, report_tables, status_text
+from mhist_tune.report import confirmation, cost, more_trials, provenance, repetitions, report_tables, status_text
 from mhist_tune.report.document import Cost, Report
 from mhist_tune.report.figures import ReportFigure
 from mhist_tune.search.audit import Audit
@@ -105,6 +105,8 @@ def search_lines(report: Report) -> list[str]:
             "The share of resamples of the train images in which a finalist is chosen measures how stable the choice "
             "is; it is not the probability that the finalist is the best."
         )
+    if search.repetitions:
+        lines += [f"{line[0].upper()}{line[1:]}." for line in repetitions.sentences(search.repetitions)]
     if search.more_trials and (advice := more_trials.sentence(search.more_trials)):
         lines.append(f"{advice}.")
     lines += [f"Edge of range: {alarm}." for alarm in search.edges]

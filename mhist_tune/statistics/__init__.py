@@ -19,6 +19,7 @@
 - `proportions`: Intervals of proportions near 0 or 1, where few errors are counted.
 - `racing`: The race of the finalists: which of them are clearly behind before all folds are trained.
 - `readers`: What one annotator of a panel reaches, from counts of votes, and how well annotators agree.
+- `repeated`: The mean of a difference over repeated cross-validations, with an interval.
 - `resampling`: Resamples of images, groups and seeds, and the crossed bootstrap.
 - `roc`: ROC curves of several seeds: each one's, and their mean with its band, as plain arrays.
 - `selective`: Risk against coverage: which images to defer so that the rest errs below a rate.
