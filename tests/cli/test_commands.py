@@ -118,6 +118,7 @@ def test_options_are_frozen() -> None:
         "status": ["--json", "--storage", "--watch"],
         "studies": ["--json", "--storage"],
         "best-trial": ["--export", "--json", "--storage"],
+        "repeat": sorted([*work, "--enqueue", "--json", "--n"]),
         "replay": ["--json", "--storage"],
         "openings": ["--json", "--storage", "--verify"],
         "verify": ["--data", "--devices", "--json", "--per-device", "--storage", "--weights"],
