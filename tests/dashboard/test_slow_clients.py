@@ -98,10 +98,13 @@ def served() -> Iterator[Server]:
     thread.start()
     yield server
     server.task_dispatcher.shutdown()
-    for part in list(server._map.values()):
+    parts = list(server._map.values())
+    for part in parts:
         part.del_channel()  # without a channel the loop ends
     server.pull_trigger()
     thread.join(timeout=10)
+    for channel in [part for part in parts if part not in (server, server.trigger)]:
+        channel.close()  # its client may have kept it open
     server.close()
     assert not thread.is_alive()
 

@@ -134,7 +134,7 @@ def test_the_correction_is_right_on_average(record_property, n_images, n_configu
         ("highest", "corrected", "covers", "gain", "gain covers"), studies.mean(axis=0), strict=True
     ):
         record_property(name, float(value))
-    assert studies[:, 0].mean() > 0.005
+    assert studies[:, 0].mean() > 0.003  # the highest is too high, so the simulation can tell
     assert abs(studies[:, 1].mean()) <= 0.003
     assert studies[:, 2].mean() >= 0.93
     assert abs(studies[:, 3].mean()) < 0.005

@@ -104,7 +104,7 @@ def test_intervals_of_groups_cover(title, record_property):
     """Over 2,000 studies of each design the intervals of five metrics hold the truth in 93% to 97%."""
     found = coverage(DESIGNS[title], 2000)
     for name, share in found.items():
-        record_property(f"{title}: {name}", share)
+        record_property(f"{title}: {name}", float(share))
     assert all(0.93 <= share <= 0.97 for share in found.values()), found
 
 
